@@ -1,0 +1,40 @@
+"""Where training samples come from."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from st_shared.spec.section import Section
+
+
+class DatasetSpec(Section):
+    """A folder of images, each beside a caption file of the same stem.
+
+    Give either ``name`` (a dataset that was registered with ``st datasets push``; the worker
+    fetches it) or ``path`` (a folder that the training machine can already read).
+    """
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=80,
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        description="Name of a registered dataset.",
+    )
+    path: str | None = Field(
+        None, min_length=1, max_length=4096, description="Folder on the machine that trains."
+    )
+    caption_suffix: str = Field(
+        ".txt",
+        pattern=r"^\.[a-z0-9]{1,8}$",
+        description="File suffix of the caption that lies beside each image.",
+    )
+    repeats: int = Field(
+        1, ge=1, le=1000, description="How often each sample is seen in one epoch."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give exactly one of 'name' (a registered dataset) and 'path'")
+        return self

@@ -1,0 +1,105 @@
+"""The catalogue of model families: names, media and the options that each understands.
+
+The trainer's registry holds the code of a family; a test keeps the two lists equal, so that a
+job file can be checked in full before a slot is taken, without importing torch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from st_shared.spec.section import Section
+
+
+class PixelDitConfig(Section):
+    """Size of a ``pixel_dit``: a caption-conditioned diffusion transformer on pixels."""
+
+    image_size: int = Field(8, ge=4, le=256, description="Height and width of an image, pixels.")
+    channels: Literal[1, 3] = Field(1, description="1 for grey, 3 for RGB.")
+    patch_size: int = Field(1, ge=1, le=32, description="Height and width of a patch, pixels.")
+    width: int = Field(128, ge=16, le=2048, description="Channels of a token.")
+    depth: int = Field(4, ge=1, le=48, description="Transformer blocks.")
+    heads: int = Field(4, ge=1, le=32, description="Attention heads; must divide width.")
+    caption_length: int = Field(16, ge=1, le=256, description="Words of a caption that are read.")
+    vocabulary_size: int = Field(
+        256, ge=4, le=65_536, description="Most words that the vocabulary may hold."
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of a family without its code."""
+
+    name: str
+    media: Literal["image", "video", "audio"]
+    summary: str
+    config: type[Section]
+    """The model that validates ``model.config``."""
+    needs_base: bool
+    """Whether ``model.base`` (pretrained weights to start from) must be given."""
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            name="pixel_dit",
+            media="image",
+            summary="small caption-conditioned transformer on pixels, trained from scratch",
+            config=PixelDitConfig,
+            needs_base=False,
+        ),
+    )
+}
+
+
+class FamilyConfigError(ValueError):
+    """The options of a family are wrong; carries the mistakes, so that each keeps its field."""
+
+    def __init__(self, config: type[BaseModel], error: ValidationError) -> None:
+        super().__init__(str(error))
+        self.config = config
+        self.error = error
+
+
+class ModelSpec(Section):
+    """What is trained: a family, its options, and the weights it starts from."""
+
+    family: str = Field(description="Model family; `st-train families` lists them.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the family; see its table in the docs."
+    )
+    base: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Folder or safetensors file of weights to start from; none: from scratch.",
+    )
+    base_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="Checksum that the base file must have."
+    )
+
+    @model_validator(mode="after")
+    def _known_family(self) -> Self:
+        family = FAMILIES.get(self.family)
+        if family is None:
+            known = ", ".join(sorted(FAMILIES))
+            raise ValueError(f"unknown family {self.family!r}; known families: {known}")
+        try:
+            family.config.model_validate(self.config)
+        except ValidationError as error:
+            raise FamilyConfigError(family.config, error) from error
+        if family.needs_base and self.base is None:
+            raise ValueError(f"family {self.family!r} needs 'base': the weights to start from")
+        return self

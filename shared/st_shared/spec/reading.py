@@ -1,0 +1,161 @@
+"""Reading job files: every mistake comes back with its field and its mend, all at once."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from st_shared.spec.families import FamilyConfigError
+from st_shared.spec.job import JobSpec
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_FILE_BYTES = 1_000_000
+"""Largest job file that is read."""
+
+
+@dataclass(frozen=True)
+class SpecProblem:
+    """One mistake in a job file."""
+
+    field: str
+    """Dotted path, such as ``training.optimizer.learning_rate``; empty for the whole file."""
+    message: str
+    """What is wrong and what to write instead."""
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class SpecProblems(ValueError):
+    """A job file that cannot be accepted, with every mistake that was found."""
+
+    def __init__(self, problems: list[SpecProblem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def read_job_file(path: Path) -> JobSpec:
+    """Read and check a job file.
+
+    Raises:
+        SpecProblems: the file is missing, too large, not YAML, or says something impossible.
+    """
+    return validate_job(parse_yaml(read_text(path)))
+
+
+def read_text(path: Path) -> str:
+    """The text of a job file of at most ``MAX_FILE_BYTES``, or ``SpecProblems``."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _whole(f"cannot read {path}: {error.strerror}; give the path of a job file") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise _whole(f"{path} is larger than {MAX_FILE_BYTES} bytes; a job file is small")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _whole(f"{path} is not UTF-8 text; save it as UTF-8") from None
+
+
+def parse_yaml(text: str) -> object:
+    """The YAML document in ``text``, or ``SpecProblems`` with line and column."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "it cannot be parsed"
+        raise _whole(f"not valid YAML{where}: {reason}") from None
+
+
+def validate_job(document: object) -> JobSpec:
+    """Check a parsed job file and return it as a ``JobSpec``, or raise ``SpecProblems``."""
+    return validate_section(JobSpec, document)
+
+
+def validate_section(section: type[Model], document: object) -> Model:
+    """Check ``document`` against ``section``; every mistake is reported at once."""
+    if not isinstance(document, dict):
+        raise _whole(f"expected a mapping of keys to values, found {_kind(document)}")
+    try:
+        return section.model_validate(document)
+    except ValidationError as error:
+        raise SpecProblems(problems_of(error, section)) from None
+
+
+def problems_of(error: ValidationError, section: type[BaseModel]) -> list[SpecProblem]:
+    """The mistakes in a pydantic error as fields and sentences of ours."""
+    found: list[SpecProblem] = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"])
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, FamilyConfigError):
+            found += [
+                SpecProblem(f"{field}.config.{inner.field}".removesuffix("."), inner.message)
+                for inner in problems_of(cause.error, cause.config)
+            ]
+        else:
+            found.append(SpecProblem(field, _sentence(dict(item), section)))
+    return found
+
+
+def _sentence(item: dict[str, Any], section: type[BaseModel]) -> str:
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "unknown key" + _suggest(str(item["loc"][-1]), _keys_at(section, item["loc"][:-1]))
+    if kind == "missing":
+        return "required, but missing; add it"
+    if kind == "value_error":
+        nested = context.get("error")
+        return str(nested) if nested else str(item["msg"]).removeprefix("Value error, ")
+    message = str(item["msg"]).removeprefix("Input ")
+    return f"{message}; found {_shown(item.get('input'))}"
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known keys: {', '.join(sorted(known))}" if known else ""
+
+
+def _keys_at(section: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the section that stands at ``location`` below ``section``."""
+    current: type[BaseModel] = section
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part)
+        inner = _section_in(field.annotation) if field else None
+        if inner is None:
+            return []
+        current = inner
+    return list(current.model_fields)
+
+
+def _section_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_in(inner)
+        if found:
+            return found
+    return None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _whole(message: str) -> SpecProblems:
+    return SpecProblems([SpecProblem("", message)])
