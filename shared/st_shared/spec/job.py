@@ -43,7 +43,9 @@ class ResourceRequest(Section):
     min_memory_gb: float = Field(
         0, ge=0, le=4096, description="Memory that each slot must have at least, GiB."
     )
-    nodes: int = Field(1, ge=1, le=1, description="Workers that train together; only 1 is supported.")
+    nodes: int = Field(
+        1, ge=1, le=1, description="Workers that train together; only 1 is supported."
+    )
     labels: dict[
         Annotated[str, Field(min_length=1, max_length=63)],
         Annotated[str, Field(min_length=1, max_length=200)],

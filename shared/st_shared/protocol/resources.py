@@ -1,0 +1,317 @@
+"""What the public API under ``/v1`` takes and gives.
+
+| route | permission | body | answer |
+|---|---|---|---|
+| ``POST auth/setup`` | setup token | ``SetupRequest`` | ``ApiKeyCreated`` 201 |
+| ``POST auth/login`` | | ``LoginRequest`` | ``SessionView`` + cookie |
+| ``POST auth/logout`` | signed in | | 204 |
+| ``GET auth/me`` | signed in | | ``Me`` |
+| ``POST api-keys`` · ``GET api-keys`` · ``DELETE api-keys/{id}`` | ``api.keys.own`` | ``ApiKeyRequest`` | ``ApiKeyCreated`` 201 · ``Page[ApiKeyView]`` · 204 |
+| ``POST jobs`` (``Idempotency-Key``) | ``job.submit`` | a JobSpec | ``JobView`` 201, 200 when repeated |
+| ``GET jobs`` ``?state= &cursor= &limit=`` | ``job.view.own`` | | ``Page[JobView]``, newest first |
+| ``GET jobs/{id}`` | ``job.view.own`` | | ``JobDetail`` |
+| ``POST jobs/{id}/cancel`` | ``job.cancel.own`` | | ``JobView`` |
+| ``GET jobs/{id}/attempts`` | ``job.view.own`` | | ``Page[AttemptView]`` |
+| ``GET jobs/{id}/logs`` ``?after= &limit=`` | ``job.view.own`` | | ``Page[LogLine]``, oldest first |
+| ``GET jobs/{id}/metrics`` ``?after= &limit=`` | ``job.view.own`` | | ``Page[MetricPoint]``, oldest first |
+| ``GET jobs/{id}/artifacts`` ``?kind= &cursor=`` | ``job.view.own`` | | ``Page[ArtifactView]``, oldest first |
+| ``GET jobs/{id}/events`` (SSE, ``Last-Event-ID``) | ``job.view.own`` | | ``state log metric progress sample checkpoint output`` |
+| ``GET events`` (SSE, ``Last-Event-ID``) | ``job.view.own`` | | ``job`` events: ``JobView`` |
+| ``GET workers`` · ``GET workers/{id}`` | ``worker.view`` | | ``Page[WorkerView]`` · ``WorkerView`` |
+| ``POST workers/{id}/drain`` · ``/activate`` · ``/retire`` | ``admin.workers`` | | ``WorkerView`` |
+| ``POST join-tokens`` · ``GET join-tokens`` · ``DELETE join-tokens/{id}`` | ``admin.workers`` | ``JoinTokenRequest`` | ``JoinTokenCreated`` 201 · ``Page[JoinTokenView]`` · 204 |
+| ``POST datasets`` | ``dataset.create`` | ``DatasetRequest`` | ``DatasetTickets`` |
+| ``POST datasets/{name}/complete`` | ``dataset.create`` | ``DatasetComplete`` | ``DatasetView`` |
+| ``GET datasets`` · ``GET datasets/{name}`` | ``dataset.view`` | | ``Page[DatasetView]`` · ``DatasetView`` |
+| ``PUT GET objects/{key}?expires=&sig=`` | the signature | bytes | |
+"""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from st_shared.protocol.message import Message, Moment, Name, Resource, Sha256
+from st_shared.protocol.states import (
+    AttemptState,
+    JobState,
+    Outcome,
+    WorkerDesired,
+    WorkerState,
+)
+from st_shared.protocol.worker import Failure, Inventory, Labels
+
+Item = TypeVar("Item")
+
+Username = Annotated[
+    str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*(@[a-z0-9.-]+)?$")
+]
+Password = Annotated[str, Field(min_length=10, max_length=1024)]
+
+
+class Page(Resource, Generic[Item]):
+    """Part of a list; ask again with ``next_cursor`` for what follows, none: the end."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class SetupRequest(Message):
+    """Create the first admin; possible once, with the token printed on the controller's console."""
+
+    token: str = Field(min_length=1, max_length=200)
+    username: Username
+    password: Password
+
+
+class LoginRequest(Message):
+    """Sign in with a password."""
+
+    username: str = Field(min_length=1, max_length=200)
+    password: str = Field(min_length=1, max_length=1024)
+
+
+class Me(Resource):
+    """Who the caller is and what it may do."""
+
+    user_id: str
+    username: str
+    role: str
+    permissions: list[str]
+    via: Literal["session", "api_key"]
+
+
+class SessionView(Resource):
+    """A session; its token travels in an HttpOnly cookie."""
+
+    username: str
+    expires_at: Moment
+
+
+class ApiKeyRequest(Message):
+    """A key for a pipeline or for the ``st`` command."""
+
+    name: str = Field(min_length=1, max_length=120)
+    scopes: list[str] | None = Field(None, max_length=100)
+    """Permissions that the key may use, at most its owner's; none: all of its owner's."""
+    expires_in_days: int | None = Field(None, ge=1, le=3650)
+
+
+class ApiKeyView(Resource):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str] | None
+    created_at: Moment
+    expires_at: Moment | None
+    last_used_at: Moment | None
+
+
+class ApiKeyCreated(ApiKeyView):
+    """A key with its secret, shown this once."""
+
+    key: str
+
+
+class ProgressView(Resource):
+    """How far a job's newest attempt is."""
+
+    phase: str
+    step: int
+    steps: int
+    steps_per_second: float | None = None
+    eta_seconds: float | None = None
+    loss: float | None = None
+
+
+class Reason(Resource):
+    """Why a job waits or ended as it did: a stable code, a sentence, and what to do next."""
+
+    code: str
+    message: str
+    hint: str | None = None
+
+
+class JobView(Resource):
+    """A job in a list."""
+
+    id: str
+    name: str
+    state: JobState
+    priority: str
+    family: str
+    submitted_by: str
+    submitted_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    attempts: int
+    cancel_requested: bool
+    worker: str | None
+    """Name of the worker that holds its newest live attempt."""
+    reason: Reason | None
+    progress: ProgressView | None
+    checkpoint_step: int | None
+    """Step of the last complete checkpoint that is stored."""
+    version: int
+
+
+class JobDetail(JobView):
+    """A job with its specification."""
+
+    spec: dict[str, Any]
+
+
+class AttemptView(Resource):
+    """One try of a job."""
+
+    id: str
+    number: int
+    epoch: int
+    state: AttemptState
+    outcome: Outcome | None
+    failure: Failure | None
+    worker_id: str
+    worker: str
+    slots: list[int]
+    offered_at: Moment
+    claimed_at: Moment | None
+    started_at: Moment | None
+    finished_at: Moment | None
+    acked_seq: int
+
+
+class LogLine(Resource):
+    """One line, at its place: attempt number and sequence within it."""
+
+    attempt: int
+    seq: int
+    at: Moment
+    level: str
+    message: str
+
+
+class MetricPoint(Resource):
+    """Numbers of one step."""
+
+    attempt: int
+    seq: int
+    at: Moment
+    step: int
+    values: dict[str, float]
+
+
+class StateChange(Resource):
+    """Stream event ``state``: the job moved."""
+
+    version: int
+    state: JobState
+    at: Moment
+    reason: Reason | None
+
+
+class ArtifactView(Resource):
+    """A stored file of a job."""
+
+    id: str
+    attempt: int
+    kind: str
+    path: str
+    size: int
+    sha256: str
+    step: int | None
+    created_at: Moment
+    url: str
+    """Signed and short-lived; absolute, or relative to the controller's address."""
+
+
+class WorkerView(Resource):
+    """A worker as operators see it."""
+
+    id: str
+    name: str
+    state: WorkerState
+    desired: WorkerDesired
+    ephemeral: bool
+    labels: dict[str, str]
+    inventory: Inventory
+    agent_version: str
+    joined_at: Moment
+    last_heartbeat_at: Moment | None
+    slots_free: int
+    jobs: list[str]
+    """Ids of the jobs that it holds."""
+
+
+class JoinTokenRequest(Message):
+    """Lets workers join."""
+
+    expires_in_seconds: int = Field(3600, ge=60, le=30 * 86_400)
+    uses: int = Field(1, ge=1, le=10_000)
+    """How many workers may join with it."""
+    labels: Labels = Field(default_factory=dict)
+    """Labels that every worker which joins with it gets; they win over the worker's own."""
+
+
+class JoinTokenView(Resource):
+    """A join token without its secret."""
+
+    id: str
+    created_at: Moment
+    expires_at: Moment
+    uses_left: int
+    labels: dict[str, str]
+
+
+class JoinTokenCreated(JoinTokenView):
+    """A join token, shown this once."""
+
+    token: str
+
+
+class ArchiveFile(Message):
+    """One tar archive of a dataset."""
+
+    size: int = Field(ge=1, le=5 * 2**40)
+    sha256: Sha256
+
+
+class DatasetRequest(Message):
+    """Register a dataset: archives whose union is a folder of images and captions."""
+
+    name: Name
+    digest: Sha256
+    """Names the content: SHA-256 over the sorted (path, size, SHA-256) of all its files."""
+    samples: int = Field(ge=1)
+    archives: list[ArchiveFile] = Field(min_length=1, max_length=10_000)
+
+
+class DatasetTicket(Resource):
+    """Where to PUT one archive; none when it is already stored."""
+
+    sha256: str
+    url: str | None
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class DatasetTickets(Resource):
+    """One ticket an archive, in order."""
+
+    tickets: list[DatasetTicket]
+
+
+class DatasetComplete(Message):
+    """All archives of this content are stored; make it the one that the name stands for."""
+
+    digest: Sha256
+
+
+class DatasetView(Resource):
+    """A registered dataset."""
+
+    name: str
+    digest: str
+    samples: int
+    size: int
+    created_at: Moment
+    created_by: str

@@ -1,0 +1,274 @@
+"""Messages between a worker and the controller, under ``/v1/worker``.
+
+| call | who may | body | answer |
+|---|---|---|---|
+| ``POST register`` | join token or worker credential | ``RegisterRequest`` | ``RegisterReply`` |
+| ``GET stream`` (SSE) | worker credential | | ``sync offer stop desired`` events |
+| ``POST heartbeat`` | worker credential | ``Heartbeat`` | ``HeartbeatReply`` |
+| ``POST attempts/{id}/claim`` | worker credential | | ``ClaimReply`` |
+| ``POST attempts/{id}/events`` | the lease | ``EventBatch`` | ``EventAck`` |
+| ``POST attempts/{id}/artifacts`` | the lease | ``ArtifactOffer`` | ``ArtifactTickets`` |
+| ``POST attempts/{id}/artifacts/complete`` | the lease | ``ArtifactsStored`` | 204 |
+| ``POST attempts/{id}/finish`` | the lease | ``FinishRequest`` | 204 |
+
+A lease is an attempt id and its epoch. A call whose epoch is no longer the current one is
+answered 409 ``stale_lease``, and the worker ends that process.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from st_shared.protocol.journal import RelativePath
+from st_shared.protocol.message import Identifier, Message, Moment, Resource, Sha256
+from st_shared.protocol.states import AttemptState, FailureKind, Outcome, WorkerDesired
+
+PROTOCOL_VERSION = 1
+"""Raised when either side could no longer understand the other."""
+
+Labels = Annotated[
+    dict[
+        Annotated[
+            str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+        ],
+        Annotated[str, Field(max_length=200)],
+    ],
+    Field(max_length=64),
+]
+"""What is known of a worker, such as ``{"region": "eu-west", "rack": "7"}``."""
+
+
+class Slot(Message):
+    """One accelerator of a worker, or a share of its CPU."""
+
+    index: int = Field(ge=0, lt=1024)
+    accelerator: str = Field(min_length=1, max_length=120)
+    """Name as the driver gives it, such as ``NVIDIA H100 80GB HBM3``; ``cpu`` for a CPU slot."""
+    memory_gb: float = Field(ge=0)
+    """Memory that a job may use there, GiB."""
+    uuid: str | None = Field(None, max_length=120)
+
+
+class Inventory(Message):
+    """What a worker has."""
+
+    hostname: str = Field(max_length=253)
+    slots: list[Slot] = Field(min_length=1, max_length=1024)
+    cpus: int = Field(ge=1)
+    memory_gb: float = Field(ge=0)
+    disk_free_gb: float = Field(ge=0)
+    platform: str = Field(max_length=200)
+
+
+class Lease(Message):
+    """The right to run an attempt."""
+
+    attempt_id: Identifier
+    epoch: int = Field(ge=1)
+
+
+class RegisterRequest(Message):
+    """A worker says who it is, what it has, and what it is still running."""
+
+    protocol: int = PROTOCOL_VERSION
+    name: str = Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    agent_version: str = Field(max_length=40)
+    inventory: Inventory
+    labels: Labels = Field(default_factory=dict)
+    ephemeral: bool = False
+    holding: list[Lease] = Field(default_factory=list, max_length=1024)
+    """Leases of attempts that this worker still runs or still has to report."""
+
+
+class RegisterReply(Resource):
+    """What the worker must know before it opens its stream."""
+
+    worker_id: str
+    credential: str | None
+    """Only when a join token was exchanged; shown this once."""
+    labels: dict[str, str]
+    """The labels in force: those set on the controller win over the worker's own."""
+    desired: WorkerDesired
+    heartbeat_seconds: float
+    abandon: list[str]
+    """Attempt ids from ``holding`` whose lease is void: end them and report nothing."""
+
+
+StopReason = Literal["cancel", "preempt", "stale"]
+"""cancel: the job was cancelled; preempt: stop at a checkpoint; stale: the lease is void."""
+
+
+class StopOrder(Resource):
+    """End an attempt gracefully: checkpoint, then finish with the outcome that fits."""
+
+    attempt_id: str
+    reason: StopReason
+
+
+class Offer(Resource):
+    """An attempt that this worker may claim until ``expires_at``."""
+
+    attempt_id: str
+    job_id: str
+    expires_at: Moment
+
+
+class DesiredChange(Resource):
+    """Stream event ``desired``: what an operator now wants of the worker."""
+
+    desired: WorkerDesired
+
+
+class Sync(Resource):
+    """Stream event ``sync``: all that counts now; first when ``Last-Event-ID`` is not given."""
+
+    desired: WorkerDesired
+    offers: list[Offer]
+    stops: list[StopOrder]
+
+
+class SlotUse(Message):
+    """How busy one slot is."""
+
+    index: int = Field(ge=0, lt=1024)
+    utilisation: float | None = Field(None, ge=0, le=100)
+    """Percent."""
+    memory_used_gb: float | None = Field(None, ge=0)
+    temperature_c: float | None = None
+
+
+class Heartbeat(Message):
+    """The worker is alive, and renews the leases that it names."""
+
+    holding: list[Lease] = Field(default_factory=list, max_length=1024)
+    slots: list[SlotUse] = Field(default_factory=list, max_length=1024)
+    disk_free_gb: float | None = Field(None, ge=0)
+
+
+class HeartbeatReply(Resource):
+    """Orders that the stream may have failed to bring."""
+
+    desired: WorkerDesired
+    stops: list[StopOrder]
+
+
+class Download(Resource):
+    """A file to fetch by a signed URL and to verify."""
+
+    path: str
+    url: str
+    """Absolute, or relative to the controller's address."""
+    size: int
+    sha256: str
+
+
+class DatasetDownload(Resource):
+    """A registered dataset: tar archives that together hold its folder."""
+
+    name: str
+    digest: str
+    """Names the content; what was fetched once under this digest need not be fetched again."""
+    archives: list[Download]
+
+
+class CheckpointDownload(Resource):
+    """The last complete checkpoint of the job; ``files`` includes ``manifest.json``."""
+
+    step: int
+    files: list[Download]
+
+
+class ClaimReply(Resource):
+    """The lease, and all that is needed to run."""
+
+    attempt_id: str
+    epoch: int
+    job_id: str
+    number: int
+    """1 for the job's first attempt."""
+    slots: list[int]
+    spec: dict[str, Any]
+    """The JobSpec, as ``JobSpec.model_dump(mode="json")`` gives it."""
+    datasets: list[DatasetDownload]
+    resume: CheckpointDownload | None
+    acked_seq: int
+    """Journal lines that the controller already holds for this attempt."""
+
+
+class EventBatch(Message):
+    """Journal lines in order, and the state of the attempt if it changed."""
+
+    epoch: int = Field(ge=1)
+    state: Literal[AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.UPLOADING] | None = (
+        None
+    )
+    events: list[dict[str, Any]] = Field(default_factory=list, max_length=2000)
+    """Each a ``JournalEvent``; the first has the ``seq`` after the last acknowledged one."""
+
+
+class EventAck(Resource):
+    """What is durable now."""
+
+    acked_seq: int
+    stop: StopReason | None = None
+
+
+ArtifactKind = Literal["sample", "checkpoint", "output"]
+
+
+class ArtifactFile(Message):
+    """A file that the worker wants to store."""
+
+    path: RelativePath
+    kind: ArtifactKind
+    size: int = Field(ge=0, le=5 * 2**40)
+    sha256: Sha256
+    step: int | None = Field(None, ge=0)
+
+
+class ArtifactOffer(Message):
+    """Files to store; those of a checkpoint end with its manifest, in a call of its own."""
+
+    epoch: int = Field(ge=1)
+    files: list[ArtifactFile] = Field(min_length=1, max_length=500)
+
+
+class ArtifactTicket(Resource):
+    """How to store one file."""
+
+    artifact_id: str
+    path: str
+    url: str | None
+    """Where to PUT the bytes; none when they are already stored."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers that the PUT must carry."""
+
+
+class ArtifactTickets(Resource):
+    """One ticket a file, in the order of the offer."""
+
+    tickets: list[ArtifactTicket]
+
+
+class ArtifactsStored(Message):
+    """The PUTs have succeeded; the controller verifies them."""
+
+    epoch: int = Field(ge=1)
+    artifact_ids: list[Identifier] = Field(min_length=1, max_length=500)
+
+
+class Failure(Message):
+    """Why an attempt failed."""
+
+    kind: FailureKind
+    message: str = Field(max_length=16_384)
+    exit_code: int | None = None
+
+
+class FinishRequest(Message):
+    """The attempt is over; every journal line up to ``last_seq`` must have been acknowledged."""
+
+    epoch: int = Field(ge=1)
+    outcome: Literal[Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.PREEMPTED]
+    failure: Failure | None = None
+    last_seq: int = Field(ge=0)

@@ -1,0 +1,1 @@
+"""Samples, captions, and the order in which they are seen."""

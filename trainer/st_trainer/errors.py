@@ -1,0 +1,81 @@
+"""Errors that a run expects, each with the exit code that the worker understands.
+
+TrainerError
+├── BadSpecError       the specification asks for something impossible here
+├── BadDataError       no usable samples, or the dataset cannot be read
+├── NotFiniteError     the loss or its gradient became NaN or infinite
+├── OutOfMemoryError   accelerator or host memory was not enough
+├── DiskFullError      the disk was full
+└── CheckpointError    a checkpoint is incomplete or damaged
+"""
+
+import errno
+from typing import ClassVar
+
+from st_shared.protocol.journal import ExitCode
+
+
+class TrainerError(Exception):
+    """An expected end of a run; the message names the cause and the mend."""
+
+    exit_code: ClassVar[int] = ExitCode.CRASHED
+
+
+class BadSpecError(TrainerError):
+    """The specification asks for something impossible here."""
+
+    exit_code = ExitCode.BAD_SPEC
+
+
+class BadDataError(TrainerError):
+    """No usable samples, or the dataset cannot be read."""
+
+    exit_code = ExitCode.BAD_DATA
+
+
+class NotFiniteError(TrainerError):
+    """The loss or its gradient became NaN or infinite."""
+
+    exit_code = ExitCode.NOT_FINITE
+
+
+class OutOfMemoryError(TrainerError):
+    """Accelerator or host memory was not enough."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class DiskFullError(TrainerError):
+    """The disk was full."""
+
+    exit_code = ExitCode.DISK_FULL
+
+
+class CheckpointError(TrainerError):
+    """A checkpoint is incomplete or damaged."""
+
+
+_MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory")
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_FULL_DISK_SIGNS = tuple(f"(os error {number})" for number in _FULL_DISK)
+"""How safetensors, written in Rust, words the same errors."""
+
+
+def expected_error(error: BaseException) -> TrainerError | None:
+    """The expected error that ``error`` stands for, or None when it is a crash."""
+    if isinstance(error, TrainerError):
+        return error
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        place = f" while writing {error.filename}" if error.filename else ""
+        return DiskFullError(f"the disk is full{place}: free some space and resume")
+    if any(sign in text for sign in _FULL_DISK_SIGNS):
+        return DiskFullError("the disk is full: free some space and resume")
+    is_memory = isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _MEMORY_SIGNS)
+    )
+    if is_memory:
+        return OutOfMemoryError(
+            "memory was not enough: lower training.batch_size or the size of the model"
+        )
+    return None

@@ -1,0 +1,1 @@
+"""How noise, timestep and target are made."""

@@ -1,0 +1,1 @@
+"""What people look at, sample grids and the loss curve, drawn with Pillow."""

@@ -1,0 +1,66 @@
+"""Where the files of a run lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from st_shared.protocol.journal import JOURNAL_NAME
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run and the names inside it."""
+
+    root: Path
+
+    def create(self) -> None:
+        """Make the folder and the folders in it; fine when they exist."""
+        for folder in (self.checkpoints, self.samples, self.output):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def journal(self) -> Path:
+        """The events of the run, in NDJSON."""
+        return self.root / JOURNAL_NAME
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a checkpoint, such as ``step-000200``."""
+        return self.root / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Sample grids drawn while training."""
+        return self.root / "samples"
+
+    @property
+    def output(self) -> Path:
+        """The final result."""
+        return self.root / "output"
+
+    @property
+    def weights(self) -> Path:
+        """The result: weights that load by themselves."""
+        return self.output / "weights.safetensors"
+
+    @property
+    def loss_curve(self) -> Path:
+        """Loss over steps, drawn."""
+        return self.output / "loss_curve.png"
+
+    @property
+    def sample_grid(self) -> Path:
+        """The last sample grid."""
+        return self.output / "sample_grid.png"
+
+    def sample(self, step: int) -> Path:
+        """The sample grid of ``step``."""
+        return self.samples / f"{step_name(step)}.png"
+
+    def relative(self, path: Path) -> str:
+        """``path`` below the run folder, with forward slashes, as events carry it."""
+        return path.relative_to(self.root).as_posix()
+
+
+def step_name(step: int) -> str:
+    """``step-000200`` for 200: sorts by step up to a million."""
+    return f"step-{step:06d}"

@@ -1,0 +1,1 @@
+"""What alters the step beside the loss, one file a technique."""
