@@ -1,1 +1,1 @@
-"""."""
+"""The controller: queue, governance, events, dashboard."""

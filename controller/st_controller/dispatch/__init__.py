@@ -1,0 +1,1 @@
+"""The scheduler's loop, the leader lease, expiry."""

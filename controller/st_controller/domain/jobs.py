@@ -1,0 +1,87 @@
+"""The life of a job: every legal transition in one table, and what follows an attempt."""
+
+from dataclasses import dataclass
+
+from st_shared.protocol.resources import Reason
+from st_shared.protocol.states import FailureKind, JobState, Outcome
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.AWAITING_APPROVAL: frozenset({JobState.QUEUED, JobState.REJECTED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.CANCELLED}),
+    JobState.ASSIGNED: frozenset(
+        {JobState.RUNNING, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+    JobState.REJECTED: frozenset(),
+}
+"""Which state may follow which; all writes go through this table."""
+
+
+def may_move(before: JobState, after: JobState) -> bool:
+    """Whether a job in ``before`` may become ``after``."""
+    return after in TRANSITIONS[before]
+
+
+@dataclass(frozen=True)
+class AttemptEnd:
+    """All that decides what becomes of a job when an attempt is over."""
+
+    outcome: Outcome
+    failure: FailureKind | None
+    message: str | None
+    tries_used: int
+    """Attempts that count against the limit, this one included if it counts."""
+    max_attempts: int
+    cancel_requested: bool
+
+
+def counts_as_try(outcome: Outcome) -> bool:
+    """Whether an attempt uses up one of the job's tries.
+
+    Losses count, so that a job which kills its workers cannot do so for ever; preemptions and
+    offers that nobody claimed do not, because the job is not to blame.
+    """
+    return outcome in {Outcome.FAILED, Outcome.LOST}
+
+
+def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
+    """The job's next state, and why."""
+    if end.outcome is Outcome.SUCCEEDED:
+        return JobState.SUCCEEDED, None
+    if end.cancel_requested or end.outcome is Outcome.CANCELLED:
+        return JobState.CANCELLED, Reason(code="cancelled", message="Cancelled on request.")
+    if not counts_as_try(end.outcome):
+        return JobState.QUEUED, Reason(code=end.outcome.value, message=_SENTENCES[end.outcome])
+    if end.failure and not end.failure.is_retryable:
+        return JobState.FAILED, _failure(end, "trying again would not help")
+    if end.tries_used >= end.max_attempts:
+        return JobState.FAILED, _failure(end, f"all {end.max_attempts} attempts are used")
+    return JobState.QUEUED, _again(end)
+
+
+def _failure(end: AttemptEnd, why_final: str) -> Reason:
+    code = end.failure.value if end.failure else end.outcome.value
+    said = end.message or _SENTENCES[end.outcome]
+    return Reason(code=code, message=said, hint=f"{why_final}; mend the cause and submit it anew")
+
+
+def _again(end: AttemptEnd) -> Reason:
+    code = end.failure.value if end.failure else end.outcome.value
+    said = end.message or _SENTENCES[end.outcome]
+    return Reason(
+        code=code,
+        message=f"{said} It is tried again ({end.tries_used} of {end.max_attempts} tries used).",
+    )
+
+
+_SENTENCES = {
+    Outcome.EXPIRED: "No worker claimed the offer in time; it waits again.",
+    Outcome.PREEMPTED: "Stopped at a checkpoint; it goes on when it is served again.",
+    Outcome.LOST: "The worker fell silent and its lease ran out.",
+    Outcome.FAILED: "The trainer ended with an error.",
+}

@@ -1,0 +1,29 @@
+"""Which slots of which worker satisfy a request."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from st_shared.protocol.worker import Slot
+from st_shared.spec.job import ResourceRequest
+
+
+def accelerator_matches(pattern: str, accelerator: str) -> bool:
+    """Whether any of the globs joined by ``|`` matches the name, letter case ignored."""
+    name = accelerator.lower()
+    return any(fnmatchcase(name, glob.strip().lower()) for glob in pattern.split("|"))
+
+
+def labels_match(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether every wanted label is present with a value that its glob matches."""
+    return all(key in labels and fnmatchcase(labels[key], glob) for key, glob in wanted.items())
+
+
+def fitting_slots(request: ResourceRequest, free: Sequence[Slot]) -> list[Slot]:
+    """The free slots that satisfy the request, least memory first, so that large ones stay free."""
+    fitting = [
+        slot
+        for slot in free
+        if slot.memory_gb >= request.min_memory_gb
+        and accelerator_matches(request.accelerator, slot.accelerator)
+    ]
+    return sorted(fitting, key=lambda slot: (slot.memory_gb, slot.index))

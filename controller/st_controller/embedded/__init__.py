@@ -1,0 +1,1 @@
+"""Servers that the controller brings along when none is configured."""

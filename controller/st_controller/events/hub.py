@@ -1,0 +1,79 @@
+"""Wakes whoever waits for news of a topic, in this process and, through Redis, in all others."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Publish = Callable[[frozenset[str]], None]
+"""Tells the other processes; must not block."""
+
+
+class Bell:
+    """Rings when a followed topic has news; remembers a ring until it is heard."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake whoever waits; from the event loop's thread."""
+        self._event.set()
+
+    async def heard(self, timeout: float) -> bool:  # noqa: ASYNC109 - a bound of the wait, not an error
+        """Wait for a ring, ``timeout`` seconds at most; whether there was one."""
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout)
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+class Hub:
+    """Topics and those who follow them. Carries no data: who is woken reads the database.
+
+    A missed wake-up therefore costs time, never an event; every follower also looks by itself
+    now and then.
+    """
+
+    def __init__(self) -> None:
+        self._bells: dict[str, set[Bell]] = defaultdict(set)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.publish: Publish = _nobody
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ring bells on ``loop`` from now on."""
+        self._loop = loop
+
+    def notify(self, topics: frozenset[str]) -> None:
+        """Announce news to all processes; from any thread."""
+        self.ring(topics)
+        self.publish(topics)
+
+    def ring(self, topics: frozenset[str]) -> None:
+        """Announce news within this process; from any thread."""
+        if self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ring, topics)
+
+    @contextmanager
+    def follow(self, *topics: str) -> Iterator[Bell]:
+        """A bell for these topics, as long as the block lasts."""
+        bell = Bell()
+        for topic in topics:
+            self._bells[topic].add(bell)
+        try:
+            yield bell
+        finally:
+            for topic in topics:
+                self._bells[topic].discard(bell)
+                if not self._bells[topic]:
+                    del self._bells[topic]
+
+    def _ring(self, topics: frozenset[str]) -> None:
+        for topic in topics:
+            for bell in self._bells.get(topic, ()):
+                bell.ring()
+
+
+def _nobody(_topics: frozenset[str]) -> None:
+    """Stands in until other processes can be told."""

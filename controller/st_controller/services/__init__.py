@@ -1,0 +1,1 @@
+"""Use cases: one transaction each; they join store, domain and outbox."""

@@ -1,0 +1,103 @@
+"""Connections and transactions, on SQLite and PostgreSQL alike."""
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.orm import Session as OrmSession
+from st_shared.clock import Clock, utc_now
+
+from st_controller.store.transaction import Transaction
+
+Notify = Callable[[frozenset[str]], None]
+"""Told, after a commit, which topics have news. Called from any thread."""
+
+
+class Database:
+    """Opens transactions. One object a process."""
+
+    def __init__(self, url: str, *, clock: Clock = utc_now, pool_size: int = 10) -> None:
+        self.engine = _open(url, pool_size)
+        self.clock = clock
+        self.notify: Notify = _nobody
+        # SQLite has one writer; waiting here is fair, its own busy handler is not.
+        self._writer = threading.Lock() if self.is_sqlite else None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is the embedded database."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A transaction that changes something: committed at the end, undone by an exception."""
+        if self._writer:
+            with self._writer:
+                topics = yield from self._transact("BEGIN IMMEDIATE")
+        else:
+            topics = yield from self._transact("BEGIN")
+        if topics:
+            self.notify(topics)
+
+    @contextmanager
+    def read(self) -> Iterator[OrmSession]:
+        """A session that only reads one consistent state."""
+        with self._session("BEGIN") as session:
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def _transact(self, begin: str) -> Generator[Transaction, None, frozenset[str]]:
+        with self._session(begin) as session:
+            transaction = Transaction(session, self.clock())
+            yield transaction
+            session.commit()
+            return frozenset(transaction.topics)
+
+    @contextmanager
+    def _session(self, begin: str) -> Iterator[OrmSession]:
+        connection = self.engine.connect().execution_options(st_begin=begin)
+        with connection, OrmSession(connection, expire_on_commit=False) as session:
+            yield session
+
+
+def _nobody(_topics: frozenset[str]) -> None:
+    """Stands in until somebody wants to be told."""
+
+
+def _open(url: str, pool_size: int) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
+        )
+    engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size * 4)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver would begin transactions by itself, too late and always deferred.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "busy_timeout = 15000",
+        "temp_store = MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("st_begin", "BEGIN"))

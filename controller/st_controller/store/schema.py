@@ -1,0 +1,330 @@
+"""The schema: every table, with what a row promises."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from st_controller.store.moments import UtcMoment
+
+Id = String(40)
+Digest = String(64)
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Table(DeclarativeBase):
+    """The base of all tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it so
+        datetime: UtcMoment(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+        bytes: LargeBinary(),
+    }
+
+
+class User(Table):
+    """A person or a service account."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    username: Mapped[str] = mapped_column(String(200), unique=True)
+    password_hash: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class SetupToken(Table):
+    """The one-time token that creates the first admin; the row is gone once it was used."""
+
+    __tablename__ = "setup_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(Digest)
+    created_at: Mapped[datetime]
+
+
+class Session(Table):
+    """A signed-in browser."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    token_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class ApiKey(Table):
+    """A key of a user; only its hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(120))
+    prefix: Mapped[str] = mapped_column(String(20))
+    key_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    scopes: Mapped[list[Any] | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class JoinToken(Table):
+    """Lets a number of workers join until it expires."""
+
+    __tablename__ = "join_tokens"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    token_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    uses_left: Mapped[int]
+    labels: Mapped[dict[str, Any]]
+    revoked_at: Mapped[datetime | None]
+
+
+class Worker(Table):
+    """An agent on a host. ``observed`` is what it shows, ``desired`` what an operator ordered."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    credential_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    observed: Mapped[str] = mapped_column(String(20))
+    desired: Mapped[str] = mapped_column(String(20))
+    ephemeral: Mapped[bool]
+    own_labels: Mapped[dict[str, Any]]
+    set_labels: Mapped[dict[str, Any]]
+    inventory: Mapped[dict[str, Any]]
+    agent_version: Mapped[str] = mapped_column(String(40))
+    joined_at: Mapped[datetime]
+    last_heartbeat_at: Mapped[datetime | None]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels in force: those set here win over the worker's own."""
+        return {**self.own_labels, **self.set_labels}
+
+
+class Job(Table):
+    """What a person submitted. ``version`` rises by one at every change of state."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    family: Mapped[str] = mapped_column(String(80))
+    spec: Mapped[dict[str, Any]]
+    dataset_pins: Mapped[dict[str, Any]]
+    """Dataset name -> id of the content that the name stood for at submission."""
+    priority: Mapped[str] = mapped_column(String(20))
+    level: Mapped[int]
+    state: Mapped[str] = mapped_column(String(20))
+    version: Mapped[int]
+    cancel_requested_at: Mapped[datetime | None]
+    submitted_by: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    submitted_at: Mapped[datetime]
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    max_attempts: Mapped[int]
+    attempts: Mapped[int]
+    """Attempts made so far; also the number of the newest."""
+    tries_used: Mapped[int]
+    """Attempts that count against ``max_attempts``."""
+    reason: Mapped[dict[str, Any] | None]
+    progress: Mapped[dict[str, Any] | None]
+    checkpoint_step: Mapped[int | None]
+    checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    """Artifact id of the newest complete checkpoint's manifest."""
+
+    __table_args__ = (
+        Index("ix_jobs_queue", "state", "level", "submitted_at"),
+        Index("ix_jobs_submitted_at", "submitted_at", "id"),
+    )
+
+
+class JobTransition(Table):
+    """One change of a job's state; never altered."""
+
+    __tablename__ = "job_transitions"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(String(20))
+    at: Mapped[datetime]
+    reason: Mapped[dict[str, Any] | None]
+
+
+class IdempotencyKey(Table):
+    """A submission that was made under a key; the same key and body give the same job again."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(Digest)
+    job_id: Mapped[str] = mapped_column(Id)
+    created_at: Mapped[datetime]
+
+
+class Attempt(Table):
+    """One try of a job on a worker. ``epoch`` fences: a call with another one is refused."""
+
+    __tablename__ = "attempts"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    epoch: Mapped[int]
+    state: Mapped[str] = mapped_column(String(20))
+    outcome: Mapped[str | None] = mapped_column(String(20))
+    failure: Mapped[dict[str, Any] | None]
+    stop: Mapped[str | None] = mapped_column(String(20))
+    """The order that was given to end it early: cancel or preempt."""
+    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
+    slots: Mapped[list[Any]]
+    offered_at: Mapped[datetime]
+    offer_expires_at: Mapped[datetime]
+    lease_expires_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    acked_seq: Mapped[int]
+    """Journal lines 1 to ``acked_seq`` are stored, each once."""
+
+    __table_args__ = (
+        UniqueConstraint("job_id", "number"),
+        Index("ix_attempts_worker", "worker_id", "state"),
+        Index("ix_attempts_state", "state"),
+    )
+
+
+class JournalChunk(Table):
+    """Consecutive journal lines of one channel that arrived together, compressed."""
+
+    __tablename__ = "journal_chunks"
+
+    attempt_id: Mapped[str] = mapped_column(
+        ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True
+    )
+    channel: Mapped[str] = mapped_column(String(10), primary_key=True)
+    """``log``, ``metric`` or ``event``."""
+    first_seq: Mapped[int] = mapped_column(primary_key=True)
+    last_seq: Mapped[int]
+    lines: Mapped[int]
+    body: Mapped[bytes]
+    """zlib-compressed NDJSON."""
+
+
+class Artifact(Table):
+    """A file of a job in the object store."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(20))
+    path: Mapped[str] = mapped_column(String(512))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(Digest)
+    step: Mapped[int | None]
+    key: Mapped[str] = mapped_column(String(1024))
+    created_at: Mapped[datetime]
+    stored_at: Mapped[datetime | None]
+    """Set once the bytes were verified; until then nobody sees the artifact."""
+
+    __table_args__ = (UniqueConstraint("attempt_id", "path"),)
+
+
+class Dataset(Table):
+    """Content that was registered under a name; ``current`` marks what the name stands for."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(80))
+    digest: Mapped[str] = mapped_column(Digest)
+    samples: Mapped[int]
+    archives: Mapped[list[Any]]
+    """Each ``{"sha256", "size", "key"}``."""
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime]
+    stored_at: Mapped[datetime | None]
+    current: Mapped[bool]
+
+    __table_args__ = (UniqueConstraint("name", "digest"),)
+
+
+class AuditEntry(Table):
+    """Who did what to what; written in the transaction that did it."""
+
+    __tablename__ = "audit_entries"
+
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(220))
+    action: Mapped[str] = mapped_column(String(80))
+    target: Mapped[str] = mapped_column(String(220))
+    details: Mapped[dict[str, Any]]
+
+
+class OutboxEvent(Table):
+    """An event to be delivered. ``position`` is given after the commit, in one global order."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    topic: Mapped[str] = mapped_column(String(80))
+    kind: Mapped[str] = mapped_column(String(40))
+    body: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    position: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+
+    __table_args__ = (Index("ix_outbox_topic", "topic", "position"),)
+
+
+class LeaderLease(Table):
+    """Who may schedule, until when; ``epoch`` rises with every change of holder."""
+
+    __tablename__ = "leader_leases"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(120))
+    epoch: Mapped[int]
+    expires_at: Mapped[datetime]
+    last_position: Mapped[int] = mapped_column(BigInteger)
+    """The last outbox position that was given out."""
