@@ -1,20 +1,22 @@
 """The parts that a running controller consists of, made once and handed to whoever needs them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from st_controller.domain.workers import Patience
 from st_controller.events.hub import Hub
 from st_controller.settings import Settings
 from st_controller.store.database import Database
+from st_controller.telemetry import Telemetry
 from st_shared.objectstore import ObjectStore
 
 
 @dataclass(frozen=True)
 class Platform:
-    """Settings, database, event hub and object store of this process."""
+    """Settings, database, event hub and object store of this process, and what it counts."""
 
     settings: Settings
     db: Database
     hub: Hub
     objects: ObjectStore
     patience: Patience
+    telemetry: Telemetry = field(default_factory=Telemetry)

@@ -27,7 +27,9 @@ class Journal:
     handed to the operating system at once, so it survives the death of this process.
     """
 
-    def __init__(self, path: Path, clock: Clock = utc_now, listener: Listener | None = None) -> None:
+    def __init__(
+        self, path: Path, clock: Clock = utc_now, listener: Listener | None = None
+    ) -> None:
         self._clock = clock
         self._listener = listener
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -82,9 +84,7 @@ class Journal:
 
     def _append(self, fields: dict[str, Any]) -> None:
         fields = _shortened(_encodable(fields))
-        event = journal_event.validate_python(
-            {"seq": self._seq + 1, "at": self._clock(), **fields}
-        )
+        event = journal_event.validate_python({"seq": self._seq + 1, "at": self._clock(), **fields})
         self._write(_line(event))
         self._seq += 1
         if self._listener:

@@ -6,10 +6,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.orm import Session as OrmSession
-from st_shared.clock import Clock, utc_now
+from sqlalchemy.exc import SQLAlchemyError as DatabaseError
+from sqlalchemy.orm import Session as ReadSession
 
 from st_controller.store.transaction import Transaction
+from st_shared.clock import Clock, utc_now
+
+__all__ = ["Database", "DatabaseError", "Notify", "ReadSession"]
 
 Notify = Callable[[frozenset[str]], None]
 """Told, after a commit, which topics have news. Called from any thread."""
@@ -42,7 +45,7 @@ class Database:
             self.notify(topics)
 
     @contextmanager
-    def read(self) -> Iterator[OrmSession]:
+    def read(self) -> Iterator[ReadSession]:
         """A session that only reads one consistent state."""
         with self._session("BEGIN") as session:
             yield session
@@ -59,9 +62,9 @@ class Database:
             return frozenset(transaction.topics)
 
     @contextmanager
-    def _session(self, begin: str) -> Iterator[OrmSession]:
+    def _session(self, begin: str) -> Iterator[ReadSession]:
         connection = self.engine.connect().execution_options(st_begin=begin)
-        with connection, OrmSession(connection, expire_on_commit=False) as session:
+        with connection, ReadSession(connection, expire_on_commit=False) as session:
             yield session
 
 

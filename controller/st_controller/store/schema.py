@@ -232,18 +232,19 @@ class Attempt(Table):
 
 
 class JournalChunk(Table):
-    """Consecutive journal lines of one channel that arrived together, compressed."""
+    """Consecutive journal lines that arrived together, compressed."""
 
     __tablename__ = "journal_chunks"
 
     attempt_id: Mapped[str] = mapped_column(
         ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True
     )
-    channel: Mapped[str] = mapped_column(String(10), primary_key=True)
-    """``log``, ``metric`` or ``event``."""
     first_seq: Mapped[int] = mapped_column(primary_key=True)
     last_seq: Mapped[int]
-    lines: Mapped[int]
+    logs: Mapped[int]
+    """How many of the lines are log lines."""
+    metrics: Mapped[int]
+    """How many of the lines are metric points."""
     body: Mapped[bytes]
     """zlib-compressed NDJSON."""
 
@@ -317,6 +318,15 @@ class OutboxEvent(Table):
     __table_args__ = (Index("ix_outbox_topic", "topic", "position"),)
 
 
+class EventOrder(Table):
+    """The counter of outbox positions; its one row is locked while positions are given."""
+
+    __tablename__ = "event_order"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    last_position: Mapped[int] = mapped_column(BigInteger)
+
+
 class LeaderLease(Table):
     """Who may schedule, until when; ``epoch`` rises with every change of holder."""
 
@@ -326,5 +336,3 @@ class LeaderLease(Table):
     holder: Mapped[str] = mapped_column(String(120))
     epoch: Mapped[int]
     expires_at: Mapped[datetime]
-    last_position: Mapped[int] = mapped_column(BigInteger)
-    """The last outbox position that was given out."""

@@ -4,9 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+PIECE_BYTES = 1 << 20
+"""Size of the pieces in which objects are read and written."""
+
 
 class ObjectMissingError(LookupError):
     """No object has this key."""
+
+
+class DigestMismatchError(ValueError):
+    """The bytes are not those that were announced; nothing was stored."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +33,38 @@ class SignedUpload:
 
     url: str
     headers: dict[str, str]
+    """Headers that the PUT must carry."""
 
 
 class ObjectStore(Protocol):
     """Objects by key. Keys are relative paths with forward slashes and no dot segments.
 
     Writes are atomic: a reader sees the old object, the new one, or none; never a part.
+    Every method that takes a key raises ``InvalidKeyError`` for one that ``check_key`` refuses.
+    A key is never a folder of another: beside ``a/b`` there is no ``a``.
     """
 
     def put(self, key: str, body: BinaryIO, *, sha256: str | None = None) -> ObjectStat:
-        """Store ``body`` under ``key``; a digest that does not match raises ``ValueError``."""
+        """Store ``body`` under ``key``; ``DigestMismatchError`` when the digest is another."""
         ...
 
     def open(self, key: str) -> Iterator[bytes]:
-        """The object in pieces, or ``ObjectMissingError`` before the first."""
+        """The object in pieces; ``ObjectMissingError`` at once when there is none."""
         ...
 
     def stat(self, key: str) -> ObjectStat | None:
-        """What is stored under ``key``; none when nothing is."""
+        """What is stored under ``key``; none when nothing is.
+
+        The digest is always given and true of the stored bytes: a store that did not verify it
+        reads the object.
+        """
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
-        """Objects whose key begins with ``prefix``, in order of their keys."""
+        """Objects whose key begins with ``prefix``, in order of their keys.
+
+        The digest may be none where telling it would cost a request an object.
+        """
         ...
 
     def delete(self, key: str) -> None:

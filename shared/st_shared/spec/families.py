@@ -11,6 +11,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from st_shared.spec.section import Section
 
+MAX_TOKENS = 4096
+"""Most patches of an image: the cost of attention grows with their square."""
+
 
 class PixelDitConfig(Section):
     """Size of a ``pixel_dit``: a caption-conditioned diffusion transformer on pixels."""
@@ -18,21 +21,32 @@ class PixelDitConfig(Section):
     image_size: int = Field(8, ge=4, le=256, description="Height and width of an image, pixels.")
     channels: Literal[1, 3] = Field(1, description="1 for grey, 3 for RGB.")
     patch_size: int = Field(1, ge=1, le=32, description="Height and width of a patch, pixels.")
-    width: int = Field(128, ge=16, le=2048, description="Channels of a token.")
-    depth: int = Field(4, ge=1, le=48, description="Transformer blocks.")
-    heads: int = Field(4, ge=1, le=32, description="Attention heads; must divide width.")
+    width: int = Field(96, ge=16, le=2048, description="Channels of a token; a multiple of 4.")
+    depth: int = Field(5, ge=1, le=48, description="Transformer blocks.")
+    heads: int = Field(3, ge=1, le=32, description="Attention heads; must divide width.")
     caption_length: int = Field(16, ge=1, le=256, description="Words of a caption that are read.")
     vocabulary_size: int = Field(
-        256, ge=4, le=65_536, description="Most words that the vocabulary may hold."
+        256,
+        ge=4,
+        le=65_536,
+        description="Entries of the vocabulary: 3 special ones and the most frequent words.",
     )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        tokens = (self.image_size // self.patch_size) ** 2
+        if tokens > MAX_TOKENS:
+            raise ValueError(
+                f"{tokens} patches an image are more than {MAX_TOKENS}: raise patch_size or lower "
+                "image_size"
             )
         return self
 

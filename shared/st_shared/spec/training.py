@@ -55,7 +55,13 @@ class EmaSpec(Section):
     """Exponential moving average of the weights, used for samples and for the result."""
 
     enabled: bool = Field(True, description="Keep an average beside the trained weights.")
-    decay: float = Field(0.995, ge=0, lt=1, description="Share of the old average kept each step.")
+    decay: float = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="Share of the old average kept each step; less in the first steps: after n "
+        "of them at most (1 + n) / (10 + n).",
+    )
 
 
 class CheckpointSpec(Section):
@@ -75,7 +81,12 @@ class ValidationSpec(Section):
     columns: int | None = Field(
         None, ge=1, le=32, description="Pictures in a row of the grid; none: near square."
     )
-    scale: int = Field(6, ge=1, le=64, description="Enlargement of each picture in the grid.")
+    scale: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Enlargement of each picture in the grid; none: to about 128 pixels.",
+    )
     sampler_steps: int = Field(24, ge=1, le=1000, description="Euler steps from noise to image.")
     guidance: float = Field(
         2.0, ge=0, le=50, description="Classifier-free guidance, Ho & Salimans 2022; 1: none."
@@ -91,7 +102,7 @@ class TrainingSpec(Section):
 
     model: ModelSpec
     datasets: list[DatasetSpec] = Field(
-        min_length=1, max_length=64, description="Sources of samples; all are mixed."
+        max_length=64, description="Sources of samples; all are mixed."
     )
     steps: int = Field(
         ge=0,
@@ -117,6 +128,8 @@ class TrainingSpec(Section):
             raise ValueError("steps is 0, which only validates: give model.base, or steps >= 1")
         if self.steps == 0 and not self.validation.prompts:
             raise ValueError("steps is 0, which only validates: give validation.prompts to draw")
+        if self.steps and not self.datasets:
+            raise ValueError("datasets is empty: give at least one, with its name or its path")
         if self.steps and self.schedule.warmup_steps > self.steps:
             raise ValueError(
                 f"schedule.warmup_steps {self.schedule.warmup_steps} is more than steps "

@@ -64,6 +64,10 @@ class Samples:
         """How often each sample is seen in an epoch."""
         return [sample.repeats for sample in self._samples]
 
+    def captions_at(self, indexes: Sequence[int]) -> list[str]:
+        """Captions of the samples at ``indexes``."""
+        return [self._samples[index].caption for index in indexes]
+
     def names(self, indexes: Sequence[int]) -> list[str]:
         """File names of the samples at ``indexes``."""
         return [self._samples[index].name for index in indexes]

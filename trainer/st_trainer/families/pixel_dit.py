@@ -37,9 +37,7 @@ class PixelDitFamily(FamilyCode[PixelDitConfig]):
         """One square image."""
         return config.channels, config.image_size, config.image_size
 
-    def encode(
-        self, config: PixelDitConfig, assets: Assets, captions: Sequence[str]
-    ) -> Condition:
+    def encode(self, config: PixelDitConfig, assets: Assets, captions: Sequence[str]) -> Condition:
         """Word ids ``(B, 1 + caption_length)``."""
         vocabulary = Vocabulary(assets["vocabulary"])
         return {"words": vocabulary.encode(captions, config.caption_length)}
@@ -78,7 +76,7 @@ class PixelDit(nn.Module):
             zero_(layer)
 
     def forward(self, noisy: Tensor, times: Tensor, words: Tensor) -> Tensor:
-        """Velocities ``(B, C, H, W)`` of images ``(B, C, H, W)``, times ``(B,)``, ids ``(B, L)``."""
+        """Velocities ``(B, C, H, W)`` of noisy images at times ``(B,)`` with words ``(B, L)``."""
         real = words != PADDING
         caption = self.words(words) + self.word_places
         weight = real.unsqueeze(-1).to(caption.dtype)
@@ -122,7 +120,7 @@ class Block(nn.Module):
             zero_(layer)
 
     def forward(self, tokens: Tensor, guide: Tensor, caption: Tensor, real: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` from tokens, guide ``(B, D)``, caption ``(B, L, D)`` and its mask."""
+        """Tokens ``(B, N, D)``, given guide ``(B, D)``, caption ``(B, L, D)`` and its mask."""
         parts = self.modulation(guide).unsqueeze(1).chunk(6, dim=-1)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
         normed = self.norms[0](tokens) * (1 + scale) + shift
@@ -132,16 +130,22 @@ class Block(nn.Module):
         query = self.query(self.caption_norm(tokens))
         tokens = tokens + self.read(attention(query, key, value, self.heads, real))
         normed = self.norms[1](tokens) * (1 + mlp_scale) + mlp_shift
-        return tokens + mlp_gate * self.mlp(normed)
+        mixed: Tensor = tokens + mlp_gate * self.mlp(normed)
+        return mixed
 
 
 def attention(
     query: Tensor, key: Tensor, value: Tensor, heads: int, real: Tensor | None = None
 ) -> Tensor:
     """Multi-head attention of ``(B, N, D)`` to ``(B, M, D)``; ``real`` ``(B, M)`` masks keys."""
-    split = [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value)]
+
+    def split(part: Tensor) -> Tensor:
+        return part.view(*part.shape[:2], heads, -1).transpose(1, 2)
+
     mask = None if real is None else real[:, None, None, :]
-    found = functional.scaled_dot_product_attention(*split, attn_mask=mask)
+    found = functional.scaled_dot_product_attention(
+        split(query), split(key), split(value), attn_mask=mask
+    )
     return found.transpose(1, 2).flatten(2)
 
 

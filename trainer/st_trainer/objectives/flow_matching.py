@@ -15,9 +15,7 @@ Predictor = Callable[[Tensor, Tensor], Tensor]
 """Takes noisy images ``(B, C, H, W)`` and times ``(B,)``, gives velocities ``(B, C, H, W)``."""
 
 
-def sample_times(
-    count: int, distribution: str, generator: torch.Generator | None = None
-) -> Tensor:
+def sample_times(count: int, distribution: str, generator: torch.Generator | None = None) -> Tensor:
     """Times in (0, 1), ``(count,)``; logit-normal is Esser et al. 2024, equation 19, m=0, s=1."""
     if distribution == "uniform":
         return torch.rand(count, generator=generator)

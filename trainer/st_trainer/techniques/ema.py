@@ -22,8 +22,9 @@ class Ema:
     def update(self, module: nn.Module) -> None:
         """Move the average towards the present weights of ``module``."""
         kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages, weights = list(self.module.parameters()), list(module.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - kept)  # noqa: SLF001 -- no public twin
-        for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
-            average.copy_(buffer)
+        pairs = zip(self.module.parameters(), module.parameters(), strict=True)
+        for average, weight in pairs:
+            average.lerp_(weight, 1 - kept)
+        for kept_buffer, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
+            kept_buffer.copy_(buffer)
         self.updates += 1

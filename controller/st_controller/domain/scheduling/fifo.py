@@ -2,8 +2,6 @@
 
 from datetime import datetime
 
-from st_shared.protocol.worker import Slot
-
 from st_controller.domain.scheduling.placement import fitting_slots, labels_match
 from st_controller.domain.scheduling.state import (
     ClusterState,
@@ -11,6 +9,7 @@ from st_controller.domain.scheduling.state import (
     Placement,
     WorkerCapacity,
 )
+from st_shared.protocol.worker import Slot
 
 
 class FifoScheduler:

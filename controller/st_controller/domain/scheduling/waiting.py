@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from st_shared.protocol.resources import Reason
-from st_shared.spec.job import ResourceRequest
-
 from st_controller.domain.scheduling.placement import accelerator_matches, labels_match
 from st_controller.domain.scheduling.state import WorkerCapacity
+from st_shared.protocol.resources import Reason
+from st_shared.spec.job import ResourceRequest
 
 
 def why_waiting(request: ResourceRequest, fleet: Sequence[WorkerCapacity], ahead: int) -> Reason:

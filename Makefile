@@ -1,0 +1,64 @@
+# Every target creates what it needs: a virtual environment, the packages, the servers of the tests.
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/made: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; set PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing packages into $(VENV) (about 1.5 GB; a few minutes the first time)"
+	@$(BIN)/pip install --progress-bar on -c constraints.txt -e '.[controller,worker,trainer,examples]' \
+		| grep --line-buffered -vE '^Requirement already|^Looking in|^Obtaining|^  Preparing|^  Installing build'
+	@touch $@
+
+$(VENV)/made-dev: $(VENV)/made
+	@echo "installing the tools for tests and checks"
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/made ## create .venv with everything that runs
+
+.PHONY: dev
+dev: $(VENV)/made-dev ## create .venv with the tools for development as well
+
+.PHONY: demo
+demo: $(VENV)/made ## train a small model through the whole system, about five minutes
+	@$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: $(VENV)/made-dev lint ## checks, then all tests with coverage, at most 12 minutes
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/made-dev ## ruff, mypy, import contracts, generated docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+.PHONY: format
+format: $(VENV)/made-dev ## rewrite code and generated docs as the checks want them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/generate.py
+
+.PHONY: bench
+bench: $(VENV)/made-dev ## measure the skeleton; prints tables, writes benchmarks/results/
+	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
+
+.PHONY: clean
+clean: ## remove the environment, caches and the data of the demo
+	rm -rf $(VENV) .st .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

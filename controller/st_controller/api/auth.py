@@ -1,0 +1,89 @@
+"""Signing in: the first admin, browser sessions, and who one is."""
+
+from fastapi import APIRouter, Request, Response
+
+from st_controller.api.dependencies import CallerDep, PlatformDep, cookie_name, public
+from st_controller.api.edge import Edge
+from st_controller.api.origin import refuse_other_sites
+from st_controller.errors import TooMany
+from st_controller.platform import Platform
+from st_controller.services import api_keys, identity, setup
+from st_controller.setup_file import forget_setup_token
+from st_shared.protocol.resources import (
+    ApiKeyCreated,
+    ApiKeyRequest,
+    LoginRequest,
+    Me,
+    SessionView,
+    SetupRequest,
+)
+
+router = APIRouter(prefix="/v1/auth", tags=["auth"])
+
+
+@router.post("/setup", status_code=201, dependencies=[public()])
+def set_up(request: Request, platform: PlatformDep, body: SetupRequest) -> ApiKeyCreated:
+    """Create the first admin, with an API key; possible once, with the setup token."""
+    refuse_other_sites(request, platform.settings.public_url, strict=False)
+    _count(request, platform, "setup")
+    with platform.db.write() as transaction:
+        admin = setup.create_first_admin(transaction, body.token, body.username, body.password)
+        key = api_keys.create_key(
+            transaction, admin, ApiKeyRequest(name="first key", scopes=None, expires_in_days=None)
+        )
+    forget_setup_token(platform.settings)
+    return key
+
+
+@router.post("/login", dependencies=[public()])
+def login(
+    request: Request, response: Response, platform: PlatformDep, body: LoginRequest
+) -> SessionView:
+    """Sign a browser in; the session travels in a cookie."""
+    refuse_other_sites(request, platform.settings.public_url, strict=False)
+    _count(request, platform, body.username)
+    lifetime = platform.settings.session_lifetime
+    opened = identity.sign_in(platform.db, body.username, body.password, lifetime)
+    response.set_cookie(
+        cookie_name(platform),
+        opened.token,
+        max_age=int(lifetime.total_seconds()),
+        path="/",
+        secure=platform.settings.cookies_are_secure,
+        httponly=True,
+        samesite="lax",
+    )
+    return SessionView(username=opened.username, expires_at=opened.expires_at)
+
+
+@router.post("/logout", status_code=204)
+def logout(response: Response, platform: PlatformDep, caller: CallerDep) -> None:
+    """End the browser's session; a key stays in force."""
+    if caller.via == "session":
+        with platform.db.write() as transaction:
+            identity.revoke_session(transaction, caller)
+    response.delete_cookie(
+        cookie_name(platform), path="/", secure=platform.settings.cookies_are_secure, httponly=True
+    )
+
+
+@router.get("/me")
+async def me(caller: CallerDep) -> Me:
+    """Who the caller is and what it may do."""
+    return Me(
+        user_id=caller.user_id,
+        username=caller.username,
+        role=caller.role,
+        permissions=sorted(caller.permissions),
+        via=caller.via,
+    )
+
+
+def _count(request: Request, platform: Platform, name: str) -> None:
+    edge: Edge = request.app.state.edge
+    address = request.client.host if request.client else ""
+    if not edge.logins.allows(f"{name}\n{address}", platform.db.clock()):
+        raise TooMany(
+            f"more than {platform.settings.login_attempts_per_minute} tries within a minute",
+            code="too_many_logins",
+        )

@@ -1,0 +1,204 @@
+"""What routes ask for: the platform, the caller, and the permission that they declare.
+
+Every route declares who may call it, by one of ``requires``, ``signed_in``, ``worker_credential``,
+``join_token``, ``signed_url`` and ``public``; a test lists the routes and refuses one that does not.
+
+    @router.post("/jobs")
+    def submit(platform: PlatformDep, caller: Annotated[Caller, requires("job.submit")]) -> ...
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.routing import iter_route_contexts
+
+from st_controller.api.origin import refuse_other_sites
+from st_controller.auth.secrets import SecretKind, kind_of
+from st_controller.domain.policy.permissions import PERMISSIONS
+from st_controller.errors import NotSignedIn
+from st_controller.platform import Platform
+from st_controller.services import api_keys, identity
+from st_controller.services.caller import Caller, WorkerCaller
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+async def get_platform(request: Request) -> Platform:
+    """The parts of this process."""
+    platform: Platform = request.app.state.platform
+    return platform
+
+
+PlatformDep = Annotated[Platform, Depends(get_platform)]
+
+
+@dataclass(frozen=True)
+class Registrar:
+    """Who registers a worker: one that has its credential, or a holder of a join token."""
+
+    worker: WorkerCaller | None
+    join_token: str | None
+    """As given; whether it is in force is checked where it is used up."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """A route's declaration of who may call it; calling it gives the caller."""
+
+    declared: str
+    """A permission, or ``public``, ``signed in``, ``worker``, ``join``, ``url``, ``metrics``."""
+    check: Callable[[Request], Any]
+
+    def __call__(self, request: Request) -> Any:
+        """Let the request pass, or refuse it."""
+        return self.check(request)
+
+
+def requires(permission: str) -> Any:
+    """A ``Caller`` that holds ``permission``."""
+    if permission not in PERMISSIONS:
+        raise ValueError(f"{permission!r} is no permission; see domain/policy/permissions.py")
+
+    def check(request: Request) -> Caller:
+        caller = _caller(request)
+        caller.must(permission)
+        return caller
+
+    return Depends(Access(permission, check))
+
+
+def signed_in() -> Any:
+    """A ``Caller``, whatever its permissions are."""
+    return Depends(Access("signed in", _caller))
+
+
+def worker_credential() -> Any:
+    """A ``WorkerCaller``."""
+    return Depends(Access("worker", _worker))
+
+
+def join_token() -> Any:
+    """A ``Registrar``: worker credential or join token."""
+    return Depends(Access("join", _registrar))
+
+
+def signed_url() -> Any:
+    """Nobody in particular: the route verifies the signature in its URL."""
+    return Depends(Access("url", _anybody))
+
+
+def public() -> Any:
+    """Everybody."""
+    return Depends(Access("public", _anybody))
+
+
+def metrics_reader() -> Any:
+    """Who may scrape: this machine, holders of a key, or everybody where that is configured."""
+    return Depends(Access("metrics", _metrics_reader))
+
+
+WorkerDep = Annotated[WorkerCaller, worker_credential()]
+CallerDep = Annotated[Caller, signed_in()]
+
+
+def cookie_name(platform: Platform) -> str:
+    """The session cookie; over TLS bound to this very host (RFC 6265bis, ``__Host-``)."""
+    return "__Host-st_session" if platform.settings.cookies_are_secure else "st_session"
+
+
+def browser_caller(request: Request, platform: Platform) -> Caller | None:
+    """Who is signed in in this browser, if anybody is."""
+    token = request.cookies.get(cookie_name(platform))
+    if not token:
+        return None
+    with platform.db.read() as session:
+        return identity.caller_by_session(session, token, platform.db.clock())
+
+
+def declared_access(app: FastAPI) -> Iterator[tuple[str, str, list[str]]]:
+    """Each route's method, path and declarations, of which it should have exactly one."""
+    for route in iter_route_contexts(app.routes):
+        for method in sorted(route.methods or {"*"}):
+            yield method, route.path or "", _declarations(getattr(route, "dependant", None))
+
+
+def _declarations(dependant: Any) -> list[str]:
+    if dependant is None:
+        return []
+    found = [dependant.call.declared] if isinstance(dependant.call, Access) else []
+    for inner in dependant.dependencies:
+        found += _declarations(inner)
+    return found
+
+
+def _anybody(_request: Request) -> None:
+    """Let everybody pass."""
+
+
+def _caller(request: Request) -> Caller:
+    platform: Platform = request.app.state.platform
+    bearer = _bearer(request)
+    caller = _key_holder(platform, bearer) if bearer else browser_caller(request, platform)
+    if caller is None:
+        raise NotSignedIn(
+            "this key is unknown, expired or revoked" if bearer else "no valid session or key came"
+        )
+    if caller.via == "session" and request.method not in SAFE_METHODS:
+        refuse_other_sites(request, platform.settings.public_url)
+    return caller
+
+
+def _key_holder(platform: Platform, key: str) -> Caller | None:
+    with platform.db.read() as session:
+        found = identity.caller_by_api_key(session, key, platform.db.clock())
+    if found is None:
+        return None
+    caller, note_use = found
+    if note_use:
+        with platform.db.write() as transaction:
+            api_keys.note_use(transaction, caller.credential_id)
+    return caller
+
+
+def _metrics_reader(request: Request) -> None:
+    platform: Platform = request.app.state.platform
+    if not (platform.settings.metrics_public or _is_local(request)):
+        _caller(request)
+
+
+def _is_local(request: Request) -> bool:
+    """Whether the client is on this machine; a proxy in front must forward the real address."""
+    try:
+        return ip_address(request.client.host if request.client else "").is_loopback
+    except ValueError:
+        return False
+
+
+def _worker(request: Request) -> WorkerCaller:
+    platform: Platform = request.app.state.platform
+    worker = None
+    if bearer := _bearer(request):
+        with platform.db.read() as session:
+            worker = identity.worker_by_credential(session, bearer)
+    if worker is None:
+        raise NotSignedIn(
+            "no valid worker credential came",
+            code="bad_worker_credential",
+            hint="join again: `st-worker join URL --token T`",
+        )
+    return worker
+
+
+def _registrar(request: Request) -> Registrar:
+    bearer = _bearer(request)
+    if bearer and kind_of(bearer) is SecretKind.JOIN_TOKEN:
+        return Registrar(worker=None, join_token=bearer)
+    return Registrar(worker=_worker(request), join_token=None)
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    return value.strip() or None if scheme.lower() == "bearer" else None

@@ -1,0 +1,155 @@
+"""``/v1/jobs``: submit, look, follow, cancel."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from st_controller.api.dependencies import PlatformDep, requires
+from st_controller.api.streams import event_stream
+from st_controller.events.job_stream import JobPlace, follow_job
+from st_controller.services import artifacts, jobs, journal, views
+from st_controller.services.caller import Caller
+from st_controller.services.paging import decode_place, encode_place
+from st_shared.protocol.resources import (
+    ArtifactView,
+    AttemptView,
+    JobDetail,
+    JobView,
+    LogLine,
+    MetricPoint,
+    Page,
+)
+from st_shared.protocol.states import JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+Submitter = Annotated[Caller, requires("job.submit")]
+Viewer = Annotated[Caller, requires("job.view.own")]
+Canceller = Annotated[Caller, requires("job.cancel.own")]
+Limit = Annotated[int, Query(ge=1, le=500)]
+LineLimit = Annotated[int, Query(ge=1, le=5000)]
+After = Annotated[str | None, Query(max_length=40, description="`next_cursor` of the last page")]
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")
+]
+
+
+@router.post("", status_code=201, responses={200: {"model": JobView}})
+def submit(
+    platform: PlatformDep,
+    caller: Submitter,
+    response: Response,
+    document: Annotated[dict[str, Any], Body(description="A JobSpec")],
+    idempotency_key: IdempotencyKey = None,
+) -> JobView:
+    """Queue a job; the same Idempotency-Key and body give the same job again, with 200."""
+    with platform.db.write() as tx:
+        job, is_new = jobs.submit(tx, caller, document, idempotency_key)
+        tx.session.flush()
+        view = views.job_view(tx.session, job)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return view
+
+
+@router.get("")
+def list_jobs(
+    platform: PlatformDep,
+    caller: Viewer,
+    state: Annotated[list[JobState] | None, Query()] = None,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 50,
+) -> Page[JobView]:
+    """The jobs that the caller may see, newest first."""
+    with platform.db.read() as session:
+        found, following = jobs.list_jobs(session, caller, states=state, cursor=cursor, limit=limit)
+        return Page(items=views.job_views(session, found), next_cursor=following)
+
+
+@router.get("/{job_id}")
+def show(platform: PlatformDep, caller: Viewer, job_id: str) -> JobDetail:
+    """A job with its specification."""
+    with platform.db.read() as session:
+        return views.job_detail(session, jobs.get_job(session, caller, job_id))
+
+
+@router.post("/{job_id}/cancel")
+def cancel(platform: PlatformDep, caller: Canceller, job_id: str) -> JobView:
+    """Ask for the end of a job."""
+    with platform.db.write() as tx:
+        job = jobs.cancel(tx, caller, job_id)
+        tx.session.flush()
+        return views.job_view(tx.session, job)
+
+
+@router.get("/{job_id}/attempts")
+def attempts(platform: PlatformDep, caller: Viewer, job_id: str) -> Page[AttemptView]:
+    """The tries of a job, first to last."""
+    with platform.db.read() as session:
+        jobs.get_job(session, caller, job_id)
+        return Page(items=views.attempt_views(session, job_id))
+
+
+@router.get("/{job_id}/logs")
+def logs(
+    platform: PlatformDep, caller: Viewer, job_id: str, after: After = None, limit: LineLimit = 1000
+) -> Page[LogLine]:
+    """Log lines over all attempts, oldest first."""
+    with platform.db.read() as session:
+        jobs.get_job(session, caller, job_id)
+        lines = journal.read(session, job_id, after=decode_place(after), kind="log", limit=limit)
+    items = [LogLine(attempt=line.attempt, **_fields(line.body)) for line in lines]
+    return Page(items=items, next_cursor=_following(items, limit))
+
+
+@router.get("/{job_id}/metrics")
+def metrics(
+    platform: PlatformDep, caller: Viewer, job_id: str, after: After = None, limit: LineLimit = 1000
+) -> Page[MetricPoint]:
+    """Metric points over all attempts, oldest first."""
+    with platform.db.read() as session:
+        jobs.get_job(session, caller, job_id)
+        lines = journal.read(session, job_id, after=decode_place(after), kind="metric", limit=limit)
+    items = [MetricPoint(attempt=line.attempt, **_fields(line.body)) for line in lines]
+    return Page(items=items, next_cursor=_following(items, limit))
+
+
+@router.get("/{job_id}/artifacts")
+def list_artifacts(
+    platform: PlatformDep,
+    caller: Viewer,
+    job_id: str,
+    kind: Annotated[str | None, Query(pattern="^(sample|checkpoint|output)$")] = None,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 200,
+) -> Page[ArtifactView]:
+    """Stored files of a job, oldest first, with links that open for a while."""
+    with platform.db.read() as session:
+        jobs.get_job(session, caller, job_id)
+        found, following = artifacts.list_artifacts(
+            session, job_id, kind=kind, after_id=cursor, limit=limit
+        )
+    items = [views.artifact_view(platform.objects, artifact) for artifact in found]
+    return Page(items=items, next_cursor=following)
+
+
+@router.get("/{job_id}/events", response_class=StreamingResponse)
+def follow(
+    platform: PlatformDep,
+    caller: Viewer,
+    job_id: str,
+    last_event_id: Annotated[str | None, Header(max_length=100)] = None,
+) -> StreamingResponse:
+    """Server-sent events: states and every journal line, resumable; ends with the job."""
+    with platform.db.read() as session:
+        jobs.get_job(session, caller, job_id)
+    return event_stream(follow_job(platform, job_id, JobPlace.parse(last_event_id)))
+
+
+def _fields(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != "kind"}
+
+
+def _following(items: list[Any], limit: int) -> str | None:
+    return encode_place(items[-1].attempt, items[-1].seq) if len(items) == limit else None

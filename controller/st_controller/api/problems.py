@@ -1,0 +1,90 @@
+"""Every error as a problem document (RFC 9457), none with what only the log should know."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from st_controller.errors import InvalidRequest, NotSignedIn, Refusal, TooMany
+from st_shared.protocol.problems import MEDIA_TYPE, FieldProblem, Problem
+
+_CODES = {
+    400: ("bad_request", "The request was refused"),
+    404: ("no_such_route", "There is nothing at this address"),
+    405: ("method_not_allowed", "This address does not take this method"),
+    413: ("body_too_large", "The body is too large"),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer refusals, invalid requests and framework errors with problem documents."""
+    app.add_exception_handler(Refusal, _refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _framework)
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """The response that says ``problem``."""
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def internal_error(request_id: str) -> Response:
+    """The answer to a request that failed for a reason of ours; the log knows the rest."""
+    return problem_response(
+        Problem(
+            title="Something went wrong here",
+            status=500,
+            detail=f"the controller failed to answer; its log says why under request {request_id}",
+            code="internal_error",
+            hint="try again; if it stays, tell an admin the request's number",
+        )
+    )
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    refusal = cast(Refusal, error)
+    headers = {}
+    if isinstance(refusal, NotSignedIn):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(refusal, TooMany):
+        headers["Retry-After"] = "60"
+    return problem_response(refusal.problem(), headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    found = field_problems(cast(RequestValidationError, error).errors())
+    detail = "; ".join(f"{item.field}: {item.message}" for item in found[:3])
+    return problem_response(InvalidRequest(detail, errors=found).problem())
+
+
+async def _framework(_request: Request, error: Exception) -> Response:
+    raised = cast(HTTPException, error)
+    code, title = _CODES.get(raised.status_code, ("refused", "The request was refused"))
+    problem = Problem(title=title, status=raised.status_code, detail=raised.detail, code=code)
+    return problem_response(problem, dict(raised.headers or {}))
+
+
+def field_problems(errors: Sequence[Any]) -> list[FieldProblem]:
+    """What pydantic found, without the values: they may be secret."""
+    return [
+        FieldProblem(field=_field(error["loc"]), message=_message(error["msg"])) for error in errors
+    ]
+
+
+def _field(place: tuple[str | int, ...]) -> str:
+    """``("body", "training", "steps")`` as ``training.steps``; parameters without their kind."""
+    inner = place[1:] if len(place) > 1 else place
+    return ".".join(str(part) for part in inner)
+
+
+def _message(said: str) -> str:
+    text = said.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,181 @@
+"""``/v1/worker``: what workers call; see ``st_shared.protocol.worker``."""
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
+
+from st_controller.api.dependencies import PlatformDep, Registrar, WorkerDep, join_token
+from st_controller.api.streams import event_stream
+from st_controller.auth import secrets
+from st_controller.auth.secrets import SecretKind
+from st_controller.errors import InvalidRequest
+from st_controller.events.topic_stream import follow_topics
+from st_controller.platform import Platform
+from st_controller.services import (
+    artifacts,
+    claims,
+    endings,
+    join_tokens,
+    journal,
+    leases,
+    topics,
+    workers,
+)
+from st_controller.store.database import ReadSession
+from st_controller.store.schema import Worker
+from st_shared.protocol.states import Outcome, WorkerDesired
+from st_shared.protocol.worker import (
+    PROTOCOL_VERSION,
+    ArtifactOffer,
+    ArtifactsStored,
+    ArtifactTickets,
+    ClaimReply,
+    EventAck,
+    EventBatch,
+    FinishRequest,
+    Heartbeat,
+    HeartbeatReply,
+    RegisterReply,
+    RegisterRequest,
+)
+
+router = APIRouter(prefix="/v1/worker", tags=["worker"])
+log = structlog.get_logger(__name__)
+
+
+@router.post("/register")
+def register(
+    platform: PlatformDep,
+    registrar: Annotated[Registrar, join_token()],
+    request: RegisterRequest,
+) -> RegisterReply:
+    """Join with a token, or come back with a credential."""
+    if request.protocol != PROTOCOL_VERSION:
+        raise InvalidRequest(
+            f"this controller speaks protocol {PROTOCOL_VERSION}, the worker {request.protocol}",
+            code="protocol_version",
+            hint="install the same st-fleet version on both",
+        )
+    credential = None
+    with platform.db.write() as tx:
+        if registrar.join_token is not None:
+            token = join_tokens.token_in_force(tx, registrar.join_token)
+            credential = secrets.new_secret(SecretKind.WORKER)
+            worker = workers.join(tx, token, request, secrets.digest(credential))
+        else:
+            assert registrar.worker is not None  # noqa: S101 - one of the two is always given
+            worker = workers.get_worker(tx.session, registrar.worker.worker_id, lock=True)
+        abandon = workers.register(tx, worker, request, platform.patience)
+        reply = _reply(platform, worker, credential, abandon)
+    log.info("worker registered", worker=worker.id, name=worker.name, joined=bool(credential))
+    return reply
+
+
+def _reply(
+    platform: Platform, worker: Worker, credential: str | None, abandon: list[str]
+) -> RegisterReply:
+    return RegisterReply(
+        worker_id=worker.id,
+        credential=credential,
+        labels=worker.labels,
+        desired=WorkerDesired(worker.desired),
+        heartbeat_seconds=platform.patience.heartbeat,
+        abandon=abandon,
+    )
+
+
+@router.get("/stream", response_class=StreamingResponse)
+def stream(
+    platform: PlatformDep,
+    caller: WorkerDep,
+    last_event_id: Annotated[str | None, Header(max_length=40)] = None,
+) -> StreamingResponse:
+    """Server-sent events for this worker: ``sync``, ``offer``, ``stop``, ``desired``."""
+
+    def opening(session: ReadSession) -> tuple[str, str]:
+        worker = workers.get_worker(session, caller.worker_id)
+        return "sync", workers.sync(session, worker).model_dump_json()
+
+    return event_stream(
+        follow_topics(platform, [topics.worker(caller.worker_id)], last_event_id, opening=opening)
+    )
+
+
+@router.post("/heartbeat")
+def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -> HeartbeatReply:
+    """Alive; renews the leases that are named."""
+    with platform.db.write() as tx:
+        worker = workers.get_worker(tx.session, caller.worker_id, lock=True)
+        return workers.heartbeat(tx, worker, beat, platform.patience)
+
+
+@router.post("/attempts/{attempt_id}/claim")
+def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> ClaimReply:
+    """Take the lease of an offered attempt."""
+    with platform.db.write() as tx:
+        attempt, job = leases.claim(tx, caller.worker_id, attempt_id, platform.patience)
+        tx.session.flush()
+        return claims.claim_reply(tx.session, platform.objects, attempt, job)
+
+
+@router.post("/attempts/{attempt_id}/events")
+def events(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, batch: EventBatch
+) -> EventAck:
+    """Store journal lines, each once and in order."""
+    with platform.db.write() as tx:
+        attempt, job = leases.held(tx, caller.worker_id, attempt_id, batch.epoch)
+        if batch.state is not None:
+            leases.advance(tx, attempt, job, batch.state)
+        journal.append(tx, attempt, job, batch.events)
+        return EventAck.model_validate({"acked_seq": attempt.acked_seq, "stop": attempt.stop})
+
+
+@router.post("/attempts/{attempt_id}/artifacts")
+def announce(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, offer: ArtifactOffer
+) -> ArtifactTickets:
+    """Where to PUT files."""
+    with platform.db.write() as tx:
+        attempt, _ = leases.held(tx, caller.worker_id, attempt_id, offer.epoch)
+        return ArtifactTickets(
+            tickets=artifacts.announce(tx, platform.objects, attempt, offer.files)
+        )
+
+
+@router.post("/attempts/{attempt_id}/artifacts/complete", status_code=204)
+def stored(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, done: ArtifactsStored
+) -> Response:
+    """Verify what was PUT, and show it; a manifest completes its checkpoint."""
+    with platform.db.read() as session:
+        waiting = artifacts.unstored(session, attempt_id, done.artifact_ids)
+    artifacts.verify(platform.objects, waiting)
+    manifest = artifacts.read_manifest(platform.objects, waiting)
+    with platform.db.write() as tx:
+        attempt, job = leases.held(tx, caller.worker_id, attempt_id, done.epoch)
+        artifacts.complete(tx, attempt, job, done.artifact_ids, manifest)
+    return Response(status_code=204)
+
+
+@router.post("/attempts/{attempt_id}/finish", status_code=204)
+def finish(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, request: FinishRequest
+) -> Response:
+    """End the attempt; refused while journal lines are missing."""
+    outcome = Outcome(request.outcome)
+    with platform.db.write() as tx:
+        if not leases.was_finished_so(tx, caller.worker_id, attempt_id, request.epoch, outcome):
+            attempt, job = leases.held(tx, caller.worker_id, attempt_id, request.epoch)
+            journal.must_be_whole(attempt, request.last_seq)
+            endings.end_attempt(
+                tx,
+                attempt,
+                job,
+                outcome,
+                failure=request.failure,
+                actor=f"worker:{caller.worker_id}",
+            )
+    return Response(status_code=204)

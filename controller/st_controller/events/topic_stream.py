@@ -1,0 +1,74 @@
+"""Streams out of the outbox: a worker's orders, and the changes that people watch."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from st_controller.platform import Platform
+from st_controller.services import outbox
+from st_controller.services.outbox import PlacedEvent
+from st_controller.store.database import ReadSession
+from st_shared.protocol import sse
+
+REPAIR_SECONDS = 2.0
+"""The longest that an event waits when its wake-up was missed."""
+PING_SECONDS = 10.0
+
+Tell = Callable[[ReadSession, PlacedEvent], str | None]
+"""The JSON of an event for this follower; none when it is not for its eyes."""
+
+
+async def follow_topics(
+    platform: Platform,
+    topics: Sequence[str],
+    last_id: str | None,
+    *,
+    opening: Callable[[ReadSession], tuple[str, str]],
+    tell: Tell = lambda _session, event: json.dumps(event.body),
+) -> AsyncIterator[bytes]:
+    """Encoded events after ``last_id``.
+
+    Without a place to resume from, or with one that is too old, the stream begins with the
+    event that ``opening`` gives: all that counts now.
+    """
+    with platform.hub.follow(*topics) as bell:
+        place, frames = await asyncio.to_thread(_begin, platform, last_id, opening)
+        for frame in frames:
+            yield frame
+        silence = 0.0
+        while True:
+            place, frames = await asyncio.to_thread(_news, platform, topics, place, tell)
+            for frame in frames:
+                yield frame
+            if frames:
+                silence = 0.0
+                continue
+            if not await bell.heard(REPAIR_SECONDS):
+                silence += REPAIR_SECONDS
+            if silence >= PING_SECONDS:
+                silence = 0.0
+                yield sse.PING
+
+
+def _begin(
+    platform: Platform, last_id: str | None, opening: Callable[[ReadSession], tuple[str, str]]
+) -> tuple[int, list[bytes]]:
+    with platform.db.read() as session:
+        if last_id and last_id.isdecimal() and outbox.is_replayable(session, int(last_id)):
+            return int(last_id), [sse.PING]
+        place = outbox.current_position(session)
+        event, data = opening(session)
+        return place, [sse.encode(event, data, str(place))]
+
+
+def _news(
+    platform: Platform, topics: Sequence[str], place: int, tell: Tell
+) -> tuple[int, list[bytes]]:
+    with platform.db.read() as session:
+        events = outbox.events_after(session, topics, place)
+        frames = []
+        for event in events:
+            data = tell(session, event)
+            if data is not None:
+                frames.append(sse.encode(event.kind, data, str(event.position)))
+        return (events[-1].position if events else place), frames

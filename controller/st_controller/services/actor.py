@@ -1,0 +1,28 @@
+"""Who acts, as far as the rules care."""
+
+from dataclasses import dataclass
+
+from st_controller.errors import NotFound, NotPermitted
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A signed-in caller."""
+
+    user_id: str
+    username: str
+    permissions: frozenset[str]
+
+    def may(self, permission: str) -> bool:
+        """Whether this permission is held."""
+        return permission in self.permissions
+
+    def must_reach(self, owner_id: str, what: str, everyone: str) -> None:
+        """Refuse with 404 what belongs to somebody else, unless ``everyone`` is held."""
+        if owner_id != self.user_id and not self.may(everyone):
+            raise NotFound(f"there is no {what}")
+
+    def must(self, permission: str) -> None:
+        """Refuse with 403 unless the permission is held."""
+        if not self.may(permission):
+            raise NotPermitted(f"this needs the permission {permission!r}")

@@ -1,0 +1,104 @@
+"""API keys: what a pipeline or the ``st`` command signs in with."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session as OrmSession
+
+from st_controller.auth import secrets
+from st_controller.auth.secrets import SecretKind
+from st_controller.domain.policy.permissions import PERMISSIONS
+from st_controller.errors import InvalidRequest, NotFound
+from st_controller.services.caller import Caller
+from st_controller.store.schema import ApiKey
+from st_controller.store.transaction import Transaction
+from st_shared.ids import new_id
+from st_shared.protocol.problems import FieldProblem
+from st_shared.protocol.resources import ApiKeyCreated, ApiKeyRequest, ApiKeyView
+
+
+def create_key(transaction: Transaction, caller: Caller, request: ApiKeyRequest) -> ApiKeyCreated:
+    """A new key of the caller; the only time its secret is told.
+
+    A key made through a key gets no more than that key's permissions, and ends no later.
+
+    Raises:
+        InvalidRequest: a scope is unknown.
+    """
+    scopes = _scopes(caller, request.scopes)
+    secret = secrets.new_secret(SecretKind.API_KEY)
+    key = ApiKey(
+        id=new_id("key"),
+        user_id=caller.user_id,
+        name=request.name,
+        prefix=secrets.shown_prefix(secret),
+        key_hash=secrets.digest(secret),
+        scopes=scopes,
+        created_at=transaction.now,
+        expires_at=_end(transaction.now, request.expires_in_days, caller),
+        last_used_at=None,
+        revoked_at=None,
+    )
+    transaction.session.add(key)
+    transaction.audit(caller.signature, "api_key.created", key.id, name=key.name, scopes=scopes)
+    return ApiKeyCreated(**view(key).model_dump(), key=secret)
+
+
+def list_keys(
+    session: OrmSession, caller: Caller, *, cursor: str | None, limit: int
+) -> list[ApiKey]:
+    """The caller's keys in force or expired, newest first, from below ``cursor``."""
+    query = select(ApiKey).where(ApiKey.user_id == caller.user_id, ApiKey.revoked_at.is_(None))
+    if cursor:
+        query = query.where(ApiKey.id < cursor)
+    return list(session.scalars(query.order_by(ApiKey.id.desc()).limit(limit)))
+
+
+def revoke_key(transaction: Transaction, caller: Caller, key_id: str) -> None:
+    """End one of the caller's keys at once.
+
+    Raises:
+        NotFound: the caller has no such key.
+    """
+    ended = transaction.session.execute(
+        update(ApiKey)
+        .where(ApiKey.id == key_id, ApiKey.user_id == caller.user_id, ApiKey.revoked_at.is_(None))
+        .values(revoked_at=transaction.now)
+        .returning(ApiKey.id)
+    ).all()
+    if not ended:
+        raise NotFound(f"you have no API key {key_id!r}")
+    transaction.audit(caller.signature, "api_key.revoked", key_id)
+
+
+def note_use(transaction: Transaction, key_id: str) -> None:
+    """Remember that the key was used just now."""
+    transaction.session.execute(
+        update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=transaction.now)
+    )
+
+
+def view(key: ApiKey) -> ApiKeyView:
+    """The key without its secret."""
+    return ApiKeyView.model_validate(key, from_attributes=True)
+
+
+def _scopes(caller: Caller, asked: list[str] | None) -> list[str] | None:
+    if asked is None:
+        return None if caller.via == "session" else sorted(caller.permissions)
+    unknown = sorted(set(asked) - PERMISSIONS.keys())
+    if unknown:
+        raise InvalidRequest(
+            f"unknown scopes: {', '.join(unknown)}",
+            code="unknown_scope",
+            hint=f"choose from {', '.join(sorted(PERMISSIONS))}",
+            errors=[FieldProblem(field="scopes", message=f"unknown: {', '.join(unknown)}")],
+        )
+    return sorted(caller.permissions.intersection(asked))
+
+
+def _end(now: datetime, days: int | None, caller: Caller) -> datetime | None:
+    asked = now + timedelta(days=days) if days else None
+    bound = caller.expires_at if caller.via == "api_key" else None
+    ends = [end for end in (asked, bound) if end is not None]
+    return min(ends, default=None)

@@ -1,0 +1,193 @@
+"""Artifacts: announced by a worker, stored by signed URL, verified, and then visible."""
+
+import hashlib
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from st_controller.errors import Conflict, InvalidRequest
+from st_controller.services import topics
+from st_controller.store.schema import Artifact, Attempt, Job
+from st_controller.store.transaction import Transaction
+from st_shared.ids import new_id
+from st_shared.objectstore import ObjectStore
+from st_shared.protocol.journal import CheckpointManifest
+from st_shared.protocol.worker import ArtifactFile, ArtifactTicket
+
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 4_000_000
+UPLOAD_SECONDS = 6 * 3600
+"""How long a signed upload may be begun."""
+
+
+def announce(
+    tx: Transaction, objects: ObjectStore, attempt: Attempt, files: Sequence[ArtifactFile]
+) -> list[ArtifactTicket]:
+    """Tickets for the files, in order; one that is already stored needs no upload."""
+    known = {
+        artifact.path: artifact
+        for artifact in tx.session.scalars(
+            select(Artifact).where(
+                Artifact.attempt_id == attempt.id,
+                Artifact.path.in_([file.path for file in files]),
+            )
+        )
+    }
+    tickets = []
+    for file in files:
+        artifact = known.get(file.path) or _new_artifact(tx, attempt, file)
+        _must_agree(artifact, file)
+        tickets.append(_ticket(objects, artifact))
+    return tickets
+
+
+def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Artifact:
+    artifact = Artifact(
+        id=new_id("art"),
+        job_id=attempt.job_id,
+        attempt_id=attempt.id,
+        attempt=attempt.number,
+        key=f"jobs/{attempt.job_id}/{attempt.number}/{file.path}",
+        created_at=tx.now,
+        stored_at=None,
+        **file.model_dump(),
+    )
+    tx.session.add(artifact)
+    return artifact
+
+
+def _must_agree(artifact: Artifact, file: ArtifactFile) -> None:
+    if artifact.stored_at is None:
+        artifact.size, artifact.sha256 = file.size, file.sha256
+    elif (artifact.size, artifact.sha256) != (file.size, file.sha256):
+        raise Conflict(
+            f"{file.path} is already stored with other content",
+            code="artifact_exists",
+            hint="stored artifacts never change; use another path",
+        )
+
+
+def _ticket(objects: ObjectStore, artifact: Artifact) -> ArtifactTicket:
+    if artifact.stored_at is not None:
+        return ArtifactTicket(artifact_id=artifact.id, path=artifact.path, url=None)
+    upload = objects.sign_upload(
+        artifact.key, size=artifact.size, sha256=artifact.sha256, expires_in=UPLOAD_SECONDS
+    )
+    return ArtifactTicket(
+        artifact_id=artifact.id, path=artifact.path, url=upload.url, headers=upload.headers
+    )
+
+
+def unstored(session: Session, attempt_id: str, artifact_ids: Sequence[str]) -> list[Artifact]:
+    """Those of the announced artifacts that still have to be verified."""
+    found = list(
+        session.scalars(
+            select(Artifact).where(Artifact.attempt_id == attempt_id, Artifact.id.in_(artifact_ids))
+        )
+    )
+    if len(found) != len(set(artifact_ids)):
+        raise InvalidRequest("an artifact id is not one of this attempt")
+    return [artifact for artifact in found if artifact.stored_at is None]
+
+
+def verify(objects: ObjectStore, artifacts: Sequence[Artifact]) -> None:
+    """Refuse what is not in the store as announced; network work, outside any transaction."""
+    for artifact in artifacts:
+        stat = objects.stat(artifact.key)
+        if stat is None:
+            raise Conflict(f"{artifact.path} has not arrived in the store", code="not_uploaded")
+        if (stat.size, stat.sha256 or artifact.sha256) != (artifact.size, artifact.sha256):
+            raise Conflict(f"{artifact.path} arrived damaged; send it again", code="checksum")
+
+
+def read_manifest(objects: ObjectStore, artifacts: Sequence[Artifact]) -> CheckpointManifest | None:
+    """The checkpoint manifest among the artifacts, parsed; none when there is none."""
+    manifest = next(filter(is_manifest, artifacts), None)
+    if manifest is None:
+        return None
+    if manifest.size > MAX_MANIFEST_BYTES:
+        raise InvalidRequest(f"{manifest.path} is too large for a manifest")
+    raw = b"".join(objects.open(manifest.key))
+    if hashlib.sha256(raw).hexdigest() != manifest.sha256:
+        raise Conflict(f"{manifest.path} arrived damaged; send it again", code="checksum")
+    try:
+        return CheckpointManifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidRequest(f"{manifest.path} is not a checkpoint manifest: {error}") from None
+
+
+def is_manifest(artifact: Artifact) -> bool:
+    """Whether this file makes its checkpoint complete."""
+    return artifact.kind == "checkpoint" and artifact.path.rsplit("/", 1)[-1] == MANIFEST_NAME
+
+
+def complete(
+    tx: Transaction,
+    attempt: Attempt,
+    job: Job,
+    artifact_ids: Sequence[str],
+    manifest: CheckpointManifest | None,
+) -> None:
+    """Make verified artifacts visible; a manifest makes its checkpoint the one to resume from."""
+    for artifact in unstored(tx.session, attempt.id, artifact_ids):
+        artifact.stored_at = tx.now
+        if manifest is not None and is_manifest(artifact):
+            _adopt_checkpoint(tx, attempt, job, artifact, manifest)
+    tx.wake(topics.job(job.id))
+
+
+def _adopt_checkpoint(
+    tx: Transaction,
+    attempt: Attempt,
+    job: Job,
+    artifact: Artifact,
+    manifest: CheckpointManifest,
+) -> None:
+    folder = artifact.path.rpartition("/")[0]
+    stored = {
+        found.path: (found.size, found.sha256)
+        for found in checkpoint_files(tx.session, attempt.id, folder)
+    }
+    for file in manifest.files:
+        if stored.get(f"{folder}/{file.path}") != (file.size, file.sha256):
+            raise Conflict(
+                f"{artifact.path} lists {file.path}, which is not stored so", code="incomplete"
+            )
+    if job.checkpoint_step is None or manifest.step >= job.checkpoint_step:
+        job.checkpoint_step, job.checkpoint_id = manifest.step, artifact.id
+
+
+def checkpoint_files(session: Session, attempt_id: str, folder: str) -> list[Artifact]:
+    """The stored files of a checkpoint, the manifest included."""
+    return list(
+        session.scalars(
+            select(Artifact)
+            .where(
+                Artifact.attempt_id == attempt_id,
+                Artifact.kind == "checkpoint",
+                Artifact.path.startswith(f"{folder}/", autoescape=True),
+                Artifact.stored_at.is_not(None),
+            )
+            .order_by(Artifact.path)
+        )
+    )
+
+
+def list_artifacts(
+    session: Session, job_id: str, *, kind: str | None, after_id: str | None, limit: int
+) -> tuple[list[Artifact], str | None]:
+    """The visible artifacts of a job, oldest first, and the id after which the next page begins."""
+    query = (
+        select(Artifact)
+        .where(Artifact.job_id == job_id, Artifact.stored_at.is_not(None))
+        .order_by(Artifact.id)
+        .limit(limit + 1)
+    )
+    if kind:
+        query = query.where(Artifact.kind == kind)
+    if after_id:
+        query = query.where(Artifact.id > after_id)
+    found = list(session.scalars(query))
+    return found[:limit], found[limit - 1].id if len(found) > limit else None

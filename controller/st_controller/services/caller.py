@@ -1,0 +1,36 @@
+"""Who asks: a person or a program with permissions, or a worker."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from st_controller.domain.policy.permissions import Role
+from st_controller.services.actor import Actor
+
+
+@dataclass(frozen=True)
+class Caller(Actor):
+    """A user, as far as this request's credential lets them be one.
+
+    ``permissions`` are those of the role, less what an API key's scopes take away.
+    """
+
+    role: Role
+    via: Literal["session", "api_key"]
+    credential_id: str
+    """Id of the session or key."""
+    expires_at: datetime | None = None
+    """When the credential ends; none: never."""
+
+    @property
+    def signature(self) -> str:
+        """The name under which the audit log knows the caller."""
+        return f"user:{self.username}"
+
+
+@dataclass(frozen=True)
+class WorkerCaller:
+    """A worker that proved its credential."""
+
+    worker_id: str
+    name: str

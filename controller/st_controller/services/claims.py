@@ -1,0 +1,71 @@
+"""What a worker is handed with a lease."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from st_controller.services.artifacts import checkpoint_files
+from st_controller.store.schema import Artifact, Attempt, Dataset, Job
+from st_shared.objectstore import ObjectStore
+from st_shared.protocol.worker import (
+    CheckpointDownload,
+    ClaimReply,
+    DatasetDownload,
+    Download,
+)
+
+DOWNLOAD_SECONDS = 6 * 3600
+"""How long a signed download may be begun."""
+
+
+def claim_reply(session: Session, objects: ObjectStore, attempt: Attempt, job: Job) -> ClaimReply:
+    """The lease and everything that is needed to run it."""
+    return ClaimReply(
+        attempt_id=attempt.id,
+        epoch=attempt.epoch,
+        job_id=job.id,
+        number=attempt.number,
+        slots=attempt.slots,
+        spec=job.spec,
+        datasets=_datasets(session, objects, job),
+        resume=_checkpoint(session, objects, job),
+        acked_seq=attempt.acked_seq,
+    )
+
+
+def _datasets(session: Session, objects: ObjectStore, job: Job) -> list[DatasetDownload]:
+    pinned = session.scalars(select(Dataset).where(Dataset.id.in_(job.dataset_pins.values())))
+    return [
+        DatasetDownload(
+            name=dataset.name,
+            digest=dataset.digest,
+            archives=[
+                Download(
+                    path=f"{archive['sha256']}.tar",
+                    url=objects.sign_download(archive["key"], expires_in=DOWNLOAD_SECONDS),
+                    size=archive["size"],
+                    sha256=archive["sha256"],
+                )
+                for archive in dataset.archives
+            ],
+        )
+        for dataset in pinned
+    ]
+
+
+def _checkpoint(session: Session, objects: ObjectStore, job: Job) -> CheckpointDownload | None:
+    if job.checkpoint_id is None or job.checkpoint_step is None:
+        return None
+    manifest = session.get_one(Artifact, job.checkpoint_id)
+    folder = manifest.path.rpartition("/")[0]
+    return CheckpointDownload(
+        step=job.checkpoint_step,
+        files=[
+            Download(
+                path=file.path.removeprefix(f"{folder}/"),
+                url=objects.sign_download(file.key, expires_in=DOWNLOAD_SECONDS),
+                size=file.size,
+                sha256=file.sha256,
+            )
+            for file in checkpoint_files(session, manifest.attempt_id, folder)
+        ],
+    )

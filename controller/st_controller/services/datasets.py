@@ -1,0 +1,130 @@
+"""Datasets: archives stored by signed URL, then known under a name."""
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from st_controller.services.actor import Actor
+from st_controller.errors import Conflict, NotFound
+from st_controller.store.schema import Dataset
+from st_controller.store.transaction import Transaction
+from st_shared.ids import new_id
+from st_shared.objectstore import ObjectStore
+from st_shared.protocol.resources import DatasetRequest, DatasetTicket
+
+UPLOAD_SECONDS = 6 * 3600
+"""How long a signed upload may be begun."""
+
+
+def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
+    """The row of this content under this name, made if it is new."""
+    dataset = _find(tx.session, request.name, request.digest)
+    if dataset is None:
+        dataset = Dataset(
+            id=new_id("dts"),
+            name=request.name,
+            digest=request.digest,
+            samples=request.samples,
+            archives=[],
+            created_by=actor.user_id,
+            created_at=tx.now,
+            stored_at=None,
+            current=False,
+        )
+        tx.session.add(dataset)
+    if dataset.stored_at is None:
+        dataset.samples = request.samples
+        dataset.archives = [
+            {"sha256": file.sha256, "size": file.size, "key": f"datasets/{file.sha256}.tar"}
+            for file in request.archives
+        ]
+    return dataset
+
+
+def tickets(objects: ObjectStore, dataset: Dataset, request: DatasetRequest) -> list[DatasetTicket]:
+    """Where to PUT each archive; content that the store already has is not sent again."""
+    if dataset.stored_at is not None:
+        return [DatasetTicket(sha256=file.sha256, url=None) for file in request.archives]
+    given = []
+    for archive in dataset.archives:
+        if _is_stored(objects, archive):
+            given.append(DatasetTicket(sha256=archive["sha256"], url=None))
+            continue
+        upload = objects.sign_upload(
+            archive["key"],
+            size=archive["size"],
+            sha256=archive["sha256"],
+            expires_in=UPLOAD_SECONDS,
+        )
+        given.append(
+            DatasetTicket(sha256=archive["sha256"], url=upload.url, headers=upload.headers)
+        )
+    return given
+
+
+def missing(objects: ObjectStore, dataset: Dataset) -> list[str]:
+    """Checksums of archives that have not arrived; network work, outside any transaction."""
+    if dataset.stored_at is not None:
+        return []
+    return [each["sha256"] for each in dataset.archives if not _is_stored(objects, each)]
+
+
+def _is_stored(objects: ObjectStore, archive: dict[str, object]) -> bool:
+    stat = objects.stat(str(archive["key"]))
+    return (
+        stat is not None
+        and stat.size == archive["size"]
+        and stat.sha256 in {None, archive["sha256"]}
+    )
+
+
+def complete(tx: Transaction, actor: Actor, name: str, digest: str, lacking: list[str]) -> Dataset:
+    """Let ``name`` stand for this content from now on; running jobs keep what they began with.
+
+    Raises:
+        Conflict: archives are missing.
+    """
+    dataset = get_version(tx.session, name, digest)
+    if lacking:
+        raise Conflict(
+            f"{len(lacking)} archives of {name!r} have not arrived",
+            code="not_uploaded",
+            hint="push the dataset again; what has arrived is not sent twice",
+        )
+    dataset.stored_at = dataset.stored_at or tx.now
+    tx.session.execute(
+        update(Dataset).where(Dataset.name == name, Dataset.id != dataset.id).values(current=False)
+    )
+    dataset.current = True
+    tx.audit(actor.username, "dataset.registered", name, digest=digest, samples=dataset.samples)
+    return dataset
+
+
+def get_version(session: Session, name: str, digest: str) -> Dataset:
+    """This content under this name, or ``NotFound``."""
+    dataset = _find(session, name, digest)
+    if dataset is None:
+        raise NotFound(f"dataset {name!r} was not announced with this content")
+    return dataset
+
+
+def get_dataset(session: Session, name: str) -> Dataset:
+    """What a name stands for now, or ``NotFound``."""
+    dataset = session.scalar(select(Dataset).where(Dataset.name == name, Dataset.current))
+    if dataset is None:
+        raise NotFound(f"there is no dataset {name!r}", hint="`st datasets list` shows them")
+    return dataset
+
+
+def list_datasets(
+    session: Session, after: str | None, limit: int
+) -> tuple[list[Dataset], str | None]:
+    """Registered datasets by name, and the name after which the next page begins."""
+    query = select(Dataset).where(Dataset.current).order_by(Dataset.name).limit(limit + 1)
+    if after:
+        query = query.where(Dataset.name > after)
+    found = list(session.scalars(query))
+    return found[:limit], found[limit - 1].name if len(found) > limit else None
+
+
+def _find(session: Session, name: str, digest: str) -> Dataset | None:
+    return session.scalar(select(Dataset).where(Dataset.name == name, Dataset.digest == digest))

@@ -1,0 +1,51 @@
+"""How an attempt ends, and what becomes of its job."""
+
+from st_controller.domain.attempts import may_move
+from st_controller.domain.jobs import AttemptEnd, after_attempt, counts_as_try
+from st_controller.errors import IllegalMove
+from st_controller.services import topics
+from st_controller.services.moves import move_job
+from st_controller.store.schema import Attempt, Job
+from st_controller.store.transaction import QUEUE, Transaction
+from st_shared.protocol.states import AttemptState, JobState, Outcome
+from st_shared.protocol.worker import Failure, StopOrder
+
+
+def end_attempt(
+    tx: Transaction,
+    attempt: Attempt,
+    job: Job,
+    outcome: Outcome,
+    *,
+    failure: Failure | None = None,
+    actor: str = "system",
+) -> None:
+    """Finish an attempt and move its job on; frees the slots and voids the lease."""
+    before = AttemptState(attempt.state)
+    if not may_move(before, AttemptState.FINISHED):
+        raise IllegalMove(f"an attempt that is {before} cannot be finished")
+    attempt.state = AttemptState.FINISHED
+    attempt.outcome = outcome
+    attempt.failure = failure.model_dump(mode="json") if failure else None
+    attempt.finished_at = tx.now
+    attempt.lease_expires_at = None
+    if counts_as_try(outcome):
+        job.tries_used += 1
+    tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)
+    if outcome is Outcome.SUCCEEDED and job.state == JobState.ASSIGNED:
+        move_job(tx, job, JobState.RUNNING, actor)
+    state, reason = after_attempt(
+        AttemptEnd(
+            outcome=outcome,
+            failure=failure.kind if failure else None,
+            message=failure.message if failure else None,
+            tries_used=job.tries_used,
+            max_attempts=job.max_attempts,
+            cancel_requested=job.cancel_requested_at is not None,
+        )
+    )
+    move_job(tx, job, state, actor, reason)
+    tx.wake(QUEUE)
+    if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
+        order = StopOrder(attempt_id=attempt.id, reason="stale")
+        tx.emit(topics.worker(attempt.worker_id), "stop", order.model_dump(mode="json"))

@@ -1,0 +1,150 @@
+"""How callers prove who they are: log-in, sessions, and the look-up of credentials."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session as OrmSession
+
+from st_controller.auth import passwords, secrets
+from st_controller.auth.secrets import SecretKind
+from st_controller.domain.policy.permissions import Role, effective
+from st_controller.errors import NotSignedIn
+from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.store.database import Database
+from st_controller.store.schema import ApiKey, Session, User, Worker
+from st_controller.store.transaction import Transaction
+from st_shared.ids import new_id
+from st_shared.protocol.message import Moment
+
+
+@dataclass(frozen=True)
+class NewSession:
+    """A session with its secret, which only the browser keeps."""
+
+    token: str
+    username: str
+    expires_at: Moment
+
+
+def sign_in(db: Database, username: str, password: str, lifetime: timedelta) -> NewSession:
+    """Open a session; unknown and disabled users cost the same time as a wrong password.
+
+    The slow hash is computed outside of any transaction, so that nobody waits for it.
+
+    Raises:
+        NotSignedIn: name and password do not belong together.
+    """
+    with db.read() as session:
+        user = session.scalar(select(User).where(User.username == username))
+    stored = user.password_hash if user and user.disabled_at is None else None
+    if not passwords.verify_password(stored, password) or user is None:
+        raise NotSignedIn(
+            "user name or password is wrong",
+            code="wrong_password",
+            hint="check both; an admin can make a new account with `st-controller user add`",
+        )
+    fresh = (
+        passwords.hash_password(password) if passwords.needs_rehash(user.password_hash) else None
+    )
+    with db.write() as transaction:
+        return _open_session(transaction, user.id, fresh, lifetime)
+
+
+def revoke_session(transaction: Transaction, caller: Caller) -> None:
+    """Sign the caller's browser out; nothing happens for a key."""
+    ended = transaction.session.execute(
+        update(Session)
+        .where(Session.id == caller.credential_id, Session.revoked_at.is_(None))
+        .values(revoked_at=transaction.now)
+        .returning(Session.id)
+    ).all()
+    if ended:
+        transaction.audit(caller.signature, "session.ended", caller.credential_id)
+
+
+def caller_by_session(session: OrmSession, token: str, now: datetime) -> Caller | None:
+    """Who holds this session; none: unknown, expired, revoked or disabled."""
+    if secrets.kind_of(token) is not SecretKind.SESSION:
+        return None
+    row = session.execute(
+        select(Session, User)
+        .join(User, User.id == Session.user_id)
+        .where(Session.token_hash == secrets.digest(token))
+    ).one_or_none()
+    if row is None:
+        return None
+    found, user = row.tuple()
+    if found.revoked_at or found.expires_at <= now or user.disabled_at:
+        return None
+    return _caller(user, "session", found.id, None, found.expires_at)
+
+
+def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Caller, bool] | None:
+    """Who holds this key, and whether its use should be noted (at most once a minute).
+
+    None: unknown, expired, revoked, or its owner is disabled.
+    """
+    if secrets.kind_of(key) is not SecretKind.API_KEY:
+        return None
+    row = session.execute(
+        select(ApiKey, User)
+        .join(User, User.id == ApiKey.user_id)
+        .where(ApiKey.key_hash == secrets.digest(key))
+    ).one_or_none()
+    if row is None:
+        return None
+    found, user = row.tuple()
+    if found.revoked_at or (found.expires_at and found.expires_at <= now) or user.disabled_at:
+        return None
+    stale = found.last_used_at is None or now - found.last_used_at >= timedelta(minutes=1)
+    return _caller(user, "api_key", found.id, found.scopes, found.expires_at), stale
+
+
+def worker_by_credential(session: OrmSession, credential: str) -> WorkerCaller | None:
+    """Which worker holds this credential; none: unknown."""
+    if secrets.kind_of(credential) is not SecretKind.WORKER:
+        return None
+    worker = session.execute(
+        select(Worker.id, Worker.name).where(Worker.credential_hash == secrets.digest(credential))
+    ).one_or_none()
+    return WorkerCaller(worker.id, worker.name) if worker else None
+
+
+def _open_session(
+    transaction: Transaction, user_id: str, fresh_hash: str | None, lifetime: timedelta
+) -> NewSession:
+    user = transaction.session.get_one(User, user_id)
+    if fresh_hash:
+        user.password_hash = fresh_hash
+    token = secrets.new_secret(SecretKind.SESSION)
+    opened = Session(
+        id=new_id("ses"),
+        token_hash=secrets.digest(token),
+        user_id=user.id,
+        created_at=transaction.now,
+        expires_at=transaction.now + lifetime,
+        revoked_at=None,
+    )
+    transaction.session.add(opened)
+    transaction.audit(f"user:{user.username}", "session.opened", opened.id)
+    return NewSession(token, user.username, opened.expires_at)
+
+
+def _caller(
+    user: User,
+    via: str,
+    credential_id: str,
+    scopes: list[str] | None,
+    expires_at: datetime | None,
+) -> Caller:
+    role = Role(user.role)
+    return Caller(
+        user_id=user.id,
+        username=user.username,
+        role=role,
+        permissions=effective(role, scopes),
+        via="session" if via == "session" else "api_key",
+        credential_id=credential_id,
+        expires_at=expires_at,
+    )

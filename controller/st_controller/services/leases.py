@@ -1,0 +1,154 @@
+"""Leases: claimed, proven, renewed, and lost when nobody renews them."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.attempts import LEASED, is_known, may_move
+from st_controller.domain.workers import Patience
+from st_controller.errors import Conflict, StaleLease
+from st_controller.services.endings import end_attempt
+from st_controller.services.moves import move_job
+from st_controller.store.schema import Attempt, Job
+from st_controller.store.transaction import Transaction
+from st_shared.protocol.states import AttemptState, JobState, Outcome
+from st_shared.protocol.worker import Lease, StopOrder
+
+
+def claim(
+    tx: Transaction, worker_id: str, attempt_id: str, patience: Patience
+) -> tuple[Attempt, Job]:
+    """Give the lease of an offered attempt to the worker that it was offered to.
+
+    A worker whose answer was lost may ask again and gets the same lease.
+
+    Raises:
+        StaleLease: the offer is over, or was made to another worker.
+    """
+    attempt, job = _load(tx.session, attempt_id)
+    if attempt is None or job is None or attempt.worker_id != worker_id:
+        raise StaleLease("this offer is not yours, or is over", code="offer_gone")
+    if attempt.state == AttemptState.CLAIMED:
+        return attempt, job
+    if attempt.state != AttemptState.OFFERED or attempt.offer_expires_at <= tx.now:
+        raise StaleLease("this offer is over", code="offer_gone")
+    attempt.state = AttemptState.CLAIMED
+    attempt.claimed_at = tx.now
+    attempt.lease_expires_at = tx.now + timedelta(seconds=patience.lease_ttl)
+    tx.audit(f"worker:{worker_id}", "attempt.claimed", attempt.id, job=job.id)
+    return attempt, job
+
+
+def held(tx: Transaction, worker_id: str, attempt_id: str, epoch: int) -> tuple[Attempt, Job]:
+    """The attempt and job of a lease in force, or ``StaleLease``."""
+    attempt, job = _load(tx.session, attempt_id)
+    if attempt is None or job is None or not _is_force(attempt, worker_id, epoch):
+        raise StaleLease("another attempt has taken over, or the job is over")
+    return attempt, job
+
+
+def was_finished_so(
+    tx: Transaction, worker_id: str, attempt_id: str, epoch: int, outcome: Outcome
+) -> bool:
+    """Whether this very call has been made before, and its answer was lost."""
+    attempt, _ = _load(tx.session, attempt_id)
+    return (
+        attempt is not None
+        and attempt.state == AttemptState.FINISHED
+        and (attempt.worker_id, attempt.epoch, attempt.outcome) == (worker_id, epoch, outcome)
+    )
+
+
+def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState) -> None:
+    """Take the state that the worker reports; what is already known changes nothing."""
+    known = AttemptState(attempt.state)
+    if is_known(reported, known):
+        return
+    if not may_move(known, reported):
+        raise Conflict(f"an attempt that is {known} cannot become {reported}")
+    attempt.state = reported
+    if reported in {AttemptState.RUNNING, AttemptState.UPLOADING}:
+        attempt.started_at = attempt.started_at or tx.now
+        if job.state == JobState.ASSIGNED:
+            move_job(tx, job, JobState.RUNNING, f"worker:{attempt.worker_id}")
+
+
+def renew(
+    tx: Transaction, worker_id: str, holding: list[Lease], patience: Patience
+) -> list[StopOrder]:
+    """Renew the leases that the worker names; what it must stop comes back."""
+    wanted = {lease.attempt_id: lease.epoch for lease in holding}
+    found = {
+        attempt.id: attempt
+        for attempt in tx.session.scalars(select(Attempt).where(Attempt.id.in_(wanted)))
+    }
+    orders: list[StopOrder] = []
+    for attempt_id, epoch in wanted.items():
+        attempt = found.get(attempt_id)
+        if attempt is None or not _is_force(attempt, worker_id, epoch):
+            orders.append(StopOrder(attempt_id=attempt_id, reason="stale"))
+            continue
+        attempt.lease_expires_at = tx.now + timedelta(seconds=patience.lease_ttl)
+        if attempt.stop:
+            orders.append(stop_order(attempt))
+    return orders
+
+
+def stop_order(attempt: Attempt) -> StopOrder:
+    """The order that stands against an attempt."""
+    return StopOrder.model_validate({"attempt_id": attempt.id, "reason": attempt.stop})
+
+
+def sweep(tx: Transaction, limit: int = 100) -> int:
+    """End offers that nobody claimed and leases that nobody renewed; how many."""
+    overdue = tx.session.scalars(
+        select(Attempt)
+        .where(
+            ((Attempt.state == AttemptState.OFFERED) & (Attempt.offer_expires_at <= tx.now))
+            | (Attempt.state.in_(LEASED) & (Attempt.lease_expires_at <= tx.now))
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for attempt in overdue:
+        job = tx.session.get_one(Job, attempt.job_id, with_for_update=True)
+        offered = attempt.state == AttemptState.OFFERED
+        end_attempt(tx, attempt, job, Outcome.EXPIRED if offered else Outcome.LOST)
+    return len(overdue)
+
+
+def extend_all(tx: Transaction, until: datetime) -> None:
+    """Give every lease until ``until``: nobody could renew while no controller was listening."""
+    for attempt in tx.session.scalars(
+        select(Attempt).where(Attempt.state.in_(LEASED)).with_for_update()
+    ):
+        if attempt.lease_expires_at is None or attempt.lease_expires_at < until:
+            attempt.lease_expires_at = until
+
+
+def lose_unknown(tx: Transaction, worker_id: str, holding: list[Lease], since: datetime) -> None:
+    """End what the controller thinks that a worker runs, but the worker does not know of.
+
+    Attempts claimed after ``since`` are spared: their answer may still be on its way.
+    """
+    known = {lease.attempt_id for lease in holding}
+    for attempt in tx.session.scalars(
+        select(Attempt)
+        .where(Attempt.worker_id == worker_id, Attempt.state.in_(LEASED))
+        .with_for_update()
+    ):
+        claimed = attempt.claimed_at
+        if attempt.id not in known and claimed is not None and claimed < since:
+            job = tx.session.get_one(Job, attempt.job_id, with_for_update=True)
+            end_attempt(tx, attempt, job, Outcome.LOST)
+
+
+def _load(session: Session, attempt_id: str) -> tuple[Attempt | None, Job | None]:
+    attempt = session.get(Attempt, attempt_id, with_for_update=True)
+    job = session.get(Job, attempt.job_id, with_for_update=True) if attempt else None
+    return attempt, job
+
+
+def _is_force(attempt: Attempt, worker_id: str, epoch: int) -> bool:
+    return attempt.state in LEASED and attempt.worker_id == worker_id and attempt.epoch == epoch

@@ -1,0 +1,89 @@
+"""The outbox: one global order for all events, and replay from any place in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from st_controller.store.schema import EventOrder, OutboxEvent
+from st_controller.store.transaction import Transaction
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class PlacedEvent:
+    """An event with its place in the global order."""
+
+    position: int
+    kind: str
+    body: dict[str, Any]
+
+
+def assign_positions(tx: Transaction) -> bool:
+    """Give places to committed events that have none; whether there may be more.
+
+    Ids are given at insertion, and transactions do not commit in that order; a reader that
+    followed ids could step over a late one. Places are given after the commit, by one
+    transaction at a time, so whoever has seen place ``n`` has seen all before it.
+    """
+    waiting = list(
+        tx.session.scalars(
+            select(OutboxEvent)
+            .where(OutboxEvent.position.is_(None))
+            .order_by(OutboxEvent.id)
+            .limit(BATCH)
+        )
+    )
+    if not waiting:
+        return False
+    order = tx.session.get(EventOrder, 1, with_for_update=True)
+    if order is None:
+        order = EventOrder(id=1, last_position=0)
+        tx.session.add(order)
+    for event in waiting:
+        tx.session.refresh(event, ["position"])
+        if event.position is None:
+            order.last_position += 1
+            event.position = order.last_position
+            tx.wake(event.topic)
+    return len(waiting) == BATCH
+
+
+def current_position(session: Session) -> int:
+    """The newest place."""
+    return session.scalar(select(EventOrder.last_position)) or 0
+
+
+def is_replayable(session: Session, position: int) -> bool:
+    """Whether everything after ``position`` is still here."""
+    if position > current_position(session):
+        return False
+    oldest = session.scalar(select(func.min(OutboxEvent.position)))
+    return oldest is None or position >= oldest - 1 or position == current_position(session)
+
+
+def events_after(
+    session: Session, topics: Sequence[str], position: int, limit: int = BATCH
+) -> list[PlacedEvent]:
+    """Events of these topics after ``position``, in order."""
+    rows = session.scalars(
+        select(OutboxEvent)
+        .where(OutboxEvent.topic.in_(topics), OutboxEvent.position > position)
+        .order_by(OutboxEvent.position)
+        .limit(limit)
+    )
+    return [PlacedEvent(row.position or 0, row.kind, row.body) for row in rows]
+
+
+def prune(tx: Transaction, before: datetime) -> int:
+    """Remove delivered events that are older than ``before``; how many."""
+    removed = tx.session.execute(
+        delete(OutboxEvent).where(
+            OutboxEvent.created_at < before, OutboxEvent.position.is_not(None)
+        )
+    )
+    return int(removed.rowcount)  # type: ignore[attr-defined]

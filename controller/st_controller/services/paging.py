@@ -1,0 +1,61 @@
+"""Cursors of lists: opaque to callers, checked when they come back."""
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from typing import Any
+
+from st_controller.errors import InvalidRequest
+from st_shared.protocol.problems import FieldProblem
+
+
+def encode_cursor(at: datetime, row_id: str) -> str:
+    """The place after the row with this moment and id."""
+    return _pack([at.isoformat(), row_id])
+
+
+def decode_cursor(cursor: str) -> tuple[datetime, str]:
+    """The moment and id that a cursor stands for, or ``InvalidRequest``."""
+    try:
+        at, row_id = _unpack(cursor)
+        return datetime.fromisoformat(at), str(row_id)
+    except (ValueError, TypeError):
+        raise _bad("cursor") from None
+
+
+def encode_place(attempt: int, seq: int) -> str:
+    """The place after line ``seq`` of attempt ``attempt``: ``"2:174"``."""
+    return f"{attempt}:{seq}"
+
+
+def decode_place(place: str | None) -> tuple[int, int]:
+    """Attempt and line of a place; none: before the first, or ``InvalidRequest``."""
+    if not place:
+        return 0, 0
+    attempt, colon, seq = place.partition(":")
+    if not (colon and attempt.isdecimal() and seq.isdecimal()):
+        raise _bad("after")
+    return int(attempt), int(seq)
+
+
+def _pack(value: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def _unpack(text: str) -> list[Any]:
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        value = json.loads(raw)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(text) from error
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(text)
+    return value
+
+
+def _bad(field: str) -> InvalidRequest:
+    said = "use the value that the last page gave, unchanged"
+    return InvalidRequest(
+        f"{field} is not a cursor of ours", errors=[FieldProblem(field=field, message=said)]
+    )

@@ -1,0 +1,182 @@
+"""Rows as the public API shows them."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.attempts import LIVE
+from st_controller.domain.scheduling.waiting import why_waiting
+from st_controller.services.offers import fleet
+from st_controller.services.workers import live_attempts
+from st_controller.store.schema import Artifact, Attempt, Dataset, Job, User, Worker
+from st_shared.objectstore import ObjectStore
+from st_shared.protocol.resources import (
+    ArtifactView,
+    AttemptView,
+    DatasetView,
+    JobDetail,
+    JobView,
+    Reason,
+    WorkerView,
+)
+from st_shared.protocol.states import AttemptState, JobState, WorkerDesired, WorkerState
+from st_shared.protocol.worker import Inventory
+from st_shared.spec.job import ResourceRequest
+
+DOWNLOAD_SECONDS = 900
+"""How long a link to an artifact may be opened."""
+
+
+def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
+    """Jobs as a list shows them."""
+    users = _usernames(session, {job.submitted_by for job in jobs})
+    holders = _holders(session, [job.id for job in jobs])
+    reasons = _waiting(session, jobs)
+    return [
+        JobView.model_validate(
+            _fields(job, users[job.submitted_by], holders.get(job.id), reasons.get(job.id))
+        )
+        for job in jobs
+    ]
+
+
+def job_view(session: Session, job: Job) -> JobView:
+    """One job as a list shows it."""
+    return job_views(session, [job])[0]
+
+
+def job_detail(session: Session, job: Job) -> JobDetail:
+    """One job with its specification."""
+    return JobDetail.model_validate({**job_view(session, job).model_dump(), "spec": job.spec})
+
+
+def _fields(
+    job: Job, username: str, worker: str | None, waiting: Reason | None
+) -> dict[str, object]:
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "priority": job.priority,
+        "family": job.family,
+        "submitted_by": username,
+        "submitted_at": job.submitted_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "attempts": job.attempts,
+        "cancel_requested": job.cancel_requested_at is not None,
+        "worker": worker,
+        "reason": waiting or job.reason,
+        "progress": job.progress,
+        "checkpoint_step": job.checkpoint_step,
+        "version": job.version,
+    }
+
+
+def _usernames(session: Session, ids: set[str]) -> dict[str, str]:
+    rows = session.execute(select(User.id, User.username).where(User.id.in_(ids)))
+    return dict(rows.tuples().all())
+
+
+def _holders(session: Session, job_ids: list[str]) -> dict[str, str]:
+    rows = session.execute(
+        select(Attempt.job_id, Worker.name)
+        .join(Worker, Worker.id == Attempt.worker_id)
+        .where(Attempt.job_id.in_(job_ids), Attempt.state.in_(LIVE))
+    )
+    return dict(rows.tuples().all())
+
+
+def _waiting(session: Session, jobs: Sequence[Job]) -> dict[str, Reason]:
+    queued = [job for job in jobs if job.state == JobState.QUEUED]
+    if not queued:
+        return {}
+    everyone = fleet(session, busy_too=True)
+    return {
+        job.id: why_waiting(
+            ResourceRequest.model_validate(job.spec["resources"]), everyone, _ahead(session, job)
+        )
+        for job in queued
+    }
+
+
+def _ahead(session: Session, job: Job) -> int:
+    earlier = (Job.level > job.level) | (
+        (Job.level == job.level) & (Job.submitted_at < job.submitted_at)
+    )
+    counted = session.scalar(
+        select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, earlier)
+    )
+    return counted or 0
+
+
+def attempt_views(session: Session, job_id: str) -> list[AttemptView]:
+    """The attempts of a job, first to last."""
+    rows = session.execute(
+        select(Attempt, Worker.name)
+        .join(Worker, Worker.id == Attempt.worker_id)
+        .where(Attempt.job_id == job_id)
+        .order_by(Attempt.number)
+    )
+    return [
+        AttemptView.model_validate(
+            {
+                **{
+                    field: getattr(attempt, field)
+                    for field in AttemptView.model_fields
+                    if field != "worker"
+                },
+                "worker": name,
+            }
+        )
+        for attempt, name in rows
+    ]
+
+
+def artifact_view(objects: ObjectStore, artifact: Artifact) -> ArtifactView:
+    """An artifact with a link that opens for a while."""
+    url = objects.sign_download(artifact.key, expires_in=DOWNLOAD_SECONDS)
+    fields = {name: getattr(artifact, name) for name in ArtifactView.model_fields if name != "url"}
+    return ArtifactView.model_validate({**fields, "url": url})
+
+
+def dataset_views(session: Session, datasets: Sequence[Dataset]) -> list[DatasetView]:
+    """Datasets as a list shows them."""
+    users = _usernames(session, {dataset.created_by for dataset in datasets})
+    return [
+        DatasetView(
+            name=dataset.name,
+            digest=dataset.digest,
+            samples=dataset.samples,
+            size=sum(archive["size"] for archive in dataset.archives),
+            created_at=dataset.created_at,
+            created_by=users[dataset.created_by],
+        )
+        for dataset in datasets
+    ]
+
+
+def worker_views(session: Session, workers: Sequence[Worker]) -> list[WorkerView]:
+    """Workers as operators see them."""
+    held = live_attempts(session, [worker.id for worker in workers])
+    return [_worker_view(worker, held[worker.id]) for worker in workers]
+
+
+def _worker_view(worker: Worker, held: list[Attempt]) -> WorkerView:
+    inventory = Inventory.model_validate(worker.inventory)
+    taken = {slot for attempt in held for slot in attempt.slots}
+    return WorkerView(
+        id=worker.id,
+        name=worker.name,
+        state=WorkerState(worker.observed),
+        desired=WorkerDesired(worker.desired),
+        ephemeral=worker.ephemeral,
+        labels=worker.labels,
+        inventory=inventory,
+        agent_version=worker.agent_version,
+        joined_at=worker.joined_at,
+        last_heartbeat_at=worker.last_heartbeat_at,
+        slots_free=sum(slot.index not in taken for slot in inventory.slots),
+        jobs=[attempt.job_id for attempt in held if attempt.state != AttemptState.FINISHED],
+    )

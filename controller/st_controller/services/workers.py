@@ -1,0 +1,174 @@
+"""Workers: joining, heartbeats, orders, and the view of operators."""
+
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.attempts import LEASED, LIVE
+from st_controller.domain.workers import Patience, observed_state
+from st_controller.errors import Conflict, NotFound
+from st_controller.services import topics
+from st_controller.services.leases import lose_unknown, renew, stop_order
+from st_controller.store.schema import Attempt, JoinToken, Worker
+from st_controller.store.transaction import QUEUE, Transaction
+from st_shared.ids import new_id
+from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
+from st_shared.protocol.worker import (
+    DesiredChange,
+    Heartbeat,
+    HeartbeatReply,
+    Offer,
+    RegisterRequest,
+    StopOrder,
+    Sync,
+)
+
+
+def join(
+    tx: Transaction, token: JoinToken, request: RegisterRequest, credential_hash: str
+) -> Worker:
+    """Make a worker of whoever holds a join token; the token loses one use."""
+    token.uses_left -= 1
+    worker = Worker(
+        id=new_id("wrk"),
+        name=request.name,
+        credential_hash=credential_hash,
+        observed=WorkerState.JOINING,
+        desired=WorkerDesired.ACTIVE,
+        set_labels=dict(token.labels),
+        joined_at=tx.now,
+        last_heartbeat_at=None,
+        **_described(request),
+    )
+    tx.session.add(worker)
+    tx.session.flush()
+    tx.audit(f"worker:{worker.id}", "worker.joined", worker.id, name=request.name, token=token.id)
+    return worker
+
+
+def register(
+    tx: Transaction, worker: Worker, request: RegisterRequest, patience: Patience
+) -> list[str]:
+    """Take what a worker says of itself; the attempt ids that it must abandon come back.
+
+    Its labels and its desired state as set here are left as they are.
+    """
+    for field, value in _described(request).items():
+        setattr(worker, field, value)
+    worker.name = request.name
+    worker.last_heartbeat_at = tx.now
+    worker.observed = WorkerState.ONLINE
+    orders = renew(tx, worker.id, request.holding, patience)
+    spared = tx.now - timedelta(seconds=patience.offer_ttl)
+    lose_unknown(tx, worker.id, request.holding, spared)
+    tx.wake(QUEUE)
+    return [order.attempt_id for order in orders if order.reason == "stale"]
+
+
+def _described(request: RegisterRequest) -> dict[str, object]:
+    return {
+        "own_labels": dict(request.labels),
+        "inventory": request.inventory.model_dump(mode="json"),
+        "agent_version": request.agent_version,
+        "ephemeral": request.ephemeral,
+    }
+
+
+def heartbeat(
+    tx: Transaction, worker: Worker, beat: Heartbeat, patience: Patience
+) -> HeartbeatReply:
+    """Note that a worker is alive and renew its leases; desired state is never touched."""
+    if worker.observed != WorkerState.ONLINE:
+        worker.observed = WorkerState.ONLINE
+        tx.wake(QUEUE)
+    worker.last_heartbeat_at = tx.now
+    orders = renew(tx, worker.id, beat.holding, patience)
+    return HeartbeatReply(desired=WorkerDesired(worker.desired), stops=orders)
+
+
+def sync(session: Session, worker: Worker) -> Sync:
+    """All that counts for a worker now."""
+    attempts = session.scalars(
+        select(Attempt).where(Attempt.worker_id == worker.id, Attempt.state.in_(LIVE))
+    ).all()
+    offers = [
+        Offer(attempt_id=attempt.id, job_id=attempt.job_id, expires_at=attempt.offer_expires_at)
+        for attempt in attempts
+        if attempt.state == AttemptState.OFFERED
+    ]
+    stops: list[StopOrder] = [
+        stop_order(attempt) for attempt in attempts if attempt.state in LEASED and attempt.stop
+    ]
+    return Sync(desired=WorkerDesired(worker.desired), offers=offers, stops=stops)
+
+
+def get_worker(session: Session, worker_id: str, *, lock: bool = False) -> Worker:
+    """A worker by its id, or ``NotFound``."""
+    worker = session.get(Worker, worker_id, with_for_update=lock or None)
+    if worker is None:
+        raise NotFound(f"there is no worker {worker_id}")
+    return worker
+
+
+def list_workers(session: Session) -> list[Worker]:
+    """Every worker that was not retired, by name."""
+    return list(
+        session.scalars(
+            select(Worker)
+            .where(Worker.desired != WorkerDesired.RETIRED)
+            .order_by(Worker.name, Worker.id)
+        )
+    )
+
+
+def live_attempts(session: Session, worker_ids: list[str]) -> dict[str, list[Attempt]]:
+    """The attempts that hold slots of each of these workers."""
+    held: dict[str, list[Attempt]] = {worker_id: [] for worker_id in worker_ids}
+    for attempt in session.scalars(
+        select(Attempt).where(Attempt.worker_id.in_(worker_ids), Attempt.state.in_(LIVE))
+    ):
+        held[attempt.worker_id].append(attempt)
+    return held
+
+
+def order(tx: Transaction, actor: str, worker_id: str, desired: WorkerDesired) -> Worker:
+    """Say what a worker should be; retired is for good.
+
+    Raises:
+        Conflict: the worker is retired.
+    """
+    worker = get_worker(tx.session, worker_id, lock=True)
+    if worker.desired == WorkerDesired.RETIRED and desired is not WorkerDesired.RETIRED:
+        raise Conflict(
+            "a retired worker cannot come back", code="retired", hint="let it join with a new token"
+        )
+    worker.desired = desired
+    tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name)
+    change = DesiredChange(desired=desired)
+    tx.emit(topics.worker(worker.id), "desired", change.model_dump(mode="json"))
+    tx.wake(QUEUE)
+    return worker
+
+
+def watch_silence(tx: Transaction, patience: Patience) -> None:
+    """Mark workers that have fallen silent, whichever they are and however many."""
+    limit = tx.now - timedelta(seconds=patience.silent_after)
+    for worker in tx.session.scalars(
+        select(Worker).where(
+            Worker.observed.in_([WorkerState.ONLINE, WorkerState.SILENT]),
+            Worker.last_heartbeat_at <= limit,
+        )
+    ):
+        state = observed_state(worker.last_heartbeat_at or worker.joined_at, tx.now, patience)
+        if worker.observed != state:
+            worker.observed = state
+            tx.audit("system", f"worker.{state}", worker.id, name=worker.name)
+
+
+def forgive(tx: Transaction) -> None:
+    """Count the silence of workers from now: nobody listened before."""
+    for worker in tx.session.scalars(
+        select(Worker).where(Worker.observed.in_([WorkerState.ONLINE, WorkerState.SILENT]))
+    ):
+        worker.last_heartbeat_at = tx.now

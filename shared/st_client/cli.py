@@ -1,0 +1,68 @@
+"""The ``st`` command: submits jobs, follows them, fetches what they made."""
+
+import os
+import sys
+
+import click
+
+from st_client.errors import EXIT_CODES, ClientError
+from st_client.lazy_group import LazyGroup
+
+_COMMANDS = "st_client.commands"
+
+COMMANDS = {
+    "login": (f"{_COMMANDS}.login:login", "Sign in to a controller."),
+    "submit": (f"{_COMMANDS}.submit:submit", "Put a job into the queue."),
+    "jobs": (f"{_COMMANDS}.jobs:jobs", "List jobs, newest first."),
+    "show": (f"{_COMMANDS}.jobs:show", "Show one job: state, reason, progress, attempts."),
+    "logs": (f"{_COMMANDS}.logs:logs", "Print the log of a job."),
+    "metrics": (f"{_COMMANDS}.metrics:metrics", "Draw or list what a job measured."),
+    "artifacts": (f"{_COMMANDS}.artifacts:artifacts", "List or fetch the files of a job."),
+    "cancel": (f"{_COMMANDS}.jobs:cancel", "Stop a job."),
+    "datasets": (f"{_COMMANDS}.datasets:datasets", "Register and list datasets."),
+    "workers": (f"{_COMMANDS}.workers:workers", "List workers."),
+    "join-token": (f"{_COMMANDS}.workers:join_token", "Make tokens with which workers join."),
+}
+
+_EPILOG = "\b\nExit codes:\n" + "\n".join(
+    f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items()
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    commands=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
+@click.version_option(package_name="st-fleet", prog_name="st")
+def st() -> None:
+    """Train diffusion models on a fleet: submit jobs, follow them, fetch what they made.
+
+    A job is named by its id, by a unique beginning of it, or by "latest".
+    """
+
+
+def main() -> None:
+    """Run ``st`` and end the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``st`` with ``arguments``; errors are told in sentences, never by a traceback."""
+    try:
+        # Click gives the code with which a command ended early; commands themselves give nothing.
+        code: int | None = st.main(arguments, prog_name="st", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\ninterrupted", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ClientError as error:
+        click.echo(error.text(), err=True)
+        return error.exit_code
+    return code or 0

@@ -1,0 +1,225 @@
+"""The Python client of the public API, for pipelines and for the ``st`` command."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import httpx
+
+from st_client.connection import Connection
+from st_client.datasets import Progress, push_folder
+from st_client.download import download_artifact
+from st_client.errors import BadInputError, MissingError
+from st_client.events import JobEvent, Sleep, follow_events
+from st_shared.protocol.message import Resource
+from st_shared.protocol.resources import (
+    ApiKeyCreated,
+    ApiKeyRequest,
+    ArtifactView,
+    AttemptView,
+    DatasetView,
+    JobDetail,
+    JobView,
+    JoinTokenCreated,
+    JoinTokenRequest,
+    LoginRequest,
+    LogLine,
+    Me,
+    MetricPoint,
+    Page,
+    SessionView,
+    SetupRequest,
+    WorkerView,
+)
+from st_shared.spec import JobSpec
+
+Item = TypeVar("Item", bound=Resource)
+
+LATEST = "latest"
+"""Stands for the newest job wherever a job id is asked."""
+
+_PAGE, _LONG_PAGE = 100, 500
+
+
+class Client:
+    """One controller, as one person or pipeline sees it.
+
+    Every method raises a ``ClientError`` when it cannot do what it promises. Lists are iterators
+    that fetch their pages as they are read. Close the client, or use it in a ``with`` statement.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Sleep = time.sleep,
+    ) -> None:
+        self._connection = Connection(url, api_key, transport=transport)
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self._connection.close()
+
+    @property
+    def url(self) -> str:
+        """Address of the controller."""
+        return self._connection.url
+
+    # Who we are
+
+    def me(self) -> Me:
+        """Who the caller is and what it may do."""
+        return self._connection.get("auth/me", Me)
+
+    def set_up(self, token: str, username: str, password: str) -> ApiKeyCreated:
+        """Create the first admin; gives a key of theirs."""
+        request = SetupRequest(token=token, username=username, password=password)
+        return self._connection.post("auth/setup", ApiKeyCreated, request)
+
+    def create_api_key(self, username: str, password: str, name: str) -> ApiKeyCreated:
+        """Sign in for a moment, to make a key that stands for the person from now on."""
+        login = LoginRequest(username=username, password=password)
+        self._connection.post("auth/login", SessionView, login)
+        try:
+            return self._connection.post("api-keys", ApiKeyCreated, ApiKeyRequest(name=name))
+        finally:
+            self._connection.post_silent("auth/logout")
+
+    # Jobs
+
+    def submit(
+        self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> JobView:
+        """Put a job into the queue, once for each idempotency key, however often it is called."""
+        body = (
+            spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, JobSpec) else spec
+        )
+        key = idempotency_key or uuid4().hex
+        return self._connection.post("jobs", JobView, body, idempotency_key=key)
+
+    def jobs(self, state: str | None = None) -> Iterator[JobView]:
+        """Jobs, newest first."""
+        return self._items("jobs", Page[JobView], state=state, limit=_PAGE)
+
+    def job(self, job_id: str) -> JobDetail:
+        """A job with its specification."""
+        return self._connection.get(f"jobs/{job_id}", JobDetail)
+
+    def find_job(self, name: str) -> str:
+        """The id that ``name`` stands for: an id, its beginning where unique, or ``latest``."""
+        if name == LATEST:
+            newest = self._connection.get("jobs", Page[JobView], limit=1).items
+            if not newest:
+                raise MissingError("there is no job yet", hint="submit one: `st submit FILE`")
+            return newest[0].id
+        prefix = name if name.startswith("job_") else f"job_{name}"
+        if len(prefix) == 30:
+            return prefix
+        found = [job.id for job in self.jobs() if job.id.startswith(prefix)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise BadInputError(
+                f"{len(found)} jobs begin with {prefix}",
+                detail=", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
+                hint="give more of the id",
+            )
+        raise MissingError(f"no job begins with {prefix}", hint="`st jobs` lists them")
+
+    def cancel(self, job_id: str) -> JobView:
+        """Ask that a job stops; it is stopped once its state says so."""
+        return self._connection.post(f"jobs/{job_id}/cancel", JobView)
+
+    def attempts(self, job_id: str) -> Iterator[AttemptView]:
+        """The tries of a job."""
+        return self._items(f"jobs/{job_id}/attempts", Page[AttemptView])
+
+    def logs(self, job_id: str) -> Iterator[LogLine]:
+        """Log lines, oldest first."""
+        return self._items(f"jobs/{job_id}/logs", Page[LogLine], "after", limit=_LONG_PAGE)
+
+    def metrics(self, job_id: str) -> Iterator[MetricPoint]:
+        """Measured numbers, oldest first."""
+        return self._items(f"jobs/{job_id}/metrics", Page[MetricPoint], "after", limit=_LONG_PAGE)
+
+    def artifacts(self, job_id: str, kind: str | None = None) -> Iterator[ArtifactView]:
+        """Stored files, oldest first; kind is sample, checkpoint or output."""
+        return self._items(f"jobs/{job_id}/artifacts", Page[ArtifactView], kind=kind)
+
+    def download(self, job_id: str, artifact: ArtifactView, folder: Path) -> Path:
+        """Store an artifact below ``folder`` under its own path, verified."""
+
+        def renew() -> ArtifactView:
+            for fresh in self.artifacts(job_id, artifact.kind):
+                if fresh.id == artifact.id:
+                    return fresh
+            raise MissingError(f"{artifact.path} is no longer stored")
+
+        return download_artifact(self._connection, artifact, folder, renew=renew)
+
+    def events(
+        self, job_id: str, *, on_reconnect: Callable[[str], None] = lambda _reason: None
+    ) -> Iterator[JobEvent]:
+        """All that happens to a job, from its beginning to its final state, as it happens.
+
+        Survives restarts of the controller: ``on_reconnect`` is told, and nothing comes twice.
+        """
+        return follow_events(self._connection, job_id, on_reconnect=on_reconnect, sleep=self._sleep)
+
+    def wait(self, job_id: str) -> JobView:
+        """Block until a job is in a final state."""
+        for _ in self.events(job_id):
+            pass
+        return self.job(job_id)
+
+    # Workers
+
+    def workers(self) -> Iterator[WorkerView]:
+        """All workers that the controller knows."""
+        return self._items("workers", Page[WorkerView])
+
+    def create_join_token(
+        self, *, uses: int = 1, expires_in_seconds: int = 3600, labels: Mapping[str, str] = {}
+    ) -> JoinTokenCreated:
+        """A token with which ``uses`` workers may join; its secret is shown this once."""
+        request = JoinTokenRequest(
+            uses=uses, expires_in_seconds=expires_in_seconds, labels=dict(labels)
+        )
+        return self._connection.post("join-tokens", JoinTokenCreated, request)
+
+    # Datasets
+
+    def datasets(self) -> Iterator[DatasetView]:
+        """Registered datasets."""
+        return self._items("datasets", Page[DatasetView])
+
+    def push_dataset(
+        self, name: str, folder: Path, *, progress: Progress = lambda _done, _total: None
+    ) -> tuple[DatasetView, bool]:
+        """Register the files of ``folder`` under ``name``; false where they already were.
+
+        ``progress`` is told the bytes that are stored so far, and of how many.
+        """
+        return push_folder(self._connection, name, folder, progress)
+
+    def _items(
+        self, path: str, page: type[Page[Item]], cursor: str = "cursor", **params: Any
+    ) -> Iterator[Item]:
+        position: str | None = None
+        while True:
+            part = self._connection.get(path, page, **params, **{cursor: position})
+            yield from part.items
+            position = part.next_cursor
+            if position is None:
+                return

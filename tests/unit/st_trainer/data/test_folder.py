@@ -1,0 +1,148 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from st_shared.spec import DatasetSpec
+from st_trainer.data.folder import MAX_CAPTION_BYTES, read_folders
+from st_trainer.errors import BadDataError
+
+
+def put(folder: Path, name: str, caption: bytes | None = b"a cat", image=None) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or Image.new("L", (4, 4), 51)).save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_bytes(caption)
+    return path
+
+
+def read(*folders: Path, channels=1, kept_bytes=1 << 20, repeats=1):
+    datasets = [DatasetSpec(path=str(folder), repeats=repeats) for folder in folders]
+    return read_folders(datasets, folders, size=4, channels=channels, kept_bytes=kept_bytes)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size that its few bytes do not hold."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_samples_come_sorted_with_captions_on_one_line(tmp_path):
+    put(tmp_path, "b/2.png", b"two\nlines \n")
+    put(tmp_path, "a.webp", b"\xef\xbb\xbfwith mark")
+    put(tmp_path, "c.JPG", b"third")
+    put(tmp_path, ".hidden/d.png")
+    (tmp_path / "notes.md").write_text("no image")
+    samples = read(tmp_path).samples
+    assert samples.names([0, 1, 2]) == ["a.webp", "b/2.png", "c.JPG"]
+    assert samples.captions == ["with mark", "two lines", "third"]
+
+
+def test_pixels_run_from_minus_1_to_1(tmp_path):
+    put(tmp_path, "a.png", image=Image.fromarray(np.array([[0, 51, 204, 255]] * 4, np.uint8)))
+    pixels = read(tmp_path).samples.pixels([0, 0])
+    assert pixels.shape == (2, 1, 4, 4)
+    torch.testing.assert_close(pixels[1, 0, 2], torch.tensor([-1.0, -0.6, 0.6, 1.0]))
+
+
+def test_what_cannot_be_used_is_skipped_with_its_reason(tmp_path):
+    put(tmp_path, "good.png")
+    put(tmp_path, "no-caption.png", None)
+    put(tmp_path, "empty-caption.png", b" \n")
+    put(tmp_path, "latin.png", b"caf\xe9")
+    put(tmp_path, "long.png", b"x" * (MAX_CAPTION_BYTES + 1))
+    put(tmp_path, "noise.png").write_bytes(b"not an image")
+    put(tmp_path, "empty.png").write_bytes(b"")
+    whole = put(tmp_path, "half.png", image=Image.effect_noise((64, 64), 50)).read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    put(tmp_path, "bomb.png").write_bytes(png_claiming(60_000, 60_000))
+    put(tmp_path, "large.png").write_bytes(png_claiming(9_000, 9_000))
+    put(tmp_path, "larger.png").write_bytes(png_claiming(10_000, 10_000))
+    reading = read(tmp_path)
+    assert len(reading.samples) == 1
+    reasons = {remark.name: remark.text for remark in reading.skipped}
+    assert list(reasons) == sorted(reasons)
+    assert reasons.pop("half.png").startswith("damaged image")
+    assert reasons == {
+        "bomb.png": "more than 64,000,000 pixels",
+        "empty-caption.png": "empty-caption.txt is empty",
+        "empty.png": "not a PNG, JPEG or WebP image",
+        "large.png": "more than 64,000,000 pixels",
+        "larger.png": "more than 64,000,000 pixels",
+        "latin.png": "latin.txt is not UTF-8 text",
+        "long.png": f"long.txt is longer than {MAX_CAPTION_BYTES} bytes",
+        "no-caption.png": "no caption: no-caption.txt is missing",
+        "noise.png": "not a PNG, JPEG or WebP image",
+    }
+
+
+def test_nothing_usable_is_bad_data_and_says_why(tmp_path):
+    with pytest.raises(BadDataError, match="no PNG, JPEG or WebP image below"):
+        read(tmp_path)
+    put(tmp_path, "a.png", None)
+    with pytest.raises(BadDataError, match=r"none of the 1 images .* a\.png: no caption"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "channels", "changes", "corner"),
+    [
+        (Image.new("L", (4, 4), 90), 1, [], [90]),
+        (Image.new("RGB", (4, 4), (10, 20, 30)), 3, [], [10, 20, 30]),
+        (Image.new("L", (8, 8), 90), 1, ["resized from 8x8"], [90]),
+        (Image.new("RGB", (4, 4), (90, 90, 90)), 1, ["converted from RGB to grey"], [90]),
+        (Image.new("L", (4, 4), 90), 3, ["converted from L to RGB"], [90, 90, 90]),
+        (Image.new("RGBA", (4, 4), (0, 0, 0, 0)), 3, ["converted from RGBA to RGB"], [255] * 3),
+        (
+            Image.fromarray(np.full((4, 4), 257 * 70, np.uint16)),
+            1,
+            ["converted from I;16 to grey"],
+            [70],
+        ),
+    ],
+)
+def test_other_sizes_and_modes_are_made_to_fit_and_told(tmp_path, image, channels, changes, corner):
+    put(tmp_path, "a.png", image=image)
+    reading = read(tmp_path, channels=channels)
+    assert [remark.text for remark in reading.changed] == changes
+    values = ((reading.samples.pixels([0])[0, :, 0, 0] + 1) * 127.5).round()
+    assert values.tolist() == corner
+
+
+def test_images_beyond_the_memory_limit_are_read_again_and_are_the_same(tmp_path):
+    for index in range(3):
+        put(tmp_path, f"{index}.png", image=Image.new("L", (4, 4), index))
+    kept, read_again = read(tmp_path).samples, read(tmp_path, kept_bytes=16).samples
+    assert kept.sha256 == read_again.sha256
+    assert torch.equal(kept.pixels([2, 0, 1]), read_again.pixels([2, 0, 1]))
+    (tmp_path / "2.png").write_bytes(b"gone bad")
+    with pytest.raises(BadDataError, match=r"2\.png changed during the run"):
+        read_again.pixels([2])
+
+
+def test_the_checksum_follows_captions_pixels_and_names_but_not_the_place(tmp_path):
+    put(tmp_path / "x", "a.png")
+    put(tmp_path / "y", "a.png")
+    before = read(tmp_path / "x").samples.sha256
+    assert read(tmp_path / "y").samples.sha256 == before
+    (tmp_path / "y" / "a.txt").write_bytes(b"a dog")
+    assert read(tmp_path / "y").samples.sha256 != before
+
+
+def test_several_folders_are_mixed_and_repeats_are_kept(tmp_path):
+    put(tmp_path / "x", "a.png", b"one")
+    put(tmp_path / "y", "a.png", b"two")
+    samples = read(tmp_path / "x", tmp_path / "y", repeats=3).samples
+    assert (samples.captions, samples.repeats) == (["one", "two"], [3, 3])

@@ -1,0 +1,160 @@
+"""The ``st-train`` command. Imports that cost time wait until a command needs them."""
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from st_shared import __version__
+from st_shared.protocol.journal import ExitCode
+
+if TYPE_CHECKING:
+    from st_shared.spec import JobSpec
+
+
+_EXIT_CODES = """Exit codes of `run`: 0 done, 1 crashed, 2 bad job file, 3 stopped at a checkpoint,
+4 bad data, 5 loss not finite, 6 out of memory, 7 disk full."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
+@click.version_option(__version__, prog_name="st-train")
+def main() -> None:
+    """Train diffusion models from job files."""
+
+
+def _parse_datasets(
+    _c: click.Context, _p: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Path]:
+    found = {}
+    for value in values:
+        name, separator, folder = value.partition("=")
+        if not (name and separator and folder):
+            raise click.BadParameter(f"{value!r}: write NAME=FOLDER, such as digits=data/digits")
+        found[name] = Path(folder)
+    return found
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--run-dir",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for journal, checkpoints, samples and results.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    callback=_parse_datasets,
+    help="Folder of a named dataset; else $ST_DATASETS_DIR/NAME or .st/datasets/NAME.",
+)
+@click.option(
+    "--resume",
+    default="none",
+    show_default=True,
+    metavar="none|latest|PATH",
+    help="Go on from the newest checkpoint of --run-dir, or from a checkpoint folder.",
+)
+@click.option("--quiet", is_flag=True, help="Write the journal only; errors go to stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run(  # noqa: PLR0917 -- click passes them by name
+    file: Path, run_dir: Path, datasets: dict[str, Path], resume: str, quiet: bool, as_json: bool
+) -> None:
+    """Carry out the job FILE on this machine, without a controller."""
+    from st_trainer.interruption import stop_on_signals  # noqa: PLC0415
+
+    with stop_on_signals() as stop:
+        job = _read_job(file, as_json)
+        from st_trainer.command import run_command  # noqa: PLC0415
+        from st_trainer.console import console_listener  # noqa: PLC0415
+
+        shown = nullcontext(None) if quiet else console_listener()
+        with shown as listener:
+            result = run_command(
+                job.training,
+                run_dir,
+                datasets,
+                environment=os.environ,
+                resume=resume,
+                stop=stop,
+                listener=listener,
+            )
+    if as_json:
+        click.echo(json.dumps(result.document(), indent=2))
+    elif not quiet:
+        click.echo(result.summary(), err=result.exit_code != ExitCode.SUCCEEDED)
+    if quiet and result.error:
+        click.echo(f"st-train: {result.error}", err=True)
+    sys.exit(result.exit_code)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def validate(file: Path, as_json: bool) -> None:
+    """Check the job FILE; every mistake is named with its field. Exit code 2: mistakes."""
+    job = _read_job(file, as_json)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "problems": []}))
+    else:
+        click.echo(f"{file}: ok; {job.name}, {job.training.steps} steps")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the whole JSON Schema.")
+def schema(as_json: bool) -> None:
+    """Show what a job file may hold: a table of keys, or the JSON Schema with --json."""
+    from st_shared.spec import JobSpec  # noqa: PLC0415
+    from st_trainer.option_table import option_lines  # noqa: PLC0415
+
+    if as_json:
+        click.echo(json.dumps(JobSpec.model_json_schema(), indent=2))
+    else:
+        click.echo("\n".join(option_lines(JobSpec)))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print names, options and defaults as JSON.")
+def families(as_json: bool) -> None:
+    """List the model families and their options."""
+    from st_shared.spec import FAMILIES  # noqa: PLC0415
+    from st_trainer.option_table import option_lines  # noqa: PLC0415
+
+    if as_json:
+        document = [
+            {
+                "name": family.name,
+                "media": family.media,
+                "summary": family.summary,
+                "needs_base": family.needs_base,
+                "config": family.config.model_json_schema(),
+            }
+            for family in FAMILIES.values()
+        ]
+        click.echo(json.dumps(document, indent=2))
+        return
+    for family in FAMILIES.values():
+        click.echo(f"{family.name} ({family.media}): {family.summary}")
+        click.echo("\n".join(f"  {line}" for line in option_lines(family.config)))
+
+
+def _read_job(file: Path, as_json: bool) -> "JobSpec":
+    """The job in ``file``; mistakes are printed and end the command with BAD_SPEC."""
+    from st_shared.spec import SpecProblems, read_job_file  # noqa: PLC0415
+
+    try:
+        return read_job_file(file)
+    except SpecProblems as error:
+        found = [{"field": problem.field, "message": problem.message} for problem in error.problems]
+        if as_json:
+            click.echo(json.dumps({"ok": False, "problems": found}, indent=2))
+        else:
+            click.echo(f"{file}: {len(found)} problem{'s' if len(found) > 1 else ''}", err=True)
+            click.echo("\n".join(f"  {problem}" for problem in error.problems), err=True)
+        sys.exit(ExitCode.BAD_SPEC)

@@ -1,0 +1,158 @@
+"""The training loop: one for every family, objective and device."""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from st_trainer.checkpoint import prune_checkpoints, save_checkpoint
+from st_trainer.errors import NotFiniteError
+from st_trainer.journal import Journal
+from st_trainer.objectives.flow_matching import drop_captions, flow_matching_loss, sample_times
+from st_trainer.pace import Pace
+from st_trainer.results import draw_samples
+from st_trainer.run_folder import RunFolder
+from st_trainer.schedule import learning_rate
+from st_trainer.session import Session
+
+_PROGRESS_SECONDS = 5.0
+"""Longest silence between two reports of progress while steps are being made."""
+
+
+class Ending(StrEnum):
+    """How the loop ended."""
+
+    FINISHED = "finished"
+    """Every step is done."""
+    STOPPED = "stopped"
+    """Asked to stop; the state is in a checkpoint."""
+
+
+def train(
+    session: Session,
+    folder: RunFolder,
+    journal: Journal,
+    stop: Callable[[], bool],
+    timer: Callable[[], float] = monotonic,
+) -> Ending:
+    """Train ``session`` to its last step, or to a checkpoint once ``stop`` says so.
+
+    Raises:
+        NotFiniteError: the loss or its gradient became NaN or infinite.
+    """
+    spec = session.spec
+    meter = Meter(session, journal, timer)
+    saved = session.step
+    while session.step < spec.steps and not stop():
+        indexes = session.sampler.take(spec.batch_size)
+        rate = learning_rate(spec.optimizer.learning_rate, spec.schedule, session.step, spec.steps)
+        loss, norm = step(session, indexes, rate)
+        meter.record(loss, norm, rate)
+        if session.step % spec.checkpoint.every == 0 or session.step == spec.steps:
+            checkpoint(session, folder, journal)
+            saved = session.step
+        if session.step % spec.validation.every == 0 or session.step == spec.steps:
+            draw_samples(session, folder, journal)
+    if saved != session.step:
+        checkpoint(session, folder, journal)
+    return Ending.FINISHED if session.step == spec.steps else Ending.STOPPED
+
+
+def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, float]:
+    """One optimiser step on the samples at ``indexes``; gives loss and gradient norm."""
+    accelerator, optimizer = session.accelerator, session.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with accelerator.accumulate(session.denoiser.module):
+        loss = batch_loss(session, indexes)
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(
+            session.denoiser.module.parameters(), session.spec.optimizer.max_grad_norm
+        )
+        check_finite(session, indexes, loss, norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    if session.ema:
+        session.ema.update(session.module)
+    session.step += 1
+    return loss.item(), float(norm)
+
+
+def batch_loss(session: Session, indexes: Sequence[int]) -> Tensor:
+    """Loss on the samples at ``indexes``, with fresh noise, times and dropped captions."""
+    objective, generator = session.spec.objective, session.generator
+    device = session.accelerator.device
+    clean = session.samples.pixels(indexes)
+    noise = torch.randn(clean.shape, generator=generator)
+    times = sample_times(len(indexes), objective.timestep_sampling, generator)
+    captions = drop_captions(session.samples.captions_at(indexes), objective, generator)
+    encoded = session.denoiser.encode(captions)
+    condition = {name: tensor.to(device) for name, tensor in encoded.items()}
+
+    def predict(noisy: Tensor, times: Tensor) -> Tensor:
+        return session.denoiser.predict(noisy, times, condition)
+
+    with session.accelerator.autocast():
+        return flow_matching_loss(predict, clean.to(device), noise.to(device), times.to(device))
+
+
+def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: Tensor) -> None:
+    """Raise ``NotFiniteError``, naming step and files, before bad numbers reach the weights."""
+    if torch.isfinite(loss) and torch.isfinite(norm):
+        return
+    what = "loss" if not torch.isfinite(loss) else "gradient"
+    names = ", ".join(dict.fromkeys(session.samples.names(indexes)))
+    raise NotFiniteError(
+        f"the {what} is not finite at step {session.step + 1}: lower optimizer.learning_rate or "
+        f"look at the files of this batch: {names}"
+    )
+
+
+def checkpoint(session: Session, folder: RunFolder, journal: Journal) -> None:
+    """Write a checkpoint, tell of it, and delete those that are no longer kept."""
+    steps = session.spec.steps
+    journal.progress("saving", session.step, steps)
+    manifest = save_checkpoint(session, folder.checkpoints)
+    journal.checkpoint(session.step, folder.relative(manifest))
+    prune_checkpoints(folder.checkpoints, session.spec.checkpoint.keep_last)
+
+
+class Meter:
+    """Turns the numbers of single steps into metrics, progress and the history of the loss."""
+
+    def __init__(self, session: Session, journal: Journal, timer: Callable[[], float]) -> None:
+        self._session, self._journal, self._timer = session, journal, timer
+        self._pace = Pace(session.spec.steps, timer)
+        self._pace.mark(session.step)
+        self._losses: list[float] = []
+        self._told = timer()
+
+    def record(self, loss: float, norm: float, rate: float) -> None:
+        """Note one step; every ``log_every`` steps, tell of their mean loss."""
+        session = self._session
+        self._losses.append(loss)
+        due = session.step % session.spec.log_every == 0 or session.step == session.spec.steps
+        if due:
+            mean = sum(self._losses) / len(self._losses)
+            session.history.add(session.step, mean)
+            self._losses.clear()
+            values = {"loss": mean, "gradient_norm": norm, "learning_rate": rate}
+            self._journal.metric(session.step, values)
+        if due or self._timer() - self._told >= _PROGRESS_SECONDS:
+            self._tell(loss)
+
+    def _tell(self, loss: float) -> None:
+        session = self._session
+        self._told = self._timer()
+        speed, remaining = self._pace.mark(session.step)
+        shown = session.history.points[-1][1] if session.history.points else loss
+        self._journal.progress(
+            "training",
+            session.step,
+            session.spec.steps,
+            steps_per_second=speed,
+            eta_seconds=remaining,
+            loss=shown,
+        )
