@@ -63,7 +63,7 @@ def _parse_datasets(
 )
 @click.option("--quiet", is_flag=True, help="Write the journal only; errors go to stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run(  # noqa: PLR0917 -- click passes them by name
+def run(
     file: Path, run_dir: Path, datasets: dict[str, Path], resume: str, quiet: bool, as_json: bool
 ) -> None:
     """Carry out the job FILE on this machine, without a controller."""

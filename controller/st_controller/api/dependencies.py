@@ -1,7 +1,7 @@
 """What routes ask for: the platform, the caller, and the permission that they declare.
 
-Every route declares who may call it, by one of ``requires``, ``signed_in``, ``worker_credential``,
-``join_token``, ``signed_url`` and ``public``; a test lists the routes and refuses one that does not.
+Every route declares who may call it, by one of ``requires``, ``signed_in``, ``public``,
+``worker_credential``, ``join_token`` and ``signed_url``; a test refuses a route that does not.
 
     @router.post("/jobs")
     def submit(platform: PlatformDep, caller: Annotated[Caller, requires("job.submit")]) -> ...
@@ -98,10 +98,6 @@ def public() -> Any:
 def metrics_reader() -> Any:
     """Who may scrape: this machine, holders of a key, or everybody where that is configured."""
     return Depends(Access("metrics", _metrics_reader))
-
-
-WorkerDep = Annotated[WorkerCaller, worker_credential()]
-CallerDep = Annotated[Caller, signed_in()]
 
 
 def cookie_name(platform: Platform) -> str:
@@ -202,3 +198,7 @@ def _registrar(request: Request) -> Registrar:
 def _bearer(request: Request) -> str | None:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     return value.strip() or None if scheme.lower() == "bearer" else None
+
+
+WorkerDep = Annotated[WorkerCaller, worker_credential()]
+CallerDep = Annotated[Caller, signed_in()]

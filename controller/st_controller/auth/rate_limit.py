@@ -7,6 +7,8 @@ from datetime import datetime
 
 import redis
 import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +24,12 @@ class RateLimit:
     def __init__(self, name: str, limit: int, redis_url: str | None) -> None:
         self._name, self._limit = name, limit
         self._client = (
-            redis.Redis.from_url(redis_url, socket_timeout=0.5, socket_connect_timeout=0.5)
+            redis.Redis.from_url(
+                redis_url,
+                socket_timeout=0.5,
+                socket_connect_timeout=0.5,
+                retry=Retry(NoBackoff(), 0),
+            )
             if redis_url
             else None
         )

@@ -76,7 +76,7 @@ def _fields(
 
 def _usernames(session: Session, ids: set[str]) -> dict[str, str]:
     rows = session.execute(select(User.id, User.username).where(User.id.in_(ids)))
-    return dict(rows.tuples().all())
+    return {key: name for key, name in rows}  # noqa: C416 - to mypy a Row is no pair
 
 
 def _holders(session: Session, job_ids: list[str]) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _holders(session: Session, job_ids: list[str]) -> dict[str, str]:
         .join(Worker, Worker.id == Attempt.worker_id)
         .where(Attempt.job_id.in_(job_ids), Attempt.state.in_(LIVE))
     )
-    return dict(rows.tuples().all())
+    return {key: name for key, name in rows}  # noqa: C416 - to mypy a Row is no pair
 
 
 def _waiting(session: Session, jobs: Sequence[Job]) -> dict[str, Reason]:

@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from st_client.cli import run
-from st_shared.protocol import sse
 from st_shared.protocol.problems import FieldProblem, Problem
 from st_shared.protocol.resources import (
     ApiKeyCreated,
@@ -25,13 +24,10 @@ from st_shared.protocol.resources import (
     JoinTokenCreated,
     JoinTokenRequest,
     LoginRequest,
-    LogLine,
     Me,
-    MetricPoint,
     Page,
     SessionView,
     SetupRequest,
-    StateChange,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -63,14 +59,6 @@ def job_view(number, state="queued", **changes):
         "version": 1,
     }
     return JobView(**fields | changes)
-
-
-def log_line(seq, message="hello", attempt=1):
-    return LogLine(attempt=attempt, seq=seq, at=NOW, level="info", message=message)
-
-
-def state_change(version, state, reason=None):
-    return StateChange(version=version, state=state, at=NOW, reason=reason)
 
 
 class FakeController:
@@ -116,6 +104,12 @@ def build_app(fake):
             return problem(401, "Sign in first", code="not_signed_in", hint="use st login")
         return await proceed(request)
 
+    for add_routes in (add_auth, add_jobs, add_job_parts, add_workers, add_datasets):
+        add_routes(app, fake)
+    return app
+
+
+def add_auth(app, fake):
     @app.post("/v1/auth/login")
     def login(body: LoginRequest, response: Response):
         if body.password != PASSWORD:
@@ -149,6 +143,8 @@ def build_app(fake):
     def me():
         return Me(user_id="u", username="ada", role="admin", permissions=[], via="api_key")
 
+
+def add_jobs(app, fake):
     @app.post("/v1/jobs", status_code=201)
     def submit(body: dict, request: Request):
         if body["name"] == "refused":
@@ -182,6 +178,8 @@ def build_app(fake):
         fake.jobs[job] = fake.jobs[job].model_copy(update={"cancel_requested": True})
         return fake.jobs[job]
 
+
+def add_job_parts(app, fake):
     @app.get("/v1/jobs/{job}/logs")
     def logs(job: str, after: str | None = None):
         return fake.page(fake.logs, after)
@@ -202,6 +200,8 @@ def build_app(fake):
             return Response(status_code=script)
         return StreamingResponse(iter(script), media_type="text/event-stream")
 
+
+def add_workers(app, fake):
     @app.get("/v1/workers")
     def workers():
         return Page(items=[])
@@ -214,6 +214,8 @@ def build_app(fake):
             token="join-me",
         )  # fmt: skip
 
+
+def add_datasets(app, fake):
     @app.post("/v1/datasets")
     def datasets(body: DatasetRequest):
         fake.dataset_request = body
@@ -260,10 +262,8 @@ def build_app(fake):
             return problem(403, "This URL has expired", code="expired")
         return Response(fake.objects[key])
 
-    return app
 
-
-def add_artifact(fake, path, data, kind="output", attempt=1, sha256=None):
+def add_artifact(fake, path, data, *, kind="output", attempt=1, sha256=None):
     digest = hashlib.sha256(data).hexdigest()
     fake.objects[digest] = data
     fake.artifacts.append(
@@ -277,13 +277,8 @@ def add_artifact(fake, path, data, kind="output", attempt=1, sha256=None):
             step=None,
             created_at=NOW,
             url=f"/v1/objects/{digest}?sig=x",
-        )  # fmt: skip
+        )
     )
-
-
-def encoded(event, id=None):
-    names = {StateChange: "state", LogLine: "log", MetricPoint: "metric"}
-    return sse.encode(names[type(event)], event.model_dump_json(), id)
 
 
 @pytest.fixture
@@ -326,3 +321,19 @@ def st_run(fake_url, st_home, monkeypatch, capsys):
         return code, said.out, said.err
 
     return st
+
+
+@pytest.fixture
+def make_job():
+    """Makes the view of a job from its number."""
+    return job_view
+
+
+@pytest.fixture
+def add_file(fake_controller):
+    """Stores a file of the job and lists it as an artifact."""
+
+    def add(path, data, **options):
+        add_artifact(fake_controller, path, data, **options)
+
+    return add

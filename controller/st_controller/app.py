@@ -1,0 +1,168 @@
+"""The application: parts, background services and routes put together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+
+from st_controller import assembly
+from st_controller.api import (
+    api_keys,
+    auth,
+    datasets,
+    events,
+    health,
+    jobs,
+    join_tokens,
+    metrics,
+    objects,
+    problems,
+    worker,
+    workers,
+)
+from st_controller.api.body_limit import BodyLimit
+from st_controller.api.edge import Edge
+from st_controller.api.request_log import RequestLog
+from st_controller.api.security_headers import SecurityHeaders
+from st_controller.auth.rate_limit import RateLimit
+from st_controller.background import Background
+from st_controller.dispatch.service import Dispatcher
+from st_controller.embedded.valkey import EmbeddedValkey, ValkeyMissingError, find_server
+from st_controller.events.redis_fanout import RedisFanout
+from st_controller.events.relay import Relay
+from st_controller.platform import Platform
+from st_controller.services.setup import ensure_setup_token
+from st_controller.settings import Settings
+from st_controller.setup_file import forget_setup_token, write_setup_token
+from st_controller.store import migrate
+from st_controller.web import pages
+from st_shared import __version__
+from st_shared.clock import Clock, utc_now
+
+log = structlog.get_logger(__name__)
+
+_ROUTERS = (
+    auth.router,
+    api_keys.router,
+    join_tokens.router,
+    jobs.router,
+    workers.router,
+    worker.router,
+    datasets.router,
+    objects.router,
+    events.router,
+    health.router,
+    metrics.router,
+    pages.router,
+)
+
+Ready = Callable[[Platform, str | None], None]
+"""Told once requests can be served: the parts, and the setup token while nobody is set up."""
+
+
+class NotMigratedError(RuntimeError):
+    """The database is not at this version's schema, and migrating it is not ours to do."""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    dispatch: bool = True,
+    on_ready: Ready | None = None,
+) -> FastAPI:
+    """The controller as an ASGI application; its lifespan starts and stops everything.
+
+    ``dispatch=False`` serves requests and places no jobs, as tests and read-only replicas want.
+    """
+    platform = assembly.open_platform(settings, clock)
+    platform.telemetry.registry.register(metrics.SqlFigures(platform.db))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await _start(app, platform, stack, dispatch=dispatch, on_ready=on_ready)
+            yield
+
+    app = FastAPI(
+        title="st-fleet controller",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.platform = platform
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(SecurityHeaders, tls=settings.cookies_are_secure)
+    app.add_middleware(RequestLog, telemetry=platform.telemetry)
+    for router in _ROUTERS:
+        app.include_router(router)
+    return app
+
+
+async def _start(
+    app: FastAPI,
+    platform: Platform,
+    stack: AsyncExitStack,
+    *,
+    dispatch: bool,
+    on_ready: Ready | None,
+) -> None:
+    """Start the parts; ``stack`` stops them in reverse order."""
+    stack.callback(platform.db.close)
+    platform.hub.attach(asyncio.get_running_loop())
+    valkey = await _start_valkey(platform.settings, stack)
+    token = await asyncio.to_thread(_prepare_database, platform)
+    if valkey and not await valkey.wait_ready():
+        log.warning("valkey does not answer yet; this process serves alone until it does")
+    redis_url = valkey.url if valkey else _configured_redis(platform.settings)
+    background = Background()
+    stack.push_async_callback(background.stop)
+    fanout = RedisFanout(platform.hub, redis_url) if redis_url else None
+    if fanout:
+        platform.hub.publish = fanout.publish
+        background.keep("fan-out", fanout.run)
+    logins = RateLimit("login", platform.settings.login_attempts_per_minute, redis_url)
+    stack.callback(logins.close)
+    app.state.edge = Edge(logins, fanout)
+    if dispatch:
+        background.keep("relay", Relay(platform).run)
+        background.keep("dispatcher", Dispatcher(platform).run)
+    if on_ready:
+        on_ready(platform, token)
+
+
+async def _start_valkey(settings: Settings, stack: AsyncExitStack) -> EmbeddedValkey | None:
+    """A Redis of our own, unless one is configured; none where there can be none."""
+    if settings.redis_url:
+        return None
+    try:
+        valkey = EmbeddedValkey(settings.data_dir / "valkey", find_server())
+        await valkey.start()
+    except (ValkeyMissingError, OSError) as error:
+        log.warning("no Redis; this process serves alone", error=str(error))
+        return None
+    stack.push_async_callback(valkey.stop)
+    return valkey
+
+
+def _configured_redis(settings: Settings) -> str | None:
+    return settings.redis_url.get_secret_value() if settings.redis_url else None
+
+
+def _prepare_database(platform: Platform) -> str | None:
+    """Migrate where that is ours to do; the setup token while nobody is set up."""
+    if platform.settings.migrates_itself:
+        migrate.upgrade(platform.db)
+    elif migrate.current(platform.db) != migrate.head():
+        raise NotMigratedError("the database has another schema; run `st-controller migrate`")
+    with platform.db.write() as transaction:
+        token = ensure_setup_token(transaction)
+    if token:
+        write_setup_token(platform.settings, token)
+    else:
+        forget_setup_token(platform.settings)
+    return token

@@ -1,0 +1,151 @@
+"""Every mistake is named by its field and says the mend, and all are told at once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from st_shared.spec import SpecProblems, read_job_file
+
+GOOD = {
+    "name": "digits",
+    "training": {
+        "model": {"family": "pixel_dit"},
+        "datasets": [{"name": "digits"}],
+        "steps": 10,
+    },
+}
+
+
+def changed(path: str, value: object) -> dict[str, object]:
+    """The good job with one key set; ``None`` removes it."""
+    document = yaml.safe_load(yaml.safe_dump(GOOD))
+    *parents, last = path.split(".")
+    place = document
+    for part in parents:
+        place = place[int(part)] if part.isdecimal() else place.setdefault(part, {})
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return document
+
+
+BAD = [
+    ("unknown key, near", changed("prioritty", "low"), "prioritty", "did you mean 'priority'"),
+    ("unknown key, far", changed("training.zzz", 1), "training.zzz", "known keys: "),
+    ("unknown nested key", changed("training.optimizer.lr", 1), "training.optimizer.lr", "unknown"),
+    ("missing name", changed("name", None), "name", "required"),
+    ("missing training", changed("training", None), "training", "required"),
+    ("missing steps", changed("training.steps", None), "training.steps", "required"),
+    ("wrong type", changed("training.steps", "many"), "training.steps", "valid integer"),
+    ("negative steps", changed("training.steps", -5), "training.steps", "greater than or equal"),
+    ("fractional steps", changed("training.steps", 1.5), "training.steps", "integer"),
+    ("zero batch", changed("training.batch_size", 0), "training.batch_size", "greater than"),
+    ("unknown priority", changed("priority", "asap"), "priority", "'low', 'normal'"),
+    ("unknown family", changed("training.model.family", "dalle"), "training.model", "pixel_dit"),
+    (
+        "unknown family option",
+        changed("training.model.config", {"widht": 64}),
+        "training.model.config.widht",
+        "did you mean 'width'",
+    ),
+    (
+        "family option that does not fit",
+        changed("training.model.config", {"width": 100, "heads": 7}),
+        "training.model.config",
+        "multiple of heads",
+    ),
+    ("no dataset", changed("training.datasets", []), "training", "give at least one"),
+    (
+        "dataset without source",
+        changed("training.datasets", [{}]),
+        "training.datasets.0",
+        "exactly one of 'name'",
+    ),
+    (
+        "dataset with two sources",
+        changed("training.datasets", [{"name": "a", "path": "b"}]),
+        "training.datasets.0",
+        "exactly one of 'name'",
+    ),
+    (
+        "dataset name that is a path",
+        changed("training.datasets", [{"name": "../etc"}]),
+        "training.datasets.0.name",
+        "match pattern",
+    ),
+    ("time limit", changed("time_limit", "6 hours"), "time_limit", '"6h"'),
+    ("learning rate", changed("training.optimizer.learning_rate", 0), "learning_rate", "greater"),
+    (
+        "warm-up longer than the run",
+        changed("training.schedule.warmup_steps", 99),
+        "training",
+        "warmup_steps 99 is more than steps 10",
+    ),
+    ("no slots", changed("resources.slots", 0), "resources.slots", "greater than or equal to 1"),
+    ("not finite", changed("training.optimizer.epsilon", float("inf")), "epsilon", "finite"),
+    ("validation only, no base", changed("training.steps", 0), "training", "model.base"),
+    ("name with a line break", changed("name", "a\nb"), "name", "pattern"),
+]
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "mend"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
+)
+def test_names_field_and_mend(
+    tmp_path: Path, document: dict[str, object], field: str, mend: str
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(document))
+
+    with pytest.raises(SpecProblems) as refused:
+        read_job_file(file)
+
+    [problem] = refused.value.problems
+    assert problem.field.endswith(field)
+    assert mend in problem.message
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"name: [unclosed", "not valid YAML at line"),
+        (b"", "found nothing"),
+        (b"- a\n- b\n", "found a list"),
+        (b"name: \xff\xfe", "not UTF-8"),
+        (b"x" * 1_000_001, "larger than"),
+        (b"a: &a [*a]\n", "unknown key"),
+    ],
+    ids=["broken yaml", "empty", "a list", "not text", "huge", "recursive yaml"],
+)
+def test_whole_files(tmp_path: Path, raw: bytes, said: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_bytes(raw)
+
+    with pytest.raises(SpecProblems, match=said):
+        read_job_file(file)
+
+
+def test_missing_file_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(SpecProblems, match="give the path of a job file"):
+        read_job_file(tmp_path / "none.yaml")
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    document = changed("training.steps", -1) | {"priority": "asap", "extra": 1}
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(document))
+
+    with pytest.raises(SpecProblems) as refused:
+        read_job_file(file)
+
+    fields = {problem.field for problem in refused.value.problems}
+    assert fields == {"training.steps", "priority", "extra"}
+
+
+def test_durations() -> None:
+    from st_shared.spec import validate_job
+
+    assert validate_job({**GOOD, "time_limit": "1h30m"}).time_limit == 5400
+    assert validate_job({**GOOD, "time_limit": 90}).time_limit == 90

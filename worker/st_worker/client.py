@@ -1,0 +1,168 @@
+"""Calls of the worker protocol: typed, repeated while a later try may help, never logged."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import httpx
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from st_shared import __version__
+from st_shared.protocol.problems import Problem
+from st_shared.protocol.worker import (
+    ArtifactOffer,
+    ArtifactsStored,
+    ArtifactTickets,
+    ClaimReply,
+    EventAck,
+    EventBatch,
+    FinishRequest,
+    Heartbeat,
+    HeartbeatReply,
+    RegisterReply,
+    RegisterRequest,
+)
+from st_worker.backoff import delays
+from st_worker.errors import (
+    OfferGone,
+    Refused,
+    RequestRefused,
+    SequenceGap,
+    StaleLease,
+    TemporaryTrouble,
+    WorkerError,
+)
+from st_worker.settings import AgentSettings
+
+log = structlog.get_logger(__name__)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+FOREVER = float("inf")
+"""Patience of calls whose loss would lose work."""
+
+_BY_CODE: dict[str, type[RequestRefused]] = {
+    "stale_lease": StaleLease,
+    "offer_gone": OfferGone,
+    "sequence_gap": SequenceGap,
+}
+_LATER = {408, 425, 429}
+
+
+class Controller:
+    """The controller as a worker sees it; ``secret`` is its credential, or a join token."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: AgentSettings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url
+        self.secret = ""
+        self._settings = settings
+        self._http = new_client(url, settings, transport)
+
+    async def close(self) -> None:
+        """Let go of the sockets."""
+        await self._http.aclose()
+
+    async def register(self, request: RegisterRequest) -> RegisterReply:
+        """Say who this worker is; waits for a controller that does not answer yet."""
+        return await self._post("register", request, RegisterReply, FOREVER)
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
+        """Be alive; one try, since the next beat comes soon."""
+        return await self._post("heartbeat", beat, HeartbeatReply, 0)
+
+    async def claim(self, attempt_id: str) -> ClaimReply:
+        """Take what was offered; asking again gives the same lease."""
+        patience = self._settings.claim_patience_seconds
+        return await self._post(f"attempts/{attempt_id}/claim", None, ClaimReply, patience)
+
+    async def send_events(self, attempt_id: str, batch: EventBatch) -> EventAck:
+        """Deliver journal lines and the attempt's state."""
+        return await self._post(f"attempts/{attempt_id}/events", batch, EventAck, FOREVER)
+
+    async def offer_artifacts(self, attempt_id: str, offer: ArtifactOffer) -> ArtifactTickets:
+        """Announce files; a ticket for each comes back."""
+        path = f"attempts/{attempt_id}/artifacts"
+        return await self._post(path, offer, ArtifactTickets, FOREVER)
+
+    async def complete_artifacts(self, attempt_id: str, stored: ArtifactsStored) -> None:
+        """Say that the files were PUT."""
+        await self._post(f"attempts/{attempt_id}/artifacts/complete", stored, None, FOREVER)
+
+    async def finish(self, attempt_id: str, request: FinishRequest) -> None:
+        """End the attempt and give the lease back."""
+        await self._post(f"attempts/{attempt_id}/finish", request, None, FOREVER)
+
+    @asynccontextmanager
+    async def stream(self, last_id: str | None) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of the event stream, from after ``last_id`` on."""
+        headers = self._headers() | {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if last_id is not None:
+            headers["Last-Event-ID"] = last_id
+        timeout = httpx.Timeout(
+            self._settings.call_timeout_seconds, read=self._settings.stream_silence_seconds
+        )
+        try:
+            async with self._http.stream(
+                "GET", "/v1/worker/stream", headers=headers, timeout=timeout
+            ) as reply:
+                if not reply.is_success:
+                    await reply.aread()
+                    raise problem_error(reply)
+                yield reply.aiter_lines()
+        except httpx.TransportError as error:
+            raise TemporaryTrouble(f"the stream broke: {_said(error)}") from error
+
+    async def _post(
+        self, path: str, body: BaseModel | None, answer: type[Model] | None, patience: float
+    ) -> "Model":
+        """The parsed answer; what a later try may better is tried for ``patience`` seconds."""
+        begun = time.monotonic()
+        first, most = self._settings.first_backoff_seconds, self._settings.most_backoff_seconds
+        for tries, delay in enumerate(delays(first, most), start=1):
+            try:
+                return await self._post_once(path, body, answer)
+            except TemporaryTrouble as trouble:
+                if time.monotonic() - begun + delay > patience:
+                    raise
+                log.log(_level(tries), "call.again", call=path, tries=tries, trouble=str(trouble))
+            await asyncio.sleep(delay)
+        raise AssertionError
+
+    async def _post_once(
+        self, path: str, body: BaseModel | None, answer: type[Model] | None
+    ) -> "Model":
+        content = body.model_dump_json().encode() if body is not None else b""
+        headers = self._headers() | {"Content-Type": "application/json"}
+        try:
+            reply = await self._http.post(f"/v1/worker/{path}", content=content, headers=headers)
+        except httpx.TransportError as error:
+            raise TemporaryTrouble(f"no answer from {self.url}: {_said(error)}") from error
+        if not reply.is_success:
+            raise problem_error(reply)
+        return _parsed(reply, answer)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.secret}"}
+
+
+def new_client(
+    url: str, settings: AgentSettings, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    """A client for ``url`` that sends no credential of its own accord."""
+    return httpx.AsyncClient(
+        base_url=url,
+        transport=transport,
+        verify=ssl.create_default_context() if url.startswith("https") else False,
+        timeout=httpx.Timeout(settings.call_timeout_seconds),
+        headers={"User-Agent": f"st-worker/{__version__}"},
+    )

@@ -1,0 +1,69 @@
+"""What can go wrong in an agent.
+
+WorkerError
+├── UsageError         what the person typed cannot work; exit code 2
+├── Refused            the controller does not know this worker (any more); exit code 3
+├── TemporaryTrouble   no answer, or one that a later try may better
+├── RequestRefused     the controller refused one request for good
+│   ├── StaleLease     the lease is void: end that process and report no more
+│   ├── OfferGone      somebody else has the attempt, or nobody needs it
+│   └── SequenceGap    journal lines are missing at the controller
+├── TransferError      a file could not be fetched intact
+└── JournalLost        lines that the controller needs are no longer on this disk
+"""
+
+from st_shared.protocol.problems import Problem
+
+
+class WorkerError(Exception):
+    """The base of them all; the message is a sentence for people."""
+
+
+class UsageError(WorkerError):
+    """What the person typed cannot work."""
+
+
+class TemporaryTrouble(WorkerError):
+    """No answer, or one that a later try may better."""
+
+
+class TransferError(WorkerError):
+    """A file could not be fetched intact."""
+
+
+class JournalLost(WorkerError):
+    """Lines that the controller needs are no longer on this disk."""
+
+
+class _Answered(WorkerError):
+    """The controller answered with a problem document."""
+
+    def __init__(self, problem: Problem) -> None:
+        hint = f"; {problem.hint}" if problem.hint else ""
+        super().__init__(f"{problem.detail} ({problem.status} {problem.code}){hint}")
+        self.problem = problem
+
+
+class Refused(_Answered):
+    """The controller does not know this worker (any more)."""
+
+
+class RequestRefused(_Answered):
+    """The controller refused one request for good."""
+
+
+class StaleLease(RequestRefused):
+    """The lease is void: end that process and report no more."""
+
+
+class OfferGone(RequestRefused):
+    """Somebody else has the attempt, or nobody needs it."""
+
+
+class SequenceGap(RequestRefused):
+    """Journal lines are missing at the controller; ``acked_seq`` is the last that it holds."""
+
+    @property
+    def acked_seq(self) -> int:
+        """The last line that the controller holds."""
+        return self.problem.acked_seq or 0

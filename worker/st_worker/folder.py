@@ -1,0 +1,148 @@
+"""The state folder of an agent and the names inside it."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from st_shared.protocol.journal import JOURNAL_NAME
+from st_worker.errors import UsageError
+
+
+@dataclass(frozen=True)
+class AttemptFolder:
+    """The folder of one attempt."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """Where the trainer writes: journal, checkpoints, samples, results."""
+        return self.root / "run"
+
+    @property
+    def journal(self) -> Path:
+        """The events of the attempt, NDJSON."""
+        return self.run / JOURNAL_NAME
+
+    @property
+    def output(self) -> Path:
+        """Standard output and error of the trainer."""
+        return self.run / "output.log"
+
+    @property
+    def job(self) -> Path:
+        """The JobSpec that the trainer reads."""
+        return self.run / "job.json"
+
+    @property
+    def record(self) -> Path:
+        """The claim and how far it is; see ``record.AttemptRecord``."""
+        return self.root / "attempt.json"
+
+    @property
+    def shipped(self) -> Path:
+        """How much of the journal the controller has acknowledged."""
+        return self.root / "shipped.json"
+
+    @property
+    def uploaded(self) -> Path:
+        """How much of the journal the uploads have worked off."""
+        return self.root / "uploaded.json"
+
+    def create(self) -> None:
+        """Make the folders."""
+        self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        """Delete everything; without its record the attempt is forgotten, however far this gets."""
+        self.record.unlink(missing_ok=True)
+        shutil.rmtree(self.root)
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """Everything that an agent keeps between two runs, readable by its user alone."""
+
+    root: Path
+
+    def create(self) -> None:
+        """Make the folders and forget half-fetched files."""
+        for folder in (self.root, self.attempts, self.datasets, self.incoming):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+
+    def forget_half_fetched(self) -> None:
+        """Remove what an agent that was killed was fetching; for the holder of the lock."""
+        shutil.rmtree(self.incoming)
+        self.incoming.mkdir(mode=0o700)
+
+    @property
+    def credential(self) -> Path:
+        """Who this worker is, and its secret."""
+        return self.root / "credential.json"
+
+    @property
+    def attempts(self) -> Path:
+        """One folder an attempt."""
+        return self.root / "attempts"
+
+    @property
+    def datasets(self) -> Path:
+        """Datasets by digest."""
+        return self.root / "cache" / "datasets"
+
+    @property
+    def incoming(self) -> Path:
+        """What is being fetched."""
+        return self.root / "cache" / "incoming"
+
+    def attempt(self, attempt_id: str) -> AttemptFolder:
+        """The folder of an attempt; it need not exist."""
+        return AttemptFolder(self.attempts / attempt_id)
+
+    def known_attempts(self) -> list[AttemptFolder]:
+        """Attempts that have a record, oldest first."""
+        found = self.attempts.glob("*/attempt.json")
+        return [AttemptFolder(path.parent) for path in sorted(found)]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other agents out while the block runs.
+
+        Raises:
+            UsageError: another agent runs on this folder.
+        """
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if not _locked(descriptor):
+                raise UsageError(
+                    f"another agent runs on {self.root}: stop it, or give this one "
+                    "its own --state-dir"
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_in_use(self) -> bool:
+        """Whether an agent runs on this folder."""
+        path = self.root / "lock"
+        if not path.exists():
+            return False
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            return not _locked(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock if it is free; it goes with the descriptor, so never outlives the process."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""Reads a journal that is still being written, from a byte offset, whole lines only."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from st_shared.clock import Clock, utc_now
+from st_shared.protocol.journal import MAX_LINE_BYTES, JournalEvent, LogEvent, journal_event
+from st_worker.durable import write_whole
+from st_worker.errors import JournalLost
+
+BATCH_LINES = 500
+BATCH_BYTES = 512 * 1024
+_SHOWN_CHARACTERS = 2000
+
+
+class Cursor(BaseModel):
+    """A place in a journal: the line that was dealt with last, and the byte after it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    offset: int = 0
+    seq: int = 0
+
+    @classmethod
+    def load(cls, path: Path, *, start: int = 0) -> "Cursor":
+        """The cursor in ``path``; the beginning, after line ``start``, when there is none.
+
+        A damaged one counts as none: what is sent twice is dropped by the controller.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return cls(offset=0, seq=start)
+
+    def save(self, path: Path) -> None:
+        """Keep it."""
+        write_whole(path, self.model_dump_json())
+
+
+@dataclass(frozen=True)
+class Line:
+    """One whole line."""
+
+    event: JournalEvent
+    after: Cursor
+    """The place behind it."""
+
+
+class Journal:
+    """The lines of a journal; the file need not exist yet."""
+
+    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+        self._path, self._clock = path, clock
+
+    def read(self, after: Cursor) -> list[Line]:
+        """The next whole lines, at most ``BATCH_LINES`` of them or ``BATCH_BYTES``."""
+        lines = []
+        for raw in self._raw_lines(after.offset):
+            after = Cursor(offset=after.offset + len(raw), seq=after.seq + 1)
+            lines.append(Line(self._event(raw, after.seq), after))
+        return lines
+
+    def locate(self, seq: int) -> Cursor:
+        """The place behind line ``seq``.
+
+        Raises:
+            JournalLost: that line is not in the file.
+        """
+        for first in self._raw_lines(0):
+            place = Cursor(offset=0, seq=_seq_of(first) - 1)
+            while place.seq < seq and (lines := self.read(place)):
+                place = next((line.after for line in lines if line.after.seq == seq), lines[-1].after)
+            if place.seq == seq:
+                return place
+            break
+        if seq == 0:
+            return Cursor()
+        raise JournalLost(f"{self._path} does not hold line {seq}, which the controller has")
+
+    def last_error(self) -> str | None:
+        """The message of the last log line of level error; none when there is none."""
+        found, place = None, Cursor()
+        while lines := self.read(place):
+            place = lines[-1].after
+            for line in lines:
+                if isinstance(line.event, LogEvent) and line.event.level == "error":
+                    found = line.event.message
+        return found
+
+    def _raw_lines(self, offset: int) -> list[bytes]:
+        """Whole lines from ``offset`` on, each with its break."""
+        limit = BATCH_BYTES
+        try:
+            with self._path.open("rb") as file:
+                while True:
+                    file.seek(offset)
+                    piece = file.read(limit)
+                    end = piece.rfind(b"\n") + 1
+                    if end or len(piece) < limit:
+                        return piece[:end].splitlines(keepends=True)[:BATCH_LINES]
+                    limit *= 2  # one line that is longer than a batch
+        except FileNotFoundError:
+            return []
+
+    def _event(self, raw: bytes, seq: int) -> JournalEvent:
+        """The event of a line; one that breaks the contract is replaced, so no number is missing."""
+        try:
+            event = journal_event.validate_json(raw)
+        except ValidationError:
+            return self._replaced(raw, seq, "the trainer wrote a line that is not an event")
+        if event.seq != seq:
+            said = f"the trainer wrote line {event.seq} where line {seq} was due"
+            return self._replaced(raw, seq, said)
+        if len(raw) > MAX_LINE_BYTES:
+            said = f"the trainer wrote a line of {len(raw)} bytes, more than {MAX_LINE_BYTES}"
+            return self._replaced(raw, seq, said)
+        return event
+
+    def _replaced(self, raw: bytes, seq: int, said: str) -> LogEvent:
+        shown = raw[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace").strip()
+        message = f"{said}: {shown[:_SHOWN_CHARACTERS]}"
+        return LogEvent(seq=seq, at=self._clock(), level="error", message=message)
+
+
+def _seq_of(raw: bytes) -> int:
+    """The number that the first line of a journal gives itself; 1 when it has none."""
+    try:
+        document: Any = json.loads(raw)
+        seq = document["seq"]
+    except (ValueError, TypeError, KeyError):
+        return 1
+    return seq if isinstance(seq, int) and seq >= 1 else 1
+
+
+def events(lines: list[Line]) -> Iterator[dict[str, Any]]:
+    """The lines as a batch carries them."""
+    for line in lines:
+        yield line.event.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,83 @@
+"""What an exit of the trainer and an order to stop mean together. Pure."""
+
+import signal
+
+from st_shared.protocol.journal import ExitCode
+from st_shared.protocol.states import FailureKind, Outcome
+from st_shared.protocol.worker import Failure
+from st_worker.record import Ending, StopCause
+from st_worker.trainer import TrainerExit
+
+_KINDS = {
+    ExitCode.BAD_SPEC: FailureKind.BAD_SPEC,
+    ExitCode.BAD_DATA: FailureKind.BAD_DATA,
+    ExitCode.NOT_FINITE: FailureKind.NOT_FINITE,
+    ExitCode.OUT_OF_MEMORY: FailureKind.OUT_OF_MEMORY,
+    ExitCode.DISK_FULL: FailureKind.DISK_FULL,
+}
+
+MESSAGE_CHARACTERS = 16_000
+"""Longest message of a failure, under the limit of the protocol."""
+
+
+def ending_of(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
+    """How the attempt ended.
+
+    ``said`` is what the trainer last said, for the message of a failure.
+    """
+    if stop == "cancel":
+        return Ending(outcome=Outcome.CANCELLED)
+    if ended.code == ExitCode.SUCCEEDED:
+        return Ending(outcome=Outcome.SUCCEEDED)
+    if stop == "time_limit":
+        return failed(FailureKind.TIME_LIMIT, "the job's time limit was reached", ended.code)
+    if stop in {"preempt", "shutdown"} and _has_stopped(ended):
+        return Ending(outcome=Outcome.PREEMPTED)
+    return failed(_kind(ended), f"{described(ended)}\n{said}".strip(), ended.code)
+
+
+def ending_before_start(stop: StopCause) -> Ending:
+    """How an attempt ended that was stopped before its trainer was started."""
+    if stop == "cancel":
+        return Ending(outcome=Outcome.CANCELLED)
+    if stop == "time_limit":
+        said = "the job's time limit was reached while its datasets were being fetched"
+        return failed(FailureKind.TIME_LIMIT, said)
+    return Ending(outcome=Outcome.PREEMPTED)
+
+
+def failed(kind: FailureKind, message: str, exit_code: int | None = None) -> Ending:
+    """A failure, its message cut to what the protocol takes; the end says most, so it is kept."""
+    if len(message) > MESSAGE_CHARACTERS:
+        message = "..." + message[3 - MESSAGE_CHARACTERS :]
+    failure = Failure(kind=kind, message=message, exit_code=exit_code)
+    return Ending(outcome=Outcome.FAILED, failure=failure)
+
+
+def described(ended: TrainerExit) -> str:
+    """The exit in a sentence."""
+    if ended.error:
+        return ended.error
+    if ended.signal is not None:
+        return f"the trainer was ended by signal {ended.signal}{_name(ended.signal)}"
+    if ended.code is None:
+        return "the trainer was killed together with its supervisor"
+    return f"the trainer ended with exit code {ended.code}"
+
+
+def _has_stopped(ended: TrainerExit) -> bool:
+    """Whether it ended because it was told to, at a checkpoint or by force."""
+    return ended.error is None and ended.code in {None, ExitCode.PREEMPTED}
+
+
+def _kind(ended: TrainerExit) -> FailureKind:
+    if ended.error:
+        return FailureKind.CRASHED
+    if ended.code is None or ended.code == ExitCode.PREEMPTED:
+        return FailureKind.KILLED
+    return _KINDS.get(ended.code, FailureKind.CRASHED)
+
+
+def _name(number: int) -> str:
+    known = {each.value: each.name for each in signal.Signals}
+    return f" ({known[number]})" if number in known else ""

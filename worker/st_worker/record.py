@@ -1,0 +1,57 @@
+"""What is kept on disk of an attempt, so that a restarted agent can go on with it."""
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from st_shared.protocol.states import Outcome
+from st_shared.protocol.worker import ClaimReply, Failure, Lease
+from st_worker.durable import write_whole
+from st_worker.folder import AttemptFolder
+
+StopCause = Literal["cancel", "preempt", "stale", "shutdown", "time_limit"]
+"""A ``StopReason`` of the controller, or a reason of the agent's own."""
+
+
+class Ending(BaseModel):
+    """How an attempt ended, as it will be reported."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    outcome: Literal[Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.PREEMPTED]
+    failure: Failure | None = None
+
+
+class AttemptRecord(BaseModel):
+    """The claim, and how far it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claim: ClaimReply
+    claimed_at: datetime
+    pid: int | None = None
+    """Of the trainer's supervisor, once it was started; it leads the session of the trainer."""
+    stop: StopCause | None = None
+    """The strongest order to stop so far."""
+    ending: Ending | None = None
+    """Once the trainer has ended."""
+
+    @classmethod
+    def load(cls, folder: AttemptFolder) -> Self:
+        """The record of an attempt."""
+        return cls.model_validate_json(folder.record.read_bytes())
+
+    def save(self, folder: AttemptFolder) -> None:
+        """Keep it."""
+        write_whole(folder.record, self.model_dump_json())
+
+    @property
+    def lease(self) -> Lease:
+        """The right to run it."""
+        return Lease(attempt_id=self.claim.attempt_id, epoch=self.claim.epoch)
+
+    @property
+    def time_limit(self) -> float:
+        """Longest time from claim to the trainer's end, seconds."""
+        return float(self.claim.spec["time_limit"])

@@ -1,0 +1,34 @@
+"""What can be tuned about an agent; times are seconds."""
+
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Timings and commands of an agent; the defaults are for production."""
+
+    trainer_command: tuple[str, ...] = (sys.executable, "-m", "st_trainer")
+    """What ``run job.json --run-dir ...`` is appended to."""
+    keep_runs: bool = False
+    """Leave the folders of finished attempts in place."""
+    poll_seconds: float = 0.1
+    """How often a journal and a process are looked at."""
+    first_backoff_seconds: float = 0.1
+    most_backoff_seconds: float = 10.0
+    call_timeout_seconds: float = 30.0
+    """Longest silence while a call is answered."""
+    stream_silence_seconds: float = 45.0
+    """A stream that brings nothing for so long is dead; the controller pings every 15."""
+    claim_patience_seconds: float = 20.0
+    """How long an offer is worth asking for while the controller does not answer."""
+    transfer_tries: int = 4
+    """How often a file may arrive damaged, or be refused, before that counts as failed."""
+    cancel_grace_seconds: float = 5.0
+    """From SIGTERM to SIGKILL when the job was cancelled."""
+    preempt_grace_seconds: float = 60.0
+    """From SIGTERM to SIGKILL when a checkpoint is wanted."""
+    shutdown_grace_seconds: float = 30.0
+    """From SIGTERM to SIGKILL when this agent is told to leave."""
+    report_seconds: float = 30.0
+    """How long a leaving agent goes on uploading and reporting after its trainers have ended."""

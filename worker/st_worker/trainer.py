@@ -1,0 +1,121 @@
+"""The trainer's process seen from outside: a session that a supervisor leads.
+
+The session, not the process, is what is stopped: loaders and whatever else the trainer started
+go with it. A supervisor is recognised by its command line, which holds the attempt's folder and
+so belongs to no other process, however pids and clocks have moved.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+from pydantic import BaseModel
+
+from st_worker.supervise import EXIT_NAME
+
+_SUPERVISOR = "st_worker.supervise"
+
+
+class TrainerExit(BaseModel):
+    """How the trainer ended; all fields empty: it vanished together with its supervisor."""
+
+    code: int | None = None
+    signal: int | None = None
+    error: str | None = None
+
+
+class TrainerProcess:
+    """A trainer that was started here, or by an earlier agent on the same folder."""
+
+    def __init__(
+        self, run_dir: Path, pid: int, child: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
+        self.pid = pid
+        self._run_dir, self._child = run_dir, child
+
+    @classmethod
+    def start(
+        cls, run_dir: Path, command: Sequence[str], environment: Mapping[str, str], output: Path
+    ) -> Self:
+        """Start ``command`` under a supervisor in a session of its own; it outlives this agent."""
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-m", _SUPERVISOR, str(run_dir), "--", *command],
+                cwd=run_dir,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+        return cls(run_dir, child.pid, child)
+
+    @classmethod
+    def find(cls, run_dir: Path) -> Self | None:
+        """The running supervisor of ``run_dir``, whoever started it."""
+        for pid in psutil.pids():
+            if _supervises(pid, run_dir):
+                return cls(run_dir, pid)
+        return None
+
+    def exit(self) -> TrainerExit | None:
+        """How it ended; none while it runs."""
+        alive = self._is_alive()  # before the note is looked for: it appears before the end
+        note = self._run_dir / EXIT_NAME
+        if note.exists():
+            return TrainerExit.model_validate_json(note.read_bytes())
+        return None if alive else TrainerExit()
+
+    def ask(self) -> None:
+        """Ask the trainer, not its children, to stop at a checkpoint."""
+        if self._is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End every process of the session at once."""
+        for pid in self.members():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def members(self) -> list[int]:
+        """Pids of the session that have not ended; the supervisor, the trainer, its children."""
+        if psutil.pid_exists(self.pid) and not self._is_alive() and not _is_zombie(self.pid):
+            return []  # the pid was given to a stranger: no process of the session is left
+        return [pid for pid in psutil.pids() if _session(pid) == self.pid and not _is_zombie(pid)]
+
+    def _is_alive(self) -> bool:
+        if self._child is not None:
+            return self._child.poll() is None
+        return _supervises(self.pid, self._run_dir)
+
+
+def _supervises(pid: int, run_dir: Path) -> bool:
+    try:
+        arguments = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+    return arguments[1:4] == ["-m", _SUPERVISOR, str(run_dir)]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
