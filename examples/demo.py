@@ -6,7 +6,6 @@ python examples/demo.py --steps 40       a quick try, too short to learn to draw
 """
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -19,74 +18,22 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from demo_processes import Child, DemoError, is_alive
+from demo_results import check_digits, fetch_results, load_again, verify_checkpoints
+from demo_run import COMMANDS, EXAMPLES, Demo, run, st
 
 from st_client import Client
 from st_client.commands.metrics import metric_series
 from st_client.credentials import Credentials
 from st_client.errors import ClientError
 from st_client.sparkline import sparkline
-from st_shared.protocol.journal import CheckpointManifest
 from st_shared.protocol.states import WorkerState
 
-EXAMPLES = Path(__file__).resolve().parent
-COMMANDS = Path(sys.executable).parent
-"""Where the venv keeps its commands; the interpreter itself may be a link to elsewhere."""
-
 ADMIN, WORKER, DATASET = "admin", "demo-worker", "digits"
-STEPS_IN_ALL = 9
-DIGITS_DRAWN = 100
-
-
-@dataclass
-class Demo:
-    """One run: where its files lie, what it has started, what it found."""
-
-    data: Path
-    steps: int | None
-    began: float = field(default_factory=time.monotonic)
-    children: list[Child] = field(default_factory=list)
-    url: str = ""
-    job_id: str = ""
-    summary: list[tuple[str, str]] = field(default_factory=list)
-    _number: Any = field(default_factory=lambda: count(1))
-
-    @property
-    def controller(self) -> Path:
-        """Data of the controller."""
-        return self.data / "controller"
-
-    @property
-    def password_file(self) -> Path:
-        """Holds the admin's password."""
-        return self.data / "admin-password"
-
-    @property
-    def results(self) -> Path:
-        """Files of this run's job."""
-        return self.data / "results" / self.job_id
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Variables of every command: keys of the demo's own, none of the person's."""
-        mine = {k: v for k, v in os.environ.items() if k not in {"ST_URL", "ST_API_KEY"}}
-        return mine | {"ST_CONFIG_HOME": str(self.data / "client")}
-
-    def step(self, title: str) -> None:
-        """Announce the next step."""
-        spent = time.monotonic() - self.began
-        print(f"\n[{next(self._number)}/{STEPS_IN_ALL}] {title}  ({spent:.0f} s)", flush=True)
-
-    def client(self) -> Client:
-        """A client signed in as the admin."""
-        credential = Credentials(self.environment).current()
-        return Client(self.url, credential.api_key)
 
 
 def start_controller(demo: Demo) -> None:
@@ -95,7 +42,14 @@ def start_controller(demo: Demo) -> None:
     address = demo.controller / "controller.json"
     port = former_port(address)
     address.unlink(missing_ok=True)
-    command = [COMMANDS / "st-controller", "serve", "--data", demo.controller, "--port", str(port)]
+    command: list[str | Path] = [
+        COMMANDS / "st-controller",
+        "serve",
+        "--data",
+        demo.controller,
+        "--port",
+        str(port),
+    ]
     child = Child("st-controller", command, demo.data / "controller.log", demo.environment)
     demo.children.append(child)
     child.wait_until(address.exists, 60, "starting the controller")
@@ -163,7 +117,13 @@ def start_worker(demo: Demo) -> None:
     token = demo.data / "join-token"
     with demo.client() as client:
         write_secret(token, client.create_join_token(uses=1).token)
-        command = [COMMANDS / "st-worker", "join", demo.url, "--token-file", token]
+        command: list[str | Path] = [
+            COMMANDS / "st-worker",
+            "join",
+            demo.url,
+            "--token-file",
+            token,
+        ]
         command += ["--state-dir", demo.data / "worker", "--name", WORKER]
         child = Child("st-worker", command, demo.data / "worker.log", demo.environment)
         demo.children.append(child)
@@ -238,108 +198,11 @@ def log_of(demo: Demo) -> str:
     return demo.children[-1].tail()
 
 
-def fetch_results(demo: Demo) -> Path:
-    """Download what the job stored, verified; gives the weights."""
-    demo.step("fetch samples, checkpoints and weights")
-    st(demo, "artifacts", demo.job_id, "--download", demo.results)
-    output = demo.results / "output"
-    for title, name in (("loss curve", "loss_curve.png"), ("sample grid", "sample_grid.png")):
-        demo.summary.append((title, str(picture(output / name))))
-    weights = output / "weights.safetensors"
-    demo.summary.append(("weights", f"{weights}\n  SHA-256 {sha256_of(weights)}"))
-    return weights
-
-
-def picture(path: Path) -> Path:
-    """``path``, if a PNG lies there."""
-    if not path.is_file() or path.read_bytes()[:8] != b"\x89PNG\r\n\x1a\n":
-        raise DemoError(f"the job stored no picture {path.name}")
-    return path
-
-
-def verify_checkpoints(demo: Demo) -> None:
-    """Compare every file of every stored checkpoint with its manifest."""
-    demo.step("verify the checksums of the checkpoints")
-    manifests = sorted(demo.results.glob("checkpoints/*/manifest.json"))
-    if not manifests:
-        raise DemoError("the job stored no checkpoint")
-    verified = sum(verify_manifest(path) for path in manifests)
-    print(f"{verified} files in {len(manifests)} checkpoints are as their manifests say")
-    demo.summary.append(("checkpoint", f"{manifests[-1]} ({verified} files verified in all)"))
-
-
-def verify_manifest(path: Path) -> int:
-    """The number of files in a manifest, every one of which is present and whole."""
-    manifest = CheckpointManifest.model_validate_json(path.read_bytes())
-    for item in manifest.files:
-        file = path.parent / item.path
-        if not file.is_file() or (file.stat().st_size, sha256_of(file)) != (item.size, item.sha256):
-            raise DemoError(f"{file} is missing or differs from {path}")
-    return len(manifest.files)
-
-
-def load_again(demo: Demo, weights: Path) -> None:
-    """Load the weights into a run that only draws."""
-    demo.step("load the weights again, for validation only")
-    with demo.client() as client:
-        spec = client.job(demo.job_id).spec
-    training = spec["training"]
-    training["model"] |= {"base": str(weights), "base_sha256": sha256_of(weights)}
-    training |= {"steps": 0, "datasets": []}
-    job, folder = demo.results / "validate.yaml", demo.results / "validate"
-    job.write_text(json.dumps(spec, indent=2), encoding="utf-8")  # JSON is YAML too
-    run(demo, COMMANDS / "st-train", "run", job, "--run-dir", folder)
-    demo.summary.append(("drawn again", str(picture(folder / "output" / "sample_grid.png"))))
-
-
-def check_digits(demo: Demo, weights: Path) -> None:
-    """Have a classifier read freshly drawn digits; too few as asked is a failure."""
-    demo.step(f"draw {DIGITS_DRAWN} digits and have a classifier read them")
-    if demo.steps is not None:
-        print(f"skipped: {demo.steps} steps may be too few to learn (--steps)")
-        demo.summary.append(("captions matched", "not checked, because of --steps"))
-        return
-    command = [sys.executable, EXAMPLES / "digits.py", "check", weights, "--json"]
-    done = subprocess.run(
-        [*command, "--count", str(DIGITS_DRAWN)],
-        env=demo.environment,
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    found = json.loads(done.stdout) if done.stdout else {}
-    if done.returncode:
-        raise DemoError(f"too few digits match their caption: {found}")
-    print(f"{found['matched']} of {found['drawn']} match their caption")
-    demo.summary.append(("captions matched", f"{found['share']:.0%} of {found['drawn']}"))
-
-
-def st(demo: Demo, *arguments: str | Path, stdin: str | None = None) -> None:
-    """Run ``st``; ``DemoError`` when it fails."""
-    run(demo, COMMANDS / "st", *arguments, stdin=stdin)
-
-
-def run(demo: Demo, *command: str | Path, stdin: str | None = None) -> None:
-    """Run a command in this terminal; ``DemoError`` when it fails."""
-    sys.stdout.flush()
-    done = subprocess.run(command, env=demo.environment, input=stdin, text=True, check=False)
-    if done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode:
-        name = " ".join([Path(command[0]).name, *map(str, command[1:3])])
-        raise DemoError(f"`{name} ...` failed with code {done.returncode}")
-
-
 def write_secret(path: Path, text: str) -> None:
     """Write a file that only its owner may read."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"{text}\n")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_all(demo: Demo) -> None:

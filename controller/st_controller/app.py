@@ -1,7 +1,7 @@
 """The application: parts, background services and routes put together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -19,6 +19,7 @@ from st_controller.api import (
     metrics,
     objects,
     problems,
+    schema,
     worker,
     workers,
 )
@@ -55,27 +56,20 @@ _ROUTERS = (
     events.router,
     health.router,
     metrics.router,
+    schema.router,
     pages.router,
 )
-
-Ready = Callable[[Platform, str | None], None]
-"""Told once requests can be served: the parts, and the setup token while nobody is set up."""
 
 
 class NotMigratedError(RuntimeError):
     """The database is not at this version's schema, and migrating it is not ours to do."""
 
 
-def create_app(
-    settings: Settings,
-    *,
-    clock: Clock = utc_now,
-    dispatch: bool = True,
-    on_ready: Ready | None = None,
-) -> FastAPI:
+def create_app(settings: Settings, *, clock: Clock = utc_now, dispatch: bool = True) -> FastAPI:
     """The controller as an ASGI application; its lifespan starts and stops everything.
 
-    ``dispatch=False`` serves requests and places no jobs, as tests and read-only replicas want.
+    Once started, ``app.state.setup_token`` is the setup token, none when a user exists.
+    ``dispatch=False`` serves requests and places no jobs, as tests want.
     """
     platform = assembly.open_platform(settings, clock)
     platform.telemetry.registry.register(metrics.SqlFigures(platform.db))
@@ -83,13 +77,14 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await _start(app, platform, stack, dispatch=dispatch, on_ready=on_ready)
+            await _start(app, platform, stack, dispatch=dispatch)
             yield
 
     app = FastAPI(
         title="st-fleet controller",
         version=__version__,
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
@@ -104,12 +99,7 @@ def create_app(
 
 
 async def _start(
-    app: FastAPI,
-    platform: Platform,
-    stack: AsyncExitStack,
-    *,
-    dispatch: bool,
-    on_ready: Ready | None,
+    app: FastAPI, platform: Platform, stack: AsyncExitStack, *, dispatch: bool
 ) -> None:
     """Start the parts; ``stack`` stops them in reverse order."""
     stack.callback(platform.db.close)
@@ -131,8 +121,7 @@ async def _start(
     if dispatch:
         background.keep("relay", Relay(platform).run)
         background.keep("dispatcher", Dispatcher(platform).run)
-    if on_ready:
-        on_ready(platform, token)
+    app.state.setup_token = token
 
 
 async def _start_valkey(settings: Settings, stack: AsyncExitStack) -> EmbeddedValkey | None:

@@ -1,5 +1,6 @@
 """The Python client of the public API, for pipelines and for the ``st`` command."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ Item = TypeVar("Item", bound=Resource)
 
 LATEST = "latest"
 """Stands for the newest job wherever a job id is asked."""
+
+_BEGINNING = re.compile(r"job_[0-9a-z]{1,26}")
 
 _PAGE, _LONG_PAGE = 100, 500
 
@@ -124,6 +127,8 @@ class Client:
                 raise MissingError("there is no job yet", hint="submit one: `st submit FILE`")
             return newest[0].id
         prefix = name if name.startswith("job_") else f"job_{name}"
+        if not _BEGINNING.fullmatch(prefix):
+            raise BadInputError(f"{name!r} is not a job id", hint="`st jobs` lists them")
         if len(prefix) == 30:
             return prefix
         found = [job.id for job in self.jobs() if job.id.startswith(prefix)]

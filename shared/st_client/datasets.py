@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from st_client.connection import Connection
 from st_client.errors import BadInputError, ClientError, MissingError, UnreachableError
 from st_client.packing import Archive, Folder, pack, read_folder
+from st_shared.protocol.message import Name
 from st_shared.protocol.resources import (
     ArchiveFile,
     DatasetComplete,
@@ -28,6 +29,7 @@ def push_folder(
     connection: Connection, name: str, root: Path, progress: Progress
 ) -> tuple[DatasetView, bool]:
     """Make ``name`` stand for the files below ``root``; false where it already did."""
+    _check_name(name)
     folder = read_folder(root)
     digest = folder.digest
     registered = _registered(connection, name)
@@ -49,6 +51,16 @@ def push_folder(
         progress(done, total)
     complete = DatasetComplete(digest=digest)
     return connection.post(f"datasets/{name}/complete", DatasetView, complete), True
+
+
+def _check_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise BadInputError(
+            f"{name!r} cannot name a dataset",
+            hint="use lower-case letters, digits, '.', '_' and '-', at most 80, as in my-photos",
+        ) from None
 
 
 def _registered(connection: Connection, name: str) -> DatasetView | None:

@@ -3,8 +3,9 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TypeVar
 
 import httpx
@@ -41,6 +42,7 @@ from st_worker.settings import AgentSettings
 log = structlog.get_logger(__name__)
 
 Model = TypeVar("Model", bound=BaseModel)
+Answer = TypeVar("Answer")
 
 FOREVER = float("inf")
 """Patience of calls whose loss would lose work."""
@@ -74,33 +76,33 @@ class Controller:
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         """Say who this worker is; waits for a controller that does not answer yet."""
-        return await self._post("register", request, RegisterReply, FOREVER)
+        return await self._post("register", request, _reader(RegisterReply), FOREVER)
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
         """Be alive; one try, since the next beat comes soon."""
-        return await self._post("heartbeat", beat, HeartbeatReply, 0)
+        return await self._post("heartbeat", beat, _reader(HeartbeatReply), 0)
 
     async def claim(self, attempt_id: str) -> ClaimReply:
         """Take what was offered; asking again gives the same lease."""
         patience = self._settings.claim_patience_seconds
-        return await self._post(f"attempts/{attempt_id}/claim", None, ClaimReply, patience)
+        return await self._post(f"attempts/{attempt_id}/claim", None, _reader(ClaimReply), patience)
 
     async def send_events(self, attempt_id: str, batch: EventBatch) -> EventAck:
         """Deliver journal lines and the attempt's state."""
-        return await self._post(f"attempts/{attempt_id}/events", batch, EventAck, FOREVER)
+        return await self._post(f"attempts/{attempt_id}/events", batch, _reader(EventAck), FOREVER)
 
     async def offer_artifacts(self, attempt_id: str, offer: ArtifactOffer) -> ArtifactTickets:
         """Announce files; a ticket for each comes back."""
         path = f"attempts/{attempt_id}/artifacts"
-        return await self._post(path, offer, ArtifactTickets, FOREVER)
+        return await self._post(path, offer, _reader(ArtifactTickets), FOREVER)
 
     async def complete_artifacts(self, attempt_id: str, stored: ArtifactsStored) -> None:
         """Say that the files were PUT."""
-        await self._post(f"attempts/{attempt_id}/artifacts/complete", stored, None, FOREVER)
+        await self._post(f"attempts/{attempt_id}/artifacts/complete", stored, _nothing, FOREVER)
 
     async def finish(self, attempt_id: str, request: FinishRequest) -> None:
         """End the attempt and give the lease back."""
-        await self._post(f"attempts/{attempt_id}/finish", request, None, FOREVER)
+        await self._post(f"attempts/{attempt_id}/finish", request, _nothing, FOREVER)
 
     @asynccontextmanager
     async def stream(self, last_id: str | None) -> AsyncIterator[AsyncIterator[str]]:
@@ -120,36 +122,38 @@ class Controller:
                     raise problem_error(reply)
                 yield reply.aiter_lines()
         except httpx.TransportError as error:
-            raise TemporaryTrouble(f"the stream broke: {_said(error)}") from error
+            raise TemporaryTrouble(f"the stream broke: {said(error)}") from error
 
     async def _post(
-        self, path: str, body: BaseModel | None, answer: type[Model] | None, patience: float
-    ) -> "Model":
-        """The parsed answer; what a later try may better is tried for ``patience`` seconds."""
+        self,
+        path: str,
+        body: BaseModel | None,
+        read: Callable[[httpx.Response], Answer],
+        patience: float,
+    ) -> Answer:
+        """The answer; what a later try may better is tried for ``patience`` seconds."""
         begun = time.monotonic()
-        first, most = self._settings.first_backoff_seconds, self._settings.most_backoff_seconds
-        for tries, delay in enumerate(delays(first, most), start=1):
+        pauses = delays(self._settings.first_backoff_seconds, self._settings.most_backoff_seconds)
+        while True:
             try:
-                return await self._post_once(path, body, answer)
+                return read(await self._post_once(path, body))
             except TemporaryTrouble as trouble:
-                if time.monotonic() - begun + delay > patience:
+                pause = next(pauses)
+                if time.monotonic() - begun + pause > patience:
                     raise
-                log.log(_level(tries), "call.again", call=path, tries=tries, trouble=str(trouble))
-            await asyncio.sleep(delay)
-        raise AssertionError
+                log.warning("call.again", call=path, in_seconds=round(pause, 1), why=str(trouble))
+            await asyncio.sleep(pause)
 
-    async def _post_once(
-        self, path: str, body: BaseModel | None, answer: type[Model] | None
-    ) -> "Model":
+    async def _post_once(self, path: str, body: BaseModel | None) -> httpx.Response:
         content = body.model_dump_json().encode() if body is not None else b""
         headers = self._headers() | {"Content-Type": "application/json"}
         try:
             reply = await self._http.post(f"/v1/worker/{path}", content=content, headers=headers)
         except httpx.TransportError as error:
-            raise TemporaryTrouble(f"no answer from {self.url}: {_said(error)}") from error
+            raise TemporaryTrouble(f"no answer from {self.url}: {said(error)}") from error
         if not reply.is_success:
             raise problem_error(reply)
-        return _parsed(reply, answer)
+        return reply
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.secret}"}
@@ -162,7 +166,55 @@ def new_client(
     return httpx.AsyncClient(
         base_url=url,
         transport=transport,
-        verify=ssl.create_default_context() if url.startswith("https") else False,
+        verify=_trust(),
         timeout=httpx.Timeout(settings.call_timeout_seconds),
         headers={"User-Agent": f"st-worker/{__version__}"},
     )
+
+
+def problem_error(reply: httpx.Response) -> WorkerError:
+    """The error that an answer of 300 or more means."""
+    try:
+        problem = Problem.model_validate_json(reply.content)
+    except ValidationError:
+        where = f"{reply.request.method} {reply.request.url.path}"
+        text = f"{where} was answered {reply.status_code} {reply.reason_phrase}"
+        status = max(400, reply.status_code)
+        problem = Problem(title="", status=status, detail=text, code=f"http_{reply.status_code}")
+    if reply.status_code >= 500 or reply.status_code in _LATER:
+        return TemporaryTrouble(f"{problem.detail} ({problem.status} {problem.code})")
+    if reply.status_code in {401, 403} or problem.code == "retired":
+        return Refused(problem)
+    return _BY_CODE.get(problem.code, RequestRefused)(problem)
+
+
+def said(error: Exception) -> str:
+    """What an exception says, or its name when it says nothing."""
+    return str(error) or type(error).__name__
+
+
+def _reader(answer: type[Model]) -> Callable[[httpx.Response], Model]:
+    """Reads an answer; one of another shape, as proxies give, counts as none."""
+
+    def read(reply: httpx.Response) -> Model:
+        try:
+            return answer.model_validate_json(reply.content)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, wrong["loc"])) or "the body"
+            raise TemporaryTrouble(
+                f"{reply.request.url.path} gave an answer of another shape: {place}: "
+                f"{wrong['msg']}; do the versions of controller and worker fit?"
+            ) from None
+
+    return read
+
+
+def _nothing(_reply: httpx.Response) -> None:
+    """No answer is expected."""
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """One context for all clients: each costs megabytes."""
+    return httpx.create_ssl_context()

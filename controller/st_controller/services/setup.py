@@ -104,3 +104,13 @@ def add_user(
 def list_users(session: OrmSession) -> list[User]:
     """All users by name."""
     return list(session.scalars(select(User).order_by(User.username)))
+
+
+def first_admin(session: OrmSession) -> User | None:
+    """The admin who has been here longest, in whose name the console acts."""
+    return session.scalar(
+        select(User)
+        .where(User.role == Role.ADMIN.value, User.disabled_at.is_(None))
+        .order_by(User.created_at, User.id)
+        .limit(1)
+    )

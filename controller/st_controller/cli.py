@@ -1,0 +1,256 @@
+"""The ``st-controller`` command. Heavy parts are imported by the commands that need them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from st_controller.serve import Announcement
+    from st_controller.settings import Settings
+    from st_controller.store.database import Database
+
+_ROLES = ("viewer", "researcher", "lead", "admin")
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="st-fleet")
+def main() -> None:
+    """Run and administer an st-fleet controller.
+
+    Everything can also be configured by environment variables ST_...; options win.
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+    """
+
+
+@main.command()
+@data_option
+@click.option("--host", help="Address to listen on [127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port; 0 takes a free one [8400].")
+@click.option("--public-url", help="Address under which people and workers reach it.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]))
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@json_option
+def serve(data: Path | None, as_json: bool, **given: Any) -> None:
+    """Serve the API, the dashboard and the scheduler until interrupted."""
+    settings = _settings(data, **given)
+    from st_controller import serve as serving
+    from st_controller.folder_lock import FolderInUseError
+    from st_controller.secret_key import UnsafeSecretError
+
+    show = _print_json if as_json else _print_start
+    try:
+        serving.serve(settings, lambda told: show(told))
+    except (FolderInUseError, UnsafeSecretError, OSError, RuntimeError) as error:
+        _fail(str(error))
+
+
+@main.command()
+@data_option
+@json_option
+def init(data: Path | None, as_json: bool) -> None:
+    """Make the data folder, its secret key and the database."""
+    settings = _settings(data)
+    from st_controller.secret_key import load_secret_key
+
+    db = _open(settings, migrated=False)
+    load_secret_key(settings)
+    revision = _upgrade(db)
+    _show(as_json, {"data_dir": str(settings.data_dir), "revision": revision}, "ready")
+
+
+@main.command()
+@data_option
+@json_option
+def migrate(data: Path | None, as_json: bool) -> None:
+    """Bring the database's schema up to date."""
+    db = _open(_settings(data), migrated=False)
+    _show(as_json, {"revision": _upgrade(db)}, "migrated")
+
+
+@main.group()
+def user() -> None:
+    """People and service accounts."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice(_ROLES), required=True)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@data_option
+@json_option
+def user_add(
+    name: str, role: str, password_stdin: bool, data: Path | None, as_json: bool
+) -> None:
+    """Make a user."""
+    settings = _settings(data)
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
+    _check_credentials(name, password)
+    from st_controller.domain.policy.permissions import Role
+    from st_controller.errors import Refusal
+    from st_controller.services.setup import add_user
+
+    db = _open(settings)
+    try:
+        with db.write() as transaction:
+            made = add_user(transaction, name, password, Role(role), actor="console")
+    except Refusal as refusal:
+        _fail(refusal.detail)
+    _show(as_json, {"id": made.id, "username": name, "role": role}, f"made user {name} ({role})")
+
+
+@user.command("list")
+@data_option
+@json_option
+def user_list(data: Path | None, as_json: bool) -> None:
+    """List all users."""
+    from st_controller.services.setup import list_users
+
+    with _open(_settings(data)).read() as session:
+        rows = [
+            {"id": row.id, "username": row.username, "role": row.role}
+            | {"disabled": row.disabled_at is not None}
+            for row in list_users(session)
+        ]
+    lines = [f"{row['username']:<30} {row['role']}" for row in rows]
+    _show(as_json, rows, "\n".join(lines) or "no users yet")
+
+
+@main.group()
+def token() -> None:
+    """Tokens that let workers in."""
+
+
+@token.command("join")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True)
+@click.option("--expires", default="1h", show_default=True, help="Such as 30m, 12h or 7d.")
+@data_option
+@json_option
+def token_join(uses: int, expires: str, data: Path | None, as_json: bool) -> None:
+    """Make a join token; it is shown this once."""
+    settings = _settings(data)
+    from st_controller.services import join_tokens
+    from st_controller.services.setup import first_admin
+    from st_shared.protocol.resources import JoinTokenRequest
+
+    request = JoinTokenRequest(expires_in_seconds=_seconds(expires), uses=uses)
+    with _open(settings).write() as transaction:
+        admin = first_admin(transaction.session)
+        if admin is None:
+            _fail("there is no admin yet; open the controller's address and set it up first")
+        made = join_tokens.create_token(
+            transaction, request, user_id=admin.id, actor="console"
+        )
+    _show(as_json, made.model_dump(mode="json"), made.token)
+
+
+def _settings(data: Path | None, **given: Any) -> "Settings":
+    from pydantic import ValidationError
+
+    from st_controller.settings import Settings
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if data is not None:
+        chosen["data_dir"] = data
+    try:
+        settings = Settings(**chosen)
+    except ValidationError as error:
+        _fail("\n".join(f"{_place(item)}: {item['msg']}" for item in error.errors()))
+    from st_shared import logging
+
+    logging.configure(level=settings.log_level, format=settings.log_format)
+    return settings
+
+
+def _place(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    return f"ST_{name.upper()}" if name else "settings"
+
+
+def _open(settings: "Settings", *, migrated: bool = True) -> "Database":
+    from st_controller.assembly import open_database
+    from st_controller.services.readiness import database_state
+
+    db = open_database(settings)
+    if migrated and (state := database_state(db)) != "ready":
+        said = {
+            "unreachable": "the database does not answer",
+            "not_migrated": f"there is no controller's data in {settings.data_dir} yet, or it is "
+            "of another version; run `st-controller init`",
+        }
+        _fail(said[state])
+    return db
+
+
+def _upgrade(db: "Database") -> str:
+    from st_controller.store import migrate as migrations
+
+    migrations.upgrade(db)
+    return migrations.head()
+
+
+def _ask_password() -> str:
+    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return answer
+
+
+def _check_credentials(name: str, password: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from st_shared.protocol.resources import Password, Username
+
+    try:
+        TypeAdapter(Username).validate_python(name)
+    except ValidationError:
+        _fail(f"{name!r} is no user name: lower-case letters, digits, dots, dashes; 64 at most")
+    try:
+        TypeAdapter(Password).validate_python(password)
+    except ValidationError:
+        _fail("the password needs 10 to 1024 characters")
+
+
+def _seconds(text: str) -> int:
+    from pydantic import TypeAdapter, ValidationError
+
+    from st_shared.spec.duration import Duration
+
+    try:
+        seconds = float(TypeAdapter(Duration).validate_python(text))
+    except ValidationError as error:
+        _fail(f"--expires: {error.errors()[0]['msg']}")
+    if not 60 <= seconds <= 30 * 86_400:
+        _fail("--expires: between 1m and 30d")
+    return int(seconds)
+
+
+def _print_start(told: "Announcement") -> None:
+    lines = [f"st-fleet controller   {told.url}", f"data folder           {told.data_dir}"]
+    if told.setup_token:
+        lines += [
+            "",
+            "No user exists yet. Open the address and make the first admin with this token:",
+            f"setup token           {told.setup_token}",
+        ]
+    click.echo("\n".join(lines))
+
+
+def _print_json(told: "Announcement") -> None:
+    from st_controller.serve import as_json
+
+    click.echo(as_json(told))
+
+
+def _show(as_json: bool, value: Any, text: str) -> None:
+    click.echo(json.dumps(value) if as_json else text)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(1)

@@ -1,0 +1,149 @@
+"""Runs one controller process: binds, serves, announces itself, and leaves no trace behind."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from st_controller.app import create_app
+from st_controller.assembly import prepare_folder
+from st_controller.folder_lock import hold_folder
+from st_controller.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 8192
+GRACE_SECONDS = 3
+"""Given to open requests and streams when the process is asked to end."""
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What a controller tells once requests can be served."""
+
+    url: str
+    pid: int
+    data_dir: str
+    setup_token: str | None
+    """Only while no user exists."""
+
+
+Announce = Callable[[Announcement], None]
+
+
+def serve(settings: Settings, announce: Announce) -> None:
+    """Serve until SIGINT or SIGTERM; ``announce`` is called when the port answers.
+
+    Raises:
+        FolderInUseError: another controller runs on the data folder.
+        OSError: the port is taken or may not be bound.
+    """
+    prepare_folder(settings)
+    with hold_folder(settings.data_dir), _bind(settings.host, settings.port) as listening:
+        _warn_if_open(settings)
+        app = create_app(settings)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            server_header=False,
+        )
+        _Server(config, app, settings, _address(settings, listening), announce).end_with_signals(
+            listening
+        )
+
+
+class _Server(uvicorn.Server):
+    """Announces itself when it has started."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        settings: Settings,
+        url: str,
+        announce: Announce,
+    ) -> None:
+        super().__init__(config)
+        self._app, self._settings, self._url, self._announce = app, settings, url, announce
+        self._file = settings.data_dir / "controller.json"
+
+    def end_with_signals(self, listening: socket.socket) -> None:
+        """Run; a signal that ended it in order is no error."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # The server restores and repeats the signal when it is done; that must not kill us.
+            signal.signal(number, lambda *_: None)
+        try:
+            self.run(sockets=[listening])
+        finally:
+            self._file.unlink(missing_ok=True)
+        if not self.started:
+            raise RuntimeError("the controller could not start; the log says why")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell the world."""
+        await super().startup(sockets)
+        if self.started:
+            _write(self._file, {"url": self._url, "pid": os.getpid()})
+            self._announce(
+                Announcement(
+                    url=self._url,
+                    pid=os.getpid(),
+                    data_dir=str(self._settings.data_dir),
+                    setup_token=self._app.state.setup_token,
+                )
+            )
+
+
+def as_json(announcement: Announcement) -> str:
+    """One line for programs."""
+    return json.dumps(asdict(announcement))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    with contextlib.ExitStack() as stack:
+        stack.callback(listening.close)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.set_inheritable(False)
+        stack.pop_all()
+    return listening
+
+
+def _address(settings: Settings, listening: socket.socket) -> str:
+    """Where the controller is reached from this machine."""
+    port = listening.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host and '[' not in host else host}:{port}"
+
+
+def _write(path: Path, body: dict[str, object]) -> None:
+    aside = path.with_suffix(".new")
+    aside.write_text(json.dumps(body) + "\n")
+    aside.replace(path)
+
+
+def _warn_if_open(settings: Settings) -> None:
+    if not settings.is_loopback and not settings.cookies_are_secure:
+        log.warning(
+            "passwords and keys travel unencrypted: everybody on the network can read them; put "
+            "a TLS proxy in front and set ST_PUBLIC_URL to its https address",
+            host=settings.host,
+        )

@@ -1,0 +1,68 @@
+"""Before the trainer starts: its datasets, its checkpoint, its job file, its command line."""
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+from st_shared.protocol.worker import CheckpointDownload, ClaimReply, DatasetDownload
+from st_worker.datasets import DatasetCache
+from st_worker.durable import write_whole
+from st_worker.errors import TransferError
+from st_worker.folder import AttemptFolder
+from st_worker.notes import Notes
+from st_worker.transfer import Transfer
+
+_SAFE_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+
+class Preparation:
+    """Fetches what an attempt needs; begun anew after an interruption it does the same again."""
+
+    def __init__(
+        self, folder: AttemptFolder, notes: Notes, cache: DatasetCache, transfer: Transfer
+    ) -> None:
+        self._folder, self._notes = folder, notes
+        self._cache, self._transfer = cache, transfer
+
+    async def run(self, claim: ClaimReply) -> list[str]:
+        """The arguments for the trainer, once everything they name is in place.
+
+        Raises:
+            TransferError: a dataset or the checkpoint cannot be fetched intact.
+        """
+        arguments = ["run", str(self._folder.job), "--run-dir", str(self._folder.run), "--quiet"]
+        for dataset in claim.datasets:
+            folder = await self._dataset(dataset)
+            arguments += ["--dataset", f"{dataset.name}={folder}"]
+        resume = await self._checkpoint(claim.resume) if claim.resume else "none"
+        write_whole(self._folder.job, json.dumps(claim.spec, indent=1))
+        return [*arguments, "--resume", str(resume)]
+
+    async def _dataset(self, dataset: DatasetDownload) -> Path:
+        if self._cache.has(dataset.digest):
+            self._notes.log(f"dataset {dataset.name} is already here")
+            return await self._cache.fetch(dataset)
+        begun = time.monotonic()
+        folder = await self._cache.fetch(dataset)
+        seconds = time.monotonic() - begun
+        size = sum(archive.size for archive in dataset.archives) / 2**20
+        self._notes.log(f"fetched dataset {dataset.name}: {size:,.1f} MiB in {seconds:.1f} s")
+        return folder
+
+    async def _checkpoint(self, checkpoint: CheckpointDownload) -> Path:
+        begun = time.monotonic()
+        folder = self._folder.run / "resume" / f"step-{checkpoint.step:06d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        # The manifest says that the folder is whole, so it comes last here too.
+        files = sorted(checkpoint.files, key=lambda file: file.path == "manifest.json")
+        for file in files:
+            if not _SAFE_PATH.fullmatch(file.path):
+                raise TransferError(f"a checkpoint holds a file of the name {file.path!r}")
+            target = folder / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            await self._transfer.fetch(file, target)
+        seconds = time.monotonic() - begun
+        self._notes.log(f"fetched the checkpoint of step {checkpoint.step} in {seconds:.1f} s")
+        return folder

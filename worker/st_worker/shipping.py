@@ -1,0 +1,99 @@
+"""Journal lines and the attempt's state to the controller, exactly once as it counts them."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from st_shared.protocol.states import AttemptState
+from st_shared.protocol.worker import EventAck, EventBatch, Lease, StopReason
+from st_worker.client import Controller
+from st_worker.errors import SequenceGap
+from st_worker.folder import AttemptFolder
+from st_worker.journal import Cursor, Journal, Line, events
+
+log = structlog.get_logger(__name__)
+
+
+class Shipping:
+    """Sends what was appended, in batches; the place on disk moves after an acknowledgement."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        lease: Lease,
+        folder: AttemptFolder,
+        journal: Journal,
+        *,
+        start: int,
+        poll_seconds: float,
+        on_stop: Callable[[StopReason], None],
+    ) -> None:
+        self._controller, self._lease, self._journal = controller, lease, journal
+        self._path, self._poll_seconds, self._on_stop = folder.shipped, poll_seconds, on_stop
+        self._place = Cursor.load(self._path, start=start)
+        self._state: AttemptState | None = None
+        self._told: AttemptState | None = None
+        self._is_sealed = False
+
+    @property
+    def acked_seq(self) -> int:
+        """The last line that the controller holds."""
+        return self._place.seq
+
+    def tell(self, state: AttemptState) -> None:
+        """Send this state with the next batch."""
+        self._state = state
+
+    def seal(self) -> None:
+        """Nothing more will be appended: end once all is acknowledged."""
+        self._is_sealed = True
+
+    async def run(self) -> None:
+        """Ship until the journal is sealed and acknowledged.
+
+        Raises:
+            StaleLease: the lease is void.
+            JournalLost: the controller needs lines that are not on this disk.
+        """
+        while True:
+            was_sealed = self._is_sealed  # asked first: what came before the seal is read
+            lines = self._journal.read(self._place)
+            if lines or self._state != self._told:
+                await self._ship(lines)
+            elif was_sealed:
+                return
+            else:
+                await asyncio.sleep(self._poll_seconds)
+
+    async def rewind(self, seq: int) -> None:
+        """Go on after line ``seq``, wherever this end believed to be."""
+        self._move(await asyncio.to_thread(self._journal.locate, seq))
+
+    async def _ship(self, lines: list[Line]) -> None:
+        state = self._state
+        batch = EventBatch.model_validate(
+            {"epoch": self._lease.epoch, "state": state, "events": list(events(lines))}
+        )
+        try:
+            ack = await self._controller.send_events(self._lease.attempt_id, batch)
+        except SequenceGap as gap:
+            log.warning("journal.gap", held=gap.acked_seq, sent_after=self._place.seq)
+            await self.rewind(gap.acked_seq)
+            return
+        self._told = state
+        await self._acknowledged(ack, lines)
+
+    async def _acknowledged(self, ack: EventAck, lines: list[Line]) -> None:
+        last = lines[-1].after if lines else self._place
+        if ack.acked_seq == last.seq:
+            if lines:
+                self._move(last)
+        else:
+            await self.rewind(ack.acked_seq)
+        if ack.stop:
+            self._on_stop(ack.stop)
+
+    def _move(self, place: Cursor) -> None:
+        place.save(self._path)
+        self._place = place

@@ -1,0 +1,129 @@
+"""Files by signed URLs: fetched and verified, or sent as they are. No credential goes along."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+import structlog
+
+from st_shared.protocol.worker import Download
+from st_worker.backoff import delays
+from st_worker.client import new_client, problem_error, said
+from st_worker.errors import TemporaryTrouble, TransferError, WorkerError
+from st_worker.settings import AgentSettings
+
+log = structlog.get_logger(__name__)
+
+_PIECE_BYTES = 1 << 20
+
+
+class Damaged(WorkerError):
+    """The bytes that came are not those that were announced."""
+
+
+class Transfer:
+    """Moves files between this disk and the object store."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: AgentSettings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._settings = settings
+        self._http = new_client(url, settings, transport)
+
+    async def close(self) -> None:
+        """Let go of the sockets."""
+        await self._http.aclose()
+
+    async def fetch(self, wanted: Download, target: Path) -> None:
+        """Fetch a file to ``target``; it appears there only when size and checksum are right.
+
+        A store that does not answer is tried again without end.
+
+        Raises:
+            TransferError: it came damaged, or was refused, as often as the settings allow.
+        """
+        failures = 0
+        for pause in delays(
+            self._settings.first_backoff_seconds, self._settings.most_backoff_seconds
+        ):
+            try:
+                return await self._fetch_once(wanted, target)
+            except TemporaryTrouble as trouble:
+                log.warning("fetch.again", path=wanted.path, why=str(trouble))
+            except WorkerError as error:
+                failures += 1
+                log.warning("fetch.failed", path=wanted.path, failures=failures, why=str(error))
+                if failures >= self._settings.transfer_tries:
+                    raise TransferError(
+                        f"{wanted.path} could not be fetched in {failures} tries: {error}"
+                    ) from error
+            await asyncio.sleep(pause)
+
+    async def send(
+        self, source: BinaryIO, size: int, url: str, headers: Mapping[str, str]
+    ) -> None:
+        """PUT ``size`` bytes of ``source`` to a signed URL.
+
+        Raises:
+            TemporaryTrouble: no answer, or one that a later try may better.
+            WorkerError: the store refused it.
+        """
+        # Stores of the S3 kind refuse chunked bodies, hence the length.
+        length = {"Content-Length": str(size)}
+        try:
+            reply = await self._http.put(
+                url, content=_pieces(source), headers={**headers, **length}
+            )
+        except httpx.TransportError as error:
+            raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
+        if not reply.is_success:
+            raise problem_error(reply)
+
+    async def _fetch_once(self, wanted: Download, target: Path) -> None:
+        aside = target.with_name(f".{target.name}.partial")
+        try:
+            async with self._http.stream("GET", wanted.url) as reply:
+                if not reply.is_success:
+                    await reply.aread()
+                    raise problem_error(reply)
+                with aside.open("wb") as file:
+                    await _receive(reply, file, wanted)
+            aside.replace(target)
+        except httpx.TransportError as error:
+            raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+async def _receive(reply: httpx.Response, file: BinaryIO, wanted: Download) -> None:
+    """Write the body to ``file``; ``Damaged`` when it is not what was announced."""
+    digest, size = hashlib.sha256(), 0
+    async for piece in reply.aiter_raw(_PIECE_BYTES):
+        size += len(piece)
+        if size > wanted.size:
+            raise Damaged(f"more than the {wanted.size} bytes that were announced")
+        digest.update(piece)
+        await asyncio.to_thread(file.write, piece)
+    if size != wanted.size:
+        raise Damaged(f"{size} bytes came of {wanted.size} announced")
+    if digest.hexdigest() != wanted.sha256:
+        raise Damaged(f"the bytes have SHA-256 {digest.hexdigest()}, not {wanted.sha256}")
+    await asyncio.to_thread(_sync, file)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+async def _pieces(source: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(source.read, _PIECE_BYTES):
+        yield piece
