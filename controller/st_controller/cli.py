@@ -1,6 +1,8 @@
 """The ``st-controller`` command. Heavy parts are imported by the commands that need them."""
 
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +30,7 @@ def main() -> None:
     Everything can also be configured by environment variables ST_...; options win.
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
     """
+    os.umask(0o077)  # what the data folder holds is nobody else's business
 
 
 @main.command()
@@ -163,9 +166,11 @@ def _settings(data: Path | None, **given: Any) -> "Settings":
         settings = Settings(**chosen)
     except ValidationError as error:
         _fail("\n".join(f"{_place(item)}: {item['msg']}" for item in error.errors()))
-    from st_shared import logging
+    from st_shared import logging as structured
 
-    logging.configure(level=settings.log_level, format=settings.log_format)
+    structured.configure(level=settings.log_level, format=settings.log_format)
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return settings
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,7 +27,7 @@ class Cursor(BaseModel):
     seq: int = 0
 
     @classmethod
-    def load(cls, path: Path, *, start: int = 0) -> "Cursor":
+    def load(cls, path: Path, *, start: int = 0) -> Self:
         """The cursor in ``path``; the beginning, after line ``start``, when there is none.
 
         A damaged one counts as none: what is sent twice is dropped by the controller.
@@ -66,31 +66,51 @@ class Journal:
         return lines
 
     def locate(self, seq: int) -> Cursor:
-        """The place behind line ``seq``.
+        """The place behind line ``seq``; line 0 stands before the first of all.
 
         Raises:
             JournalLost: that line is not in the file.
         """
-        for first in self._raw_lines(0):
-            place = Cursor(offset=0, seq=_seq_of(first) - 1)
-            while place.seq < seq and (lines := self.read(place)):
-                place = next((line.after for line in lines if line.after.seq == seq), lines[-1].after)
+        for place in self._places():
             if place.seq == seq:
                 return place
-            break
-        if seq == 0:
-            return Cursor()
         raise JournalLost(f"{self._path} does not hold line {seq}, which the controller has")
 
+    def end(self, start: int = 0) -> Cursor:
+        """The place behind the last whole line; after line ``start`` if there is none at all."""
+        *_, last = self._places(start)
+        return last
+
     def last_error(self) -> str | None:
-        """The message of the last log line of level error; none when there is none."""
-        found, place = None, Cursor()
-        while lines := self.read(place):
-            place = lines[-1].after
-            for line in lines:
-                if isinstance(line.event, LogEvent) and line.event.level == "error":
-                    found = line.event.message
-        return found
+        """The newest log line of level error among the last ones; none when there is none."""
+        for raw in reversed(self._tail()):
+            try:
+                event = journal_event.validate_json(raw)
+            except ValidationError:
+                continue  # half a line, or one that was reported as broken when it was shipped
+            if isinstance(event, LogEvent) and event.level == "error":
+                return event.message
+        return None
+
+    def _places(self, start: int = 0) -> Iterator[Cursor]:
+        """Where lines end, the beginning included; lines count from the first one's number."""
+        try:
+            with self._path.open("rb") as file:
+                place = Cursor(seq=_seq_of(file.readline(), start + 1) - 1)
+                yield place
+                file.seek(0)
+                for raw in file:
+                    if raw.endswith(b"\n"):
+                        place = Cursor(offset=place.offset + len(raw), seq=place.seq + 1)
+                        yield place
+        except FileNotFoundError:
+            yield Cursor(seq=start)
+
+    def _tail(self) -> list[bytes]:
+        with self._path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - BATCH_BYTES))
+            return file.read().splitlines()
 
     def _raw_lines(self, offset: int) -> list[bytes]:
         """Whole lines from ``offset`` on, each with its break."""
@@ -127,14 +147,13 @@ class Journal:
         return LogEvent(seq=seq, at=self._clock(), level="error", message=message)
 
 
-def _seq_of(raw: bytes) -> int:
-    """The number that the first line of a journal gives itself; 1 when it has none."""
+def _seq_of(raw: bytes, otherwise: int) -> int:
+    """The number that the first line of a journal gives itself."""
     try:
-        document: Any = json.loads(raw)
-        seq = document["seq"]
+        seq = json.loads(raw)["seq"]
     except (ValueError, TypeError, KeyError):
-        return 1
-    return seq if isinstance(seq, int) and seq >= 1 else 1
+        return otherwise
+    return seq if isinstance(seq, int) and seq >= 1 else otherwise
 
 
 def events(lines: list[Line]) -> Iterator[dict[str, Any]]:

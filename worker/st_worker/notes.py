@@ -44,9 +44,4 @@ class Notes:
             file.write(line)
 
     def _end(self) -> Cursor:
-        """The place behind the last whole line."""
-        journal = Journal(self._path, self._clock)
-        place = Cursor(offset=0, seq=self._start)
-        while lines := journal.read(place):
-            place = lines[-1].after
-        return place
+        return Journal(self._path, self._clock).end(self._start)

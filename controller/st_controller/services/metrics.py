@@ -9,7 +9,7 @@ from st_shared.protocol.states import JobState, WorkerState
 
 def jobs_by_state(session: OrmSession) -> dict[str, int]:
     """How many jobs are in each state, the empty ones too."""
-    counted = session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples()
+    counted = session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all()
     return {state.value: 0 for state in JobState} | dict(counted)
 
 
@@ -17,5 +17,5 @@ def workers_by_state(session: OrmSession) -> dict[str, int]:
     """How many workers are seen in each state, the empty ones too."""
     counted = session.execute(
         select(Worker.observed, func.count()).group_by(Worker.observed)
-    ).tuples()
+    ).tuples().all()
     return {state.value: 0 for state in WorkerState} | dict(counted)

@@ -8,6 +8,7 @@ connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=Table.metadata,
+    transactional_ddl=True,  # SQLite too: the connection comes with its transaction begun
     render_as_batch=connection.dialect.name == "sqlite",
 )
 context.run_migrations()
