@@ -193,7 +193,7 @@ def text_of(field: dict[str, Any]) -> str:
 def api_page() -> Iterator[str]:
     """Routes with what each demands, and what each role may do."""
     yield "# API\n"
-    yield "Bodies and answers: `/openapi.json` of a running controller. Errors: [errors](errors.md).\n"
+    yield "Bodies and answers: `/openapi.json` of a controller. Errors: [errors](errors.md).\n"
     yield from table(("method", "route", "access"), routes())
     yield "## Permissions\n"
     rows = [

@@ -117,18 +117,14 @@ def start_worker(demo: Demo) -> None:
     token = demo.data / "join-token"
     with demo.client() as client:
         write_secret(token, client.create_join_token(uses=1).token)
-        command: list[str | Path] = [
-            COMMANDS / "st-worker",
-            "join",
-            demo.url,
-            "--token-file",
-            token,
-        ]
-        command += ["--state-dir", demo.data / "worker", "--name", WORKER]
+        command: list[str | Path] = [COMMANDS / "st-worker", "join", demo.url]
+        command += ["--token-file", token, "--state-dir", demo.data / "worker", "--name", WORKER]
         child = Child("st-worker", command, demo.data / "worker.log", demo.environment)
         demo.children.append(child)
-        child.wait_until(lambda: is_online(client), 60, "joining the worker")
-    token.unlink()
+        try:
+            child.wait_until(lambda: is_online(client), 60, "joining the worker")
+        finally:
+            token.unlink()
     print(f"{WORKER} is online (pid {child.pid})")
 
 

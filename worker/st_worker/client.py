@@ -52,7 +52,8 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     "offer_gone": OfferGone,
     "sequence_gap": SequenceGap,
 }
-_LATER = {408, 425, 429}
+LATER = {408, 425, 429}
+"""Statuses below 500 that a later try may better."""
 
 
 class Controller:
@@ -174,18 +175,23 @@ def new_client(
 
 def problem_error(reply: httpx.Response) -> WorkerError:
     """The error that an answer of 300 or more means."""
-    try:
-        problem = Problem.model_validate_json(reply.content)
-    except ValidationError:
-        where = f"{reply.request.method} {reply.request.url.path}"
-        text = f"{where} was answered {reply.status_code} {reply.reason_phrase}"
-        status = max(400, reply.status_code)
-        problem = Problem(title="", status=status, detail=text, code=f"http_{reply.status_code}")
-    if reply.status_code >= 500 or reply.status_code in _LATER:
+    problem = problem_of(reply)
+    if reply.status_code >= 500 or reply.status_code in LATER:
         return TemporaryTrouble(f"{problem.detail} ({problem.status} {problem.code})")
     if reply.status_code in {401, 403} or problem.code == "retired":
         return Refused(problem)
     return _BY_CODE.get(problem.code, RequestRefused)(problem)
+
+
+def problem_of(reply: httpx.Response) -> Problem:
+    """The problem document of an answer, or one that says what little is known."""
+    try:
+        return Problem.model_validate_json(reply.content)
+    except ValidationError:
+        where = f"{reply.request.method} {reply.request.url.path}"
+        text = f"{where} was answered {reply.status_code} {reply.reason_phrase}"
+        status = max(400, reply.status_code)
+        return Problem(title="", status=status, detail=text, code=f"http_{reply.status_code}")
 
 
 def said(error: Exception) -> str:

@@ -55,3 +55,27 @@ class AttemptRecord(BaseModel):
     def time_limit(self) -> float:
         """Longest time from claim to the trainer's end, seconds."""
         return float(self.claim.spec["time_limit"])
+
+
+class KeptRecord:
+    """A record and the file that it is kept in."""
+
+    def __init__(self, folder: AttemptFolder, record: AttemptRecord) -> None:
+        self._folder, self._record = folder, record
+
+    def __call__(self) -> AttemptRecord:
+        """The record as it is now."""
+        return self._record
+
+    def change(
+        self,
+        *,
+        pid: int | None = None,
+        stop: StopCause | None = None,
+        ending: Ending | None = None,
+    ) -> None:
+        """Take what is given, and keep it on disk before anything else happens."""
+        given = {"pid": pid, "stop": stop, "ending": ending}
+        changes = {name: value for name, value in given.items() if value is not None}
+        self._record = self._record.model_copy(update=changes)
+        self._record.save(self._folder)

@@ -12,8 +12,8 @@ import structlog
 
 from st_shared.protocol.worker import Download
 from st_worker.backoff import delays
-from st_worker.client import new_client, problem_error, said
-from st_worker.errors import TemporaryTrouble, TransferError, WorkerError
+from st_worker.client import LATER, new_client, problem_of, said
+from st_worker.errors import RequestRefused, TemporaryTrouble, TransferError, WorkerError
 from st_worker.settings import AgentSettings
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ class Transfer:
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
         if not reply.is_success:
-            raise problem_error(reply)
+            raise store_error(reply)
 
     async def _fetch_once(self, wanted: Download, target: Path) -> None:
         aside = target.with_name(f".{target.name}.partial")
@@ -93,7 +93,7 @@ class Transfer:
             async with self._http.stream("GET", wanted.url) as reply:
                 if not reply.is_success:
                     await reply.aread()
-                    raise problem_error(reply)
+                    raise store_error(reply)
                 with aside.open("wb") as file:
                     await _receive(reply, file, wanted)
             aside.replace(target)
@@ -101,6 +101,14 @@ class Transfer:
             raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
         finally:
             aside.unlink(missing_ok=True)
+
+
+def store_error(reply: httpx.Response) -> WorkerError:
+    """The error that an answer of 300 or more means; a refusal is of this URL, not of the worker."""
+    problem = problem_of(reply)
+    if reply.status_code >= 500 or reply.status_code in LATER:
+        return TemporaryTrouble(f"{problem.detail} ({problem.status} {problem.code})")
+    return RequestRefused(problem)
 
 
 async def _receive(reply: httpx.Response, file: BinaryIO, wanted: Download) -> None:

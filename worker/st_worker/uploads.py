@@ -27,7 +27,7 @@ from st_shared.protocol.worker import (
 from st_worker.backoff import delays
 from st_worker.client import Controller
 from st_worker.durable import write_whole
-from st_worker.errors import RequestRefused, StaleLease, TemporaryTrouble, WorkerError
+from st_worker.errors import RequestRefused, StaleLease, TemporaryTrouble
 from st_worker.folder import AttemptFolder
 from st_worker.journal import Cursor, Journal
 from st_worker.settings import AgentSettings
@@ -110,7 +110,7 @@ class Uploads:
             log.warning("upload.vanished", path=error.filename, seq=event.seq)
         except StaleLease:
             raise
-        except (WorkerError, ValidationError) as error:
+        except (RequestRefused, ValidationError) as error:
             log.error("upload.refused", seq=event.seq, why=str(error))
             sentence = f"{_named(event)}: {error}"
             refused = [*self._progress.refused, sentence]

@@ -1,5 +1,6 @@
 """Brings the schema up to date, and tells whether it is."""
 
+from functools import cache
 from importlib import resources
 
 from alembic import command
@@ -13,6 +14,7 @@ from st_controller.store.database import Database
 _ONE_AT_A_TIME = 0x5374_466C  # any number, so long as all replicas lock the same
 
 
+@cache
 def head() -> str:
     """The newest revision that this version of the program knows."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()

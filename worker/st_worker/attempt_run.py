@@ -1,0 +1,192 @@
+"""One attempt from its claim to its finish, begun here or taken over from an agent that died."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import structlog
+
+from st_shared.protocol.states import AttemptState, FailureKind, Outcome
+from st_shared.protocol.worker import FinishRequest, Lease
+from st_worker.errors import (
+    JournalLost,
+    Refused,
+    RequestRefused,
+    SequenceGap,
+    StaleLease,
+    WorkerError,
+)
+from st_worker.folder import AttemptFolder
+from st_worker.journal import Journal
+from st_worker.orders import Orders
+from st_worker.outcome import failed
+from st_worker.record import AttemptRecord, Ending, KeptRecord, StopCause
+from st_worker.shipping import Shipping
+from st_worker.trainer import TrainerProcess
+from st_worker.training import Training, sweep
+from st_worker.uploads import Uploads
+from st_worker.workplace import Workplace
+
+log = structlog.get_logger(__name__)
+
+
+class AttemptRun:
+    """Trains, ships and uploads side by side; whatever is needed to go on lies in its folder."""
+
+    def __init__(self, place: Workplace, folder: AttemptFolder, record: AttemptRecord) -> None:
+        kept = KeptRecord(folder, record)
+        journal = Journal(folder.journal, place.clock)
+        start = record.claim.acked_seq
+        self._place, self._folder, self._record = place, folder, kept
+        self._orders = Orders(kept)
+        self._shipping = Shipping(
+            place.controller,
+            record.lease,
+            folder,
+            journal,
+            start=start,
+            poll_seconds=place.settings.poll_seconds,
+            on_stop=self._orders.give,
+        )
+        self._uploads = Uploads(
+            place.controller,
+            place.transfer,
+            record.lease,
+            folder,
+            journal,
+            place.settings,
+            start=start,
+        )
+        self._training = Training(place, folder, kept, self._orders, self._shipping.tell)
+        self._log = log.bind(attempt=record.claim.attempt_id, job=record.claim.job_id)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that it runs under."""
+        return self._record().lease
+
+    def order_stop(self, cause: StopCause) -> None:
+        """Stop, unless an order at least as strong stands already."""
+        self._orders.give(cause)
+
+    async def run(self) -> None:
+        """Run to the finish; a fault of this agent ends the attempt as failed, not the agent.
+
+        Raises:
+            Refused: the controller does not know this worker any more.
+        """
+        async with AsyncExitStack() as slots:
+            fault = await self._run(slots)
+            if isinstance(fault, Refused):
+                raise fault
+            if isinstance(fault, StaleLease | JournalLost):
+                self._log.warning("attempt.abandoned", why=str(fault))
+                await self.discard()
+            elif fault is not None:
+                self._log.error("attempt.fault", exc_info=fault)
+                await self._report(fault)
+
+    async def discard(self) -> None:
+        """End every process of the attempt and forget it; nothing is reported."""
+        self._orders.close()
+        await self._end_processes()
+        await self._forget()
+
+    async def _run(self, slots: AsyncExitStack) -> Exception | None:
+        """The first error that ended it early; none when the controller knows how it ended."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                shipping = group.create_task(self._shipping.run())
+                uploads = group.create_task(self._uploads.run())
+                stale = group.create_task(self._until_stale())
+                ending = await self._training.run(slots)
+                await slots.aclose()
+                ending = await self._store(ending, shipping, uploads)
+                await self._finish(ending)
+                stale.cancel()
+        except ExceptionGroup as errors:
+            return _first(errors)
+        self._log.info("attempt.finished", outcome=ending.outcome)
+        await self._forget()
+        return None
+
+    async def _until_stale(self) -> None:
+        await self._orders.wait("stale")
+        raise JournalLost("the lease is void")
+
+    async def _store(
+        self, ending: Ending, shipping: "asyncio.Task[None]", uploads: "asyncio.Task[None]"
+    ) -> Ending:
+        """Wait until all is stored and acknowledged; a cancelled job waits for no upload."""
+        self._shipping.tell(AttemptState.UPLOADING)
+        self._shipping.seal()
+        self._uploads.seal()
+        cancelled = asyncio.create_task(self._orders.wait("cancel"))
+        await asyncio.wait({uploads, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        cancelled.cancel()
+        await shipping
+        if self._orders.cause == "cancel":
+            uploads.cancel()
+            return Ending(outcome=Outcome.CANCELLED)
+        if ending.outcome == Outcome.SUCCEEDED and self._uploads.refused:
+            return failed(FailureKind.TRANSFER, "\n".join(self._uploads.refused))
+        return ending
+
+    async def _finish(self, ending: Ending) -> None:
+        while True:
+            request = FinishRequest(
+                epoch=self.lease.epoch,
+                outcome=ending.outcome,
+                failure=ending.failure,
+                last_seq=self._shipping.acked_seq,
+            )
+            try:
+                await self._place.controller.finish(self.lease.attempt_id, request)
+            except SequenceGap as gap:
+                await self._shipping.rewind(gap.acked_seq)
+                await self._shipping.run()
+            else:
+                self._orders.close()
+                return
+
+    async def _report(self, fault: Exception) -> None:
+        """Tell the controller that this agent could not go on with the attempt."""
+        self._orders.close()
+        await self._end_processes()
+        said = f"the worker failed: {type(fault).__name__}: {fault}"
+        try:
+            await self._finish(failed(FailureKind.CRASHED, said))
+        except (RequestRefused, WorkerError) as error:
+            self._log.error("attempt.unreported", why=str(error))
+        await self._forget()
+
+    async def _end_processes(self) -> None:
+        process = await asyncio.to_thread(TrainerProcess.find, self._folder.run)
+        pid = self._record().pid
+        if process is None and pid is not None:
+            process = TrainerProcess(self._folder.run, pid)
+        if process is not None:
+            await sweep(process, self._place.settings.poll_seconds)
+
+    async def _forget(self) -> None:
+        """Remove the folder, or only the record where runs are to be kept."""
+        if self._place.settings.keep_runs:
+            self._folder.record.unlink(missing_ok=True)
+        else:
+            await asyncio.to_thread(self._folder.remove)
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    """The error that counts: that the worker is refused, then a void lease, then the first."""
+    flat = list(_flattened(errors))
+    for kind in (Refused, StaleLease, JournalLost):
+        for error in flat:
+            if isinstance(error, kind):
+                return error
+    return flat[0]
+
+
+def _flattened(errors: ExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in errors.exceptions:
+        found += _flattened(error) if isinstance(error, ExceptionGroup) else [error]
+    return found

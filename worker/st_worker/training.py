@@ -1,0 +1,193 @@
+"""The part of an attempt that ends with its trainer: fetch, start or take over, stop, look back."""
+
+import asyncio
+import errno
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+import structlog
+
+from st_shared.protocol.states import AttemptState, FailureKind
+from st_worker.errors import TransferError
+from st_worker.folder import AttemptFolder
+from st_worker.inventory import trainer_environment
+from st_worker.journal import Journal
+from st_worker.notes import Notes
+from st_worker.orders import Orders
+from st_worker.outcome import described, ending_before_start, ending_of, failed
+from st_worker.prepare import Preparation
+from st_worker.record import Ending, KeptRecord, StopCause
+from st_worker.trainer import TrainerExit, TrainerProcess
+from st_worker.workplace import Workplace
+
+log = structlog.get_logger(__name__)
+
+_SAID_BYTES = 8192
+
+
+class Tell(Protocol):
+    """Takes the state that the attempt has reached."""
+
+    def __call__(self, state: AttemptState) -> None:
+        """Report ``state``."""
+
+
+class Training:
+    """Runs the trainer of one attempt to its end, whoever started it."""
+
+    def __init__(
+        self,
+        place: Workplace,
+        folder: AttemptFolder,
+        record: KeptRecord,
+        orders: Orders,
+        tell: Tell,
+    ) -> None:
+        self._place, self._folder, self._record = place, folder, record
+        self._orders, self._tell = orders, tell
+        start = record().claim.acked_seq
+        self._notes = Notes(folder.journal, start=start, clock=place.clock)
+
+    async def run(self, slots: AsyncExitStack) -> Ending:
+        """How it ended, noted in the record; ``slots`` gets hold of the attempt's slots."""
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(self._time_left(), self._orders.give, "time_limit")
+        try:
+            ending = self._record().ending or await self._run(slots)
+        finally:
+            limit.cancel()
+        self._record.change(ending=ending)
+        return ending
+
+    async def _run(self, slots: AsyncExitStack) -> Ending:
+        process = await asyncio.to_thread(self._found)
+        if process is None:
+            try:
+                process = await self._begin(slots)
+            except TransferError as error:
+                return self._failed(FailureKind.TRANSFER, str(error))
+            except OSError as error:
+                return self._failed(*_explained(error))
+            if process is None:
+                return ending_before_start(self._orders.cause or "stale")
+        else:
+            await slots.enter_async_context(self._place.slots.hold(self._record().claim.slots))
+        self._tell(AttemptState.RUNNING)
+        ended = await self._until_ended(process)
+        return self._concluded(ended)
+
+    def _found(self) -> TrainerProcess | None:
+        """The trainer that an earlier agent started, alive or not; none when there was none."""
+        found = TrainerProcess.find(self._folder.run)
+        if found is None and self._record().pid is not None:
+            found = TrainerProcess(self._folder.run, self._record().pid or 0)
+        if found is not None:
+            log.info("trainer.taken_over", attempt=self._record().claim.attempt_id, pid=found.pid)
+            self._record.change(pid=found.pid)
+        return found
+
+    async def _begin(self, slots: AsyncExitStack) -> TrainerProcess | None:
+        """A fresh trainer; none when an order to stop came first."""
+        self._tell(AttemptState.PREPARING)
+        preparing = asyncio.create_task(self._prepare(slots))
+        stopping = asyncio.create_task(self._orders.wait())
+        try:
+            await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not preparing.done():
+                return None
+            return self._start(preparing.result())
+        finally:
+            for task in (preparing, stopping):
+                task.cancel()
+            await asyncio.gather(preparing, stopping, return_exceptions=True)
+
+    async def _prepare(self, slots: AsyncExitStack) -> list[str]:
+        claim = self._record().claim
+        hostname = self._place.inventory.hostname
+        self._notes.log(f"attempt {claim.number} on {hostname}, slots {claim.slots}")
+        preparation = Preparation(
+            self._folder, self._notes, self._place.cache, self._place.transfer
+        )
+        arguments = await preparation.run(claim)
+        await slots.enter_async_context(self._place.slots.hold(claim.slots))
+        return arguments
+
+    def _start(self, arguments: list[str]) -> TrainerProcess:
+        place, claim = self._place, self._record().claim
+        process = TrainerProcess.start(
+            self._folder.run,
+            [*place.settings.trainer_command, *arguments],
+            trainer_environment(place.environment, place.inventory, claim.slots),
+            self._folder.output,
+        )
+        self._record.change(pid=process.pid)
+        log.info("trainer.started", attempt=claim.attempt_id, job=claim.job_id, pid=process.pid)
+        return process
+
+    async def _until_ended(self, process: TrainerProcess) -> TrainerExit:
+        """Wait for the end; an order asks first and, when its grace is over, ends the session."""
+        now = asyncio.get_running_loop().time
+        answered: StopCause | None = None
+        deadline = float("inf")
+        while (ended := process.exit()) is None:
+            cause = self._orders.cause
+            if cause and cause != answered:
+                process.ask()
+                answered, deadline = cause, min(deadline, now() + self._grace(cause))
+            if now() >= deadline:
+                process.kill()
+            await self._orders.pause(self._place.settings.poll_seconds)
+        await sweep(process, self._place.settings.poll_seconds)
+        return ended
+
+    def _concluded(self, ended: TrainerExit) -> Ending:
+        """The ending, with a last line in the journal for people."""
+        ending = ending_of(ended, self._orders.cause, self._said())
+        log.info("trainer.ended", attempt=self._record().claim.attempt_id, outcome=ending.outcome)
+        if ending.failure:
+            self._notes.log(described(ended), "error")
+            if self._folder.output.stat().st_size:
+                self._notes.output_log(self._folder.output.name)
+        elif ended.code != 0:
+            self._notes.log(f"{ending.outcome}: {described(ended)}")
+        return ending
+
+    def _failed(self, kind: FailureKind, message: str) -> Ending:
+        self._notes.log(message, "error")
+        return failed(kind, message)
+
+    def _said(self) -> str:
+        """The trainer's last error, and the end of what it printed."""
+        error = Journal(self._folder.journal).last_error()
+        with self._folder.output.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _SAID_BYTES))
+            printed = file.read().decode("utf-8", "replace").strip()
+        return "\n".join(part for part in (error, printed) if part)
+
+    def _grace(self, cause: StopCause) -> float:
+        settings = self._place.settings
+        return {
+            "cancel": settings.cancel_grace_seconds,
+            "shutdown": settings.shutdown_grace_seconds,
+            "stale": 0.0,
+        }.get(cause, settings.preempt_grace_seconds)
+
+    def _time_left(self) -> float:
+        """Seconds until the time limit, which counts from the claim, restarts included."""
+        gone = (self._place.clock() - self._record().claimed_at).total_seconds()
+        return max(0.0, self._record().time_limit - gone)
+
+
+async def sweep(process: TrainerProcess, poll_seconds: float) -> None:
+    """End what is left of a session and return once nothing is; an ended trainer owns nothing."""
+    while members := await asyncio.to_thread(process.members):
+        log.info("trainer.sweep", pids=members)
+        process.kill()
+        await asyncio.sleep(poll_seconds)
+
+
+def _explained(error: OSError) -> tuple[FailureKind, str]:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return FailureKind.DISK_FULL, f"the worker's disk is full: {error}"
+    return FailureKind.TRANSFER, f"the worker could not prepare the attempt: {error}"
