@@ -1,0 +1,92 @@
+import pytest
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from st_controller.api.dependencies import public
+from st_shared.protocol.problems import Problem
+
+
+def problem(reply):
+    assert reply.headers["content-type"] == "application/problem+json"
+    told = Problem.model_validate(reply.json())
+    assert told.status == reply.status_code
+    return told
+
+
+class Body(BaseModel):
+    steps: int
+    name: str
+
+
+@pytest.fixture
+def client(app_client):
+    router = APIRouter(dependencies=[public()])
+
+    @router.get("/fails")
+    def fails() -> None:
+        raise RuntimeError("the password is hunter2")
+
+    @router.post("/takes")
+    def takes(body: Body) -> None: ...
+
+    app_client.app.include_router(router)
+    return app_client
+
+
+def test_no_route(client):
+    assert problem(client.get("/v1/nothing")).code == "no_such_route"
+
+
+def test_wrong_method(client):
+    reply = client.put("/healthz")
+    assert problem(reply).code == "method_not_allowed"
+    assert reply.headers["allow"] == "GET"
+
+
+def test_wrong_fields_are_named_and_their_values_are_not_repeated(client):
+    reply = client.post("/takes", json={"steps": "hunter2"})
+    told = problem(reply)
+    assert (told.status, told.code) == (422, "invalid_request")
+    assert {error.field for error in told.errors} == {"steps", "name"}
+    assert "hunter2" not in reply.text
+
+
+def test_broken_json_is_told(client):
+    reply = client.post("/takes", content=b"{", headers={"Content-Type": "application/json"})
+    assert problem(reply).status == 422
+
+
+def test_a_defect_of_ours_leaks_nothing_and_can_be_found_in_the_log(client, caplog):
+    reply = client.get("/fails")
+    told = problem(reply)
+    assert (told.status, told.code) == (500, "internal_error")
+    assert "hunter2" not in reply.text
+    assert reply.headers["x-request-id"] in told.detail
+    assert any("request failed" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/nothing", "/v1/auth/me", "/fails"])
+def test_every_answer_carries_the_protective_headers(client, path):
+    headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-request-id"].startswith("req_")
+
+
+def test_a_large_body_is_refused_before_it_is_read(client, settings):
+    reply = client.post("/takes", content=b"x" * (settings.max_body_bytes + 1))
+    assert problem(reply).code == "body_too_large"
+
+
+def test_a_large_body_of_unknown_length_is_refused_when_it_has_grown_too_large(client, settings):
+    came = []
+
+    def pieces():
+        for _ in range(4 * settings.max_body_bytes // 2**20):
+            came.append(1)
+            yield b"x" * 2**20
+
+    reply = client.post("/takes", content=pieces())
+    assert problem(reply).code == "body_too_large"
