@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 
+from st_shared import logging
 from st_shared.clock import ManualClock
 
 PASSWORD = "correct horse battery"
@@ -23,6 +24,7 @@ PASSWORD = "correct horse battery"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: runs on PostgreSQL as well as on SQLite")
+    logging.configure(format="json")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -53,7 +53,8 @@ def configure(
 
 def _rendering(*, console: bool) -> list[structlog.types.Processor]:
     if console:
-        return [structlog.dev.ConsoleRenderer()]
+        # Plain: the pretty one prints local variables, and passwords are among them.
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 

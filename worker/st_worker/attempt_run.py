@@ -8,9 +8,9 @@ import structlog
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome
 from st_shared.protocol.worker import FinishRequest, Lease
 from st_worker.errors import (
+    Abandoned,
     JournalLost,
     Refused,
-    RequestRefused,
     SequenceGap,
     StaleLease,
     WorkerError,
@@ -27,6 +27,9 @@ from st_worker.uploads import Uploads
 from st_worker.workplace import Workplace
 
 log = structlog.get_logger(__name__)
+
+_GIVEN_UP = (Abandoned, StaleLease, JournalLost)
+"""After these nobody waits for a report."""
 
 
 class AttemptRun:
@@ -78,7 +81,7 @@ class AttemptRun:
             fault = await self._run(slots)
             if isinstance(fault, Refused):
                 raise fault
-            if isinstance(fault, StaleLease | JournalLost):
+            if isinstance(fault, _GIVEN_UP):
                 self._log.warning("attempt.abandoned", why=str(fault))
                 await self.discard()
             elif fault is not None:
@@ -88,8 +91,13 @@ class AttemptRun:
     async def discard(self) -> None:
         """End every process of the attempt and forget it; nothing is reported."""
         self._orders.close()
-        await self._end_processes()
+        await self.end_processes()
         await self._forget()
+
+    async def end_processes(self) -> None:
+        """End every process of the attempt; its record stays."""
+        poll_seconds = self._place.settings.poll_seconds
+        await end_processes(self._folder, self._record().pid, poll_seconds)
 
     async def _run(self, slots: AsyncExitStack) -> Exception | None:
         """The first error that ended it early; none when the controller knows how it ended."""
@@ -111,7 +119,7 @@ class AttemptRun:
 
     async def _until_stale(self) -> None:
         await self._orders.wait("stale")
-        raise JournalLost("the lease is void")
+        raise Abandoned("the controller says that the lease is void")
 
     async def _store(
         self, ending: Ending, shipping: "asyncio.Task[None]", uploads: "asyncio.Task[None]"
@@ -121,8 +129,10 @@ class AttemptRun:
         self._shipping.seal()
         self._uploads.seal()
         cancelled = asyncio.create_task(self._orders.wait("cancel"))
-        await asyncio.wait({uploads, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-        cancelled.cancel()
+        try:
+            await asyncio.wait({uploads, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancelled.cancel()
         await shipping
         if self._orders.cause == "cancel":
             uploads.cancel()
@@ -151,21 +161,13 @@ class AttemptRun:
     async def _report(self, fault: Exception) -> None:
         """Tell the controller that this agent could not go on with the attempt."""
         self._orders.close()
-        await self._end_processes()
+        await self.end_processes()
         said = f"the worker failed: {type(fault).__name__}: {fault}"
         try:
             await self._finish(failed(FailureKind.CRASHED, said))
-        except (RequestRefused, WorkerError) as error:
+        except WorkerError as error:
             self._log.error("attempt.unreported", why=str(error))
         await self._forget()
-
-    async def _end_processes(self) -> None:
-        process = await asyncio.to_thread(TrainerProcess.find, self._folder.run)
-        pid = self._record().pid
-        if process is None and pid is not None:
-            process = TrainerProcess(self._folder.run, pid)
-        if process is not None:
-            await sweep(process, self._place.settings.poll_seconds)
 
     async def _forget(self) -> None:
         """Remove the folder, or only the record where runs are to be kept."""
@@ -175,10 +177,19 @@ class AttemptRun:
             await asyncio.to_thread(self._folder.remove)
 
 
+async def end_processes(folder: AttemptFolder, pid: int | None, poll_seconds: float) -> None:
+    """End whatever runs for the attempt of ``folder``; ``pid`` is its supervisor's, if known."""
+    process = await asyncio.to_thread(TrainerProcess.find, folder.run)
+    if process is None and pid is not None:
+        process = TrainerProcess(folder.run, pid)
+    if process is not None:
+        await sweep(process, poll_seconds)
+
+
 def _first(errors: ExceptionGroup[Exception]) -> Exception:
     """The error that counts: that the worker is refused, then a void lease, then the first."""
     flat = list(_flattened(errors))
-    for kind in (Refused, StaleLease, JournalLost):
+    for kind in (Refused, *_GIVEN_UP):
         for error in flat:
             if isinstance(error, kind):
                 return error

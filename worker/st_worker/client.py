@@ -27,7 +27,6 @@ from st_shared.protocol.worker import (
     RegisterReply,
     RegisterRequest,
 )
-from st_worker.backoff import delays
 from st_worker.errors import (
     OfferGone,
     Refused,
@@ -134,7 +133,7 @@ class Controller:
     ) -> Answer:
         """The answer; what a later try may better is tried for ``patience`` seconds."""
         begun = time.monotonic()
-        pauses = delays(self._settings.first_backoff_seconds, self._settings.most_backoff_seconds)
+        pauses = self._settings.pauses()
         while True:
             try:
                 return read(await self._post_once(path, body))

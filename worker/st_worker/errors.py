@@ -9,6 +9,7 @@ WorkerError
 │   ├── OfferGone      somebody else has the attempt, or nobody needs it
 │   └── SequenceGap    journal lines are missing at the controller
 ├── TransferError      a file could not be fetched intact
+├── Abandoned          an order said that the lease is void
 └── JournalLost        lines that the controller needs are no longer on this disk
 """
 
@@ -29,6 +30,10 @@ class TemporaryTrouble(WorkerError):
 
 class TransferError(WorkerError):
     """A file could not be fetched intact."""
+
+
+class Abandoned(WorkerError):
+    """An order said that the lease is void."""
 
 
 class JournalLost(WorkerError):

@@ -128,7 +128,7 @@ class Journal:
             return []
 
     def _event(self, raw: bytes, seq: int) -> JournalEvent:
-        """The event of a line; one that breaks the contract is replaced, so no number is missing."""
+        """The event of a line; one that breaks the contract is replaced: no number is missing."""
         try:
             event = journal_event.validate_json(raw)
         except ValidationError:

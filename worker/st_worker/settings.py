@@ -1,7 +1,10 @@
 """What can be tuned about an agent; times are seconds."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from st_worker.backoff import delays
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,7 @@ class AgentSettings:
     """From SIGTERM to SIGKILL when this agent is told to leave."""
     report_seconds: float = 30.0
     """How long a leaving agent goes on uploading and reporting after its trainers have ended."""
+
+    def pauses(self) -> Iterator[float]:
+        """Seconds to wait before each further try of something that failed."""
+        return delays(self.first_backoff_seconds, self.most_backoff_seconds)

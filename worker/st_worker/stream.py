@@ -6,7 +6,6 @@ from collections.abc import Callable
 import structlog
 
 from st_shared.protocol.sse import EventReader, ServerSentEvent
-from st_worker.backoff import delays
 from st_worker.client import Controller
 from st_worker.errors import RequestRefused, TemporaryTrouble
 from st_worker.settings import AgentSettings
@@ -30,9 +29,7 @@ class Stream:
     async def run(self) -> None:
         """Follow the stream until cancelled; ``Refused`` when the credential is void."""
         while True:
-            for pause in delays(
-                self._settings.first_backoff_seconds, self._settings.most_backoff_seconds
-            ):
+            for pause in self._settings.pauses():
                 self._is_fresh = False
                 await self._follow_reporting()
                 await asyncio.sleep(pause)

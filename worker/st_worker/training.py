@@ -74,7 +74,7 @@ class Training:
             await slots.enter_async_context(self._place.slots.hold(self._record().claim.slots))
         self._tell(AttemptState.RUNNING)
         ended = await self._until_ended(process)
-        return self._concluded(ended)
+        return await asyncio.to_thread(self._concluded, ended)
 
     def _found(self) -> TrainerProcess | None:
         """The trainer that an earlier agent started, alive or not; none when there was none."""

@@ -11,7 +11,6 @@ import httpx
 import structlog
 
 from st_shared.protocol.worker import Download
-from st_worker.backoff import delays
 from st_worker.client import LATER, new_client, problem_of, said
 from st_worker.errors import RequestRefused, TemporaryTrouble, TransferError, WorkerError
 from st_worker.settings import AgentSettings
@@ -50,10 +49,8 @@ class Transfer:
         Raises:
             TransferError: it came damaged, or was refused, as often as the settings allow.
         """
-        failures = 0
-        for pause in delays(
-            self._settings.first_backoff_seconds, self._settings.most_backoff_seconds
-        ):
+        failures, pauses = 0, self._settings.pauses()
+        while True:
             try:
                 return await self._fetch_once(wanted, target)
             except TemporaryTrouble as trouble:
@@ -65,11 +62,9 @@ class Transfer:
                     raise TransferError(
                         f"{wanted.path} could not be fetched in {failures} tries: {error}"
                     ) from error
-            await asyncio.sleep(pause)
+            await asyncio.sleep(next(pauses))
 
-    async def send(
-        self, source: BinaryIO, size: int, url: str, headers: Mapping[str, str]
-    ) -> None:
+    async def send(self, source: BinaryIO, size: int, url: str, headers: Mapping[str, str]) -> None:
         """PUT ``size`` bytes of ``source`` to a signed URL.
 
         Raises:
@@ -104,7 +99,7 @@ class Transfer:
 
 
 def store_error(reply: httpx.Response) -> WorkerError:
-    """The error that an answer of 300 or more means; a refusal is of this URL, not of the worker."""
+    """The error that an answer of 300 or more means; it refuses this URL, not this worker."""
     problem = problem_of(reply)
     if reply.status_code >= 500 or reply.status_code in LATER:
         return TemporaryTrouble(f"{problem.detail} ({problem.status} {problem.code})")

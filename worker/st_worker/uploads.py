@@ -24,7 +24,6 @@ from st_shared.protocol.worker import (
     ArtifactTicket,
     Lease,
 )
-from st_worker.backoff import delays
 from st_worker.client import Controller
 from st_worker.durable import write_whole
 from st_worker.errors import RequestRefused, StaleLease, TemporaryTrouble
@@ -111,7 +110,7 @@ class Uploads:
         except StaleLease:
             raise
         except (RequestRefused, ValidationError) as error:
-            log.error("upload.refused", seq=event.seq, why=str(error))
+            log.warning("upload.given_up", seq=event.seq, why=str(error))
             sentence = f"{_named(event)}: {error}"
             refused = [*self._progress.refused, sentence]
             self._progress = UploadProgress(place=self._progress.place, refused=refused)
@@ -131,10 +130,8 @@ class Uploads:
 
     async def _store_patiently(self, event: JournalEvent, paths: list[str]) -> None:
         """Store files, without end while a later try may help, else a few times."""
-        refusals = 0
-        for pause in delays(
-            self._settings.first_backoff_seconds, self._settings.most_backoff_seconds
-        ):
+        refusals, pauses = 0, self._settings.pauses()
+        while True:
             try:
                 return await self._store(event, paths)
             except StaleLease:
@@ -149,7 +146,7 @@ class Uploads:
                 log.warning("upload.refused", refusals=refusals, why=str(error))
                 if refusals >= self._settings.transfer_tries:
                     raise
-            await asyncio.sleep(pause)
+            await asyncio.sleep(next(pauses))
 
     async def _store(self, event: JournalEvent, paths: list[str]) -> None:
         files = [await asyncio.to_thread(self._described, event, path) for path in paths]

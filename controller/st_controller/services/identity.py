@@ -74,7 +74,7 @@ def caller_by_session(session: OrmSession, token: str, now: datetime) -> Caller 
     ).one_or_none()
     if row is None:
         return None
-    found, user = row.tuple()
+    found, user = row
     if found.revoked_at or found.expires_at <= now or user.disabled_at:
         return None
     return _caller(user, "session", found.id, None, found.expires_at)
@@ -94,7 +94,7 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
     ).one_or_none()
     if row is None:
         return None
-    found, user = row.tuple()
+    found, user = row
     if found.revoked_at or (found.expires_at and found.expires_at <= now) or user.disabled_at:
         return None
     stale = found.last_used_at is None or now - found.last_used_at >= timedelta(minutes=1)

@@ -1,0 +1,241 @@
+"""The life of an agent: register, be alive, take orders and offers, leave."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from enum import Enum
+from random import random
+from types import ModuleType
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from st_shared.clock import Clock, utc_now
+from st_shared.protocol.sse import ServerSentEvent
+from st_shared.protocol.states import WorkerDesired
+from st_shared.protocol.worker import (
+    DesiredChange,
+    Heartbeat,
+    Offer,
+    RegisterReply,
+    RegisterRequest,
+    StopOrder,
+    Sync,
+)
+from st_worker.attempts import Attempts, Work
+from st_worker.backoff import delays
+from st_worker.client import Controller
+from st_worker.datasets import DatasetCache
+from st_worker.errors import Refused, RequestRefused, TemporaryTrouble
+from st_worker.folder import StateFolder
+from st_worker.inventory import disk_free_gb, slot_use
+from st_worker.joining import join
+from st_worker.record import AttemptRecord
+from st_worker.settings import AgentSettings
+from st_worker.slots import Slots
+from st_worker.stream import Stream
+from st_worker.transfer import Transfer
+from st_worker.workplace import Workplace
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Departure(Enum):
+    """Why an agent leaves; its value is the exit code."""
+
+    SIGNAL = (0, "told to by a signal")
+    DRAINED = (0, "drained, and it was here for a while only")
+    FAULT = (1, "an error of its own; trainers go on and are taken over by the next agent")
+    UNREPORTED = (1, "attempts could not be reported; the next agent on this folder will")
+    REFUSED = (3, "the controller does not know it any more")
+    RETIRED = (3, "retired by an operator")
+
+    @property
+    def exit_code(self) -> int:
+        """Of the process."""
+        return self.value[0]
+
+
+class Agent:
+    """One worker; ``run`` it once."""
+
+    def __init__(
+        self,
+        folder: StateFolder,
+        controller: Controller,
+        transfer: Transfer,
+        description: RegisterRequest,
+        settings: AgentSettings,
+        *,
+        nvml: ModuleType | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._folder, self._controller, self._description = folder, controller, description
+        self._settings, self._nvml = settings, nvml
+        place = Workplace(
+            controller,
+            transfer,
+            DatasetCache(folder, transfer),
+            Slots([slot.index for slot in description.inventory.slots]),
+            description.inventory,
+            settings,
+            clock,
+        )
+        self._desired = WorkerDesired.ACTIVE
+        self._attempts = Attempts(folder, place, self._spawn, self._leave_when_drained)
+        self._departure: asyncio.Future[Departure] = asyncio.get_running_loop().create_future()
+        self._hurry = asyncio.Event()
+
+    async def run(self, token: str | None = None) -> Departure:
+        """Work until told to leave; why it left comes back.
+
+        Raises:
+            UsageError: there is neither a credential nor a token.
+            Refused: the controller takes neither.
+        """
+        records = await self._attempts.recall()
+        reply = await self._unless_leaving(self._join(token, records))
+        if reply is None:
+            return await self._departure
+        await self._attempts.take_over(records, reply.abandon)
+        self._obey(reply.desired)
+        stream = Stream(self._controller, self._settings, self._take_event)
+        loops = [self._spawn(self._beat(reply.heartbeat_seconds)), self._spawn(stream.run())]
+        try:
+            return await self._wind_up(await self._departure)
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    def leave(self, departure: Departure) -> None:
+        """Begin to leave; asked a second time by a signal, wait no longer for trainers."""
+        if not self._departure.done():
+            log.info("agent.leaving", why=departure.value[1])
+            self._departure.set_result(departure)
+        elif departure is Departure.SIGNAL:
+            self._hurry.set()
+
+    def leave_on_signals(self) -> None:
+        """Take SIGTERM and SIGINT as the wish that this agent leaves."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.leave, Departure.SIGNAL)
+
+    async def _join(self, token: str | None, records: list[AttemptRecord]) -> RegisterReply:
+        holding = [record.lease for record in records]
+        description = self._description.model_copy(update={"holding": holding})
+        reply = await join(self._controller, self._folder, description, token)
+        structlog.contextvars.bind_contextvars(worker=reply.worker_id)
+        log.info("agent.registered", controller=self._controller.url, holding=len(holding))
+        return reply
+
+    async def _beat(self, interval: float) -> None:
+        """Say that this worker is alive, whatever its trainers do, and obey what comes back."""
+        pauses = delays(self._settings.first_backoff_seconds, interval)
+        while True:
+            pause = interval * (0.9 + random() / 10)  # noqa: S311  (so that no fleet marches)
+            try:
+                reply = await self._controller.heartbeat(self._heartbeat())
+            except TemporaryTrouble as trouble:
+                pause = min(interval, next(pauses))
+                log.warning("heartbeat.lost", why=str(trouble))
+            except RequestRefused as error:
+                log.warning("heartbeat.refused", why=str(error))
+            else:
+                pauses = delays(self._settings.first_backoff_seconds, interval)
+                self._obey(reply.desired)
+                self._attempts.stop(reply.stops)
+            await asyncio.sleep(pause)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            holding=self._attempts.leases,
+            slots=slot_use(self._description.inventory.slots, self._nvml),
+            disk_free_gb=disk_free_gb(self._folder.root),
+        )
+
+    def _take_event(self, event: ServerSentEvent) -> None:
+        try:
+            self._follow(event)
+        except ValidationError as error:
+            log.warning("stream.unreadable", kind=event.event, mistakes=error.error_count())
+
+    def _follow(self, event: ServerSentEvent) -> None:
+        if event.event == "offer":
+            self._consider(Offer.model_validate_json(event.data))
+        elif event.event == "stop":
+            self._attempts.stop([StopOrder.model_validate_json(event.data)])
+        elif event.event == "desired":
+            self._obey(DesiredChange.model_validate_json(event.data).desired)
+        elif event.event == "sync":
+            sync = Sync.model_validate_json(event.data)
+            self._obey(sync.desired)
+            self._attempts.stop(sync.stops)
+            for offer in sync.offers:
+                self._consider(offer)
+        else:
+            log.debug("stream.unknown", kind=event.event)
+
+    def _consider(self, offer: Offer) -> None:
+        if self._departure.done() or self._desired is not WorkerDesired.ACTIVE:
+            log.info("offer.declined", attempt=offer.attempt_id, desired=self._desired)
+        else:
+            self._attempts.consider(offer)
+
+    def _obey(self, desired: WorkerDesired) -> None:
+        if desired is not self._desired:
+            log.info("agent.desired", desired=desired)
+        self._desired = desired
+        if desired is WorkerDesired.RETIRED:
+            self.leave(Departure.RETIRED)
+        self._leave_when_drained()
+
+    def _leave_when_drained(self) -> None:
+        draining = self._desired is WorkerDesired.DRAINING
+        if draining and self._description.ephemeral and self._attempts.are_none:
+            self.leave(Departure.DRAINED)
+
+    def _spawn(self, work: Work) -> "asyncio.Task[None]":
+        """A task whose unexpected end is the end of this agent."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._examine)
+        return task
+
+    def _examine(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Refused):
+            log.error("agent.refused", why=str(error))
+            self.leave(Departure.REFUSED)
+        elif error is not None:
+            log.error("agent.fault", exc_info=error)
+            self.leave(Departure.FAULT)
+
+    async def _unless_leaving(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of ``work``; none when this agent was told to leave before there was one."""
+        task = asyncio.create_task(work)
+        waiting: list[asyncio.Future[Any]] = [task, self._departure]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return None
+
+    async def _wind_up(self, departure: Departure) -> Departure:
+        """Bring the attempts to the end that fits."""
+        if departure is Departure.SIGNAL:
+            settings = self._settings
+            seconds = settings.shutdown_grace_seconds + settings.report_seconds
+            if not await self._attempts.give_back(seconds, self._hurry):
+                return Departure.UNREPORTED
+        elif departure in {Departure.REFUSED, Departure.RETIRED}:
+            await self._attempts.drop()
+        else:
+            await self._attempts.let_go()
+        if departure is Departure.RETIRED:
+            self._folder.credential.unlink(missing_ok=True)
+        return departure

@@ -1,0 +1,139 @@
+"""All attempts of an agent: taken over, claimed, stopped, given back."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from st_shared.protocol.worker import Lease, Offer, StopOrder
+from st_worker.attempt_run import AttemptRun, end_processes
+from st_worker.errors import RequestRefused, TemporaryTrouble
+from st_worker.folder import StateFolder
+from st_worker.record import AttemptRecord
+from st_worker.workplace import Workplace
+
+log = structlog.get_logger(__name__)
+
+Work = Coroutine[Any, Any, None]
+
+
+class Attempts:
+    """Each attempt runs in a task of its own, which ``spawn`` makes and watches."""
+
+    def __init__(
+        self,
+        folder: StateFolder,
+        place: Workplace,
+        spawn: Callable[[Work], "asyncio.Task[None]"],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._folder, self._place = folder, place
+        self._spawn, self._on_idle = spawn, on_idle
+        self._runs: dict[str, AttemptRun] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_closing = False
+
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing is claimed, running or being reported."""
+        return not self._tasks
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Of every attempt that this worker runs or still has to report."""
+        return [run.lease for run in self._runs.values()]
+
+    async def recall(self) -> list[AttemptRecord]:
+        """Attempts that an earlier agent on this folder had not finished."""
+        records = []
+        for folder in self._folder.known_attempts():
+            try:
+                records.append(AttemptRecord.load(folder))
+            except ValidationError as error:
+                log.warning("record.damaged", path=str(folder.root), mistakes=error.error_count())
+                await end_processes(folder, None, self._place.settings.poll_seconds)
+                folder.record.rename(folder.record.with_suffix(".damaged"))
+        return records
+
+    async def take_over(self, records: list[AttemptRecord], abandon: list[str]) -> None:
+        """Go on with ``records``, but end those whose lease is void."""
+        for record in records:
+            attempt_id = record.claim.attempt_id
+            run = AttemptRun(self._place, self._folder.attempt(attempt_id), record)
+            if attempt_id in abandon:
+                log.warning("attempt.abandoned", attempt=attempt_id)
+                await run.discard()
+            else:
+                self._runs[attempt_id] = run
+                self._track(attempt_id, run.run())
+
+    def consider(self, offer: Offer) -> None:
+        """Claim what is offered, unless that has begun already."""
+        if offer.attempt_id not in self._tasks and not self._is_closing:
+            self._track(offer.attempt_id, self._claim(offer))
+
+    def stop(self, orders: list[StopOrder]) -> None:
+        """Obey the controller; orders for attempts that are over change nothing."""
+        for order in orders:
+            run = self._runs.get(order.attempt_id)
+            if run:
+                run.order_stop(order.reason)
+
+    async def give_back(self, seconds: float, hurry: asyncio.Event) -> bool:
+        """Stop trainers at a checkpoint and report them; whether that was done in time."""
+        self._is_closing = True
+        for run in self._runs.values():
+            run.order_stop("shutdown")
+        hurried = asyncio.create_task(hurry.wait())
+        ended = asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        waiting: list[asyncio.Future[Any]] = [hurried, ended]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        left = await self.let_go()
+        for run in left:
+            await run.end_processes()
+        return not left
+
+    async def drop(self) -> None:
+        """End every trainer at once and forget it: nobody will take what they make."""
+        self._is_closing = True
+        for run in await self.let_go():
+            await run.discard()
+
+    async def let_go(self) -> list[AttemptRun]:
+        """End the tasks but not the trainers; the attempts that were not over come back."""
+        left, tasks = list(self._runs.values()), list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return left
+
+    async def _claim(self, offer: Offer) -> None:
+        """Claim and run; an offer that is over is forgotten."""
+        try:
+            claim = await self._place.controller.claim(offer.attempt_id)
+        except (RequestRefused, TemporaryTrouble) as error:
+            log.warning("offer.lost", attempt=offer.attempt_id, why=str(error))
+            return
+        log.info("attempt.claimed", attempt=claim.attempt_id, job=claim.job_id, slots=claim.slots)
+        record = AttemptRecord(claim=claim, claimed_at=self._place.clock())
+        folder = self._folder.attempt(claim.attempt_id)
+        folder.create()
+        record.save(folder)
+        run = self._runs[claim.attempt_id] = AttemptRun(self._place, folder, record)
+        if self._is_closing:
+            run.order_stop("shutdown")
+        await run.run()
+
+    def _track(self, attempt_id: str, work: Work) -> None:
+        """Run the task of an attempt and forget it once it is over."""
+
+        def forget(_task: "asyncio.Task[None]") -> None:
+            self._runs.pop(attempt_id, None)
+            self._tasks.pop(attempt_id, None)
+            self._on_idle()
+
+        task = self._tasks[attempt_id] = self._spawn(work)
+        task.add_done_callback(forget)

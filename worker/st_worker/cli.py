@@ -1,0 +1,218 @@
+"""The ``st-worker`` command. Imports that cost time wait until a command needs them."""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from st_shared import __version__
+from st_worker.errors import Refused, UsageError, WorkerError
+
+if TYPE_CHECKING:
+    from st_shared.protocol.worker import Inventory, RegisterRequest
+    from st_worker.folder import StateFolder
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  left cleanly: stopped by a signal, or drained
+  1  an error; running trainers are taken over by the next agent on the same folder
+  2  the command line cannot work
+  3  refused by the controller: token or credential void, or the worker was retired
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
+@click.version_option(__version__, prog_name="st-worker")
+def st_worker() -> None:
+    """Lend this machine to a controller: run its jobs and ship what they make."""
+
+
+def main() -> None:
+    """Run ``st-worker`` and end the process with its exit code."""
+    try:
+        st_worker(prog_name="st-worker")
+    except UsageError as error:
+        click.echo(f"st-worker: {error}", err=True)
+        sys.exit(2)
+    except Refused as error:
+        click.echo(f"st-worker: refused by the controller: {error}", err=True)
+        sys.exit(3)
+    except WorkerError as error:
+        click.echo(f"st-worker: {error}", err=True)
+        sys.exit(1)
+
+
+def _default_state_dir() -> Path:
+    given = os.environ.get("ST_WORKER_STATE")
+    return Path(given) if given else Path.home() / ".local" / "state" / "st-worker"
+
+
+def _parse_labels(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    labels = {}
+    for value in values:
+        key, separator, text = value.partition("=")
+        if not (key and separator):
+            raise click.BadParameter(f"{value!r}: write KEY=VALUE, such as region=eu-west")
+        labels[key] = text
+    return labels
+
+
+_state_dir = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_default_state_dir,
+    show_default="$ST_WORKER_STATE or ~/.local/state/st-worker",
+    help="Folder for credential, running attempts and cached datasets.",
+)
+
+
+@st_worker.command()
+@click.argument("url")
+@click.option("--token", help="Join token; better in a file or in ST_JOIN_TOKEN.")
+@click.option("--token-file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--name", help="Name for people.  [default: the host's name]")
+@_state_dir
+@click.option(
+    "--slots", type=click.IntRange(1, 1024), help="Count of CPU slots, or GPUs at most to lend."
+)
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", callback=_parse_labels)
+@click.option("--ephemeral", is_flag=True, help="Leave once drained and idle.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--keep-runs", is_flag=True, help="Leave the run folders of finished attempts.")
+def join(
+    url: str,
+    token: str | None,
+    token_file: Path | None,
+    name: str | None,
+    state_dir: Path,
+    slots: int | None,
+    labels: dict[str, str],
+    ephemeral: bool,
+    log_format: Literal["auto", "json", "console"],
+    keep_runs: bool,
+) -> None:
+    """Join the controller at URL and work for it until stopped.
+
+    The first time needs a join token; later the credential that it was exchanged for is used.
+    """
+    import logging  # noqa: PLC0415
+
+    from st_shared.logging import configure  # noqa: PLC0415
+    from st_worker.folder import StateFolder  # noqa: PLC0415
+
+    configure(format=log_format)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, and some are signed
+    folder = StateFolder(state_dir.expanduser().absolute())
+    folder.create()
+    secret = _token(token, token_file)
+    with folder.lock():
+        folder.forget_half_fetched()
+        code = asyncio.run(
+            _work(_checked_url(url), folder, secret, name, slots, labels, ephemeral, keep_runs)
+        )
+    sys.exit(code)
+
+
+async def _work(
+    url: str,
+    folder: "StateFolder",
+    token: str | None,
+    name: str | None,
+    slots: int | None,
+    labels: dict[str, str],
+    ephemeral: bool,
+    keep_runs: bool,
+) -> int:
+    from st_worker.agent import Agent  # noqa: PLC0415
+    from st_worker.client import Controller  # noqa: PLC0415
+    from st_worker.inventory import open_nvml, take_inventory  # noqa: PLC0415
+    from st_worker.settings import AgentSettings  # noqa: PLC0415
+    from st_worker.transfer import Transfer  # noqa: PLC0415
+
+    settings = AgentSettings(keep_runs=keep_runs)
+    nvml = open_nvml()
+    inventory = take_inventory(folder.root, slots, nvml)
+    description = _description(name or _host_name(), inventory, labels, ephemeral)
+    controller, transfer = Controller(url, settings), Transfer(url, settings)
+    agent = Agent(folder, controller, transfer, description, settings, nvml=nvml)
+    agent.leave_on_signals()
+    try:
+        return (await agent.run(token)).exit_code
+    finally:
+        await controller.close()
+        await transfer.close()
+
+
+def _description(
+    name: str, inventory: "Inventory", labels: dict[str, str], ephemeral: bool
+) -> "RegisterRequest":
+    """What the worker says of itself; a value that the protocol does not take is named."""
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from st_shared.protocol.worker import RegisterRequest  # noqa: PLC0415
+
+    try:
+        return RegisterRequest(
+            name=name,
+            agent_version=__version__,
+            inventory=inventory,
+            labels=labels,
+            ephemeral=ephemeral,
+        )
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in wrong["loc"])
+        raise UsageError(f"{field}: {wrong['msg']}; got {wrong['input']!r}") from None
+
+
+def _host_name() -> str:
+    """The host's name as a worker may be called."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip("._-")
+    return name[:120] or "worker"
+
+
+def _token(token: str | None, token_file: Path | None) -> str | None:
+    if token and token_file:
+        raise UsageError("give --token or --token-file, not both")
+    if token_file:
+        token = token_file.read_text(encoding="utf-8").strip()
+        if not token:
+            raise UsageError(f"{token_file} is empty: it should hold a join token")
+    return token or os.environ.get("ST_JOIN_TOKEN") or None
+
+
+def _checked_url(url: str) -> str:
+    """``scheme://host[:port][/path]`` without a closing slash."""
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+        raise UsageError(
+            f"{url!r} is not the address of a controller: write http://HOST:PORT or https://HOST"
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+
+
+@st_worker.command()
+@_state_dir
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(state_dir: Path, as_json: bool) -> None:
+    """Show who this worker is and what it runs, from its state folder."""
+    from st_worker.folder import StateFolder  # noqa: PLC0415
+    from st_worker.status import read_status, status_lines  # noqa: PLC0415
+
+    found = read_status(StateFolder(state_dir.expanduser().absolute()))
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(status_lines(found)))
