@@ -18,11 +18,12 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from demo_processes import Child, DemoError, is_alive
+from demo_processes import DemoError, still_running
 from demo_results import check_digits, fetch_results, load_again, verify_checkpoints
 from demo_run import COMMANDS, EXAMPLES, Demo, run, st
 
@@ -39,45 +40,40 @@ ADMIN, WORKER, DATASET = "admin", "demo-worker", "digits"
 def start_controller(demo: Demo) -> None:
     """Start an embedded controller and wait until it is ready."""
     demo.step("start the controller: SQLite, Valkey and a folder as object store")
-    address = demo.controller / "controller.json"
-    port = former_port(address)
+    refuse_company(demo)
+    address, port_file = demo.controller / "controller.json", demo.data / "port"
     address.unlink(missing_ok=True)
-    command: list[str | Path] = [
-        COMMANDS / "st-controller",
-        "serve",
-        "--data",
-        demo.controller,
-        "--port",
-        str(port),
-    ]
-    child = Child("st-controller", command, demo.data / "controller.log", demo.environment)
-    demo.children.append(child)
+    command: list[str | Path] = [COMMANDS / "st-controller", "serve", "--data", demo.controller]
+    command += ["--port", str(former_port(port_file))]
+    child = demo.start("st-controller", command, demo.data / "controller.log")
     child.wait_until(address.exists, 60, "starting the controller")
     demo.url = json.loads(address.read_text(encoding="utf-8"))["url"]
     child.wait_until(lambda: answers(f"{demo.url}/readyz"), 30, "getting ready")
+    port_file.write_text(str(urlsplit(demo.url).port), encoding="ascii")
     print(f"ready at {demo.url} (pid {child.pid})")
 
 
-def former_port(address: Path) -> int:
-    """The port of the demo before, if it is free, so that bookmarks stay good; else 0: any.
-
-    Raises:
-        DemoError: the controller of an earlier demo still runs in this folder.
-    """
-    try:
-        former = json.loads(address.read_text(encoding="utf-8"))
-        url, pid = str(former["url"]), int(former["pid"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return 0
-    if is_alive(pid) and answers(f"{url}/healthz"):
+def refuse_company(demo: Demo) -> None:
+    """``DemoError`` while processes of an earlier demo still run in this folder."""
+    if running := still_running(demo.processes):
+        names = ", ".join(f"{name} (pid {pid})" for name, pid in running)
+        pids = " ".join(str(pid) for _, pid in reversed(running))
         raise DemoError(
-            f"a controller of an earlier demo still runs in this folder: {url} (pid {pid})\n"
-            f"stop it with `kill {pid}`, or give another folder with --data"
+            f"an earlier demo still runs in this folder: {names}\n"
+            f"stop it with `kill {pids}`, or give another folder with --data"
         )
+
+
+def former_port(path: Path) -> int:
+    """The port of the demo before, if it is free, so that bookmarks stay good; else 0: any."""
+    try:
+        port = int(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 0
     with socket.socket() as probe, suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", urlsplit(url).port or 0))
-        return int(probe.getsockname()[1])
+        probe.bind(("127.0.0.1", port))
+        return port
     return 0
 
 
@@ -119,19 +115,23 @@ def start_worker(demo: Demo) -> None:
         write_secret(token, client.create_join_token(uses=1).token)
         command: list[str | Path] = [COMMANDS / "st-worker", "join", demo.url]
         command += ["--token-file", token, "--state-dir", demo.data / "worker", "--name", WORKER]
-        child = Child("st-worker", command, demo.data / "worker.log", demo.environment)
-        demo.children.append(child)
+        since = datetime.now(UTC)
+        child = demo.start("st-worker", command, demo.data / "worker.log")
         try:
-            child.wait_until(lambda: is_online(client), 60, "joining the worker")
+            child.wait_until(lambda: is_online(client, since), 60, "joining the worker")
         finally:
             token.unlink()
     print(f"{WORKER} is online (pid {child.pid})")
 
 
-def is_online(client: Client) -> bool:
-    """Whether the demo's worker is one that takes jobs."""
+def is_online(client: Client, since: datetime) -> bool:
+    """Whether the demo's worker takes jobs, and was heard of after ``since``: not a former one."""
     return any(
-        worker.name == WORKER and worker.state is WorkerState.ONLINE for worker in client.workers()
+        worker.name == WORKER
+        and worker.state is WorkerState.ONLINE
+        and worker.last_heartbeat_at is not None
+        and worker.last_heartbeat_at >= since
+        for worker in client.workers()
     )
 
 
@@ -157,15 +157,10 @@ def train(demo: Demo) -> None:
     demo.step("train a small diffusion transformer from scratch")
     with demo.client() as client:
         before = {job.id for job in client.jobs()}
-        code = subprocess.call(
-            [COMMANDS / "st", "submit", EXAMPLES / "digits.yaml", "--follow", *changes(demo)],
-            env=demo.environment,
-        )
-        if code == 130:
-            raise KeyboardInterrupt
+        follow(demo)
         made = [job for job in client.jobs() if job.id not in before]
-        if code or len(made) != 1:
-            raise DemoError(f"the training did not succeed; the worker says:\n{log_of(demo)}")
+        if len(made) != 1:
+            raise DemoError(f"one job was submitted, but {len(made)} came to be")
         demo.job_id = made[0].id
         losses = metric_series(list(client.metrics(demo.job_id))).get("loss", [])
     if not losses or not all(map(math.isfinite, losses)):
@@ -189,9 +184,31 @@ def changes(demo: Demo) -> list[str]:
     return [part for key, value in wanted.items() for part in ("--set", f"training.{key}={value}")]
 
 
-def log_of(demo: Demo) -> str:
-    """The end of the worker's log."""
-    return demo.children[-1].tail()
+def follow(demo: Demo) -> None:
+    """Run ``st submit --follow`` for as long as controller and worker live."""
+    command: list[str | Path] = [COMMANDS / "st", "submit", EXAMPLES / "digits.yaml", "--follow"]
+    with subprocess.Popen([*command, *changes(demo)], env=demo.environment) as following:
+        try:
+            while following.poll() is None:
+                for child in demo.children:
+                    child.ensure_running()
+                time.sleep(0.2)
+        finally:
+            end(following)
+    if following.returncode == 130:
+        raise KeyboardInterrupt
+    if following.returncode:
+        worker = demo.children[-1]
+        raise DemoError(f"the training did not succeed; the worker's log ends:\n{worker.tail()}")
+
+
+def end(following: subprocess.Popen[bytes]) -> None:
+    """Wait for ``st``, which hears a Ctrl-C in the terminal by itself; else interrupt it."""
+    try:
+        following.wait(2)
+    except subprocess.TimeoutExpired:
+        following.send_signal(signal.SIGINT)
+        following.wait()
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Processes of the demo: started in groups of their own, and none left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -42,13 +43,16 @@ class Child:
         """Block until ``is_ready``; ``DemoError`` with the log's end when it takes too long."""
         deadline = time.monotonic() + seconds
         while not is_ready():
-            if self._process.poll() is not None:
-                raise DemoError(
-                    f"{self.name} ended with code {self._process.returncode}:\n{self.tail()}"
-                )
+            self.ensure_running()
             if time.monotonic() > deadline:
                 raise DemoError(f"{what} took more than {seconds:.0f} s:\n{self.tail()}")
             time.sleep(0.1)
+
+    def ensure_running(self) -> None:
+        """``DemoError`` with the log's end when the process is gone."""
+        code = self._process.poll()
+        if code is not None:
+            raise DemoError(f"{self.name} ended with code {code}:\n{self.tail()}")
 
     def tail(self) -> str:
         """The last lines of the log, and where the rest is."""
@@ -78,6 +82,27 @@ class Child:
             self._process.wait()
             return f"was killed after {seconds:.0f} s"
         return "stopped"
+
+
+def remember(path: Path, children: list[Child]) -> None:
+    """Write down what runs, so that a later demo finds it even if this one is killed."""
+    entries = [
+        {"name": child.name, "pid": child.pid, "born": _born(child.pid)} for child in children
+    ]
+    path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def still_running(path: Path) -> list[tuple[str, int]]:
+    """Name and id of what ``remember`` wrote down and is running yet."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # never written, or cut off by a crash
+        return []
+    return [
+        (entry["name"], entry["pid"])
+        for entry in entries
+        if _born(entry["pid"]) == entry["born"] and is_alive(entry["pid"])
+    ]
 
 
 def is_alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from demo_processes import Child, DemoError
+from demo_processes import Child, DemoError, remember
 
 from st_client import Client
 from st_client.credentials import Credentials
@@ -54,6 +54,18 @@ class Demo:
         """Variables of every command: keys of the demo's own, none of the person's."""
         mine = {k: v for k, v in os.environ.items() if k not in {"ST_URL", "ST_API_KEY"}}
         return mine | {"ST_CONFIG_HOME": str(self.data / "client")}
+
+    @property
+    def processes(self) -> Path:
+        """Says what runs in this folder."""
+        return self.data / "processes.json"
+
+    def start(self, name: str, command: list[str | Path], log: Path) -> Child:
+        """Start a background process that ends with the demo."""
+        child = Child(name, command, log, self.environment)
+        self.children.append(child)
+        remember(self.processes, self.children)
+        return child
 
     def step(self, title: str) -> None:
         """Announce the next step."""

@@ -24,7 +24,7 @@ PASSWORD = "correct horse battery"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: runs on PostgreSQL as well as on SQLite")
-    logging.configure(format="json")
+    logging.configure(level="warning", format="json")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -91,8 +91,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, dispatch: bool = T
     app.state.platform = platform
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(SecurityHeaders, tls=settings.cookies_are_secure)
     app.add_middleware(RequestLog, telemetry=platform.telemetry)
+    app.add_middleware(SecurityHeaders, tls=settings.cookies_are_secure)
     for router in _ROUTERS:
         app.include_router(router)
     return app

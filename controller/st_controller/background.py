@@ -9,6 +9,7 @@ log = structlog.get_logger(__name__)
 
 _BACKOFF = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _HEALTHY_SECONDS = 60.0
+_PATIENCE_SECONDS = 0.5
 
 
 class Background:
@@ -23,9 +24,12 @@ class Background:
 
     async def stop(self) -> None:
         """Cancel all and wait until they have ended."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            # A library may swallow a cancellation, so it is said again until it is heard.
+            _, pending = await asyncio.wait(pending, timeout=_PATIENCE_SECONDS)
 
 
 async def _keep(name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -1,5 +1,7 @@
 """The ``st-controller`` command. Heavy parts are imported by the commands that need them."""
 
+# ruff: noqa: PLC0415  (`--help` must not wait for what only some commands need)
+
 import json
 import logging
 import os
@@ -50,7 +52,7 @@ def serve(data: Path | None, as_json: bool, **given: Any) -> None:
 
     show = _print_json if as_json else _print_start
     try:
-        serving.serve(settings, lambda told: show(told))
+        serving.serve(settings, show)
     except (FolderInUseError, UnsafeSecretError, OSError, RuntimeError) as error:
         _fail(str(error))
 
@@ -89,9 +91,7 @@ def user() -> None:
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @data_option
 @json_option
-def user_add(
-    name: str, role: str, password_stdin: bool, data: Path | None, as_json: bool
-) -> None:
+def user_add(name: str, role: str, password_stdin: bool, data: Path | None, as_json: bool) -> None:
     """Make a user."""
     settings = _settings(data)
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
@@ -148,9 +148,7 @@ def token_join(uses: int, expires: str, data: Path | None, as_json: bool) -> Non
         admin = first_admin(transaction.session)
         if admin is None:
             _fail("there is no admin yet; open the controller's address and set it up first")
-        made = join_tokens.create_token(
-            transaction, request, user_id=admin.id, actor="console"
-        )
+        made = join_tokens.create_token(transaction, request, user_id=admin.id, actor="console")
     _show(as_json, made.model_dump(mode="json"), made.token)
 
 

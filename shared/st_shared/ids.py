@@ -22,7 +22,7 @@ def new_id(
     milliseconds: int | None = None,
     random: Callable[[int], bytes] = os.urandom,
 ) -> str:
-    """A fresh identifier such as ``job_01k9z...``; ids made later sort later, by the millisecond."""
+    """A fresh identifier such as ``job_01k9z...``; ids of later milliseconds sort later."""
     now = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
     value = _uuid7(now, random(10))
     body = "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))

@@ -21,8 +21,7 @@ from st_worker.orders import Orders
 from st_worker.outcome import failed
 from st_worker.record import AttemptRecord, Ending, KeptRecord, StopCause
 from st_worker.shipping import Shipping
-from st_worker.trainer import TrainerProcess
-from st_worker.training import Training, sweep
+from st_worker.training import Training
 from st_worker.uploads import Uploads
 from st_worker.workplace import Workplace
 
@@ -96,8 +95,7 @@ class AttemptRun:
 
     async def end_processes(self) -> None:
         """End every process of the attempt; its record stays."""
-        poll_seconds = self._place.settings.poll_seconds
-        await end_processes(self._folder, self._record().pid, poll_seconds)
+        await self._training.end_processes()
 
     async def _run(self, slots: AsyncExitStack) -> Exception | None:
         """The first error that ended it early; none when the controller knows how it ended."""
@@ -175,15 +173,6 @@ class AttemptRun:
             self._folder.record.unlink(missing_ok=True)
         else:
             await asyncio.to_thread(self._folder.remove)
-
-
-async def end_processes(folder: AttemptFolder, pid: int | None, poll_seconds: float) -> None:
-    """End whatever runs for the attempt of ``folder``; ``pid`` is its supervisor's, if known."""
-    process = await asyncio.to_thread(TrainerProcess.find, folder.run)
-    if process is None and pid is not None:
-        process = TrainerProcess(folder.run, pid)
-    if process is not None:
-        await sweep(process, poll_seconds)
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -8,10 +8,12 @@ import structlog
 from pydantic import ValidationError
 
 from st_shared.protocol.worker import Lease, Offer, StopOrder
-from st_worker.attempt_run import AttemptRun, end_processes
+from st_worker.attempt_run import AttemptRun
 from st_worker.errors import RequestRefused, TemporaryTrouble
 from st_worker.folder import StateFolder
 from st_worker.record import AttemptRecord
+from st_worker.trainer import TrainerProcess
+from st_worker.training import sweep
 from st_worker.workplace import Workplace
 
 log = structlog.get_logger(__name__)
@@ -53,7 +55,8 @@ class Attempts:
                 records.append(AttemptRecord.load(folder))
             except ValidationError as error:
                 log.warning("record.damaged", path=str(folder.root), mistakes=error.error_count())
-                await end_processes(folder, None, self._place.settings.poll_seconds)
+                if process := TrainerProcess.find(folder.run):
+                    await sweep(process, self._place.settings.poll_seconds)
                 folder.record.rename(folder.record.with_suffix(".damaged"))
         return records
 

@@ -7,16 +7,12 @@ import re
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from st_shared import __version__
 from st_worker.errors import Refused, UsageError, WorkerError
-
-if TYPE_CHECKING:
-    from st_shared.protocol.worker import Inventory, RegisterRequest
-    from st_worker.folder import StateFolder
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -112,70 +108,17 @@ def join(
 
     from st_shared.logging import configure  # noqa: PLC0415
     from st_worker.folder import StateFolder  # noqa: PLC0415
+    from st_worker.serve import describe, serve  # noqa: PLC0415
+    from st_worker.settings import AgentSettings  # noqa: PLC0415
 
     configure(format=log_format)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, and some are signed
+    secret, address = _token(token, token_file), _checked_url(url)
     folder = StateFolder(state_dir.expanduser().absolute())
     folder.create()
-    secret = _token(token, token_file)
-    with folder.lock():
-        folder.forget_half_fetched()
-        code = asyncio.run(
-            _work(_checked_url(url), folder, secret, name, slots, labels, ephemeral, keep_runs)
-        )
-    sys.exit(code)
-
-
-async def _work(
-    url: str,
-    folder: "StateFolder",
-    token: str | None,
-    name: str | None,
-    slots: int | None,
-    labels: dict[str, str],
-    ephemeral: bool,
-    keep_runs: bool,
-) -> int:
-    from st_worker.agent import Agent  # noqa: PLC0415
-    from st_worker.client import Controller  # noqa: PLC0415
-    from st_worker.inventory import open_nvml, take_inventory  # noqa: PLC0415
-    from st_worker.settings import AgentSettings  # noqa: PLC0415
-    from st_worker.transfer import Transfer  # noqa: PLC0415
-
+    description = describe(folder, name or _host_name(), slots, labels, ephemeral)
     settings = AgentSettings(keep_runs=keep_runs)
-    nvml = open_nvml()
-    inventory = take_inventory(folder.root, slots, nvml)
-    description = _description(name or _host_name(), inventory, labels, ephemeral)
-    controller, transfer = Controller(url, settings), Transfer(url, settings)
-    agent = Agent(folder, controller, transfer, description, settings, nvml=nvml)
-    agent.leave_on_signals()
-    try:
-        return (await agent.run(token)).exit_code
-    finally:
-        await controller.close()
-        await transfer.close()
-
-
-def _description(
-    name: str, inventory: "Inventory", labels: dict[str, str], ephemeral: bool
-) -> "RegisterRequest":
-    """What the worker says of itself; a value that the protocol does not take is named."""
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    from st_shared.protocol.worker import RegisterRequest  # noqa: PLC0415
-
-    try:
-        return RegisterRequest(
-            name=name,
-            agent_version=__version__,
-            inventory=inventory,
-            labels=labels,
-            ephemeral=ephemeral,
-        )
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in wrong["loc"])
-        raise UsageError(f"{field}: {wrong['msg']}; got {wrong['input']!r}") from None
+    sys.exit(asyncio.run(serve(address, folder, secret, description, settings)))
 
 
 def _host_name() -> str:

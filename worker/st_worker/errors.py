@@ -13,7 +13,10 @@ WorkerError
 └── JournalLost        lines that the controller needs are no longer on this disk
 """
 
-from st_shared.protocol.problems import Problem
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line shows its help without pydantic
+    from st_shared.protocol.problems import Problem
 
 
 class WorkerError(Exception):
@@ -43,7 +46,7 @@ class JournalLost(WorkerError):
 class _Answered(WorkerError):
     """The controller answered with a problem document."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: "Problem") -> None:
         hint = f"; {problem.hint}" if problem.hint else ""
         super().__init__(f"{problem.detail} ({problem.status} {problem.code}){hint}")
         self.problem = problem

@@ -122,7 +122,8 @@ class Journal:
                     piece = file.read(limit)
                     end = piece.rfind(b"\n") + 1
                     if end or len(piece) < limit:
-                        return piece[:end].splitlines(keepends=True)[:BATCH_LINES]
+                        lines = piece[:end].splitlines(keepends=True)
+                        return lines[: BATCH_LINES if limit == BATCH_BYTES else 1]
                     limit *= 2  # one line that is longer than a batch
         except FileNotFoundError:
             return []

@@ -69,11 +69,12 @@ class TrainerProcess:
 
     def exit(self) -> TrainerExit | None:
         """How it ended; none while it runs."""
-        alive = self._is_alive()  # before the note is looked for: it appears before the end
-        note = self._run_dir / EXIT_NAME
-        if note.exists():
-            return TrainerExit.model_validate_json(note.read_bytes())
-        return None if alive else TrainerExit()
+        if self._is_alive():
+            return None
+        note = self._run_dir / EXIT_NAME  # written before the supervisor ends
+        return (
+            TrainerExit.model_validate_json(note.read_bytes()) if note.exists() else TrainerExit()
+        )
 
     def ask(self) -> None:
         """Ask the trainer, not its children, to stop at a checkpoint."""
@@ -82,8 +83,9 @@ class TrainerProcess:
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End every process of the session at once."""
-        for pid in self.members():
+        """End the processes of the session at once; the supervisor last, since it reaps."""
+        members = self.members()
+        for pid in [pid for pid in members if pid != self.pid] or members:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -47,6 +47,7 @@ class Training:
         self._orders, self._tell = orders, tell
         start = record().claim.acked_seq
         self._notes = Notes(folder.journal, start=start, clock=place.clock)
+        self._process: TrainerProcess | None = None
 
     async def run(self, slots: AsyncExitStack) -> Ending:
         """How it ended, noted in the record; ``slots`` gets hold of the attempt's slots."""
@@ -58,6 +59,12 @@ class Training:
             limit.cancel()
         self._record.change(ending=ending)
         return ending
+
+    async def end_processes(self) -> None:
+        """End whatever runs for the attempt, started here or found, and return once it is gone."""
+        process = self._process or await asyncio.to_thread(self._found)
+        if process is not None:
+            await sweep(process, self._place.settings.poll_seconds)
 
     async def _run(self, slots: AsyncExitStack) -> Ending:
         process = await asyncio.to_thread(self._found)
@@ -71,20 +78,19 @@ class Training:
             if process is None:
                 return ending_before_start(self._orders.cause or "stale")
         else:
+            log.info("trainer.taken_over", attempt=self._record().claim.attempt_id, pid=process.pid)
+            self._record.change(pid=process.pid)
             await slots.enter_async_context(self._place.slots.hold(self._record().claim.slots))
         self._tell(AttemptState.RUNNING)
+        self._process = process
         ended = await self._until_ended(process)
         return await asyncio.to_thread(self._concluded, ended)
 
     def _found(self) -> TrainerProcess | None:
         """The trainer that an earlier agent started, alive or not; none when there was none."""
+        pid = self._record().pid
         found = TrainerProcess.find(self._folder.run)
-        if found is None and self._record().pid is not None:
-            found = TrainerProcess(self._folder.run, self._record().pid or 0)
-        if found is not None:
-            log.info("trainer.taken_over", attempt=self._record().claim.attempt_id, pid=found.pid)
-            self._record.change(pid=found.pid)
-        return found
+        return found or (TrainerProcess(self._folder.run, pid) if pid is not None else None)
 
     async def _begin(self, slots: AsyncExitStack) -> TrainerProcess | None:
         """A fresh trainer; none when an order to stop came first."""
@@ -185,6 +191,7 @@ async def sweep(process: TrainerProcess, poll_seconds: float) -> None:
         log.info("trainer.sweep", pids=members)
         process.kill()
         await asyncio.sleep(poll_seconds)
+    process.exit()  # so that a child of this agent is reaped
 
 
 def _explained(error: OSError) -> tuple[FailureKind, str]:

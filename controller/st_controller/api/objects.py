@@ -30,6 +30,8 @@ async def store(platform: PlatformDep, _: Signature, request: Request, key: str)
         await objects.receive(grant, request.stream())
     except DigestMismatchError as error:
         raise InvalidRequest(str(error), code="checksum", hint="send the file again") from None
+    except InvalidKeyError as error:
+        raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
     return Response(status_code=204)
 
 

@@ -16,7 +16,7 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class RequestLog:
-    """Outermost ASGI middleware: names each request, logs and times its answer.
+    """ASGI middleware around all that can fail: names each request, logs and times its answer.
 
     Passes every message on at once, so that event streams are not held back.
     """

@@ -55,7 +55,8 @@ class RateLimit:
             return 0
         try:
             with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.incr(name).expire(name, 2 * WINDOW_SECONDS)
+                pipeline.incr(name)
+                pipeline.expire(name, 2 * WINDOW_SECONDS)
                 count = int(pipeline.execute()[0])
         except redis.RedisError as error:
             if not self._is_away:

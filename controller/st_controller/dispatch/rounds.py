@@ -37,8 +37,8 @@ class Rounds:
         """Extend all leases after a time in which no controller listened."""
         with self._db.write() as tx:
             lead.prove(tx.session)
-            leases.extend_all(tx, tx.now + grace)
             workers.forgive(tx)
+            leases.extend_all(tx, tx.now + grace)
 
     def sweep(self, lead: Leadership) -> None:
         """End offers and leases that ran out; mark workers that fell silent."""

@@ -74,7 +74,7 @@ def _command_line(pid: int) -> str:
             return (proc / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (FileNotFoundError, ProcessLookupError, UnicodeDecodeError):
             return ""
-    listed = subprocess.run(  # noqa: S607 - ps of this system
-        ["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False
+    listed = subprocess.run(
+        ["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False
     )
     return listed.stdout

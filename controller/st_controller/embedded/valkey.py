@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class EmbeddedValkey:
         client = redis.asyncio.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0))
         try:
             async with asyncio.timeout(START_SECONDS):
-                while not await _answers(client):
+                while not await _answers(client):  # noqa: ASYNC110 - of another process
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False
@@ -128,7 +129,7 @@ class EmbeddedValkey:
             try:
                 await self._spawn()
             except OSError as error:
-                log.error("valkey cannot be started", error=str(error))
+                log.warning("valkey cannot be started", error=str(error))
 
     async def _spawn(self) -> None:
         self.socket.unlink(missing_ok=True)
@@ -139,7 +140,7 @@ class EmbeddedValkey:
             stderr=subprocess.DEVNULL,
             # A group of its own: Ctrl-C ends the controller, which then ends the server in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - it only makes system calls
+            preexec_fn=_die_with_parent(os.getpid()),
         )
         remember(self._folder, self._process.pid)
 
@@ -179,7 +180,7 @@ async def _answers(client: redis.asyncio.Redis) -> bool:
 if sys.platform == "linux":
     _libc = ctypes.CDLL(None, use_errno=True)
 
-    def _die_with_parent(parent: int) -> object:
+    def _die_with_parent(parent: int) -> Callable[[], None] | None:
         """What the child does before it becomes the server."""
 
         def ask_kernel() -> None:
@@ -190,6 +191,6 @@ if sys.platform == "linux":
         return ask_kernel
 else:
 
-    def _die_with_parent(_parent: int) -> object:
+    def _die_with_parent(_parent: int) -> Callable[[], None] | None:
         """Nothing: the next start ends what is left over."""
         return None

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from st_controller.events.frames import frame_of
 from st_controller.platform import Platform
 from st_controller.services import journal, topics
-from st_controller.services.history import transitions_after
+from st_controller.services.history import is_over, transitions_after
+from st_controller.services.paging import LARGEST
 from st_controller.store.database import ReadSession
 from st_shared.protocol import sse
 
@@ -31,7 +32,8 @@ class JobPlace:
         parts = (text or "").split(".")
         if len(parts) != 3 or not all(part.isdecimal() for part in parts):
             return cls()
-        return cls(*map(int, parts))
+        numbers = [int(part) for part in parts]
+        return cls(*numbers) if max(numbers) <= LARGEST else cls()
 
     def __str__(self) -> str:
         return f"{self.version}.{self.attempt}.{self.seq}"
@@ -76,9 +78,7 @@ def _states(
     session: ReadSession, job_id: str, place: JobPlace
 ) -> tuple[list[bytes], JobPlace, bool]:
     encoded: list[bytes] = []
-    over = False
     for change in transitions_after(session, job_id, place.version):
         place = JobPlace(change.version, place.attempt, place.seq)
         encoded.append(sse.encode("state", change.model_dump_json(), str(place)))
-        over = change.state.is_final
-    return encoded, place, over
+    return encoded, place, is_over(session, job_id)

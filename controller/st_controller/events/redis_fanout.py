@@ -25,7 +25,7 @@ _BACKOFF = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
 class RedisFanout:
-    """Carries topics between the hubs of all processes. Without Redis each process goes on alone."""
+    """Carries topics between the hubs of all processes; without Redis each goes on alone."""
 
     def __init__(self, hub: Hub, url: str) -> None:
         self._hub = hub

@@ -37,11 +37,13 @@ async def follow_topics(
             yield frame
         silence = 0.0
         while True:
+            before = place
             place, frames = await asyncio.to_thread(_news, platform, topics, place, tell)
             for frame in frames:
                 yield frame
             if frames:
                 silence = 0.0
+            if place != before:  # there may be more, even if none of these were for its eyes
                 continue
             if not await bell.heard(REPAIR_SECONDS):
                 silence += REPAIR_SECONDS

@@ -38,6 +38,7 @@ def announce(
     tickets = []
     for file in files:
         artifact = known.get(file.path) or _new_artifact(tx, attempt, file)
+        known[file.path] = artifact
         _must_agree(artifact, file)
         tickets.append(_ticket(objects, artifact))
     return tickets
@@ -104,9 +105,12 @@ def verify(objects: ObjectStore, artifacts: Sequence[Artifact]) -> None:
 
 def read_manifest(objects: ObjectStore, artifacts: Sequence[Artifact]) -> CheckpointManifest | None:
     """The checkpoint manifest among the artifacts, parsed; none when there is none."""
-    manifest = next(filter(is_manifest, artifacts), None)
-    if manifest is None:
+    manifests = list(filter(is_manifest, artifacts))
+    if not manifests:
         return None
+    if len(manifests) > 1:
+        raise InvalidRequest("complete one checkpoint a call: more than one manifest was named")
+    manifest = manifests[0]
     if manifest.size > MAX_MANIFEST_BYTES:
         raise InvalidRequest(f"{manifest.path} is too large for a manifest")
     raw = b"".join(objects.open(manifest.key))
@@ -131,9 +135,11 @@ def complete(
     manifest: CheckpointManifest | None,
 ) -> None:
     """Make verified artifacts visible; a manifest makes its checkpoint the one to resume from."""
-    for artifact in unstored(tx.session, attempt.id, artifact_ids):
+    fresh = unstored(tx.session, attempt.id, artifact_ids)
+    for artifact in fresh:
         artifact.stored_at = tx.now
-        if manifest is not None and is_manifest(artifact):
+    for artifact in filter(is_manifest, fresh):
+        if manifest is not None:
             _adopt_checkpoint(tx, attempt, job, artifact, manifest)
     tx.wake(topics.job(job.id))
 

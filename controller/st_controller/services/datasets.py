@@ -1,10 +1,11 @@
 """Datasets: archives stored by signed URL, then known under a name."""
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from st_controller.services.actor import Actor
 from st_controller.errors import Conflict, NotFound
+from st_controller.services.actor import Actor
 from st_controller.store.schema import Dataset
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
@@ -17,26 +18,34 @@ UPLOAD_SECONDS = 6 * 3600
 
 def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
     """The row of this content under this name, made if it is new."""
-    dataset = _find(tx.session, request.name, request.digest)
-    if dataset is None:
-        dataset = Dataset(
-            id=new_id("dts"),
-            name=request.name,
-            digest=request.digest,
-            samples=request.samples,
-            archives=[],
-            created_by=actor.user_id,
-            created_at=tx.now,
-            stored_at=None,
-            current=False,
-        )
-        tx.session.add(dataset)
+    dataset = _find(tx.session, request.name, request.digest) or _new_dataset(tx, actor, request)
     if dataset.stored_at is None:
         dataset.samples = request.samples
         dataset.archives = [
             {"sha256": file.sha256, "size": file.size, "key": f"datasets/{file.sha256}.tar"}
             for file in request.archives
         ]
+    return dataset
+
+
+def _new_dataset(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
+    dataset = Dataset(
+        id=new_id("dts"),
+        name=request.name,
+        digest=request.digest,
+        samples=request.samples,
+        archives=[],
+        created_by=actor.user_id,
+        created_at=tx.now,
+        stored_at=None,
+        current=False,
+    )
+    try:
+        with tx.session.begin_nested():
+            tx.session.add(dataset)
+    except IntegrityError:
+        # Somebody pushed the same content at the same time and was faster.
+        return get_version(tx.session, request.name, request.digest)
     return dataset
 
 
@@ -83,6 +92,10 @@ def complete(tx: Transaction, actor: Actor, name: str, digest: str, lacking: lis
     Raises:
         Conflict: archives are missing.
     """
+    # All versions are locked, in one order: two that are completed at once take turns.
+    tx.session.execute(
+        select(Dataset.id).where(Dataset.name == name).order_by(Dataset.id).with_for_update()
+    )
     dataset = get_version(tx.session, name, digest)
     if lacking:
         raise Conflict(

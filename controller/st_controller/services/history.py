@@ -3,8 +3,9 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from st_controller.store.schema import JobTransition
+from st_controller.store.schema import Job, JobTransition
 from st_shared.protocol.resources import StateChange
+from st_shared.protocol.states import JobState
 
 
 def transitions_after(session: Session, job_id: str, version: int) -> list[StateChange]:
@@ -20,3 +21,8 @@ def transitions_after(session: Session, job_id: str, version: int) -> list[State
         )
         for row in rows
     ]
+
+
+def is_over(session: Session, job_id: str) -> bool:
+    """Whether the job has reached its final state."""
+    return JobState(session.scalars(select(Job.state).where(Job.id == job_id)).one()).is_final

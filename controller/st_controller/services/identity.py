@@ -16,6 +16,7 @@ from st_controller.store.schema import ApiKey, Session, User, Worker
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.message import Moment
+from st_shared.protocol.states import WorkerDesired
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,14 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
 
 
 def worker_by_credential(session: OrmSession, credential: str) -> WorkerCaller | None:
-    """Which worker holds this credential; none: unknown."""
+    """Which worker holds this credential; none: unknown, or the worker is retired."""
     if secrets.kind_of(credential) is not SecretKind.WORKER:
         return None
     worker = session.execute(
-        select(Worker.id, Worker.name).where(Worker.credential_hash == secrets.digest(credential))
+        select(Worker.id, Worker.name).where(
+            Worker.credential_hash == secrets.digest(credential),
+            Worker.desired != WorkerDesired.RETIRED,
+        )
     ).one_or_none()
     return WorkerCaller(worker.id, worker.name) if worker else None
 

@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 from sqlalchemy import and_, or_, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LIVE
-from st_controller.services.actor import Actor
 from st_controller.errors import Conflict, InvalidRequest, NotFound
 from st_controller.services import endings, topics
+from st_controller.services.actor import Actor
 from st_controller.services.moves import begin_job, move_job
 from st_controller.services.paging import decode_cursor, encode_cursor
 from st_controller.store.schema import Attempt, Dataset, IdempotencyKey, Job
@@ -116,20 +117,19 @@ def _claim_key(
     """Take the key for a new job, or give the job that it already made."""
     body = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.sha256(body).hexdigest()
-    taken = tx.session.get(IdempotencyKey, (actor.user_id, key), with_for_update=True)
+    taken = tx.session.get(IdempotencyKey, (actor.user_id, key))
     if taken is None:
-        # A twin that inserts at the same time makes this flush fail on the primary key.
-        tx.session.add(
-            IdempotencyKey(
-                user_id=actor.user_id,
-                key=key,
-                body_sha256=digest,
-                job_id=job_id,
-                created_at=tx.now,
-            )
+        fresh = IdempotencyKey(
+            user_id=actor.user_id, key=key, body_sha256=digest, job_id=job_id, created_at=tx.now
         )
-        tx.session.flush()
-        return None
+        try:
+            with tx.session.begin_nested():
+                tx.session.add(fresh)
+        except IntegrityError:
+            # A twin was faster; its transaction is over, or the insertion would still wait for it.
+            taken = tx.session.get_one(IdempotencyKey, (actor.user_id, key))
+        else:
+            return None
     if taken.body_sha256 != digest:
         raise Conflict(
             "this Idempotency-Key was used with another body",

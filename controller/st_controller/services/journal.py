@@ -2,11 +2,13 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
@@ -14,10 +16,18 @@ from st_controller.errors import InvalidRequest, SequenceGap
 from st_controller.services import topics
 from st_controller.store.schema import Attempt, Job, JournalChunk
 from st_controller.store.transaction import Transaction
-from st_shared.protocol.journal import LogEvent, ProgressEvent, journal_event
+from st_shared.protocol.journal import (
+    JournalEvent,
+    LogEvent,
+    MetricEvent,
+    ProgressEvent,
+    journal_event,
+)
+from st_shared.protocol.message import Moment
 from st_shared.protocol.resources import ProgressView
 
 _SHOWN_BYTES = 2000
+_moment: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
 @dataclass(frozen=True)
@@ -70,23 +80,34 @@ def _fresh(acked: int, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _checked(line: dict[str, Any]) -> dict[str, Any]:
     """The line as the contract has it; one that breaks it is kept as an error for people."""
     try:
-        return journal_event.validate_python(line).model_dump(mode="json")
+        event = journal_event.validate_python(line)
     except ValidationError as error:
-        said = f"a journal line could not be read ({error.error_count()} mistakes): "
-        shown = json.dumps(line)[:_SHOWN_BYTES]
-        at = line.get("at") or "1970-01-01T00:00:00Z"
-        try:
-            kept = LogEvent(seq=line["seq"], at=at, level="error", message=said + shown)
-        except ValidationError:
-            kept = LogEvent.model_validate(
-                {
-                    "seq": line["seq"],
-                    "at": "1970-01-01T00:00:00Z",
-                    "level": "error",
-                    "message": said + shown,
-                }
-            )
-        return kept.model_dump(mode="json")
+        return _kept_as_error(line, f"{error.error_count()} mistakes")
+    flaw = _flaw(event)
+    return _kept_as_error(line, flaw) if flaw else event.model_dump(mode="json")
+
+
+def _flaw(event: JournalEvent) -> str | None:
+    """What readers could not be told: JSON has no such numbers, and moments need a zone."""
+    if event.at.tzinfo is None:
+        return "'at' has no time zone"
+    numbers: Iterable[float | None] = ()
+    if isinstance(event, MetricEvent):
+        numbers = event.values.values()
+    elif isinstance(event, ProgressEvent):
+        numbers = (event.steps_per_second, event.eta_seconds, event.loss)
+    finite = all(number is None or isfinite(number) for number in numbers)
+    return None if finite else "a number is not finite"
+
+
+def _kept_as_error(line: dict[str, Any], flaw: str) -> dict[str, Any]:
+    said = f"a journal line could not be read ({flaw}): {json.dumps(line)[:_SHOWN_BYTES]}"
+    try:
+        at = _moment.validate_python(line.get("at"))
+    except ValidationError:
+        at = datetime.fromtimestamp(0, UTC)
+    kept = LogEvent(seq=line["seq"], at=at, level="error", message=said)
+    return kept.model_dump(mode="json")
 
 
 def _store(tx: Transaction, attempt_id: str, lines: list[dict[str, Any]]) -> None:
@@ -137,7 +158,8 @@ def read(
             ),
         )
         .order_by(Attempt.number, JournalChunk.first_seq)
-        .limit(limit)
+        # The first chunk may hold nothing of this kind after the place; each other holds some.
+        .limit(limit + 1)
     )
     if kind:
         query = query.where((JournalChunk.logs if kind == "log" else JournalChunk.metrics) > 0)

@@ -81,7 +81,9 @@ def renew(
     wanted = {lease.attempt_id: lease.epoch for lease in holding}
     found = {
         attempt.id: attempt
-        for attempt in tx.session.scalars(select(Attempt).where(Attempt.id.in_(wanted)))
+        for attempt in tx.session.scalars(
+            select(Attempt).where(Attempt.id.in_(wanted)).order_by(Attempt.id).with_for_update()
+        )
     }
     orders: list[StopOrder] = []
     for attempt_id, epoch in wanted.items():
@@ -101,7 +103,10 @@ def stop_order(attempt: Attempt) -> StopOrder:
 
 
 def sweep(tx: Transaction, limit: int = 100) -> int:
-    """End offers that nobody claimed and leases that nobody renewed; how many."""
+    """End offers that nobody claimed and leases that nobody renewed; how many.
+
+    What somebody else is changing just now is left to the next sweep, so nothing is waited for.
+    """
     overdue = tx.session.scalars(
         select(Attempt)
         .where(
@@ -111,11 +116,16 @@ def sweep(tx: Transaction, limit: int = 100) -> int:
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
+    ended = 0
     for attempt in overdue:
-        job = tx.session.get_one(Job, attempt.job_id, with_for_update=True)
-        offered = attempt.state == AttemptState.OFFERED
-        end_attempt(tx, attempt, job, Outcome.EXPIRED if offered else Outcome.LOST)
-    return len(overdue)
+        job = tx.session.scalar(
+            select(Job).where(Job.id == attempt.job_id).with_for_update(skip_locked=True)
+        )
+        if job is not None:
+            offered = attempt.state == AttemptState.OFFERED
+            end_attempt(tx, attempt, job, Outcome.EXPIRED if offered else Outcome.LOST)
+            ended += 1
+    return ended
 
 
 def extend_all(tx: Transaction, until: datetime) -> None:
@@ -132,22 +142,29 @@ def lose_unknown(tx: Transaction, worker_id: str, holding: list[Lease], since: d
 
     Attempts claimed after ``since`` are spared: their answer may still be on its way.
     """
-    known = {lease.attempt_id for lease in holding}
-    for attempt in tx.session.scalars(
-        select(Attempt)
-        .where(Attempt.worker_id == worker_id, Attempt.state.in_(LEASED))
-        .with_for_update()
-    ):
-        claimed = attempt.claimed_at
-        if attempt.id not in known and claimed is not None and claimed < since:
-            job = tx.session.get_one(Job, attempt.job_id, with_for_update=True)
+    unknown = tx.session.scalars(
+        select(Attempt.id)
+        .where(
+            Attempt.worker_id == worker_id,
+            Attempt.state.in_(LEASED),
+            Attempt.claimed_at < since,
+            Attempt.id.not_in({lease.attempt_id for lease in holding}),
+        )
+        .order_by(Attempt.id)
+    ).all()
+    for attempt_id in unknown:
+        attempt, job = _load(tx.session, attempt_id)
+        if attempt is not None and job is not None and attempt.state in LEASED:
             end_attempt(tx, attempt, job, Outcome.LOST)
 
 
 def _load(session: Session, attempt_id: str) -> tuple[Attempt | None, Job | None]:
-    attempt = session.get(Attempt, attempt_id, with_for_update=True)
-    job = session.get(Job, attempt.job_id, with_for_update=True) if attempt else None
-    return attempt, job
+    """Lock an attempt and its job. Rows are locked as worker, job, attempt, here as everywhere."""
+    job_id = session.scalar(select(Attempt.job_id).where(Attempt.id == attempt_id))
+    if job_id is None:
+        return None, None
+    job = session.get(Job, job_id, with_for_update=True)
+    return session.get(Attempt, attempt_id, with_for_update=True), job
 
 
 def _is_force(attempt: Attempt, worker_id: str, epoch: int) -> bool:

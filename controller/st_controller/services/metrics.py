@@ -9,13 +9,11 @@ from st_shared.protocol.states import JobState, WorkerState
 
 def jobs_by_state(session: OrmSession) -> dict[str, int]:
     """How many jobs are in each state, the empty ones too."""
-    counted = session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all()
+    counted = session.execute(select(Job.state, func.count()).group_by(Job.state)).all()
     return {state.value: 0 for state in JobState} | dict(counted)
 
 
 def workers_by_state(session: OrmSession) -> dict[str, int]:
     """How many workers are seen in each state, the empty ones too."""
-    counted = session.execute(
-        select(Worker.observed, func.count()).group_by(Worker.observed)
-    ).tuples().all()
+    counted = session.execute(select(Worker.observed, func.count()).group_by(Worker.observed)).all()
     return {state.value: 0 for state in WorkerState} | dict(counted)

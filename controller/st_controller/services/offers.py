@@ -52,8 +52,8 @@ def fleet(session: Session, *, busy_too: bool = False) -> list[WorkerCapacity]:
 
 def offer(tx: Transaction, placement: Placement, patience: Patience) -> Attempt | None:
     """Offer a job to a worker; none when either changed since the decision was made."""
-    job = tx.session.get(Job, placement.job_id, with_for_update=True)
     worker = tx.session.get(Worker, placement.worker_id, with_for_update=True)
+    job = tx.session.get(Job, placement.job_id, with_for_update=True)
     if job is None or worker is None or job.state != JobState.QUEUED:
         return None
     if worker.observed != WorkerState.ONLINE or worker.desired != WorkerDesired.ACTIVE:

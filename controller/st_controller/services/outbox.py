@@ -60,10 +60,11 @@ def current_position(session: Session) -> int:
 
 def is_replayable(session: Session, position: int) -> bool:
     """Whether everything after ``position`` is still here."""
-    if position > current_position(session):
-        return False
+    newest = current_position(session)
+    if position >= newest:
+        return position == newest
     oldest = session.scalar(select(func.min(OutboxEvent.position)))
-    return oldest is None or position >= oldest - 1 or position == current_position(session)
+    return oldest is not None and position >= oldest - 1
 
 
 def events_after(

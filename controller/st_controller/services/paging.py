@@ -9,6 +9,9 @@ from typing import Any
 from st_controller.errors import InvalidRequest
 from st_shared.protocol.problems import FieldProblem
 
+LARGEST = 2**31 - 1
+"""The largest number that the columns behind a place can hold."""
+
 
 def encode_cursor(at: datetime, row_id: str) -> str:
     """The place after the row with this moment and id."""
@@ -19,9 +22,12 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
     """The moment and id that a cursor stands for, or ``InvalidRequest``."""
     try:
         at, row_id = _unpack(cursor)
-        return datetime.fromisoformat(at), str(row_id)
+        moment = datetime.fromisoformat(at)
     except (ValueError, TypeError):
         raise _bad("cursor") from None
+    if moment.tzinfo is None:
+        raise _bad("cursor")
+    return moment, str(row_id)
 
 
 def encode_place(attempt: int, seq: int) -> str:
@@ -35,6 +41,8 @@ def decode_place(place: str | None) -> tuple[int, int]:
         return 0, 0
     attempt, colon, seq = place.partition(":")
     if not (colon and attempt.isdecimal() and seq.isdecimal()):
+        raise _bad("after")
+    if max(int(attempt), int(seq)) > LARGEST:
         raise _bad("after")
     return int(attempt), int(seq)
 

@@ -155,10 +155,13 @@ def watch_silence(tx: Transaction, patience: Patience) -> None:
     """Mark workers that have fallen silent, whichever they are and however many."""
     limit = tx.now - timedelta(seconds=patience.silent_after)
     for worker in tx.session.scalars(
-        select(Worker).where(
+        select(Worker)
+        .where(
             Worker.observed.in_([WorkerState.ONLINE, WorkerState.SILENT]),
             Worker.last_heartbeat_at <= limit,
         )
+        # A worker whose row is locked is being heard just now.
+        .with_for_update(skip_locked=True)
     ):
         state = observed_state(worker.last_heartbeat_at or worker.joined_at, tx.now, patience)
         if worker.observed != state:
@@ -169,6 +172,9 @@ def watch_silence(tx: Transaction, patience: Patience) -> None:
 def forgive(tx: Transaction) -> None:
     """Count the silence of workers from now: nobody listened before."""
     for worker in tx.session.scalars(
-        select(Worker).where(Worker.observed.in_([WorkerState.ONLINE, WorkerState.SILENT]))
+        select(Worker)
+        .where(Worker.observed.in_([WorkerState.ONLINE, WorkerState.SILENT]))
+        .order_by(Worker.id)
+        .with_for_update()
     ):
         worker.last_heartbeat_at = tx.now

@@ -47,7 +47,9 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[ReadSession]:
         """A session that only reads one consistent state."""
-        with self._session("BEGIN") as session:
+        # PostgreSQL would show a newer state to each statement, SQLite cannot.
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._session("BEGIN", **options) as session:
             yield session
 
     def close(self) -> None:
@@ -62,8 +64,8 @@ class Database:
             return frozenset(transaction.topics)
 
     @contextmanager
-    def _session(self, begin: str) -> Iterator[ReadSession]:
-        connection = self.engine.connect().execution_options(st_begin=begin)
+    def _session(self, begin: str, **options: Any) -> Iterator[ReadSession]:
+        connection = self.engine.connect().execution_options(st_begin=begin, **options)
         with connection, ReadSession(connection, expire_on_commit=False) as session:
             yield session
 

@@ -30,7 +30,7 @@ def current(db: Database) -> str | None:
 
 
 def upgrade(db: Database) -> None:
-    """Migrate to the newest revision in one transaction; replicas that start together take turns."""
+    """Migrate to the newest revision in one transaction; replicas that start at once take turns."""
     begin = "BEGIN IMMEDIATE" if db.is_sqlite else "BEGIN"
     connection = db.engine.connect().execution_options(st_begin=begin)
     with connection, connection.begin():

@@ -2,9 +2,7 @@ import hashlib
 import importlib
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -81,41 +79,38 @@ def test_waiting_has_an_end(demo_processes, tmp_path):
 
 
 def test_the_former_port_is_taken_again_when_it_is_free(demo_module, tmp_path):
-    address = tmp_path / "controller.json"
-    assert demo_module.former_port(address) == 0
+    path = tmp_path / "port"
+    assert demo_module.former_port(path) == 0
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        former = {"url": f"http://127.0.0.1:{port}", "pid": 2**22 + 1}
-        address.write_text(json.dumps(former))
-        assert demo_module.former_port(address) == 0
-    assert demo_module.former_port(address) == port
-    address.write_text("{")
-    assert demo_module.former_port(address) == 0
+        path.write_text(str(port))
+        assert demo_module.former_port(path) == 0
+    assert demo_module.former_port(path) == port
+    path.write_text("")
+    assert demo_module.former_port(path) == 0
 
 
-def test_a_controller_that_still_runs_is_named(demo_module, demo_processes, tmp_path):
-    command = [sys.executable, "-u", "-c", SERVER]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        address = tmp_path / "controller.json"
-        address.write_text(json.dumps({"url": url, "pid": process.pid}))
-        with pytest.raises(demo_processes.DemoError, match=f"kill {process.pid}"):
-            demo_module.former_port(address)
-        process.send_signal(signal.SIGKILL)
+def test_what_an_earlier_demo_left_running_is_named(demo_module, demo_processes, tmp_path):
+    demo = demo_module.Demo(tmp_path, None)
+    demo_module.refuse_company(demo)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    one = demo.start("st-controller", command, tmp_path / "one.log")
+    two = demo.start("st-worker", command, tmp_path / "two.log")
+    with pytest.raises(demo_processes.DemoError, match=f"kill {two.pid} {one.pid}"):
+        demo_module.refuse_company(demo)
+    two.stop()
+    with pytest.raises(demo_processes.DemoError, match=f"`kill {one.pid}`"):
+        demo_module.refuse_company(demo)
+    one.stop()
+    demo_module.refuse_company(demo)
 
 
-SERVER = """
-import http.server
-class Health(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if self.path == "/healthz" else 404)
-        self.end_headers()
-server = http.server.HTTPServer(("127.0.0.1", 0), Health)
-print(server.server_port)
-server.serve_forever()
-"""
+def test_another_process_with_the_same_id_is_no_leftover(demo_processes, tmp_path):
+    path = tmp_path / "processes.json"
+    path.write_text(json.dumps([{"name": "st-worker", "pid": os.getpid(), "born": "1"}]))
+    assert demo_processes.still_running(path) == []
 
 
 def manifest(folder, **changes):

@@ -40,9 +40,7 @@ def test_replicas_count_together(valkey_url, clock):
     assert answers == [True, True, True, False]
 
 
-def test_without_redis_the_limit_still_holds_and_the_outage_is_logged_once(
-    tmp_path, clock, caplog
-):
+def test_without_redis_the_limit_still_holds_and_the_outage_is_logged_once(tmp_path, clock, caplog):
     away = limit(f"unix://{tmp_path}/nobody.sock")
     with caplog.at_level(logging.WARNING):
         answers = [away.allows("ann", clock()) for _ in range(4)]

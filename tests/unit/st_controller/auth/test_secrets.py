@@ -1,6 +1,13 @@
 import pytest
 
-from st_controller.auth.secrets import ALPHABET, SecretKind, digest, kind_of, new_secret, shown_prefix
+from st_controller.auth.secrets import (
+    ALPHABET,
+    SecretKind,
+    digest,
+    kind_of,
+    new_secret,
+    shown_prefix,
+)
 
 
 @pytest.mark.parametrize("kind", SecretKind)

@@ -1,0 +1,1 @@
+"""Alembic's environment and revisions; ``st_controller.store.migrate`` runs them."""

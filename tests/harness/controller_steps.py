@@ -1,0 +1,244 @@
+"""A controller without HTTP and without background services: each test says what happens when."""
+
+import hashlib
+import io
+
+from st_controller.dispatch.rounds import Rounds
+from st_controller.domain.policy.permissions import ROLE_PERMISSIONS, Role
+from st_controller.domain.workers import Patience
+from st_controller.platform import Platform
+from st_controller.services import (
+    artifacts,
+    endings,
+    jobs,
+    journal,
+    leases,
+    outbox,
+    workers,
+)
+from st_controller.services.actor import Actor
+from st_controller.store.schema import Artifact, Attempt, Job, JoinToken, User, Worker
+from st_shared.ids import new_id
+from st_shared.protocol.states import AttemptState, Outcome
+from st_shared.protocol.worker import (
+    ArtifactFile,
+    Failure,
+    Heartbeat,
+    Inventory,
+    Lease,
+    RegisterRequest,
+    Slot,
+)
+
+AT = "2026-01-01T00:00:00Z"
+
+
+class Steps:
+    """Drives the services as the API and the dispatcher do, one step at a call."""
+
+    def __init__(self, platform: Platform, clock) -> None:
+        self.platform, self.db, self.clock = platform, platform.db, clock
+        self.objects, self.patience = platform.objects, platform.patience
+        self.rounds = Rounds(self.db, self.patience)
+        self.lead = self.rounds.seek("ctl_test", alone=True)
+        self.admin = self.user("root", Role.ADMIN)
+
+    def user(self, name: str, role: Role) -> Actor:
+        user = User(
+            id=new_id("usr"),
+            username=name,
+            password_hash="x",
+            role=role,
+            created_at=self.clock(),
+            disabled_at=None,
+        )
+        with self.db.write() as tx:
+            tx.session.add(user)
+        return Actor(user.id, name, ROLE_PERMISSIONS[role])
+
+    def submit(self, name="job", *, actor=None, key=None, **fields) -> str:
+        """A new job, as ``submit_as`` makes it; gives its id."""
+        return self.submit_as(document(name, **fields), actor, key)[0]
+
+    def submit_as(self, body, actor=None, key=None) -> tuple[str, bool]:
+        with self.db.write() as tx:
+            job, is_new = jobs.submit(tx, actor or self.admin, body, key)
+            return job.id, is_new
+
+    def join(self, name="w", *, slots=1, own=None, given=None) -> str:
+        """A worker that has joined with a token and registered; gives its id."""
+        with self.db.write() as tx:
+            token = JoinToken(
+                id=new_id("join"),
+                token_hash=hashlib.sha256(name.encode()).hexdigest(),
+                created_by=self.admin.user_id,
+                created_at=tx.now,
+                expires_at=tx.now,
+                uses_left=1,
+                labels=given or {},
+                revoked_at=None,
+            )
+            tx.session.add(token)
+            request = registration(name, slots=slots, labels=own or {})
+            digest = hashlib.sha256(b"credential " + name.encode()).hexdigest()
+            worker = workers.join(tx, token, request, digest)
+            workers.register(tx, worker, request, self.patience)
+            return worker.id
+
+    def register(self, worker_id: str, *, holding=(), **fields) -> list[str]:
+        with self.db.write() as tx:
+            worker = workers.get_worker(tx.session, worker_id, lock=True)
+            request = registration(worker.name, holding=list(holding), **fields)
+            return workers.register(tx, worker, request, self.patience)
+
+    def beat(self, worker_id: str, *attempt_ids: str, epoch=1):
+        holding = [Lease(attempt_id=attempt_id, epoch=epoch) for attempt_id in attempt_ids]
+        with self.db.write() as tx:
+            worker = workers.get_worker(tx.session, worker_id, lock=True)
+            return workers.heartbeat(tx, worker, Heartbeat(holding=holding), self.patience)
+
+    def place(self) -> int:
+        return self.rounds.place(self.lead)
+
+    def sweep(self) -> None:
+        self.rounds.sweep(self.lead)
+
+    def offered(self, worker_id: str) -> str:
+        """The one attempt that is offered to this worker."""
+        with self.db.read() as session:
+            (offer,) = workers.sync(session, session.get_one(Worker, worker_id)).offers
+        return offer.attempt_id
+
+    def claim(self, worker_id: str, attempt_id: str) -> int:
+        """Claim an offer; gives the epoch of the lease."""
+        with self.db.write() as tx:
+            attempt, _ = leases.claim(tx, worker_id, attempt_id, self.patience)
+            return attempt.epoch
+
+    def claimed(self, worker_id: str) -> str:
+        """Place, and claim what this worker is offered; gives the attempt's id."""
+        self.place()
+        attempt_id = self.offered(worker_id)
+        self.claim(worker_id, attempt_id)
+        return attempt_id
+
+    def ship(self, worker_id, attempt_id, lines=(), *, epoch=1, state=None) -> int:
+        """Send journal lines as the worker does; gives what is acknowledged."""
+        with self.db.write() as tx:
+            attempt, job = leases.held(tx, worker_id, attempt_id, epoch)
+            if state:
+                leases.advance(tx, attempt, job, state)
+            journal.append(tx, attempt, job, list(lines))
+            return attempt.acked_seq
+
+    def run(self, worker_id: str, attempt_id: str, *, epoch=1) -> None:
+        self.ship(worker_id, attempt_id, epoch=epoch, state=AttemptState.RUNNING)
+
+    def finish(
+        self, worker_id, attempt_id, outcome=Outcome.SUCCEEDED, *, epoch=1, last=0, failure=None
+    ) -> None:
+        with self.db.write() as tx:
+            if leases.was_finished_so(tx, worker_id, attempt_id, epoch, outcome):
+                return
+            attempt, job = leases.held(tx, worker_id, attempt_id, epoch)
+            journal.must_be_whole(attempt, last)
+            said = Failure(kind=failure, message="it broke") if failure else None
+            endings.end_attempt(tx, attempt, job, outcome, failure=said)
+
+    def announce(self, worker_id, attempt_id, *files: ArtifactFile, epoch=1):
+        with self.db.write() as tx:
+            attempt, _ = leases.held(tx, worker_id, attempt_id, epoch)
+            return artifacts.announce(tx, self.objects, attempt, files)
+
+    def complete(self, worker_id, attempt_id, artifact_ids, *, epoch=1) -> None:
+        with self.db.read() as session:
+            waiting = artifacts.unstored(session, attempt_id, artifact_ids)
+        artifacts.verify(self.objects, waiting)
+        manifest = artifacts.read_manifest(self.objects, waiting)
+        with self.db.write() as tx:
+            attempt, job = leases.held(tx, worker_id, attempt_id, epoch)
+            artifacts.complete(tx, attempt, job, artifact_ids, manifest)
+
+    def put(self, artifact_id: str, body: bytes) -> None:
+        """Store bytes under an artifact's key, past the signed URL."""
+        with self.db.read() as session:
+            key = session.get_one(Artifact, artifact_id).key
+        self.objects.put(key, io.BytesIO(body))
+
+    def store(self, worker_id, attempt_id, path, body: bytes, kind="checkpoint", epoch=1) -> str:
+        """Announce, upload and complete one file; gives the artifact's id."""
+        (ticket,) = self.announce(worker_id, attempt_id, file_of(path, body, kind), epoch=epoch)
+        self.put(ticket.artifact_id, body)
+        self.complete(worker_id, attempt_id, [ticket.artifact_id], epoch=epoch)
+        return ticket.artifact_id
+
+    def cancel(self, job_id: str, actor: Actor | None = None) -> None:
+        with self.db.write() as tx:
+            jobs.cancel(tx, actor or self.admin, job_id)
+
+    def order(self, worker_id: str, desired) -> None:
+        with self.db.write() as tx:
+            workers.order(tx, "root", worker_id, desired)
+
+    def relay(self) -> None:
+        """Give places to all events."""
+        more = True
+        while more:
+            with self.db.write() as tx:
+                more = outbox.assign_positions(tx)
+
+    def events(self, *topics: str, after: int = 0):
+        self.relay()
+        with self.db.read() as session:
+            return outbox.events_after(session, topics, after, limit=100_000)
+
+    def job(self, job_id: str) -> Job:
+        with self.db.read() as session:
+            return session.get_one(Job, job_id)
+
+    def attempt(self, attempt_id: str) -> Attempt:
+        with self.db.read() as session:
+            return session.get_one(Attempt, attempt_id)
+
+    def worker(self, worker_id: str) -> Worker:
+        with self.db.read() as session:
+            return session.get_one(Worker, worker_id)
+
+
+def document(name="job", **fields) -> dict:
+    """A job file; ``datasets`` replaces the training's, anything else is set at the top."""
+    datasets = fields.pop("datasets", [{"path": "/data"}])
+    training = {"model": {"family": "pixel_dit"}, "datasets": datasets, "steps": 3}
+    return {"name": name, "training": training, **fields}
+
+
+def registration(name="w", *, slots=1, labels=None, holding=()) -> RegisterRequest:
+    places = [Slot(index=index, accelerator="cpu", memory_gb=8) for index in range(slots)]
+    inventory = Inventory(
+        hostname="h", slots=places, cpus=2, memory_gb=8, disk_free_gb=10, platform="linux"
+    )
+    return RegisterRequest(
+        name=name,
+        agent_version="1",
+        inventory=inventory,
+        labels=labels or {},
+        holding=list(holding),
+    )
+
+
+def file_of(path: str, body: bytes, kind="checkpoint", step: int | None = 3) -> ArtifactFile:
+    digest = hashlib.sha256(body).hexdigest()
+    return ArtifactFile(path=path, kind=kind, size=len(body), sha256=digest, step=step)
+
+
+def log_line(seq: int, message: str | None = None) -> dict:
+    return {"seq": seq, "at": AT, "kind": "log", "message": message or f"line {seq}"}
+
+
+def metric_line(seq: int, step: int = 1, loss: float = 0.5) -> dict:
+    return {"seq": seq, "at": AT, "kind": "metric", "step": step, "values": {"loss": loss}}
+
+
+def progress_line(seq: int, step: int = 1, **fields) -> dict:
+    progress = {"phase": "training", "step": step, "steps": 9}
+    return {"seq": seq, "at": AT, "kind": "progress", **progress, **fields}

@@ -1,0 +1,46 @@
+"""A controller without HTTP and without background services, and threads that start at once."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from controller_steps import Steps
+
+from st_controller.domain.workers import Patience
+from st_controller.events.hub import Hub
+from st_controller.platform import Platform
+from st_controller.settings import Settings
+from st_shared.objectstore import LocalStore
+
+
+@pytest.fixture
+def steps(db, clock, tmp_path) -> Steps:
+    hub = Hub()
+    db.notify = hub.notify
+    platform = Platform(
+        settings=Settings(data_dir=tmp_path / "controller"),
+        db=db,
+        hub=hub,
+        objects=LocalStore(tmp_path / "objects", b"k" * 32, clock=clock),
+        patience=Patience(),
+    )
+    return Steps(platform, clock)
+
+
+@pytest.fixture
+def together() -> Iterator[Callable]:
+    """Runs a function once for each argument, all at the same time; gives results in order."""
+    with ThreadPoolExecutor(16) as pool:
+
+        def run(function, arguments):
+            arguments = list(arguments)
+            barrier = Barrier(len(arguments))
+
+            def begin(argument):
+                barrier.wait(10)
+                return function(argument)
+
+            return [future.result(30) for future in [pool.submit(begin, a) for a in arguments]]
+
+        yield run

@@ -1,0 +1,127 @@
+"""The one place where a job's state is written: legal steps only, by one writer, with a record."""
+
+import pytest
+from sqlalchemy import func, select, update
+
+from st_controller.domain.jobs import TRANSITIONS
+from st_controller.errors import Conflict, IllegalMove
+from st_controller.services.moves import move_job
+from st_controller.store.schema import AuditEntry, Job, JobTransition, OutboxEvent
+from st_shared.protocol.resources import Reason
+from st_shared.protocol.states import JobState
+
+WHY = Reason(code="test", message="because")
+
+
+def move(steps, job_id, after) -> str | None:
+    """Move without locking; gives the code of a refusal."""
+    try:
+        with steps.db.write() as tx:
+            move_job(tx, tx.session.get_one(Job, job_id), after, "root", WHY)
+    except Conflict as refused:
+        return refused.code
+    return None
+
+
+def records(steps, job_id) -> tuple[int, int, int]:
+    """How many transitions, audit entries and events there are of a job."""
+    with steps.db.read() as session:
+        return (
+            session.scalar(
+                select(func.count()).select_from(JobTransition).where(JobTransition.job_id == job_id)
+            ),
+            session.scalar(
+                select(func.count()).select_from(AuditEntry).where(AuditEntry.target == job_id)
+            ),
+            session.scalar(select(func.count()).select_from(OutboxEvent)),
+        )
+
+
+def test_each_move_leaves_one_transition_one_audit_entry_and_one_event(steps):
+    job_id = steps.submit()
+    path = [JobState.ASSIGNED, JobState.RUNNING, JobState.QUEUED, JobState.CANCELLED]
+    assert records(steps, job_id) == (1, 1, 1)
+    for place, state in enumerate(path, start=2):
+        assert move(steps, job_id, state) is None
+        assert records(steps, job_id) == (place, place, place)
+    with steps.db.read() as session:
+        told = session.execute(
+            select(JobTransition.version, JobTransition.state).order_by(JobTransition.version)
+        ).all()
+        audited = session.scalars(select(AuditEntry.action).order_by(AuditEntry.seq)).all()
+    assert told == [(1, "queued"), *((n, state) for n, state in enumerate(path, start=2))]
+    assert audited == ["job.submitted", *(f"job.{state}" for state in path)]
+
+
+@pytest.mark.parametrize("before", JobState)
+def test_no_illegal_step_is_taken_and_none_leaves_a_trace(steps, before):
+    job_id = steps.submit()
+    with steps.db.write() as tx:
+        tx.session.execute(update(Job).values(state=before))
+    for after in set(JobState) - TRANSITIONS[before]:
+        assert move(steps, job_id, after) == "illegal_move"
+    job = steps.job(job_id)
+    assert (job.state, job.version, records(steps, job_id)) == (before, 1, (1, 1, 1))
+
+
+def test_what_was_changed_since_it_was_read_is_not_overwritten(steps):
+    job_id = steps.submit()
+    with pytest.raises(Conflict) as refused, steps.db.write() as tx:
+        job = tx.session.get_one(Job, job_id)
+        tx.session.execute(
+            update(Job).values(version=2).execution_options(synchronize_session=False)
+        )
+        move_job(tx, job, JobState.ASSIGNED, "root")
+    assert refused.value.code == "version_conflict"
+    assert (steps.job(job_id).state, steps.job(job_id).version) == ("queued", 1)
+
+
+def test_of_eight_that_move_one_job_at_once_one_wins(steps, together):
+    job_id = steps.submit()
+    outcomes = together(
+        lambda turn: move(steps, job_id, JobState.ASSIGNED if turn % 2 else JobState.CANCELLED),
+        range(8),
+    )
+    job = steps.job(job_id)
+    moved = outcomes.count(None)
+    # Assigned may still be cancelled by one that came later; nothing else may follow.
+    assert moved in {1, 2}
+    assert job.version == 1 + moved
+    assert records(steps, job_id) == (job.version,) * 3
+    assert set(outcomes) <= {None, "version_conflict", "illegal_move"}
+
+
+def test_two_transactions_that_read_the_same_version_do_not_both_win(steps):
+    if steps.db.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    job_id = steps.submit()
+    with pytest.raises(Conflict) as refused, steps.db.write() as late:
+        job = late.session.get_one(Job, job_id)
+        assert move(steps, job_id, JobState.ASSIGNED) is None
+        move_job(late, job, JobState.CANCELLED, "root")
+    assert refused.value.code == "version_conflict"
+    assert steps.job(job_id).state == JobState.ASSIGNED
+    assert records(steps, job_id) == (2, 2, 2)
+
+
+def test_a_move_that_is_undone_leaves_nothing(steps):
+    job_id = steps.submit()
+    with pytest.raises(ZeroDivisionError), steps.db.write() as tx:
+        move_job(tx, tx.session.get_one(Job, job_id), JobState.ASSIGNED, "root")
+        tx.session.flush()
+        raise ZeroDivisionError
+    assert (steps.job(job_id).state, records(steps, job_id)) == ("queued", (1, 1, 1))
+
+
+def test_followers_are_told_after_the_commit_and_only_then(steps):
+    told = []
+    steps.db.notify = told.append
+    job_id = steps.submit()
+    with steps.db.write() as tx:
+        move_job(tx, tx.session.get_one(Job, job_id), JobState.ASSIGNED, "root")
+        assert len(told) == 1  # of the submission
+    assert told[1] == {"outbox", f"job:{job_id}"}
+    with pytest.raises(ZeroDivisionError), steps.db.write() as tx:
+        move_job(tx, tx.session.get_one(Job, job_id), JobState.CANCELLED, "root")
+        raise ZeroDivisionError
+    assert len(told) == 2

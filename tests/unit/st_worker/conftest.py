@@ -1,0 +1,581 @@
+"""A controller double that speaks the protocol over real HTTP, and a scripted trainer."""
+
+import asyncio
+import hashlib
+import io
+import sys
+import tarfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from st_shared.ids import new_id
+from st_shared.protocol.problems import Problem
+from st_shared.protocol.sse import PING, encode
+from st_shared.protocol.worker import (
+    ArtifactOffer,
+    ArtifactsStored,
+    CheckpointDownload,
+    ClaimReply,
+    DatasetDownload,
+    Download,
+    EventBatch,
+    FinishRequest,
+    Heartbeat,
+    RegisterRequest,
+)
+from st_worker.agent import Agent, Departure
+from st_worker.client import Controller
+from st_worker.folder import StateFolder
+from st_worker.serve import describe
+from st_worker.settings import AgentSettings
+from st_worker.transfer import Transfer
+
+TOKEN = "join-token-of-the-tests"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class DoubleRefusal(Exception):
+    def __init__(self, status: int, code: str, acked_seq: int | None = None) -> None:
+        self.problem = Problem(
+            title=code, status=status, detail=code, code=code, acked_seq=acked_seq
+        )
+
+
+@dataclass
+class DoubleAttempt:
+    """What the controller knows of an attempt."""
+
+    claim: ClaimReply
+    expires_at: datetime
+    is_claimed: bool = False
+    is_stale: bool = False
+    stop: str | None = None
+    states: list[str] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    completed: list[str] = field(default_factory=list)
+    finish: FinishRequest | None = None
+
+    @property
+    def messages(self) -> list[str]:
+        return [line["message"] for line in self.lines if line["kind"] == "log"]
+
+
+class ControllerDouble:
+    """Keeps the rules of the contract strictly, and fails on demand."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.tokens = {TOKEN}
+        self.credentials: dict[str, str] = {}
+        self.registered: list[RegisterRequest] = []
+        self.registered_with: list[str] = []
+        self.desired = "active"
+        self.abandon: list[str] = []
+        self.heartbeat_seconds = 0.1
+        self.heartbeats: list[Heartbeat] = []
+        self.attempts: dict[str, DoubleAttempt] = {}
+        self.objects: dict[str, bytes] = {}
+        self.fetched: list[str] = []
+        self.events: list[tuple[int, str, str]] = []
+        self.streams: list[str | None] = []
+        self.faults: dict[str, list[int]] = {}
+        """Statuses with which the next calls of an endpoint are answered, after they were done
+        (599 means: not done, the others: done but the answer is lost)."""
+        self._changed = asyncio.Event()
+        self._cut = asyncio.Event()
+        self.app = self._routes()
+
+    # -- for tests ----------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def until(self, condition: Callable[[], Any], seconds: float = 15) -> None:
+        """Wait until ``condition`` holds; it is asked after every call of the worker."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                try:
+                    await asyncio.wait_for(self._changed.wait(), 0.05)
+                except TimeoutError:
+                    continue
+
+    def push(self, kind: str, data: str) -> None:
+        self.events.append((len(self.events) + 1, kind, data))
+        self.changed()
+
+    def cut_streams(self) -> None:
+        self._cut.set()
+        self._cut = asyncio.Event()
+        self.changed()
+
+    def store(self, content: bytes, path: str = "archive.tar") -> Download:
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.objects[sha256] = content
+        return Download(path=path, url=f"/objects/{sha256}?sig=1", size=len(content), sha256=sha256)
+
+    def offer(
+        self,
+        script: list[Any],
+        *,
+        slots: list[int] | None = None,
+        time_limit: float = 3600,
+        datasets: list[DatasetDownload] | None = None,
+        resume: CheckpointDownload | None = None,
+        acked_seq: int = 0,
+    ) -> DoubleAttempt:
+        """Offer an attempt whose trainer will do as ``script`` says."""
+        attempt_id = new_id("att")
+        spec = {"name": "scripted", "time_limit": time_limit, "training": {"script": script}}
+        claim = ClaimReply(
+            attempt_id=attempt_id,
+            epoch=1,
+            job_id=new_id("job"),
+            number=1,
+            slots=[0] if slots is None else slots,
+            spec=spec,
+            datasets=datasets or [],
+            resume=resume,
+            acked_seq=acked_seq,
+        )
+        expires_at = datetime.now(UTC) + timedelta(seconds=60)
+        attempt = self.attempts[attempt_id] = DoubleAttempt(claim, expires_at)
+        self.push("offer", self._offer_text(attempt))
+        return attempt
+
+    def order_stop(self, attempt: DoubleAttempt, reason: str, *, push: bool = True) -> None:
+        attempt.stop = reason
+        if push:
+            identifier = attempt.claim.attempt_id
+            self.push("stop", f'{{"attempt_id":"{identifier}","reason":"{reason}"}}')
+
+    # -- the protocol -------------------------------------------------------------------------
+
+    def _offer_text(self, attempt: DoubleAttempt) -> str:
+        return (
+            f'{{"attempt_id":"{attempt.claim.attempt_id}","job_id":"{attempt.claim.job_id}",'
+            f'"expires_at":"{attempt.expires_at.isoformat()}"}}'
+        )
+
+    def _stops(self, wanted: list[str] | None = None) -> list[dict[str, str]]:
+        stops = []
+        for attempt_id, attempt in self.attempts.items():
+            if wanted is not None and attempt_id not in wanted:
+                continue
+            reason = "stale" if attempt.is_stale else attempt.stop
+            if reason and attempt.is_claimed and not attempt.finish:
+                stops.append({"attempt_id": attempt_id, "reason": reason})
+        return stops
+
+    def _worker(self, request: Request) -> str:
+        secret = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if secret not in self.credentials:
+            raise DoubleRefusal(401, "not_signed_in")
+        return self.credentials[secret]
+
+    def _leased(self, request: Request, attempt_id: str, epoch: int) -> DoubleAttempt:
+        self._worker(request)
+        attempt = self.attempts[attempt_id]
+        if attempt.is_stale or not attempt.is_claimed or epoch != attempt.claim.epoch:
+            raise DoubleRefusal(409, "stale_lease")
+        return attempt
+
+    def _fault(self, name: str, *, before: bool) -> None:
+        waiting = self.faults.get(name, [])
+        if waiting and (waiting[0] == 599) is before:
+            raise DoubleRefusal(min(waiting.pop(0), 503), "fault")
+
+    def _routes(self) -> FastAPI:  # noqa: C901, PLR0915  (one closure an endpoint)
+        app = FastAPI()
+
+        @app.exception_handler(DoubleRefusal)
+        async def refuse(_request: Request, error: DoubleRefusal) -> JSONResponse:
+            document = error.problem.model_dump(mode="json")
+            return JSONResponse(
+                document, error.problem.status, media_type="application/problem+json"
+            )
+
+        @app.middleware("http")
+        async def announce(request: Request, call_next: Any) -> Response:
+            answer = await call_next(request)
+            self.changed()
+            return answer
+
+        @app.post("/v1/worker/register")
+        async def register(request: Request, body: RegisterRequest) -> dict[str, Any]:
+            secret = request.headers["authorization"].removeprefix("Bearer ")
+            credential = None
+            if secret in self.tokens:
+                credential = f"credential-{len(self.credentials)}"
+                self.credentials[credential] = new_id("wrk")
+            elif secret not in self.credentials:
+                raise DoubleRefusal(401, "not_signed_in")
+            self.registered.append(body)
+            self.registered_with.append("token" if credential else "credential")
+            return {
+                "worker_id": self.credentials[credential or secret],
+                "credential": credential,
+                "labels": dict(body.labels),
+                "desired": self.desired,
+                "heartbeat_seconds": self.heartbeat_seconds,
+                "abandon": self.abandon,
+            }
+
+        @app.get("/v1/worker/stream")
+        async def stream(request: Request) -> StreamingResponse:
+            self._worker(request)
+            last = request.headers.get("last-event-id")
+            self.streams.append(last)
+            return StreamingResponse(self._stream(last), media_type="text/event-stream")
+
+        @app.post("/v1/worker/heartbeat")
+        async def heartbeat(request: Request, body: Heartbeat) -> dict[str, Any]:
+            self._worker(request)
+            self.heartbeats.append(body)
+            wanted = [lease.attempt_id for lease in body.holding]
+            return {"desired": self.desired, "stops": self._stops(wanted)}
+
+        @app.post("/v1/worker/attempts/{attempt_id}/claim")
+        async def claim(request: Request, attempt_id: str) -> ClaimReply:
+            self._worker(request)
+            self._fault("claim", before=True)
+            attempt = self.attempts.get(attempt_id)
+            if attempt is None or attempt.finish or attempt.is_stale:
+                raise DoubleRefusal(409, "offer_gone")
+            attempt.is_claimed = True
+            self._fault("claim", before=False)
+            return attempt.claim
+
+        @app.post("/v1/worker/attempts/{attempt_id}/events")
+        async def events(request: Request, attempt_id: str, body: EventBatch) -> dict[str, Any]:
+            attempt = self._leased(request, attempt_id, body.epoch)
+            self._fault("events", before=True)
+            acked = attempt.lines[-1]["seq"] if attempt.lines else attempt.claim.acked_seq
+            fresh = [line for line in body.events if line["seq"] > acked]
+            if fresh and fresh[0]["seq"] != acked + 1:
+                raise DoubleRefusal(409, "sequence_gap", acked)
+            attempt.lines += fresh
+            if body.state and (not attempt.states or attempt.states[-1] != body.state):
+                attempt.states.append(str(body.state))
+            self._fault("events", before=False)
+            acked = attempt.lines[-1]["seq"] if attempt.lines else acked
+            return {"acked_seq": acked, "stop": attempt.stop}
+
+        @app.post("/v1/worker/attempts/{attempt_id}/artifacts")
+        async def artifacts(request: Request, attempt_id: str, body: ArtifactOffer) -> Any:
+            attempt = self._leased(request, attempt_id, body.epoch)
+            tickets = []
+            for file in body.files:
+                key = f"{attempt_id}/{file.path}"
+                known = attempt.artifacts.setdefault(
+                    file.path, {"id": new_id("art"), "stored": False}
+                )
+                known |= {"file": file, "key": key}
+                url = None if known["stored"] else f"{self.url}/objects/{key}?sig=2"
+                headers = {"x-must": "carry"}
+                tickets.append(
+                    {
+                        "artifact_id": known["id"],
+                        "path": file.path,
+                        "url": url,
+                        "headers": headers,
+                    }
+                )
+            return {"tickets": tickets}
+
+        @app.post("/v1/worker/attempts/{attempt_id}/artifacts/complete", status_code=204)
+        async def complete(request: Request, attempt_id: str, body: ArtifactsStored) -> None:
+            attempt = self._leased(request, attempt_id, body.epoch)
+            by_id = {known["id"]: known for known in attempt.artifacts.values()}
+            for artifact_id in body.artifact_ids:
+                known = by_id[artifact_id]
+                content = self.objects.get(known["key"])
+                if content is None:
+                    raise DoubleRefusal(409, "not_uploaded")
+                if hashlib.sha256(content).hexdigest() != known["file"].sha256:
+                    raise DoubleRefusal(409, "checksum")
+                if not known["stored"]:
+                    known["stored"] = True
+                    attempt.completed.append(known["file"].path)
+
+        @app.post("/v1/worker/attempts/{attempt_id}/finish", status_code=204)
+        async def finish(request: Request, attempt_id: str, body: FinishRequest) -> None:
+            attempt = self._leased(request, attempt_id, body.epoch)
+            acked = attempt.lines[-1]["seq"] if attempt.lines else attempt.claim.acked_seq
+            if acked != body.last_seq:
+                raise DoubleRefusal(409, "sequence_gap", acked)
+            if attempt.finish and attempt.finish.outcome != body.outcome:
+                raise DoubleRefusal(409, "stale_lease")
+            attempt.finish = body
+            self._fault("finish", before=False)
+
+        @app.get("/objects/{key:path}")
+        async def download(request: Request, key: str) -> Response:
+            assert "authorization" not in request.headers
+            self.fetched.append(key)
+            self._fault("download", before=True)
+            return Response(self.objects[key])
+
+        @app.put("/objects/{key:path}")
+        async def upload(request: Request, key: str) -> Response:
+            assert "authorization" not in request.headers
+            assert request.headers["x-must"] == "carry"
+            content = await request.body()
+            assert int(request.headers["content-length"]) == len(content)
+            self._fault("upload", before=True)
+            self.objects[key] = content
+            return Response(status_code=200)
+
+        return app
+
+    async def _stream(self, last: str | None) -> AsyncIterator[bytes]:
+        cut = self._cut
+        sent = int(last) if last else len(self.events)
+        if last is None:
+            offers = [
+                self._offer_text(attempt)
+                for attempt in self.attempts.values()
+                if not attempt.is_claimed
+            ]
+            stops = str(self._stops()).replace("'", '"')
+            text = f'{{"desired":"{self.desired}","offers":[{",".join(offers)}],"stops":{stops}}}'
+            yield encode("sync", text, str(sent))
+        yield PING
+        while not cut.is_set():
+            changed = self._changed
+            for number, kind, data in self.events[sent:]:
+                yield encode(kind, data, str(number))
+                sent = number
+            await changed.wait()
+
+
+@asynccontextmanager
+async def serving(double: ControllerDouble) -> AsyncIterator[ControllerDouble]:
+    config = uvicorn.Config(
+        double.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()  # without the server's own loop, whose ticks would cost each test 0.2 s
+    port = server.servers[0].sockets[0].getsockname()[1]
+    double.url = f"http://127.0.0.1:{port}"
+    try:
+        yield double
+    finally:
+        double.cut_streams()
+        server.force_exit = True
+        await server.shutdown()
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[ControllerDouble]:
+    async with serving(ControllerDouble()) as controller:
+        yield controller
+
+
+TRAINER = """
+import hashlib, json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+arguments = sys.argv[1:]
+job = json.loads(Path(arguments[1]).read_text())
+run_dir = Path(arguments[arguments.index("--run-dir") + 1])
+journal = run_dir / "journal.ndjson"
+stopped = False
+
+
+def stop(*_):
+    global stopped
+    stopped = True
+
+
+signal.signal(signal.SIGTERM, stop)
+lines = journal.read_text().splitlines() if journal.exists() else []
+seq = json.loads(lines[-1])["seq"] if lines else 0
+file = journal.open("a")
+
+
+def write(**fields):
+    global seq
+    seq += 1
+    at = "2026-01-01T00:00:00Z"
+    file.write(json.dumps({"seq": seq, "at": at, **fields}) + "\\n")
+    file.flush()
+
+
+def put(path, text):
+    (run_dir / path).parent.mkdir(parents=True, exist_ok=True)
+    (run_dir / path).write_text(text)
+
+
+def checkpoint(step):
+    folder = f"checkpoints/step-{step:06d}"
+    put(f"{folder}/weights.bin", f"weights {step}")
+    raw = (run_dir / folder / "weights.bin").read_bytes()
+    listed = [{"path": "weights.bin", "size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}]
+    manifest = {"format": 1, "step": step, "spec_sha256": "0" * 64, "files": listed}
+    put(f"{folder}/manifest.json", json.dumps(manifest))
+    write(kind="checkpoint", step=step, manifest=f"{folder}/manifest.json")
+
+
+STUBBORN = (
+    "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print('ready', flush=True); time.sleep(600)"
+)
+
+for action, *values in job["training"]["script"]:
+    if action == "log":
+        write(kind="log", level="info", message=values[0])
+    elif action == "error":
+        write(kind="log", level="error", message=values[0])
+    elif action == "print":
+        print(values[0], flush=True)
+    elif action == "raw":
+        file.write(values[0])
+        file.flush()
+    elif action == "skip_seq":
+        seq += 1
+    elif action == "logs":
+        for number in range(values[0]):
+            write(kind="log", level="info", message=f"{number}")
+    elif action == "arguments":
+        write(kind="log", level="info", message=json.dumps(arguments))
+    elif action == "environment":
+        shown = {name: os.environ.get(name) for name in values}
+        write(kind="log", level="info", message=json.dumps(shown))
+    elif action == "sample":
+        put(values[0], "picture")
+        write(kind="sample", step=1, path=values[0], prompts=["a three"])
+    elif action == "output":
+        put(values[0], "result")
+        write(kind="output", name="weights", path=values[0])
+    elif action == "missing":
+        write(kind="sample", step=1, path=values[0], prompts=[])
+    elif action == "checkpoint":
+        checkpoint(values[0])
+    elif action == "wait":
+        while not Path(values[0]).exists():
+            time.sleep(0.01)
+    elif action == "grandchild":
+        child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        write(kind="log", level="info", message=f"grandchild {child.pid}")
+    elif action == "until_stopped":
+        while not stopped:
+            time.sleep(0.01)
+    elif action == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        write(kind="log", level="info", message="deaf")
+        time.sleep(600)
+    elif action == "die":
+        os.kill(os.getpid(), values[0])
+    elif action == "exit":
+        sys.exit(values[0])
+"""
+
+
+@pytest.fixture
+def agent_settings(tmp_path: Path) -> AgentSettings:
+    """Production's settings with short times and the scripted trainer."""
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    return AgentSettings(
+        trainer_command=(sys.executable, "-S", str(script)),
+        poll_seconds=0.02,
+        first_backoff_seconds=0.01,
+        most_backoff_seconds=0.1,
+        stream_silence_seconds=5,
+        claim_patience_seconds=0.5,
+        transfer_tries=3,
+        cancel_grace_seconds=0.5,
+        preempt_grace_seconds=5,
+        shutdown_grace_seconds=3,
+        report_seconds=3,
+    )
+
+
+@pytest.fixture
+def state_folder(tmp_path: Path) -> StateFolder:
+    folder = StateFolder(tmp_path / "state")
+    folder.create()
+    return folder
+
+
+class AgentHands:
+    """An agent that runs as a task of the test."""
+
+    def __init__(self, agent: Agent, task: "asyncio.Task[Departure]") -> None:
+        self.agent, self.task = agent, task
+
+    async def left(self, seconds: float = 15) -> Departure:
+        return await asyncio.wait_for(self.task, seconds)
+
+
+StartAgent = Callable[..., Any]
+
+
+@pytest.fixture
+async def start_agent(
+    double: ControllerDouble, agent_settings: AgentSettings, state_folder: StateFolder
+) -> AsyncIterator[StartAgent]:
+    """Starts agents; whatever still runs at the end is ended with its trainers."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            *,
+            slots: int = 1,
+            ephemeral: bool = False,
+            token: str | None = TOKEN,
+            settings: AgentSettings = agent_settings,
+        ) -> AgentHands:
+            controller, transfer = Controller(double.url, settings), Transfer(double.url, settings)
+            stack.push_async_callback(controller.close)
+            stack.push_async_callback(transfer.close)
+            description = describe(state_folder, "tester", slots, {"rack": "7"}, ephemeral)
+            agent = Agent(state_folder, controller, transfer, description, settings)
+            hands = AgentHands(agent, asyncio.create_task(agent.run(token)))
+            stack.push_async_callback(_end, hands)
+            return hands
+
+        yield start
+
+
+async def _end(hands: AgentHands) -> None:
+    if not hands.task.done():
+        hands.agent.leave(Departure.REFUSED)  # drops every trainer at once
+        await asyncio.wait({hands.task}, timeout=10)
+    hands.task.cancel()
+    await asyncio.gather(hands.task, return_exceptions=True)
+
+
+@pytest.fixture
+def pack_dataset(double: ControllerDouble) -> Callable[..., DatasetDownload]:
+    """Makes a dataset of one archive with the given files, stored at the double."""
+
+    def pack(name: str, files: dict[str, bytes]) -> DatasetDownload:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        archive = double.store(buffer.getvalue())
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return DatasetDownload(name=name, digest=digest, archives=[archive])
+
+    return pack

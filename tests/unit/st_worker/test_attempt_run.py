@@ -1,0 +1,333 @@
+"""Attempts from offer to finish: a real agent, real HTTP, real processes."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from st_shared.protocol.states import FailureKind, Outcome
+from st_shared.protocol.worker import CheckpointDownload
+from st_worker.agent import Departure
+
+pytestmark = pytest.mark.anyio
+
+
+async def _finished(double, attempt, seconds=15):
+    await double.until(lambda: attempt.finish, seconds)
+    return attempt.finish
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_success_ships_every_line_and_file_and_leaves_no_folder(
+    double, start_agent, state_folder
+):
+    await start_agent()
+    script = [["logs", 1200], ["sample", "samples/a.png"], ["checkpoint", 2], ["output", "out/w"]]
+    attempt = double.offer(script)
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+    assert [line["seq"] for line in attempt.lines] == list(range(1, finish.last_seq + 1))
+    assert [text for text in attempt.messages if text.isdigit()] == [str(n) for n in range(1200)]
+    assert attempt.states[-2:] == ["running", "uploading"]
+    folder = "checkpoints/step-000002"
+    assert attempt.completed == [
+        "samples/a.png",
+        f"{folder}/weights.bin",
+        f"{folder}/manifest.json",
+        "out/w",
+    ]
+    files = {path: known["file"] for path, known in attempt.artifacts.items()}
+    assert [(file.kind, file.step) for file in files.values()] == [
+        ("sample", 1),
+        ("checkpoint", 2),
+        ("checkpoint", 2),
+        ("output", None),
+    ]
+    assert double.objects[f"{attempt.claim.attempt_id}/out/w"] == b"result"
+    await double.until(lambda: not list(state_folder.attempts.iterdir()))
+
+
+async def test_lost_answers_lose_and_double_nothing(double, start_agent):
+    double.faults = {
+        "claim": [503],
+        "events": [599, 503, 503, 599, 503],
+        "upload": [599, 599],
+        "finish": [503, 503],
+    }
+    await start_agent()
+    attempt = double.offer([["logs", 700], ["sample", "a.png"]])
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+    assert [line["seq"] for line in attempt.lines] == list(range(1, finish.last_seq + 1))
+    await double.until(lambda: not any(double.faults.values()))
+
+
+async def test_broken_lines_are_replaced_so_that_no_number_is_missing(double, start_agent):
+    await start_agent()
+    attempt = double.offer(
+        [["log", "before"], ["raw", "{broken\n"], ["skip_seq"], ["log", "after"], ["raw", '{"seq"']]
+    )
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+    assert [line["seq"] for line in attempt.lines] == [1, 2, 3, 4]
+    broken = attempt.lines[2]
+    assert (broken["kind"], broken["level"]) == ("log", "error")
+    assert "{broken" in broken["message"]
+    assert attempt.messages[-1] == "after"
+
+
+async def test_failure_carries_exit_code_last_error_and_output(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["error", "no samples"], ["print", "Traceback ..."], ["exit", 4]])
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.FAILED
+    assert finish.failure.kind == FailureKind.BAD_DATA
+    assert finish.failure.exit_code == 4
+    assert finish.failure.message.splitlines() == [
+        "the trainer ended with exit code 4",
+        "no samples",
+        "Traceback ...",
+    ]
+    assert attempt.completed == ["output.log"]
+    assert attempt.lines[-1]["name"] == "log"
+
+
+async def test_trainer_ended_by_a_stranger_is_killed(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["die", signal.SIGKILL]])
+    finish = await _finished(double, attempt)
+    assert finish.failure.kind == FailureKind.KILLED
+    assert "signal 9 (SIGKILL)" in finish.failure.message
+    assert attempt.messages[-1] == "the trainer was ended by signal 9 (SIGKILL)"
+
+
+async def test_trainer_that_cannot_start_fails_with_the_reason(double, start_agent, agent_settings):
+    await start_agent(settings=replace(agent_settings, trainer_command=("/no/such/trainer",)))
+    finish = await _finished(double, double.offer([]))
+    assert finish.failure.kind == FailureKind.CRASHED
+    assert finish.failure.message.startswith("cannot start /no/such/trainer: No such file")
+
+
+@pytest.mark.parametrize("push", [True, False], ids=["by the stream", "by the heartbeat"])
+async def test_cancel_ends_the_whole_group(double, start_agent, push):
+    await start_agent()
+    attempt = double.offer([["grandchild"], ["deaf"]])
+    await double.until(lambda: "deaf" in attempt.messages)
+    grandchild = int(
+        next(text for text in attempt.messages if text.startswith("grandchild")).split()[1]
+    )
+    session = os.getsid(grandchild)
+    assert not _gone(grandchild)
+    double.order_stop(attempt, "cancel", push=push)
+    finish = await _finished(double, attempt, 10)
+    assert finish.outcome == Outcome.CANCELLED
+    assert _gone(grandchild)
+    assert [pid for pid in psutil.pids() if _session(pid) == session and not _gone(pid)] == []
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+async def test_trainer_that_ends_leaves_no_stragglers(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["grandchild"]])
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+    assert _gone(int(attempt.messages[-1].split()[1]))
+
+
+async def test_cancel_before_the_trainer_starts(double, start_agent, pack_dataset):
+    dataset = pack_dataset("digits", {"a.txt": b"a"})
+    double.faults["download"] = [599] * 10_000
+    await start_agent()
+    attempt = double.offer([], datasets=[dataset])
+    await double.until(lambda: double.fetched and attempt.states)
+    double.order_stop(attempt, "cancel")
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.CANCELLED
+    assert attempt.states == ["preparing", "uploading"]
+
+
+async def test_cancel_does_not_wait_for_uploads(double, start_agent):
+    double.faults["upload"] = [599] * 10_000
+    await start_agent()
+    attempt = double.offer([["sample", "a.png"]])
+    await double.until(lambda: "uploading" in attempt.states)
+    double.order_stop(attempt, "cancel")
+    assert (await _finished(double, attempt)).outcome == Outcome.CANCELLED
+
+
+async def test_preempted_trainer_stops_at_a_checkpoint_that_is_stored(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["log", "up"], ["until_stopped"], ["checkpoint", 7], ["exit", 3]])
+    await double.until(lambda: "up" in attempt.messages)
+    double.order_stop(attempt, "preempt")
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.PREEMPTED
+    assert attempt.completed[-1] == "checkpoints/step-000007/manifest.json"
+
+
+async def test_stopping_by_itself_counts_as_killed(double, start_agent):
+    await start_agent()
+    finish = await _finished(double, double.offer([["exit", 3]]))
+    assert (finish.outcome, finish.failure.kind) == (Outcome.FAILED, FailureKind.KILLED)
+
+
+async def test_time_limit_stops_gracefully_and_fails(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["until_stopped"], ["checkpoint", 1], ["exit", 3]], time_limit=0.4)
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.failure.kind) == (Outcome.FAILED, FailureKind.TIME_LIMIT)
+    assert attempt.completed[-1] == "checkpoints/step-000001/manifest.json"
+
+
+async def test_stale_lease_ends_the_trainer_and_reports_nothing(double, start_agent, state_folder):
+    await start_agent()
+    attempt = double.offer([["grandchild"], ["deaf"]])
+    await double.until(lambda: "deaf" in attempt.messages)
+    lines = len(attempt.lines)
+    attempt.is_stale = True
+    await double.until(lambda: not list(state_folder.attempts.iterdir()))
+    grandchild = next(text for text in attempt.messages if text.startswith("grandchild"))
+    assert _gone(int(grandchild.split()[1]))
+    assert (len(attempt.lines), attempt.finish) == (lines, None)
+
+
+async def test_heartbeats_go_on_while_the_trainer_is_silent(double, start_agent, tmp_path):
+    await start_agent()
+    attempt = double.offer([["wait", str(tmp_path / "go")]])
+    await double.until(lambda: "running" in attempt.states)
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= count + 5)
+    assert double.heartbeats[-1].holding[0].attempt_id == attempt.claim.attempt_id
+    (tmp_path / "go").touch()
+    assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
+
+
+async def test_dataset_is_fetched_once_and_named_to_the_trainer(
+    double, start_agent, pack_dataset, state_folder
+):
+    dataset = pack_dataset("digits", {"a/1.txt": b"three", "2.txt": b"four"})
+    await start_agent(slots=2)
+    first = double.offer([["arguments"]], datasets=[dataset], slots=[0])
+    second = double.offer([["arguments"]], datasets=[dataset], slots=[1])
+    for attempt in (first, second):
+        assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
+        arguments = json.loads(attempt.messages[-1])
+        folder = Path(arguments[arguments.index("--dataset") + 1].removeprefix("digits="))
+        assert (folder / "a/1.txt").read_bytes() == b"three"
+        assert arguments[-2:] == ["--resume", "none"]
+        assert "--quiet" in arguments
+    assert folder == state_folder.datasets / dataset.digest
+    assert len(double.fetched) == 1
+
+
+async def test_damaged_dataset_is_tried_again_then_fails(
+    double, start_agent, pack_dataset, state_folder
+):
+    dataset = pack_dataset("digits", {"a.txt": b"a"})
+    key = dataset.archives[0].sha256
+    double.objects[key] = double.objects[key][:-1] + b"x"
+    await start_agent()
+    attempt = double.offer([], datasets=[dataset])
+    finish = await _finished(double, attempt)
+    assert finish.failure.kind == FailureKind.TRANSFER
+    assert "in 3 tries: the bytes have SHA-256" in finish.failure.message
+    assert len(double.fetched) == 3
+    assert "running" not in attempt.states
+    assert list(state_folder.datasets.iterdir()) == []
+    assert list(state_folder.incoming.iterdir()) == []
+
+
+async def test_resume_hands_the_verified_checkpoint_over(double, start_agent):
+    manifest, weights = double.store(b"{}", "manifest.json"), double.store(b"w", "weights.bin")
+    await start_agent()
+    resume = CheckpointDownload(step=40, files=[manifest, weights])
+    attempt = double.offer([["arguments"], ["until_stopped"]], resume=resume)
+    await double.until(lambda: len(attempt.messages) == 3)
+    folder = Path(json.loads(attempt.messages[-1])[-1])
+    assert folder.parts[-2:] == ("resume", "step-000040")
+    assert (folder / "manifest.json").read_bytes() == b"{}"
+    assert (folder / "weights.bin").read_bytes() == b"w"
+    assert double.fetched == [weights.sha256, manifest.sha256]
+
+
+async def test_trainer_gets_its_share_and_no_secret(double, start_agent, monkeypatch):
+    monkeypatch.setenv("ST_JOIN_TOKEN", "secret")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    await start_agent(slots=2)
+    names = ["ST_JOIN_TOKEN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
+    attempt = double.offer([["environment", *names]], slots=[1])
+    await _finished(double, attempt)
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert json.loads(attempt.messages[-1]) == dict(zip(names, [None, "", threads], strict=True))
+
+
+async def test_file_that_vanished_is_skipped(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["missing", "gone.png"], ["sample", "here.png"]])
+    assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
+    assert attempt.completed == ["here.png"]
+
+
+async def test_line_numbers_go_on_after_those_that_the_controller_holds(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["log", "hello"]], acked_seq=10)
+    finish = await _finished(double, attempt)
+    assert [line["seq"] for line in attempt.lines] == [11, 12]
+    assert finish.last_seq == 12
+
+
+async def test_two_attempts_of_one_slot_never_train_at_once(double, start_agent, tmp_path):
+    await start_agent()
+    first = double.offer([["log", "first"], ["wait", str(tmp_path / "go")]])
+    await double.until(lambda: "first" in first.messages)
+    second = double.offer([["log", "second"]])
+    await double.until(lambda: "preparing" in second.states)
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > count + 2)
+    assert "running" not in second.states
+    (tmp_path / "go").touch()
+    assert (await _finished(double, second)).outcome == Outcome.SUCCEEDED
+    assert first.finish
+
+
+async def test_leaving_stops_at_a_checkpoint_and_reports_it(double, start_agent, state_folder):
+    hands = await start_agent()
+    attempt = double.offer([["log", "up"], ["until_stopped"], ["checkpoint", 3], ["exit", 3]])
+    await double.until(lambda: "up" in attempt.messages)
+    hands.agent.leave(Departure.SIGNAL)
+    assert await hands.left() is Departure.SIGNAL
+    assert attempt.finish.outcome == Outcome.PREEMPTED
+    assert attempt.completed[-1] == "checkpoints/step-000003/manifest.json"
+    assert list(state_folder.attempts.iterdir()) == []
+
+
+async def test_what_could_not_be_reported_is_reported_by_the_next_agent(double, start_agent):
+    hands = await start_agent()
+    attempt = double.offer([["log", "up"], ["until_stopped"], ["exit", 3]])
+    await double.until(lambda: "up" in attempt.messages)
+    double.faults["events"] = [599] * 10_000
+    hands.agent.leave(Departure.SIGNAL)
+    await double.until(lambda: hands.agent._attempts.leases == [] or len(double.heartbeats) > 5)
+    hands.agent.leave(Departure.SIGNAL)  # a second time: do not wait
+    assert await hands.left() is Departure.UNREPORTED
+    assert attempt.finish is None
+    double.faults["events"] = []
+    await start_agent(token=None)
+    assert (await _finished(double, attempt)).outcome == Outcome.PREEMPTED
+    assert double.registered[-1].holding[0].attempt_id == attempt.claim.attempt_id

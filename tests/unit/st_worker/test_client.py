@@ -1,0 +1,97 @@
+import httpx
+import pytest
+
+from st_shared.ids import new_id
+from st_shared.protocol.states import Outcome
+from st_shared.protocol.worker import FinishRequest, Heartbeat
+from st_worker.client import Controller
+from st_worker.errors import OfferGone, Refused, RequestRefused, SequenceGap, TemporaryTrouble
+
+pytestmark = pytest.mark.anyio
+
+FINISH = FinishRequest(epoch=1, outcome=Outcome.SUCCEEDED, last_seq=0)
+
+
+@pytest.fixture
+def answering(agent_settings):
+    """A controller that gives ``answers`` one after the other, the last one for ever."""
+
+    def make(*answers):
+        left = list(answers)
+        made = []
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            made.append(request)
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        controller = Controller("http://c", agent_settings, transport=httpx.MockTransport(handle))
+        controller.secret = "s3cret"
+        return controller, made
+
+    return make
+
+
+def _problem(status, code, **more):
+    document = {"title": "", "status": status, "detail": "why", "code": code, **more}
+    return httpx.Response(status, json=document)
+
+
+async def test_durable_calls_are_repeated_until_they_are_answered(answering):
+    lost = httpx.ConnectError("no route")
+    controller, made = answering(
+        lost, httpx.Response(502, text="<html>"), _problem(429, "too_many"), httpx.Response(204)
+    )
+    await controller.finish(new_id("att"), FINISH)
+    assert len(made) == 4
+    assert made[0].headers["authorization"] == "Bearer s3cret"
+
+
+async def test_heartbeat_is_tried_once(answering):
+    controller, made = answering(httpx.ConnectError("no route"))
+    with pytest.raises(TemporaryTrouble, match="no answer from http://c: no route"):
+        await controller.heartbeat(Heartbeat())
+    assert len(made) == 1
+
+
+async def test_claim_is_given_up_after_its_patience(answering, agent_settings):
+    controller, made = answering(httpx.ConnectError("no route"))
+    with pytest.raises(TemporaryTrouble):
+        await controller.claim(new_id("att"))
+    assert len(made) > 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (_problem(401, "not_signed_in"), Refused),
+        (_problem(403, "not_permitted"), Refused),
+        (_problem(409, "retired"), Refused),
+        (_problem(409, "offer_gone"), OfferGone),
+        (_problem(404, "not_found"), RequestRefused),
+        (httpx.Response(410, text="gone"), RequestRefused),
+        (httpx.Response(302, headers={"location": "/login"}), RequestRefused),
+    ],
+)
+async def test_refusals_are_told_apart_and_not_repeated(answering, answer, error):
+    controller, made = answering(answer)
+    with pytest.raises(error) as caught:
+        await controller.claim(new_id("att"))
+    assert type(caught.value) is error
+    assert str(answer.status_code) in str(caught.value)
+    assert len(made) == 1
+
+
+async def test_gap_tells_where_the_controller_is(answering):
+    controller, _ = answering(_problem(409, "sequence_gap", acked_seq=17))
+    with pytest.raises(SequenceGap) as caught:
+        await controller.finish(new_id("att"), FINISH)
+    assert caught.value.acked_seq == 17
+
+
+async def test_answer_of_another_shape_counts_as_none(answering):
+    controller, _ = answering(httpx.Response(200, text="<html>sign in</html>"))
+    with pytest.raises(TemporaryTrouble, match="an answer of another shape"):
+        await controller.heartbeat(Heartbeat())

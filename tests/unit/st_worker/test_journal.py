@@ -1,0 +1,128 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from st_shared.clock import ManualClock
+from st_worker.errors import JournalLost
+from st_worker.journal import BATCH_BYTES, BATCH_LINES, Cursor, Journal
+from st_worker.notes import Notes
+
+
+def _line(seq: int, message: str = "hello") -> bytes:
+    document = {"seq": seq, "at": "2026-01-01T00:00:00Z", "kind": "log", "message": message}
+    return json.dumps(document).encode() + b"\n"
+
+
+@pytest.fixture
+def journal_path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.ndjson"
+
+
+def test_absent_journal_is_empty(journal_path):
+    journal = Journal(journal_path)
+    assert journal.read(Cursor()) == []
+    assert journal.end(start=7) == Cursor(seq=7)
+
+
+def test_torn_line_waits_for_its_end(journal_path):
+    journal = Journal(journal_path)
+    whole = _line(2)
+    journal_path.write_bytes(_line(1) + whole[:-5])
+    (line,) = journal.read(Cursor())
+    assert line.event.seq == 1
+    assert journal.read(line.after) == []
+    with journal_path.open("ab") as file:
+        file.write(whole[-5:])
+    assert [line.event.seq for line in journal.read(line.after)] == [2]
+
+
+def test_batches_are_bounded_and_follow_each_other(journal_path):
+    journal_path.write_bytes(b"".join(_line(seq) for seq in range(1, BATCH_LINES + 11)))
+    journal = Journal(journal_path)
+    first = journal.read(Cursor())
+    assert len(first) == BATCH_LINES
+    assert [line.event.seq for line in journal.read(first[-1].after)] == list(
+        range(BATCH_LINES + 1, BATCH_LINES + 11)
+    )
+
+
+def test_batch_keeps_to_its_bytes(journal_path):
+    journal_path.write_bytes(b"".join(_line(seq, "x" * 16_000) for seq in range(1, 101)))
+    lines = Journal(journal_path).read(Cursor())
+    assert 0 < lines[-1].after.offset <= BATCH_BYTES
+
+
+def test_line_longer_than_a_batch_is_replaced_not_stuck(journal_path):
+    journal_path.write_bytes(_line(1, "x" * (BATCH_BYTES * 3)) + _line(2))
+    clock = ManualClock(datetime(2026, 5, 1, tzinfo=UTC))
+    journal = Journal(journal_path, clock)
+    (long,) = journal.read(Cursor())
+    assert (long.event.seq, long.event.level, long.event.at) == (1, "error", clock())
+    assert journal.read(long.after)[0].event.message == "hello"
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"{\n", "is not an event"),
+        (b"\n", "is not an event"),
+        (b"\xff\xfe\n", "is not an event"),
+        (_line(9), "wrote line 9 where line 1 was due"),
+        (_line(1, "x" * 70_000), "is not an event"),
+        (_line(1)[:-2] + b" " * 70_000 + b"}\n", "a line of 70"),
+    ],
+    ids=["half", "empty", "no text", "wrong number", "long message", "long line"],
+)
+def test_broken_line_is_replaced_by_an_error(journal_path, raw, said):
+    journal_path.write_bytes(raw + _line(2))
+    broken, fine = Journal(journal_path).read(Cursor())
+    assert (broken.event.seq, broken.event.kind, broken.event.level) == (1, "log", "error")
+    assert said in broken.event.message
+    assert fine.event.message == "hello"
+
+
+def test_locate_finds_the_place_behind_any_line(journal_path):
+    journal_path.write_bytes(b"".join(_line(seq) for seq in range(11, 31)))
+    journal = Journal(journal_path)
+    assert journal.locate(10) == Cursor(offset=0, seq=10)
+    assert [line.event.seq for line in journal.read(journal.locate(29))] == [30]
+    assert journal.read(journal.locate(30)) == []
+    for absent in (9, 31):
+        with pytest.raises(JournalLost, match=f"does not hold line {absent}"):
+            journal.locate(absent)
+
+
+def test_damaged_cursor_counts_as_none(tmp_path):
+    path = tmp_path / "shipped.json"
+    path.write_text("{")
+    assert Cursor.load(path, start=4) == Cursor(offset=0, seq=4)
+    Cursor(offset=10, seq=5).save(path)
+    assert Cursor.load(path) == Cursor(offset=10, seq=5)
+
+
+def test_last_error_is_the_newest(journal_path):
+    def error(seq: int, message: str) -> bytes:
+        return _line(seq, message).replace(b'"kind"', b'"level": "error", "kind"')
+
+    journal_path.write_bytes(error(1, "old") + error(2, "new") + _line(3) + b'{"seq":')
+    assert Journal(journal_path).last_error() == "new"
+
+
+def test_notes_go_on_after_the_trainers_lines_and_drop_a_torn_one(journal_path):
+    journal_path.write_bytes(_line(1) + b"broken\n" + _line(3) + b'{"seq": 4, "ki')
+    notes = Notes(journal_path, clock=ManualClock())
+    notes.log("the trainer was ended by signal 9", "error")
+    notes.output_log("output.log")
+    events = [line.event for line in Journal(journal_path).read(Cursor())]
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5]
+    assert events[3].message == "the trainer was ended by signal 9"
+    assert (events[4].kind, events[4].path) == ("output", "output.log")
+
+
+def test_notes_in_an_empty_journal_go_on_where_the_controller_is(journal_path):
+    Notes(journal_path, start=10, clock=ManualClock()).log("x" * 50_000)
+    (line,) = Journal(journal_path).read(Cursor(seq=10))
+    assert line.event.seq == 11
+    assert line.event.message.endswith("…")
