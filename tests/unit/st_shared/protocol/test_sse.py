@@ -16,9 +16,13 @@ def test_what_is_encoded_is_read_back() -> None:
 def test_an_event_is_complete_only_at_its_empty_line() -> None:
     reader = EventReader()
 
+    assert reader.feed("id: 7") is None
     assert reader.feed("event: log") is None
     assert reader.feed("data: half") is None
     assert reader.last_id is None
+
+    assert reader.feed("") == ServerSentEvent("log", "half", "7")
+    assert reader.last_id == "7"
 
 
 def test_several_data_lines_are_joined() -> None:
