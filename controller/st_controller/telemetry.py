@@ -1,6 +1,6 @@
 """What this process counts for Prometheus. What SQL knows is asked of SQL when it is scraped."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 _WAITS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400)
 _LATENCIES = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -15,12 +15,6 @@ class Telemetry:
             "st_queue_wait_seconds",
             "Time from queueing a job until a worker claimed it.",
             buckets=_WAITS,
-            registry=self.registry,
-        )
-        self.attempts = Counter(
-            "st_attempts",
-            "Attempts that ended, by outcome.",
-            ("outcome",),
             registry=self.registry,
         )
         self.streams = Gauge(

@@ -100,6 +100,7 @@ class Agent:
         reply = await self._unless_leaving(self._join(token, records))
         if reply is None:
             return await self._departure
+        structlog.contextvars.bind_contextvars(worker=reply.worker_id)
         await self._attempts.take_over(records, reply.abandon)
         self._obey(reply.desired)
         stream = Stream(self._controller, self._settings, self._take_event)
@@ -129,8 +130,7 @@ class Agent:
         holding = [record.lease for record in records]
         description = self._description.model_copy(update={"holding": holding})
         reply = await join(self._controller, self._folder, description, token)
-        structlog.contextvars.bind_contextvars(worker=reply.worker_id)
-        log.info("agent.registered", controller=self._controller.url, holding=len(holding))
+        log.info("agent.registered", worker=reply.worker_id, controller=self._controller.url, holding=len(holding))
         return reply
 
     async def _beat(self, interval: float) -> None:

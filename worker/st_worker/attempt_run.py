@@ -59,7 +59,6 @@ class AttemptRun:
             start=start,
         )
         self._training = Training(place, folder, kept, self._orders, self._shipping.tell)
-        self._log = log.bind(attempt=record.claim.attempt_id, job=record.claim.job_id)
 
     @property
     def lease(self) -> Lease:
@@ -76,15 +75,23 @@ class AttemptRun:
         Raises:
             Refused: the controller does not know this worker any more.
         """
+        claim = self._record().claim
+        known = structlog.contextvars.bound_contextvars(
+            attempt=claim.attempt_id, job=claim.job_id
+        )
         async with AsyncExitStack() as slots:
+            with known:
+                await self._run_reporting(slots)
+
+    async def _run_reporting(self, slots: AsyncExitStack) -> None:
             fault = await self._run(slots)
             if isinstance(fault, Refused):
                 raise fault
             if isinstance(fault, _GIVEN_UP):
-                self._log.warning("attempt.abandoned", why=str(fault))
+                log.warning("attempt.abandoned", why=str(fault))
                 await self.discard()
             elif fault is not None:
-                self._log.error("attempt.fault", exc_info=fault)
+                log.error("attempt.fault", exc_info=fault)
                 await self._report(fault)
 
     async def discard(self) -> None:
@@ -111,7 +118,7 @@ class AttemptRun:
                 stale.cancel()
         except ExceptionGroup as errors:
             return _first(errors)
-        self._log.info("attempt.finished", outcome=ending.outcome)
+        log.info("attempt.finished", outcome=ending.outcome)
         await self._forget()
         return None
 
@@ -164,7 +171,7 @@ class AttemptRun:
         try:
             await self._finish(failed(FailureKind.CRASHED, said))
         except WorkerError as error:
-            self._log.error("attempt.unreported", why=str(error))
+            log.error("attempt.unreported", why=str(error))
         await self._forget()
 
     async def _forget(self) -> None:

@@ -11,11 +11,6 @@ class Slots:
     def __init__(self, indexes: Sequence[int]) -> None:
         self._locks = {index: asyncio.Lock() for index in indexes}
 
-    @property
-    def free(self) -> list[int]:
-        """Slots that no trainer uses."""
-        return [index for index, lock in self._locks.items() if not lock.locked()]
-
     @asynccontextmanager
     async def hold(self, wanted: Sequence[int]) -> AsyncIterator[None]:
         """Keep ``wanted`` while the block runs, waiting for whoever has them to let go.

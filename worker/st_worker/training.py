@@ -78,7 +78,7 @@ class Training:
             if process is None:
                 return ending_before_start(self._orders.cause or "stale")
         else:
-            log.info("trainer.taken_over", attempt=self._record().claim.attempt_id, pid=process.pid)
+            log.info("trainer.taken_over", pid=process.pid)
             self._record.change(pid=process.pid)
             await slots.enter_async_context(self._place.slots.hold(self._record().claim.slots))
         self._tell(AttemptState.RUNNING)
@@ -127,7 +127,7 @@ class Training:
             self._folder.output,
         )
         self._record.change(pid=process.pid)
-        log.info("trainer.started", attempt=claim.attempt_id, job=claim.job_id, pid=process.pid)
+        log.info("trainer.started", pid=process.pid)
         return process
 
     async def _until_ended(self, process: TrainerProcess) -> TrainerExit:
@@ -149,7 +149,7 @@ class Training:
     def _concluded(self, ended: TrainerExit) -> Ending:
         """The ending, with a last line in the journal for people."""
         ending = ending_of(ended, self._orders.cause, self._said())
-        log.info("trainer.ended", attempt=self._record().claim.attempt_id, outcome=ending.outcome)
+        log.info("trainer.ended", outcome=ending.outcome)
         if ending.failure:
             self._notes.log(described(ended), "error")
             if self._folder.output.stat().st_size:

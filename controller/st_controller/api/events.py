@@ -32,7 +32,9 @@ def follow(
         return views.job_view(session, job).model_dump_json()
 
     return event_stream(
+        platform,
+        "user",
         follow_topics(
             platform, [topics.JOBS], last_event_id, opening=lambda _: ("ready", "{}"), tell=tell
-        )
+        ),
     )

@@ -144,7 +144,9 @@ def follow(
     """Server-sent events: states and every journal line, resumable; ends with the job."""
     with platform.db.read() as session:
         jobs.get_job(session, caller, job_id)
-    return event_stream(follow_job(platform, job_id, JobPlace.parse(last_event_id)))
+    return event_stream(
+        platform, "user", follow_job(platform, job_id, JobPlace.parse(last_event_id))
+    )
 
 
 def _fields(body: dict[str, Any]) -> dict[str, Any]:

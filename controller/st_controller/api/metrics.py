@@ -9,7 +9,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from st_controller.api.dependencies import PlatformDep, metrics_reader
-from st_controller.services.metrics import jobs_by_state, workers_by_state
+from st_controller.services.metrics import (
+    attempts_by_outcome,
+    jobs_by_state,
+    workers_by_state,
+)
 from st_controller.store.database import Database
 
 router = APIRouter(tags=["health"])
@@ -26,11 +30,13 @@ class SqlFigures(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Jobs and workers by state."""
+        """Jobs and workers by state, attempts by outcome."""
         with self._db.read() as session:
             jobs, workers = jobs_by_state(session), workers_by_state(session)
-        yield _gauge("st_jobs", "Jobs by state.", jobs)
-        yield _gauge("st_workers", "Workers by observed state.", workers)
+            attempts = attempts_by_outcome(session)
+        yield _gauge("st_jobs", "Jobs by state.", "state", jobs)
+        yield _gauge("st_workers", "Workers by observed state.", "state", workers)
+        yield _gauge("st_attempts", "Attempts that ended, by outcome.", "outcome", attempts)
 
 
 @router.get("/metrics", response_class=Response)
@@ -43,8 +49,8 @@ def metrics(platform: PlatformDep, _reader: Annotated[None, metrics_reader()]) -
     )
 
 
-def _gauge(name: str, said: str, figures: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, said, labels=["state"])
-    for state, count in figures.items():
-        family.add_metric([state], count)
+def _gauge(name: str, said: str, label: str, figures: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, said, labels=[label])
+    for value, count in figures.items():
+        family.add_metric([value], count)
     return family

@@ -99,7 +99,9 @@ def stream(
         return "sync", workers.sync(session, worker).model_dump_json()
 
     return event_stream(
-        follow_topics(platform, [topics.worker(caller.worker_id)], last_event_id, opening=opening)
+        platform,
+        "worker",
+        follow_topics(platform, [topics.worker(caller.worker_id)], last_event_id, opening=opening),
     )
 
 
@@ -117,7 +119,10 @@ def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> ClaimRep
     with platform.db.write() as tx:
         attempt, job = leases.claim(tx, caller.worker_id, attempt_id, platform.patience)
         tx.session.flush()
-        return claims.claim_reply(tx.session, platform.objects, attempt, job)
+        reply = claims.claim_reply(tx.session, platform.objects, attempt, job)
+        waited = (attempt.claimed_at or tx.now) - (job.queued_at or job.submitted_at)
+    platform.telemetry.queue_wait.observe(waited.total_seconds())
+    return reply
 
 
 @router.post("/attempts/{attempt_id}/events")

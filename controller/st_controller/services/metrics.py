@@ -3,8 +3,8 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
-from st_controller.store.schema import Job, Worker
-from st_shared.protocol.states import JobState, WorkerState
+from st_controller.store.schema import Attempt, Job, Worker
+from st_shared.protocol.states import JobState, Outcome, WorkerState
 
 
 def jobs_by_state(session: OrmSession) -> dict[str, int]:
@@ -17,3 +17,13 @@ def workers_by_state(session: OrmSession) -> dict[str, int]:
     """How many workers are seen in each state, the empty ones too."""
     counted = session.execute(select(Worker.observed, func.count()).group_by(Worker.observed)).all()
     return {state.value: 0 for state in WorkerState} | dict(counted)
+
+
+def attempts_by_outcome(session: OrmSession) -> dict[str, int]:
+    """How many attempts have ended in each way, the ways that none took too."""
+    counted = session.execute(
+        select(Attempt.outcome, func.count())
+        .where(Attempt.outcome.is_not(None))
+        .group_by(Attempt.outcome)
+    ).all()
+    return {outcome.value: 0 for outcome in Outcome} | dict(counted)

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from time import monotonic
 
 import pytest
 from controller_steps import Steps
+from sqlalchemy import text
 
 from st_controller.domain.workers import Patience
 from st_controller.events.hub import Hub
@@ -44,3 +46,27 @@ def together() -> Iterator[Callable]:
             return [future.result(30) for future in [pool.submit(begin, a) for a in arguments]]
 
         yield run
+
+
+@pytest.fixture
+def meanwhile(db) -> Iterator[Callable]:
+    """Starts a function in a thread and returns once it waits for a lock (PostgreSQL); a future."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def begin(function, *arguments):
+            future = pool.submit(function, *arguments)
+            deadline = monotonic() + 10
+            while not (_waiters(db) or future.done()):
+                assert monotonic() < deadline, "nobody waits"
+            return future
+
+        yield begin
+
+
+def _waiters(db) -> int:
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with db.read() as session:
+        return session.scalar(text(query))

@@ -24,9 +24,7 @@ def push(steps, name: str, content: bytes) -> str:
         dataset = datasets.announce(tx, steps.admin, request)
     steps.objects.put(dataset.archives[0]["key"], io.BytesIO(content))
     with steps.db.write() as tx:
-        datasets.complete(
-            tx, steps.admin, name, digest, datasets.missing(steps.objects, dataset)
-        )
+        datasets.complete(tx, steps.admin, name, digest, datasets.missing(steps.objects, dataset))
     return digest
 
 
@@ -157,9 +155,7 @@ def test_lists_are_filtered_by_state(steps):
     steps.cancel(ended)
     with steps.db.read() as session:
         queued, _ = jobs.list_jobs(session, steps.admin, states=[JobState.QUEUED])
-        both, _ = jobs.list_jobs(
-            session, steps.admin, states=[JobState.QUEUED, JobState.CANCELLED]
-        )
+        both, _ = jobs.list_jobs(session, steps.admin, states=[JobState.QUEUED, JobState.CANCELLED])
     assert [job.id for job in queued] == [kept]
     assert {job.id for job in both} == {kept, ended}
 

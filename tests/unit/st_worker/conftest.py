@@ -94,7 +94,7 @@ class ControllerDouble:
         self.streams: list[str | None] = []
         self.faults: dict[str, list[int]] = {}
         """Statuses with which the next calls of an endpoint are answered, after they were done
-        (599 means: not done, the others: done but the answer is lost)."""
+        (599 and what is below 500: not done; the others: done but the answer is lost)."""
         self._changed = asyncio.Event()
         self._cut = asyncio.Event()
         self.app = self._routes()
@@ -196,7 +196,7 @@ class ControllerDouble:
 
     def _fault(self, name: str, *, before: bool) -> None:
         waiting = self.faults.get(name, [])
-        if waiting and (waiting[0] == 599) is before:
+        if waiting and (waiting[0] == 599 or waiting[0] < 500) is before:
             raise DoubleRefusal(min(waiting.pop(0), 503), "fault")
 
     def _routes(self) -> FastAPI:  # noqa: C901, PLR0915  (one closure an endpoint)

@@ -284,6 +284,21 @@ async def test_file_that_vanished_is_skipped(double, start_agent):
     assert attempt.completed == ["here.png"]
 
 
+@pytest.mark.parametrize(("refusals", "outcome"), [(2, Outcome.SUCCEEDED), (3, Outcome.FAILED)])
+async def test_refused_upload_gets_fresh_tickets_before_it_counts(
+    double, start_agent, refusals, outcome
+):
+    double.faults["upload"] = [403] * refusals
+    await start_agent()
+    attempt = double.offer([["output", "out/w"], ["sample", "a.png"]])
+    finish = await _finished(double, attempt)
+    assert finish.outcome == outcome
+    assert attempt.completed[-1] == "a.png"
+    if finish.failure:
+        assert finish.failure.kind == FailureKind.TRANSFER
+        assert finish.failure.message.startswith("out/w: fault (403 fault)")
+
+
 async def test_line_numbers_go_on_after_those_that_the_controller_holds(double, start_agent):
     await start_agent()
     attempt = double.offer([["log", "hello"]], acked_seq=10)
