@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 
+import httpx
 import psutil
 import pytest
 from fleet import AgentProcess, tiny_job, wait_for
@@ -62,7 +63,13 @@ def test_a_job_becomes_weights(fleet, shades):
     for artifact in fleet.client.artifacts(job_id):
         file = fleet.client.download(job_id, artifact, fleet.folder / "results")
         assert hashlib.sha256(file.read_bytes()).hexdigest() == artifact.sha256
+    figures = httpx.get(f"{fleet.controller.url}/metrics").text.splitlines()
+    assert 'st_attempts{outcome="succeeded"} 1.0' in figures
+    assert "st_queue_wait_seconds_count 1.0" in figures
+    assert 'st_stream_connections{holder="worker"} 1.0' in figures
     assert agent.stop() == 0
+    [worker] = fleet.client.workers()
+    assert worker.state == "gone"
     assert fleet.controller.stop() == 0
 
 

@@ -5,7 +5,6 @@ import io
 
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import ROLE_PERMISSIONS, Role
-from st_controller.domain.workers import Patience
 from st_controller.platform import Platform
 from st_controller.services import (
     artifacts,

@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_GOODBYE_SECONDS = 3.0
+
 
 class Departure(Enum):
     """Why an agent leaves; its value is the exit code."""
@@ -106,7 +108,9 @@ class Agent:
         stream = Stream(self._controller, self._settings, self._take_event)
         loops = [self._spawn(self._beat(reply.heartbeat_seconds)), self._spawn(stream.run())]
         try:
-            return await self._wind_up(await self._departure)
+            departure = await self._departure
+            await self._say_goodbye(departure)
+            return await self._wind_up(departure)
         finally:
             for task in loops:
                 task.cancel()
@@ -130,7 +134,12 @@ class Agent:
         holding = [record.lease for record in records]
         description = self._description.model_copy(update={"holding": holding})
         reply = await join(self._controller, self._folder, description, token)
-        log.info("agent.registered", worker=reply.worker_id, controller=self._controller.url, holding=len(holding))
+        log.info(
+            "agent.registered",
+            worker=reply.worker_id,
+            controller=self._controller.url,
+            holding=len(holding),
+        )
         return reply
 
     async def _beat(self, interval: float) -> None:
@@ -151,11 +160,22 @@ class Agent:
                 self._attempts.stop(reply.stops)
             await asyncio.sleep(pause)
 
+    async def _say_goodbye(self, departure: Departure) -> None:
+        """Let the controller offer nothing more; without an answer it finds out by the silence."""
+        if departure not in {Departure.SIGNAL, Departure.DRAINED}:
+            return
+        try:
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._controller.heartbeat(self._heartbeat())
+        except (TemporaryTrouble, RequestRefused, Refused, TimeoutError) as trouble:
+            log.warning("goodbye.lost", why=str(trouble))
+
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
             holding=self._attempts.leases,
             slots=slot_use(self._description.inventory.slots, self._nvml),
             disk_free_gb=disk_free_gb(self._folder.root),
+            leaving=self._departure.done(),
         )
 
     def _take_event(self, event: ServerSentEvent) -> None:

@@ -76,23 +76,17 @@ class AttemptRun:
             Refused: the controller does not know this worker any more.
         """
         claim = self._record().claim
-        known = structlog.contextvars.bound_contextvars(
-            attempt=claim.attempt_id, job=claim.job_id
-        )
-        async with AsyncExitStack() as slots:
-            with known:
-                await self._run_reporting(slots)
-
-    async def _run_reporting(self, slots: AsyncExitStack) -> None:
-            fault = await self._run(slots)
-            if isinstance(fault, Refused):
-                raise fault
-            if isinstance(fault, _GIVEN_UP):
-                log.warning("attempt.abandoned", why=str(fault))
-                await self.discard()
-            elif fault is not None:
-                log.error("attempt.fault", exc_info=fault)
-                await self._report(fault)
+        with structlog.contextvars.bound_contextvars(attempt=claim.attempt_id, job=claim.job_id):
+            async with AsyncExitStack() as slots:
+                fault = await self._run(slots)
+                if isinstance(fault, Refused):
+                    raise fault
+                if isinstance(fault, _GIVEN_UP):
+                    log.warning("attempt.abandoned", why=str(fault))
+                    await self.discard()
+                elif fault is not None:
+                    log.error("attempt.fault", exc_info=fault)
+                    await self._report(fault)
 
     async def discard(self) -> None:
         """End every process of the attempt and forget it; nothing is reported."""
@@ -171,7 +165,7 @@ class AttemptRun:
         try:
             await self._finish(failed(FailureKind.CRASHED, said))
         except WorkerError as error:
-            log.error("attempt.unreported", why=str(error))
+            log.warning("attempt.unreported", why=str(error))
         await self._forget()
 
     async def _forget(self) -> None:

@@ -12,7 +12,7 @@ from st_controller.services import topics
 from st_controller.store.schema import Artifact, Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
-from st_shared.objectstore import ObjectStore
+from st_shared.objectstore import InvalidKeyError, ObjectStore, check_key
 from st_shared.protocol.journal import CheckpointManifest
 from st_shared.protocol.worker import ArtifactFile, ArtifactTicket
 
@@ -50,13 +50,20 @@ def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Arti
         job_id=attempt.job_id,
         attempt_id=attempt.id,
         attempt=attempt.number,
-        key=f"jobs/{attempt.job_id}/{attempt.number}/{file.path}",
+        key=_key(attempt, file.path),
         created_at=tx.now,
         stored_at=None,
         **file.model_dump(),
     )
     tx.session.add(artifact)
     return artifact
+
+
+def _key(attempt: Attempt, path: str) -> str:
+    try:
+        return check_key(f"jobs/{attempt.job_id}/{attempt.number}/{path}")
+    except InvalidKeyError as error:
+        raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
 
 
 def _must_agree(artifact: Artifact, file: ArtifactFile) -> None:

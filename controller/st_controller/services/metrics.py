@@ -26,4 +26,5 @@ def attempts_by_outcome(session: OrmSession) -> dict[str, int]:
         .where(Attempt.outcome.is_not(None))
         .group_by(Attempt.outcome)
     ).all()
-    return {outcome.value: 0 for outcome in Outcome} | dict(counted)
+    found = {outcome: count for outcome, count in counted if outcome}
+    return {outcome.value: 0 for outcome in Outcome} | found

@@ -1,11 +1,13 @@
 """The outbox: one global order for all events, and replay from any place in it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from st_controller.store.schema import EventOrder, OutboxEvent
@@ -30,27 +32,28 @@ def assign_positions(tx: Transaction) -> bool:
     followed ids could step over a late one. Places are given after the commit, by one
     transaction at a time, so whoever has seen place ``n`` has seen all before it.
     """
-    waiting = list(
-        tx.session.scalars(
-            select(OutboxEvent)
-            .where(OutboxEvent.position.is_(None))
-            .order_by(OutboxEvent.id)
-            .limit(BATCH)
-        )
-    )
-    if not waiting:
+    unplaced = OutboxEvent.position.is_(None)
+    if tx.session.scalar(select(OutboxEvent.id).where(unplaced).limit(1)) is None:
         return False
+    order = _locked_order(tx)
+    # Asked again under the lock: whoever held it before may have placed them.
+    waiting = tx.session.scalars(
+        select(OutboxEvent).where(unplaced).order_by(OutboxEvent.id).limit(BATCH)
+    ).all()
+    for event in waiting:
+        order.last_position += 1
+        event.position = order.last_position
+        tx.wake(event.topic)
+    return len(waiting) == BATCH
+
+
+def _locked_order(tx: Transaction) -> EventOrder:
     order = tx.session.get(EventOrder, 1, with_for_update=True)
     if order is None:
-        order = EventOrder(id=1, last_position=0)
-        tx.session.add(order)
-    for event in waiting:
-        tx.session.refresh(event, ["position"])
-        if event.position is None:
-            order.last_position += 1
-            event.position = order.last_position
-            tx.wake(event.topic)
-    return len(waiting) == BATCH
+        with suppress(IntegrityError), tx.session.begin_nested():  # another process was faster
+            tx.session.add(EventOrder(id=1, last_position=0))
+        order = tx.session.get_one(EventOrder, 1, with_for_update=True)
+    return order
 
 
 def current_position(session: Session) -> int:

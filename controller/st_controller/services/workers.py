@@ -79,9 +79,12 @@ def heartbeat(
     tx: Transaction, worker: Worker, beat: Heartbeat, patience: Patience
 ) -> HeartbeatReply:
     """Note that a worker is alive and renew its leases; desired state is never touched."""
-    if worker.observed != WorkerState.ONLINE:
-        worker.observed = WorkerState.ONLINE
+    observed = WorkerState.GONE if beat.leaving else WorkerState.ONLINE
+    if worker.observed != observed:
+        worker.observed = observed
         tx.wake(QUEUE)
+        if beat.leaving:
+            tx.audit(f"worker:{worker.id}", "worker.left", worker.id, name=worker.name)
     worker.last_heartbeat_at = tx.now
     orders = renew(tx, worker.id, beat.holding, patience)
     return HeartbeatReply(desired=WorkerDesired(worker.desired), stops=orders)

@@ -143,6 +143,8 @@ class Heartbeat(Message):
     holding: list[Lease] = Field(default_factory=list, max_length=1024)
     slots: list[SlotUse] = Field(default_factory=list, max_length=1024)
     disk_free_gb: float | None = Field(None, ge=0)
+    leaving: bool = False
+    """The last heartbeat of an agent that stops: offer it nothing more."""
 
 
 class HeartbeatReply(Resource):

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from st_controller.domain.jobs import TRANSITIONS
-from st_controller.errors import Conflict, IllegalMove
+from st_controller.errors import Conflict
 from st_controller.services.moves import move_job
 from st_controller.store.schema import AuditEntry, Job, JobTransition, OutboxEvent
 from st_shared.protocol.resources import Reason
@@ -68,12 +68,17 @@ def test_no_illegal_step_is_taken_and_none_leaves_a_trace(steps):
 
 def test_what_was_changed_since_it_was_read_is_not_overwritten(steps):
     job_id = steps.submit()
-    with pytest.raises(Conflict) as refused, steps.db.write() as tx:
-        job = tx.session.get_one(Job, job_id)
-        tx.session.execute(
-            update(Job).values(version=2).execution_options(synchronize_session=False)
-        )
-        move_job(tx, job, JobState.ASSIGNED, "root")
+
+    def move_late() -> None:
+        with steps.db.write() as tx:
+            job = tx.session.get_one(Job, job_id)
+            tx.session.execute(
+                update(Job).values(version=2).execution_options(synchronize_session=False)
+            )
+            move_job(tx, job, JobState.ASSIGNED, "root")
+
+    with pytest.raises(Conflict) as refused:
+        move_late()
     assert refused.value.code == "version_conflict"
     assert (steps.job(job_id).state, steps.job(job_id).version) == ("queued", 1)
 
@@ -97,33 +102,40 @@ def test_two_transactions_that_read_the_same_version_do_not_both_win(steps):
     if steps.db.is_sqlite:
         pytest.skip("SQLite has one writer at a time")
     job_id = steps.submit()
-    with pytest.raises(Conflict) as refused, steps.db.write() as late:
-        job = late.session.get_one(Job, job_id)
-        assert move(steps, job_id, JobState.ASSIGNED) is None
-        move_job(late, job, JobState.CANCELLED, "root")
+
+    def move_late() -> None:
+        with steps.db.write() as tx:
+            job = tx.session.get_one(Job, job_id)
+            assert move(steps, job_id, JobState.ASSIGNED) is None
+            move_job(tx, job, JobState.CANCELLED, "root")
+
+    with pytest.raises(Conflict) as refused:
+        move_late()
     assert refused.value.code == "version_conflict"
     assert steps.job(job_id).state == JobState.ASSIGNED
     assert records(steps, job_id) == (2, 2, 2)
 
 
-def test_a_move_that_is_undone_leaves_nothing(steps):
-    job_id = steps.submit()
-    with pytest.raises(ZeroDivisionError), steps.db.write() as tx:
+def move_and_fail(steps, job_id) -> None:
+    with steps.db.write() as tx:
         move_job(tx, tx.session.get_one(Job, job_id), JobState.ASSIGNED, "root")
         tx.session.flush()
         raise ZeroDivisionError
+
+
+def test_a_move_that_is_undone_leaves_nothing(steps):
+    job_id = steps.submit()
+    with pytest.raises(ZeroDivisionError):
+        move_and_fail(steps, job_id)
     assert (steps.job(job_id).state, records(steps, job_id)) == ("queued", (1, 1, 1))
 
 
 def test_followers_are_told_after_the_commit_and_only_then(steps):
-    told = []
+    job_id, told = steps.submit(), []
     steps.db.notify = told.append
-    job_id = steps.submit()
+    with pytest.raises(ZeroDivisionError):
+        move_and_fail(steps, job_id)
     with steps.db.write() as tx:
         move_job(tx, tx.session.get_one(Job, job_id), JobState.ASSIGNED, "root")
-        assert len(told) == 1  # of the submission
-    assert told[1] == {"outbox", f"job:{job_id}"}
-    with pytest.raises(ZeroDivisionError), steps.db.write() as tx:
-        move_job(tx, tx.session.get_one(Job, job_id), JobState.CANCELLED, "root")
-        raise ZeroDivisionError
-    assert len(told) == 2
+        assert told == []
+    assert told == [{"outbox", f"job:{job_id}"}]

@@ -321,6 +321,20 @@ async def test_two_attempts_of_one_slot_never_train_at_once(double, start_agent,
     assert first.finish
 
 
+async def test_fault_of_the_agent_fails_the_attempt_and_not_the_agent(
+    double, start_agent, state_folder
+):
+    await start_agent()
+    attempt = double.offer([])
+    del attempt.claim.spec["time_limit"]
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.failure.kind) == (Outcome.FAILED, FailureKind.CRASHED)
+    assert finish.failure.message == "the worker failed: KeyError: 'time_limit'"
+    await double.until(lambda: not list(state_folder.attempts.iterdir()))
+    healthy = double.offer([["log", "fine"]])
+    assert (await _finished(double, healthy)).outcome == Outcome.SUCCEEDED
+
+
 async def test_leaving_stops_at_a_checkpoint_and_reports_it(double, start_agent, state_folder):
     hands = await start_agent()
     attempt = double.offer([["log", "up"], ["until_stopped"], ["checkpoint", 3], ["exit", 3]])

@@ -1,0 +1,221 @@
+"""Placing jobs: in order, on free slots, by one leader at a time."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from st_controller.dispatch.leadership import LEASE_SECONDS, LeadershipLostError
+from st_controller.dispatch.rounds import Rounds
+from st_controller.domain.scheduling.fifo import FifoScheduler
+from st_controller.domain.scheduling.state import ClusterState, Placement
+from st_controller.services import offers, views
+from st_controller.services.jobs import get_job
+from st_controller.store.schema import Attempt, AuditEntry, LeaderLease
+from st_shared.protocol.states import JobState, Outcome, WorkerDesired
+
+
+def slots_in_use(steps) -> list[tuple[str, int]]:
+    """Worker and slot of every live attempt, one entry a slot."""
+    with steps.db.read() as session:
+        live = session.scalars(select(Attempt).where(Attempt.outcome.is_(None)))
+        return [(attempt.worker_id, slot) for attempt in live for slot in attempt.slots]
+
+
+def assigned(steps, *job_ids: str) -> list[bool]:
+    return [steps.job(job_id).state == JobState.ASSIGNED for job_id in job_ids]
+
+
+def trace(steps) -> tuple:
+    with steps.db.read() as session:
+        return (
+            session.scalars(select(Attempt.id).order_by(Attempt.id)).all(),
+            session.scalars(select(AuditEntry.seq)).all(),
+            session.execute(
+                select(LeaderLease.holder, LeaderLease.epoch, LeaderLease.expires_at)
+            ).all(),
+        )
+
+
+def test_higher_classes_go_first_and_within_a_class_who_came_first(steps):
+    jobs = {}
+    for name, priority in (("a", "low"), ("b", "normal"), ("c", "normal"), ("d", "urgent")):
+        jobs[name] = steps.submit(name, priority=priority)
+        steps.clock.advance(1)
+    worker_id = steps.join()
+    served = []
+    for _ in jobs:
+        attempt_id = steps.claimed(worker_id)
+        served.append(steps.attempt(attempt_id).job_id)
+        steps.finish(worker_id, attempt_id)
+    assert served == [jobs[name] for name in "dbca"]
+
+
+def test_a_job_that_goes_back_keeps_its_turn(steps):
+    first = steps.submit("first")
+    steps.clock.advance(1)
+    steps.submit("second")
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)
+    steps.finish(worker_id, attempt_id, Outcome.PREEMPTED)
+    assert steps.attempt(steps.claimed(worker_id)).job_id == first
+
+
+def test_a_slot_holds_one_attempt_until_it_is_over(steps):
+    jobs = [steps.submit(f"job {number}") for number in range(4)]
+    worker_id = steps.join(slots=3)
+    assert steps.place() == 3
+    assert sorted(slots_in_use(steps)) == [(worker_id, slot) for slot in range(3)]
+    assert steps.place() == 0
+    assert assigned(steps, *jobs) == [True, True, True, False]
+    steps.cancel(jobs[0])
+    assert steps.place() == 1
+    assert sorted(slots_in_use(steps)) == [(worker_id, slot) for slot in range(3)]
+
+
+def test_a_job_that_fits_nowhere_does_not_hold_up_the_rest(steps):
+    wide = steps.submit("wide", resources={"slots": 3}, priority="high")
+    narrow = steps.submit("narrow", resources={"slots": 2})
+    worker_id = steps.join(slots=2)
+    assert steps.place() == 1
+    assert assigned(steps, wide, narrow) == [False, True]
+    assert sorted(slots_in_use(steps)) == [(worker_id, 0), (worker_id, 1)]
+
+
+def test_jobs_beyond_the_first_page_are_reached(steps, monkeypatch):
+    monkeypatch.setattr("st_controller.dispatch.rounds.PAGE", 3)
+    for number in range(7):
+        steps.submit(f"wide {number}", resources={"slots": 2}, priority="high")
+    fitting = [steps.submit(f"narrow {number}") for number in range(5)]
+    for number in range(5):
+        steps.join(f"w{number}")
+    assert steps.place() == 5
+    assert all(assigned(steps, *fitting))
+
+
+def test_a_queued_job_says_why_it_waits(steps):
+    job_id = steps.submit("waits", resources={"accelerator": "h100*"})
+
+    def reason() -> str:
+        with steps.db.read() as session:
+            return views.job_view(session, get_job(session, steps.admin, job_id)).reason.code
+
+    assert reason() == "no_workers"
+    steps.join()
+    assert reason() == "no_matching_worker"
+    other = steps.submit("other")
+    steps.submit("last")
+    assert steps.place() == 1
+    with steps.db.read() as session:
+        last = views.job_views(session, [get_job(session, steps.admin, other)])[0]
+    assert (last.worker, last.reason) == ("w", None)
+
+
+def test_while_a_leader_holds_its_lease_nobody_else_leads(steps):
+    rounds = Rounds(steps.db, steps.patience)
+    assert rounds.seek("ctl_other", alone=False) is None
+    assert steps.rounds.seek("ctl_test", alone=False) == steps.lead
+    steps.clock.advance(LEASE_SECONDS - 0.001)
+    assert rounds.seek("ctl_other", alone=False) is None
+    steps.clock.advance(0.001)
+    successor = rounds.seek("ctl_other", alone=False)
+    assert (successor.holder, successor.epoch) == ("ctl_other", steps.lead.epoch + 1)
+
+
+def test_a_controller_that_is_alone_takes_over_at_once(steps):
+    assert steps.rounds.seek("ctl_restarted", alone=True).epoch == steps.lead.epoch + 1
+
+
+def test_what_a_deposed_leader_decided_changes_nothing(steps):
+    steps.submit()
+    worker_id = steps.join()
+    steps.place()
+    steps.submit()
+    steps.join("other")
+    steps.clock.advance(3600)
+    steps.beat(worker_id)
+    steps.rounds.seek("ctl_other", alone=True)
+    before = trace(steps)
+    for act in (
+        steps.place,
+        steps.sweep,
+        lambda: steps.rounds.forgive(steps.lead, timedelta(hours=9)),
+    ):
+        with pytest.raises(LeadershipLostError):
+            act()
+    assert trace(steps) == before
+    assert steps.worker(worker_id).last_heartbeat_at == steps.clock()
+
+
+def test_a_leader_that_is_deposed_between_deciding_and_offering_offers_nothing(steps):
+    job_id = steps.submit()
+    steps.join()
+
+    class Slow(FifoScheduler):
+        def decide(self, state: ClusterState, now) -> list[Placement]:
+            decided = super().decide(state, now)
+            assert decided
+            steps.rounds.seek("ctl_other", alone=True)
+            return decided
+
+    with pytest.raises(LeadershipLostError):
+        Rounds(steps.db, steps.patience, Slow()).place(steps.lead)
+    assert steps.job(job_id).state == JobState.QUEUED
+
+
+def offer(steps, *placements: Placement) -> list[bool]:
+    made = []
+    for placement in placements:
+        with steps.db.write() as tx:
+            made.append(offers.offer(tx, placement, steps.patience) is not None)
+    return made
+
+
+def test_an_old_decision_is_dropped(steps):
+    one, two = steps.submit("one"), steps.submit("two")
+    worker_id = steps.join(slots=2)
+    assert offer(steps, Placement(one, worker_id, (0,))) == [True]
+    assert offer(steps, Placement(one, worker_id, (1,))) == [False]  # no longer queued
+    assert offer(steps, Placement(two, worker_id, (0, 1))) == [False]  # no longer free
+    steps.order(worker_id, WorkerDesired.DRAINING)
+    assert offer(steps, Placement(two, worker_id, (1,))) == [False]  # no longer takes jobs
+    steps.order(worker_id, WorkerDesired.ACTIVE)
+    steps.clock.advance(15)
+    steps.sweep()
+    assert offer(steps, Placement(two, worker_id, (1,))) == [False]  # silent
+    steps.cancel(two)
+    steps.beat(worker_id)
+    assert offer(steps, Placement(two, worker_id, (1,))) == [False]  # over
+    assert steps.job(one).attempts == 1
+    assert steps.job(two).attempts == 0
+
+
+def test_two_that_offer_one_slot_at_once_do_not_book_it_twice(steps, together):
+    jobs = [steps.submit(f"job {number}") for number in range(6)]
+    worker_id = steps.join(slots=2)
+    placements = [Placement(job_id, worker_id, (place % 2,)) for place, job_id in enumerate(jobs)]
+    made = together(lambda placement: offer(steps, placement), placements)
+    assert made.count([True]) == 2
+    assert sorted(slots_in_use(steps)) == [(worker_id, 0), (worker_id, 1)]
+
+
+def test_two_dispatchers_at_once_place_each_job_once(steps, together):
+    jobs = [steps.submit(f"job {number}") for number in range(12)]
+    for number in range(4):
+        steps.join(f"w{number}", slots=2)
+
+    def dispatch(holder):
+        rounds = Rounds(steps.db, steps.patience)
+        try:
+            return rounds.place(rounds.seek(holder, alone=True))
+        except LeadershipLostError:
+            return 0
+
+    together(dispatch, [f"ctl_{number}" for number in range(4)])
+    used = slots_in_use(steps)
+    assert len(used) == len(set(used)) <= 8
+    steps.rounds.place(steps.rounds.seek("ctl_last", alone=True))
+    used = slots_in_use(steps)
+    assert len(used) == len(set(used)) == 8
+    assert assigned(steps, *jobs).count(True) == 8
+    assert max(steps.job(job_id).attempts for job_id in jobs) == 1

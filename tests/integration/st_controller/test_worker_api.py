@@ -1,0 +1,233 @@
+"""``/v1/worker`` over HTTP: the contract's table, and one worker's life."""
+
+import hashlib
+import json
+import re
+
+import pytest
+from controller_steps import document, file_of, log_line, registration
+
+from st_controller.app import create_app
+from st_controller.dispatch.rounds import Rounds
+from st_controller.settings import Settings
+from st_shared.protocol import worker as contract
+
+ROW = re.compile(
+    r"^\| ``(GET|POST) (\S+?)``(?: \(SSE\))? \| [^|]+ \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE
+)
+
+
+class Agent:
+    """A worker that speaks HTTP; every call gives the response."""
+
+    def __init__(self, client, secret: str) -> None:
+        self._client, self.secret = client, secret
+
+    def post(self, call: str, body=None):
+        headers = {"Authorization": f"Bearer {self.secret}"}
+        return self._client.post(f"/v1/worker/{call}", json=body, headers=headers)
+
+    def register(self, **changes):
+        return self.post("register", {**registration().model_dump(mode="json"), **changes})
+
+
+@pytest.fixture
+def join_secret(app_client, admin_headers) -> str:
+    """The secret of a join token for one worker."""
+    body = {"uses": 1, "labels": {"region": "eu"}}
+    reply = app_client.post("/v1/join-tokens", json=body, headers=admin_headers)
+    assert reply.status_code == 201, reply.text
+    return reply.json()["token"]
+
+
+@pytest.fixture
+def agent(app_client, join_secret) -> Agent:
+    """A worker that has joined."""
+    joined = Agent(app_client, join_secret).register()
+    assert joined.status_code == 200, joined.text
+    return Agent(app_client, joined.json()["credential"])
+
+
+@pytest.fixture
+def place(app_client):
+    """Places jobs as the dispatcher does; gives the attempt that was offered last."""
+    platform = app_client.app.state.platform
+    rounds = Rounds(platform.db, platform.patience)
+    lead = rounds.seek("ctl_test", alone=True)
+
+    def run(headers, job_id: str) -> str:
+        assert rounds.place(lead) == 1
+        reply = app_client.get(f"/v1/jobs/{job_id}/attempts", headers=headers)
+        return reply.json()["items"][-1]["id"]
+
+    return run
+
+
+def submit(client, headers, **extra) -> str:
+    reply = client.post("/v1/jobs", json=document(), headers={**headers, **extra})
+    assert reply.status_code == 201, reply.text
+    return reply.json()["id"]
+
+
+def codes(*replies) -> list[tuple[int, str]]:
+    return [(reply.status_code, reply.json()["code"]) for reply in replies]
+
+
+def described(tmp_path) -> dict[tuple[str, str], tuple[str | None, str]]:
+    """Body and answer of every call in the application's own description."""
+    app = create_app(Settings(data_dir=tmp_path), dispatch=False)
+    app.state.platform.db.close()
+    found = {}
+    for path, methods in app.openapi()["paths"].items():
+        for method, operation in methods.items():
+            if path.startswith("/v1/worker/"):
+                call = (method.upper(), re.sub(r"{\w+}", "{}", path.removeprefix("/v1/worker/")))
+                found[call] = (_model(operation.get("requestBody")), _answer(operation))
+    return found
+
+
+def _answer(operation) -> str:
+    ((status, response),) = [
+        item for item in operation["responses"].items() if item[0].startswith("2")
+    ]
+    return status if status != "200" else _model(response) or "events"
+
+
+def _model(described_body) -> str | None:
+    for content in (described_body or {}).get("content", {}).values():
+        return content.get("schema", {}).get("$ref", "").rpartition("/")[2] or None
+    return None
+
+
+def test_the_routes_are_those_of_the_contracts_table_and_no_others(tmp_path):
+    table = {
+        (method, re.sub(r"{\w+}", "{}", call)): (body.strip("` ") or None, answer.strip("` "))
+        for method, call, body, answer in ROW.findall(contract.__doc__)
+    }
+    assert len(table) == 8
+    routes = described(tmp_path)
+    assert routes.pop(("GET", "stream")) == (None, "events")
+    assert table.pop(("GET", "stream"))[0] is None
+    assert routes == table
+
+
+def test_a_workers_life(app_client, admin_headers, agent, place):
+    job_id = submit(app_client, admin_headers)
+    attempt_id = place(admin_headers, job_id)
+    lease = f"attempts/{attempt_id}"
+    claim = agent.post(f"{lease}/claim").json()
+    assert (claim["epoch"], claim["slots"], claim["job_id"]) == (1, [0], job_id)
+    assert (claim["resume"], claim["acked_seq"]) == (None, 0)
+
+    gap = agent.post(f"{lease}/events", {"epoch": 1, "events": [log_line(2)]})
+    assert (gap.status_code, gap.json()["code"], gap.json()["acked_seq"]) == (
+        409,
+        "sequence_gap",
+        0,
+    )
+    batch = {"epoch": 1, "state": "running", "events": [log_line(1), log_line(2)]}
+    for _ in range(2):
+        assert agent.post(f"{lease}/events", batch).json() == {"acked_seq": 2, "stop": None}
+    beat = {"holding": [{"attempt_id": attempt_id, "epoch": 1}]}
+    assert agent.post("heartbeat", beat).json() == {"desired": "active", "stops": []}
+
+    body = b"weights"
+    offer = {"epoch": 1, "files": [file_of("output/w.bin", body, "output").model_dump()]}
+    (ticket,) = agent.post(f"{lease}/artifacts", offer).json()["tickets"]
+    done = {"epoch": 1, "artifact_ids": [ticket["artifact_id"]]}
+    missing = agent.post(f"{lease}/artifacts/complete", done)
+    torn = app_client.put(ticket["url"], content=b"weight", headers=ticket["headers"])
+    assert codes(missing, torn) == [(409, "not_uploaded"), (422, "checksum")]
+    stored = app_client.put(ticket["url"], content=body, headers=ticket["headers"])
+    assert stored.status_code == 204
+    assert agent.post(f"{lease}/artifacts/complete", done).status_code == 204
+    (shown,) = app_client.get(f"/v1/jobs/{job_id}/artifacts", headers=admin_headers).json()["items"]
+    assert app_client.get(shown["url"]).content == body
+    assert shown["sha256"] == hashlib.sha256(body).hexdigest()
+
+    early = agent.post(f"{lease}/finish", {"epoch": 1, "outcome": "succeeded", "last_seq": 3})
+    assert (early.status_code, early.json()["acked_seq"]) == (409, 2)
+    finish = {"epoch": 1, "outcome": "succeeded", "last_seq": 2}
+    for _ in range(2):
+        assert agent.post(f"{lease}/finish", finish).status_code == 204
+    late = agent.post(f"{lease}/events", {"epoch": 1, "events": [log_line(3)]})
+    assert codes(late) == [(409, "stale_lease")]
+
+    job = app_client.get(f"/v1/jobs/{job_id}", headers=admin_headers).json()
+    assert (job["state"], job["attempts"]) == ("succeeded", 1)
+    logs = app_client.get(f"/v1/jobs/{job_id}/logs?limit=1", headers=admin_headers).json()
+    assert [(line["seq"], line["message"]) for line in logs["items"]] == [(1, "line 1")]
+    rest = app_client.get(
+        f"/v1/jobs/{job_id}/logs?after={logs['next_cursor']}", headers=admin_headers
+    ).json()
+    assert ([line["seq"] for line in rest["items"]], rest["next_cursor"]) == ([2], None)
+    stream = app_client.get(f"/v1/jobs/{job_id}/events", headers=admin_headers)
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert stream.text.count("event: log\n") == 2
+
+
+def test_joining(app_client, admin_headers, join_secret):
+    newcomer = Agent(app_client, join_secret)
+    foreign = newcomer.register(protocol=99)
+    joined = newcomer.register(labels={"region": "us", "rack": "7"}).json()
+    used_up = newcomer.register()
+    assert codes(foreign, used_up) == [(422, "protocol_version"), (401, "bad_join_token")]
+    assert joined["labels"] == {"region": "eu", "rack": "7"}
+    assert joined["desired"] == "active"
+    back = Agent(app_client, joined["credential"]).register().json()
+    assert (back["worker_id"], back["credential"]) == (joined["worker_id"], None)
+    (shown,) = app_client.get("/v1/workers", headers=admin_headers).json()["items"]
+    assert (shown["id"], shown["state"], shown["slots_free"]) == (back["worker_id"], "online", 1)
+
+
+def test_the_credential_of_a_retired_worker_is_void(app_client, admin_headers, agent):
+    (shown,) = app_client.get("/v1/workers", headers=admin_headers).json()["items"]
+    assert agent.post("heartbeat", {}).status_code == 200
+    app_client.post(f"/v1/workers/{shown['id']}/drain", headers=admin_headers)
+    assert agent.post("heartbeat", {}).json()["desired"] == "draining"
+    retired = app_client.post(f"/v1/workers/{shown['id']}/retire", headers=admin_headers)
+    assert retired.json()["desired"] == "retired"
+    headers = {"Authorization": f"Bearer {agent.secret}"}
+    stream = app_client.get("/v1/worker/stream", headers=headers)
+    refused = codes(agent.post("heartbeat", {}), agent.register(), stream)
+    assert refused == [(401, "bad_worker_credential")] * 3
+    assert app_client.get("/v1/workers", headers=admin_headers).json()["items"] == []
+
+
+def test_submissions_over_http(app_client, admin_headers):
+    headers = {**admin_headers, "Idempotency-Key": "k-1"}
+    first = app_client.post("/v1/jobs", json=document(), headers=headers)
+    again = app_client.post("/v1/jobs", json=document(), headers=headers)
+    other = app_client.post("/v1/jobs", json=document("other"), headers=headers)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"]
+    assert first.headers["location"] == f"/v1/jobs/{first.json()['id']}"
+    unknown = app_client.post(
+        "/v1/jobs", json=document(datasets=[{"name": "nope"}]), headers=admin_headers
+    )
+    cursor = app_client.get("/v1/jobs?cursor=e30", headers=admin_headers)
+    place = app_client.get(
+        f"/v1/jobs/{first.json()['id']}/logs?after=1:{10**12}", headers=admin_headers
+    )
+    assert codes(other, unknown, cursor, place) == [
+        (409, "idempotency_mismatch"),
+        (422, "invalid_spec"),
+        (422, "invalid_request"),
+        (422, "invalid_request"),
+    ]
+    assert unknown.json()["errors"][0]["field"] == "training.datasets.0.name"
+
+
+def test_paths_that_no_store_can_hold_are_refused(app_client, admin_headers, agent, place):
+    attempt_id = place(admin_headers, submit(app_client, admin_headers))
+    lease = f"attempts/{attempt_id}"
+    agent.post(f"{lease}/claim")
+    long = {"epoch": 1, "files": [file_of("x" * 300, b"x", "output").model_dump()]}
+    assert agent.post(f"{lease}/artifacts", long).status_code == 422
+    nested = [file_of(path, b"x", "output").model_dump() for path in ("a", "a/b")]
+    reply = agent.post(f"{lease}/artifacts", {"epoch": 1, "files": nested})
+    first, second = reply.json()["tickets"]
+    assert app_client.put(first["url"], content=b"x").status_code == 204
+    refused = app_client.put(second["url"], content=b"x")
+    assert codes(refused) == [(422, "bad_key")]
+    assert json.loads(refused.text)["hint"]
