@@ -28,7 +28,7 @@ def manifest_of(step: int, **files: bytes) -> bytes:
 
 
 def store_checkpoint(steps, worker_id, attempt_id, step: int, *, epoch=1, **files: bytes) -> None:
-    folder = f"checkpoints/step-{step:06}"
+    folder = f"checkpoints/step-{step}"
     for name, body in files.items():
         steps.store(worker_id, attempt_id, f"{folder}/{name}.bin", body, epoch=epoch)
     manifest = manifest_of(step, **files)
@@ -224,6 +224,7 @@ def test_the_newest_checkpoint_wins_whichever_attempt_made_it(steps, lease):
     steps.finish(worker_id, attempt_id, Outcome.PREEMPTED)
     second = steps.claimed(worker_id)
     store_checkpoint(steps, worker_id, second, 9, epoch=2, model=b"nine")
+    steps.store(worker_id, second, "checkpoints/step-90/half.bin", b"no manifest yet", epoch=2)
     steps.finish(worker_id, second, Outcome.PREEMPTED, epoch=2)
     resume = offered_checkpoint(steps, worker_id)
     assert resume.step == 9

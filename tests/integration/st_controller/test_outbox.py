@@ -1,5 +1,6 @@
 """The outbox: one global order without holes, replay from any place, and what is too old."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -106,6 +107,24 @@ def test_an_event_that_is_committed_late_comes_after_those_already_told(steps):
         steps.relay()
         assert numbers(steps, 0) == [2]
     steps.relay()
+    assert numbers(steps, 0) == [2, 1]
+    assert [position for position, _ in placed(steps)] == [1, 2]
+
+
+def test_a_relay_waits_for_the_one_that_is_placing_events(steps, meanwhile):
+    if steps.db.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    with ExitStack() as writing:
+        late = writing.enter_context(steps.db.write())
+        late.emit("t", "k", {"n": 1})
+        late.session.flush()
+        emit(steps, 2)
+        with steps.db.write() as first:
+            outbox.assign_positions(first)
+            first.session.flush()
+            writing.close()  # the second sees an event that the first has not seen
+            second = meanwhile(steps.relay)
+        second.result(10)
     assert numbers(steps, 0) == [2, 1]
     assert [position for position, _ in placed(steps)] == [1, 2]
 

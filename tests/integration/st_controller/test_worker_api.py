@@ -13,7 +13,7 @@ from st_controller.settings import Settings
 from st_shared.protocol import worker as contract
 
 ROW = re.compile(
-    r"^\| ``(GET|POST) (\S+?)``(?: \(SSE\))? \| [^|]+ \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE
+    r"^\| ``(GET|POST) (\S+?)``(?: \(SSE\))? \|[^|]+\|([^|]*)\|([^|]*)\|$", re.MULTILINE
 )
 
 

@@ -380,6 +380,10 @@ async def serving(double: ControllerDouble) -> AsyncIterator[ControllerDouble]:
         double.cut_streams()
         server.force_exit = True
         await server.shutdown()
+        while server.server_state.connections:  # those of agents that were killed in mid-request
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
 
 @pytest.fixture
