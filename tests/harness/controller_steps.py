@@ -90,17 +90,26 @@ class Steps:
             request = registration(worker.name, holding=list(holding), **fields)
             return workers.register(tx, worker, request, self.patience)
 
-    def beat(self, worker_id: str, *attempt_ids: str, epoch=1):
+    def beat(self, worker_id: str, *attempt_ids: str, epoch=1, leaving=False):
         holding = [Lease(attempt_id=attempt_id, epoch=epoch) for attempt_id in attempt_ids]
         with self.db.write() as tx:
             worker = workers.get_worker(tx.session, worker_id, lock=True)
-            return workers.heartbeat(tx, worker, Heartbeat(holding=holding), self.patience)
+            return workers.heartbeat(
+                tx, worker, Heartbeat(holding=holding, leaving=leaving), self.patience
+            )
 
     def place(self) -> int:
         return self.rounds.place(self.lead)
 
     def sweep(self) -> None:
         self.rounds.sweep(self.lead)
+
+    def wait(self, seconds: float, *, alive=()) -> None:
+        """Let time pass and sweep; workers that are ``alive`` send heartbeats without leases."""
+        self.clock.advance(seconds)
+        for worker_id in alive:
+            self.beat(worker_id)
+        self.sweep()
 
     def offered(self, worker_id: str) -> str:
         """The one attempt that is offered to this worker."""

@@ -31,6 +31,15 @@ def steps(db, clock, tmp_path) -> Steps:
 
 
 @pytest.fixture
+def running(steps) -> tuple[str, str, str]:
+    """A worker on which a job runs: ``(worker, attempt, job)``."""
+    job_id, worker_id = steps.submit(), steps.join()
+    attempt_id = steps.claimed(worker_id)
+    steps.run(worker_id, attempt_id)
+    return worker_id, attempt_id, job_id
+
+
+@pytest.fixture
 def together() -> Iterator[Callable]:
     """Runs a function once for each argument, all at the same time; gives results in order."""
     with ThreadPoolExecutor(16) as pool:

@@ -5,39 +5,20 @@ from datetime import timedelta
 import pytest
 from controller_steps import log_line
 
-from st_controller.domain.policy.permissions import Role
 from st_controller.domain.workers import Patience
-from st_controller.errors import Conflict, NotFound, SequenceGap, StaleLease
-from st_controller.services import endings, jobs, leases, workers
+from st_controller.errors import SequenceGap, StaleLease
+from st_controller.services import workers
 from st_controller.store.schema import Worker
 from st_shared.protocol.states import (
     AttemptState,
     FailureKind,
     JobState,
     Outcome,
-    WorkerDesired,
     WorkerState,
 )
-from st_shared.protocol.worker import Lease, StopOrder
+from st_shared.protocol.worker import StopOrder
 
 PATIENCE = Patience()
-
-
-@pytest.fixture
-def running(steps):
-    """A worker on which a job runs: ``(worker, attempt, job)``."""
-    job_id, worker_id = steps.submit(), steps.join()
-    attempt_id = steps.claimed(worker_id)
-    steps.run(worker_id, attempt_id)
-    return worker_id, attempt_id, job_id
-
-
-def pass_time(steps, seconds: float, *, alive=()) -> None:
-    """Let time pass and sweep; workers that are ``alive`` send heartbeats without leases."""
-    steps.clock.advance(seconds)
-    for worker_id in alive:
-        steps.beat(worker_id)
-    steps.sweep()
 
 
 class TestOffers:
@@ -45,9 +26,9 @@ class TestOffers:
         job_id, worker_id = steps.submit(), steps.join()
         steps.place()
         attempt_id = steps.offered(worker_id)
-        pass_time(steps, PATIENCE.offer_ttl - 0.001, alive=[worker_id])
+        steps.wait(PATIENCE.offer_ttl - 0.001, alive=[worker_id])
         assert steps.job(job_id).state == JobState.ASSIGNED
-        pass_time(steps, 0.001, alive=[worker_id])
+        steps.wait(0.001, alive=[worker_id])
         job = steps.job(job_id)
         assert (job.state, job.tries_used, job.attempts) == (JobState.QUEUED, 0, 1)
         assert steps.attempt(attempt_id).outcome == Outcome.EXPIRED
@@ -58,7 +39,7 @@ class TestOffers:
         job_id, worker_id = steps.submit(retry={"max_attempts": 1}), steps.join()
         for _ in range(3):
             assert steps.place() == 1
-            pass_time(steps, PATIENCE.offer_ttl, alive=[worker_id])
+            steps.wait(PATIENCE.offer_ttl, alive=[worker_id])
         assert steps.job(job_id).state == JobState.QUEUED
         assert steps.job(job_id).tries_used == 0
 
@@ -102,13 +83,13 @@ class TestOffers:
 class TestLoss:
     def test_a_job_whose_worker_falls_silent_goes_back_and_a_try_is_used(self, steps, running):
         worker_id, attempt_id, job_id = running
-        pass_time(steps, PATIENCE.silent_after - 0.001)
+        steps.wait(PATIENCE.silent_after - 0.001)
         assert steps.worker(worker_id).observed == WorkerState.ONLINE
-        pass_time(steps, 0.001)
+        steps.wait(0.001)
         assert steps.worker(worker_id).observed == WorkerState.SILENT
-        pass_time(steps, PATIENCE.lease_ttl - PATIENCE.silent_after - 0.001)
+        steps.wait(PATIENCE.lease_ttl - PATIENCE.silent_after - 0.001)
         assert steps.job(job_id).state == JobState.RUNNING
-        pass_time(steps, 0.001)
+        steps.wait(0.001)
         assert steps.worker(worker_id).observed == WorkerState.GONE
         job = steps.job(job_id)
         assert (job.state, job.tries_used, job.reason["code"]) == ("queued", 1, "lost")
@@ -116,7 +97,7 @@ class TestLoss:
 
     def test_every_call_with_a_lost_lease_is_refused(self, steps, running):
         worker_id, attempt_id, job_id = running
-        pass_time(steps, PATIENCE.lease_ttl)
+        steps.wait(PATIENCE.lease_ttl)
         steps.beat(worker_id)
         again = steps.claimed(worker_id)
         assert steps.attempt(again).epoch == 2
@@ -147,7 +128,7 @@ class TestLoss:
             steps.beat(worker_id)
             attempt_id = steps.claimed(worker_id)
             steps.run(worker_id, attempt_id, epoch=epoch)
-            pass_time(steps, PATIENCE.lease_ttl)
+            steps.wait(PATIENCE.lease_ttl)
         job = steps.job(job_id)
         assert (job.state, job.tries_used) == (JobState.FAILED, 2)
         assert job.reason["code"] == "lost"
@@ -165,10 +146,10 @@ class TestLoss:
             steps.claim(worker_id, attempt_id)
         steps.clock.advance(20)
         assert steps.beat(worker_id, attempts[named]).stops == []
-        pass_time(steps, 5)
+        steps.wait(5)
         assert steps.job(unnamed).state == JobState.QUEUED
         assert steps.job(named).state == JobState.ASSIGNED
-        pass_time(steps, 20)
+        steps.wait(20)
         assert steps.job(named).state == JobState.QUEUED
 
     def test_a_heartbeat_learns_which_of_its_leases_are_void(self, steps, running):
@@ -187,7 +168,7 @@ class TestLoss:
         assert steps.place() == 105
         for worker_id in ids:
             steps.claim(worker_id, steps.offered(worker_id))
-        pass_time(steps, PATIENCE.lease_ttl)
+        steps.wait(PATIENCE.lease_ttl)
         with steps.db.read() as session:
             seen = {worker.observed for worker in workers.list_workers(session)}
             held = workers.live_attempts(session, ids)
@@ -197,7 +178,7 @@ class TestLoss:
     def test_a_silent_worker_is_offered_nothing_until_it_is_heard(self, steps):
         steps.submit()
         worker_id = steps.join()
-        pass_time(steps, PATIENCE.silent_after)
+        steps.wait(PATIENCE.silent_after)
         assert steps.place() == 0
         steps.beat(worker_id)
         assert steps.worker(worker_id).observed == WorkerState.ONLINE
@@ -283,186 +264,3 @@ class TestFinish:
             steps.ship(worker_id, attempt_id, state=state)
             assert steps.attempt(attempt_id).state == known
         assert steps.job(job_id).state == JobState.RUNNING
-
-
-class TestCancel:
-    def test_a_waiting_job_ends_at_once(self, steps):
-        job_id = steps.submit()
-        steps.cancel(job_id)
-        steps.cancel(job_id)
-        job = steps.job(job_id)
-        assert (job.state, job.version) == (JobState.CANCELLED, 2)
-        assert job.reason["message"] == "Cancelled by root."
-
-    def test_an_offer_is_withdrawn(self, steps):
-        job_id, worker_id = steps.submit(), steps.join()
-        steps.place()
-        attempt_id = steps.offered(worker_id)
-        steps.cancel(job_id)
-        assert steps.job(job_id).state == JobState.CANCELLED
-        with pytest.raises(StaleLease):
-            steps.claim(worker_id, attempt_id)
-        stops = [
-            event.body for event in steps.events(f"worker:{worker_id}") if event.kind == "stop"
-        ]
-        assert stops == [{"attempt_id": attempt_id, "reason": "stale"}]
-
-    def test_a_running_job_ends_at_its_workers_word(self, steps, running):
-        worker_id, attempt_id, job_id = running
-        steps.cancel(job_id)
-        steps.cancel(job_id)
-        assert steps.job(job_id).state == JobState.RUNNING
-        order = StopOrder(attempt_id=attempt_id, reason="cancel")
-        told = [event.body for event in steps.events(f"worker:{worker_id}") if event.kind == "stop"]
-        assert told == [order.model_dump()]
-        assert steps.beat(worker_id, attempt_id).stops == [order]
-        with steps.db.read() as session:
-            assert workers.sync(session, session.get_one(Worker, worker_id)).stops == [order]
-        steps.finish(worker_id, attempt_id, Outcome.CANCELLED)
-        assert steps.job(job_id).state == JobState.CANCELLED
-
-    @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.PREEMPTED])
-    def test_what_was_cancelled_is_not_tried_again(self, steps, running, outcome):
-        worker_id, attempt_id, job_id = running
-        steps.cancel(job_id)
-        steps.finish(worker_id, attempt_id, outcome)
-        assert steps.job(job_id).state == JobState.CANCELLED
-
-    def test_a_job_that_is_cancelled_ends_even_if_its_worker_never_answers(self, steps, running):
-        _, _, job_id = running
-        steps.cancel(job_id)
-        pass_time(steps, PATIENCE.lease_ttl)
-        assert steps.job(job_id).state == JobState.CANCELLED
-
-    def test_what_has_ended_otherwise_cannot_be_cancelled(self, steps, running):
-        worker_id, attempt_id, job_id = running
-        steps.finish(worker_id, attempt_id)
-        with pytest.raises(Conflict) as refused:
-            steps.cancel(job_id)
-        assert refused.value.code == "already_final"
-
-    def test_one_may_not_cancel_what_one_may_not_see(self, steps, running):
-        ann = steps.user("ann", Role.RESEARCHER)
-        with pytest.raises(NotFound):
-            steps.cancel(running[2], ann)
-        assert steps.job(running[2]).cancel_requested_at is None
-
-
-class TestWorkers:
-    def test_drain_survives_heartbeats_and_registrations(self, steps):
-        steps.submit()
-        worker_id = steps.join()
-        steps.order(worker_id, WorkerDesired.DRAINING)
-        assert steps.beat(worker_id).desired == WorkerDesired.DRAINING
-        steps.register(worker_id)
-        assert steps.worker(worker_id).desired == WorkerDesired.DRAINING
-        assert steps.place() == 0
-        steps.order(worker_id, WorkerDesired.ACTIVE)
-        assert steps.place() == 1
-
-    def test_draining_lets_a_job_finish(self, steps, running):
-        worker_id, attempt_id, job_id = running
-        steps.order(worker_id, WorkerDesired.DRAINING)
-        assert steps.beat(worker_id, attempt_id).stops == []
-        steps.finish(worker_id, attempt_id)
-        assert steps.job(job_id).state == JobState.SUCCEEDED
-
-    def test_a_retired_worker_cannot_come_back(self, steps):
-        worker_id = steps.join()
-        steps.order(worker_id, WorkerDesired.RETIRED)
-        with pytest.raises(Conflict) as refused:
-            steps.order(worker_id, WorkerDesired.ACTIVE)
-        assert refused.value.code == "retired"
-
-    def test_labels_set_here_win_and_survive_registration(self, steps):
-        worker_id = steps.join(own={"region": "us", "rack": "7"}, given={"region": "eu"})
-        assert steps.worker(worker_id).labels == {"region": "eu", "rack": "7"}
-        steps.register(worker_id, labels={"region": "asia", "rack": "8"})
-        assert steps.worker(worker_id).labels == {"region": "eu", "rack": "8"}
-        fitting = steps.submit(resources={"labels": {"region": "e*"}})
-        steps.submit(resources={"labels": {"region": "asia"}})
-        assert steps.place() == 1
-        assert steps.job(fitting).state == JobState.ASSIGNED
-
-    def test_a_worker_that_no_longer_knows_an_attempt_loses_it(self, steps, running):
-        worker_id, attempt_id, job_id = running
-        steps.clock.advance(PATIENCE.offer_ttl + 1)
-        assert steps.register(worker_id) == []
-        assert steps.job(job_id).state == JobState.QUEUED
-        assert steps.attempt(attempt_id).outcome == Outcome.LOST
-
-    def test_an_attempt_that_was_claimed_just_now_is_not_lost_by_a_registration(
-        self, steps, running
-    ):
-        worker_id, _, job_id = running
-        steps.clock.advance(PATIENCE.offer_ttl)
-        steps.register(worker_id)
-        assert steps.job(job_id).state == JobState.RUNNING
-
-    def test_a_worker_that_comes_back_keeps_what_it_holds(self, steps, running):
-        worker_id, attempt_id, job_id = running
-        steps.clock.advance(PATIENCE.lease_ttl - 1)
-        assert steps.register(worker_id, holding=[Lease(attempt_id=attempt_id, epoch=1)]) == []
-        pass_time(steps, PATIENCE.lease_ttl - 1, alive=[worker_id])
-        assert steps.job(job_id).state == JobState.RUNNING
-
-    def test_a_worker_that_comes_back_too_late_is_told_what_to_abandon(self, steps, running):
-        worker_id, attempt_id, _ = running
-        pass_time(steps, PATIENCE.lease_ttl)
-        held = [Lease(attempt_id=attempt_id, epoch=1)]
-        assert steps.register(worker_id, holding=held) == [attempt_id]
-
-
-class TestLocks:
-    """Rows are locked in one order, or calls that meet would end each other's transaction."""
-
-    @pytest.fixture(autouse=True)
-    def _only_where_rows_are_locked(self, steps):
-        if steps.db.is_sqlite:
-            pytest.skip("SQLite locks no rows")
-
-    def test_a_report_that_meets_a_cancellation_waits_for_it(self, steps, running, meanwhile):
-        worker_id, attempt_id, job_id = running
-        with steps.db.write() as tx:
-            jobs.get_job(tx.session, steps.admin, job_id, lock=True)
-            report = meanwhile(steps.ship, worker_id, attempt_id, [log_line(1)])
-            jobs.cancel(tx, steps.admin, job_id)
-        assert report.result(10) == 1
-
-    def test_a_registration_that_meets_a_cancellation_waits_for_it(self, steps, running, meanwhile):
-        worker_id, _, job_id = running
-        steps.clock.advance(PATIENCE.offer_ttl + 1)
-        with steps.db.write() as tx:
-            jobs.get_job(tx.session, steps.admin, job_id, lock=True)
-            registration = meanwhile(steps.register, worker_id)
-            jobs.cancel(tx, steps.admin, job_id)
-        assert registration.result(10) == []
-        assert steps.job(job_id).state == JobState.CANCELLED
-
-    def test_a_sweep_waits_for_nobody(self, steps, running):
-        _, attempt_id, job_id = running
-        steps.clock.advance(PATIENCE.lease_ttl)
-        with steps.db.write() as tx:
-            jobs.get_job(tx.session, steps.admin, job_id, lock=True)
-            steps.sweep()
-        assert steps.attempt(attempt_id).outcome is None
-        steps.sweep()
-        assert steps.attempt(attempt_id).outcome == Outcome.LOST
-
-    def test_a_heartbeat_that_meets_the_end_of_its_lease_is_told(self, steps, running, meanwhile):
-        worker_id, attempt_id, _ = running
-        with steps.db.write() as tx:
-            attempt, job = leases.held(tx, worker_id, attempt_id, 1)
-            beat = meanwhile(steps.beat, worker_id, attempt_id)
-            endings.end_attempt(tx, attempt, job, Outcome.LOST)
-        assert [order.reason for order in beat.result(10).stops] == ["stale"]
-        assert steps.attempt(attempt_id).lease_expires_at is None
-
-    def test_a_worker_that_is_heard_at_the_last_moment_is_not_called_silent(self, steps):
-        worker_id = steps.join()
-        steps.clock.advance(PATIENCE.silent_after)
-        with steps.db.write() as tx:
-            worker = workers.get_worker(tx.session, worker_id, lock=True)
-            steps.sweep()
-            worker.last_heartbeat_at = tx.now
-        assert steps.worker(worker_id).observed == WorkerState.ONLINE
