@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -61,6 +62,9 @@ _ROUTERS = (
 )
 
 
+_THREADS = 24
+
+
 class NotMigratedError(RuntimeError):
     """The database is not at this version's schema, and migrating it is not ours to do."""
 
@@ -103,7 +107,10 @@ async def _start(
 ) -> None:
     """Start the parts; ``stack`` stops them in reverse order."""
     stack.callback(platform.db.close)
-    platform.hub.attach(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    platform.hub.attach(loop)
+    # Streams and background services read the database in threads; the default is too few.
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="st-controller"))
     valkey = await _start_valkey(platform.settings, stack)
     token = await asyncio.to_thread(_prepare_database, platform)
     if valkey and not await valkey.wait_ready():

@@ -39,7 +39,7 @@ def announce(
     for file in files:
         artifact = known.get(file.path) or _new_artifact(tx, attempt, file)
         known[file.path] = artifact
-        _must_agree(artifact, file)
+        _must_agree(artifact, attempt, file)
         tickets.append(_ticket(objects, artifact))
     return tickets
 
@@ -50,7 +50,7 @@ def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Arti
         job_id=attempt.job_id,
         attempt_id=attempt.id,
         attempt=attempt.number,
-        key=_key(attempt, file.path),
+        key=_key(attempt, file),
         created_at=tx.now,
         stored_at=None,
         **file.model_dump(),
@@ -59,16 +59,18 @@ def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Arti
     return artifact
 
 
-def _key(attempt: Attempt, path: str) -> str:
+def _key(attempt: Attempt, file: ArtifactFile) -> str:
+    """Where the bytes go; a key stands for one content, so an old URL can overwrite nothing."""
     try:
-        return check_key(f"jobs/{attempt.job_id}/{attempt.number}/{path}")
+        return check_key(f"jobs/{attempt.job_id}/{attempt.number}/{file.sha256}/{file.path}")
     except InvalidKeyError as error:
         raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
 
 
-def _must_agree(artifact: Artifact, file: ArtifactFile) -> None:
+def _must_agree(artifact: Artifact, attempt: Attempt, file: ArtifactFile) -> None:
     if artifact.stored_at is None:
         artifact.size, artifact.sha256 = file.size, file.sha256
+        artifact.key = _key(attempt, file)
     elif (artifact.size, artifact.sha256) != (file.size, file.sha256):
         raise Conflict(
             f"{file.path} is already stored with other content",

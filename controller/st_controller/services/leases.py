@@ -1,11 +1,12 @@
 """Leases: claimed, proven, renewed, and lost when nobody renews them."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from st_controller.domain.attempts import LEASED, is_known, may_move
+from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, StaleLease
 from st_controller.services.endings import end_attempt
@@ -142,20 +143,31 @@ def lose_unknown(tx: Transaction, worker_id: str, holding: list[Lease], since: d
 
     Attempts claimed after ``since`` are spared: their answer may still be on its way.
     """
-    unknown = tx.session.scalars(
-        select(Attempt.id)
-        .where(
-            Attempt.worker_id == worker_id,
-            Attempt.state.in_(LEASED),
-            Attempt.claimed_at < since,
-            Attempt.id.not_in({lease.attempt_id for lease in holding}),
-        )
-        .order_by(Attempt.id)
-    ).all()
-    for attempt_id in unknown:
-        attempt, job = _load(tx.session, attempt_id)
-        if attempt is not None and job is not None and attempt.state in LEASED:
-            end_attempt(tx, attempt, job, Outcome.LOST)
+    unknown = select(Attempt.id).where(
+        Attempt.worker_id == worker_id,
+        Attempt.state.in_(LEASED),
+        Attempt.claimed_at < since,
+        Attempt.id.not_in({lease.attempt_id for lease in holding}),
+    )
+    for attempt, job in _live(tx.session, unknown):
+        end_attempt(tx, attempt, job, Outcome.LOST)
+
+
+def take_back(tx: Transaction, worker_id: str, actor: str) -> None:
+    """Queue again what a worker holds, which an operator sends away; no job is to blame."""
+    held_by_it = select(Attempt.id).where(Attempt.worker_id == worker_id, Attempt.state.in_(LIVE))
+    for attempt, job in _live(tx.session, held_by_it):
+        offered = attempt.state == AttemptState.OFFERED
+        outcome = Outcome.EXPIRED if offered else Outcome.PREEMPTED
+        end_attempt(tx, attempt, job, outcome, actor=actor)
+
+
+def _live(session: Session, wanted: Select[str]) -> Iterator[tuple[Attempt, Job]]:
+    """The attempts of these ids that are still live, each locked with its job."""
+    for attempt_id in session.scalars(wanted.order_by(Attempt.id)).all():
+        attempt, job = _load(session, attempt_id)
+        if attempt is not None and job is not None and attempt.state in LIVE:
+            yield attempt, job
 
 
 def _load(session: Session, attempt_id: str) -> tuple[Attempt | None, Job | None]:

@@ -9,7 +9,7 @@ from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.workers import Patience, observed_state
 from st_controller.errors import Conflict, NotFound
 from st_controller.services import topics
-from st_controller.services.leases import lose_unknown, renew, stop_order
+from st_controller.services.leases import lose_unknown, renew, stop_order, take_back
 from st_controller.store.schema import Attempt, JoinToken, Worker
 from st_controller.store.transaction import QUEUE, Transaction
 from st_shared.ids import new_id
@@ -147,6 +147,8 @@ def order(tx: Transaction, actor: str, worker_id: str, desired: WorkerDesired) -
             "a retired worker cannot come back", code="retired", hint="let it join with a new token"
         )
     worker.desired = desired
+    if desired is WorkerDesired.RETIRED:
+        take_back(tx, worker.id, actor)
     tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name)
     change = DesiredChange(desired=desired)
     tx.emit(topics.worker(worker.id), "desired", change.model_dump(mode="json"))

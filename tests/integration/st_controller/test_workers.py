@@ -43,6 +43,14 @@ def test_a_retired_worker_cannot_come_back(steps):
     assert refused.value.code == "retired"
 
 
+def test_a_retired_worker_gives_its_job_back_at_once_and_the_job_is_not_blamed(steps, running):
+    worker_id, attempt_id, job_id = running
+    steps.order(worker_id, WorkerDesired.RETIRED)
+    job = steps.job(job_id)
+    assert (job.state, job.tries_used) == (JobState.QUEUED, 0)
+    assert steps.attempt(attempt_id).outcome == "preempted"
+
+
 def test_labels_set_here_win_and_survive_registration(steps):
     worker_id = steps.join(own={"region": "us", "rack": "7"}, given={"region": "eu"})
     assert steps.worker(worker_id).labels == {"region": "eu", "rack": "7"}
