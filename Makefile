@@ -55,8 +55,9 @@ format: $(VENV)/made-dev ## rewrite code and generated docs as the checks want t
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench
-bench: $(VENV)/made-dev ## measure the skeleton; prints tables, writes benchmarks/results/
+bench: $(VENV)/made-dev ## measure; prints tables, writes benchmarks/results/ (six minutes)
 	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
+	$(BIN)/python benchmarks/skeleton.py --json benchmarks/results/skeleton.json
 
 .PHONY: clean
 clean: ## remove the environment, caches and the data of the demo

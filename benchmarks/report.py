@@ -48,12 +48,12 @@ def machine() -> str:
 def report(name: str, results: Sequence[Result], path: Path | None) -> bool:
     """Print the table, write the JSON; whether every goal is reached."""
     print(f"{name} on {machine()}, Python {platform.python_version()}")
-    print(f"{'metric':44} {'value':>10} {'unit':8} {'goal':>14}  spread")
+    print(f"{'metric':60} {'value':>10} {'unit':8} {'goal':>14}  spread")
     for result in results:
         goal = f"{result.goal.bound} {result.goal.value:g}" if result.goal else ""
         spread = f"{min(result.runs):.3g} to {max(result.runs):.3g}" if result.runs else ""
         mark = "" if result.ok else "  NOT REACHED"
-        print(f"{result.metric:44} {result.value:10.3g} {result.unit:8} {goal:>14}  {spread}{mark}")
+        print(f"{result.metric:60} {result.value:10.3g} {result.unit:8} {goal:>14}  {spread}{mark}")
     if path:
         document = {
             "name": name,

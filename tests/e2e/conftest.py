@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fleet import Fleet
-from PIL import Image
+from shades import make_shades
 
 
 @pytest.fixture
@@ -18,9 +18,4 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 @pytest.fixture
 def shades(tmp_path: Path) -> Path:
     """A folder of seven tiny pictures with captions."""
-    folder = tmp_path / "shades"
-    folder.mkdir()
-    for index in range(7):
-        Image.new("L", (4, 4), 30 * index).save(folder / f"{index}.png")
-        (folder / f"{index}.txt").write_text(f"shade {index % 2}")
-    return folder
+    return make_shades(tmp_path / "shades")
