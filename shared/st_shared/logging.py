@@ -8,6 +8,9 @@ import structlog
 
 LogFormat = Literal["auto", "json", "console"]
 
+_CHATTY = ("alembic.runtime.plugins", "httpx", "httpcore")
+"""Loggers whose informational lines tell an operator nothing."""
+
 _SECRET_WORDS = ("password", "token", "secret", "credential", "authorization", "cookie", "api_key")
 
 
@@ -49,6 +52,8 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
 def _rendering(*, console: bool) -> list[structlog.types.Processor]:
