@@ -25,6 +25,7 @@ from st_controller.api import (
     workers,
 )
 from st_controller.api.body_limit import BodyLimit
+from st_controller.api.clean_address import CleanAddress
 from st_controller.api.edge import Edge
 from st_controller.api.request_log import RequestLog
 from st_controller.api.security_headers import SecurityHeaders
@@ -95,6 +96,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, dispatch: bool = T
     app.state.platform = platform
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(CleanAddress)
     app.add_middleware(RequestLog, telemetry=platform.telemetry)
     app.add_middleware(SecurityHeaders, tls=settings.cookies_are_secure)
     for router in _ROUTERS:

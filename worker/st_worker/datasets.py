@@ -1,6 +1,7 @@
 """Registered datasets on this machine, each fetched once and known by the digest of its content."""
 
 import asyncio
+import hashlib
 import re
 import shutil
 import tarfile
@@ -8,6 +9,7 @@ import tempfile
 import weakref
 from pathlib import Path
 
+from st_shared.protocol.content import ContentFile, content_digest
 from st_shared.protocol.worker import DatasetDownload
 from st_worker.errors import TransferError
 from st_worker.folder import StateFolder
@@ -50,6 +52,7 @@ class DatasetCache:
                 await self._transfer.fetch(archive, packed)
                 await asyncio.to_thread(unpack, packed, content)
                 packed.unlink()
+            await asyncio.to_thread(_verify, content, dataset)
             content.rename(final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)  # a leftover is removed at the next start
@@ -69,10 +72,36 @@ def unpack(archive: Path, target: Path) -> None:
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in tar:
-                if not (member.isfile() or member.isdir()):
+                # A sparse file could claim more bytes than any disk has.
+                if not (member.isfile() or member.isdir()) or member.issparse():
                     raise TransferError(
-                        f"a dataset holds {member.name!r}, which is neither a file nor a folder"
+                        f"a dataset holds {member.name!r}, which is neither a plain file nor a "
+                        "folder"
                     )
                 tar.extract(member, target, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError) as error:  # a name with NUL is a ValueError
         raise TransferError(f"an archive of a dataset cannot be unpacked: {error}") from error
+
+
+def _verify(content: Path, dataset: DatasetDownload) -> None:
+    """Refuse what is not the content that the digest names.
+
+    The controller never sees inside of archives, and the cache gives this folder to every job
+    whose dataset has the same digest, whoever registered it.
+    """
+    files = [
+        ContentFile(path.relative_to(content).as_posix(), path.stat().st_size, _sha256(path))
+        for path in content.rglob("*")
+        if path.is_file()
+    ]
+    found = content_digest(files)
+    if found != dataset.digest:
+        raise TransferError(
+            f"dataset {dataset.name} holds other content than it was registered with (digest "
+            f"{found[:12]}, not {dataset.digest[:12]}): push it again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

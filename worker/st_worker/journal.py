@@ -122,7 +122,8 @@ class Journal:
                     piece = file.read(limit)
                     end = piece.rfind(b"\n") + 1
                     if end or len(piece) < limit:
-                        lines = piece[:end].splitlines(keepends=True)
+                        # At line feeds alone, as everywhere: a stray CR must not shift numbers.
+                        lines = [line + b"\n" for line in piece[:end].split(b"\n")[:-1]]
                         return lines[: BATCH_LINES if limit == BATCH_BYTES else 1]
                     limit *= 2  # one line that is longer than a batch
         except FileNotFoundError:

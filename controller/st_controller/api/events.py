@@ -33,7 +33,7 @@ def follow(
 
     return event_stream(
         platform,
-        "user",
+        caller,
         follow_topics(
             platform, [topics.JOBS], last_event_id, opening=lambda _: ("ready", "{}"), tell=tell
         ),

@@ -145,7 +145,7 @@ def follow(
     with platform.db.read() as session:
         jobs.get_job(session, caller, job_id)
     return event_stream(
-        platform, "user", follow_job(platform, job_id, JobPlace.parse(last_event_id))
+        platform, caller, follow_job(platform, job_id, JobPlace.parse(last_event_id))
     )
 
 

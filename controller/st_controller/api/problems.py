@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from st_controller.errors import InvalidRequest, NotSignedIn, Refusal, TooMany
 from st_shared.protocol.problems import MEDIA_TYPE, FieldProblem, Problem
+from st_shared.spec.reading import MOST_PROBLEMS
 
 _CODES = {
     400: ("bad_request", "The request was refused"),
@@ -60,7 +61,7 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
-    found = field_problems(cast(RequestValidationError, error).errors())
+    found = field_problems(cast(RequestValidationError, error).errors()[:MOST_PROBLEMS])
     detail = "; ".join(f"{item.field}: {item.message}" for item in found[:3])
     return problem_response(InvalidRequest(detail, errors=found).problem())
 

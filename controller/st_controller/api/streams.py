@@ -1,27 +1,48 @@
 """Server-sent events as an HTTP response."""
 
-from collections.abc import AsyncIterator
-from typing import Literal
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi.responses import StreamingResponse
 
 from st_controller.platform import Platform
+from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.identity import is_in_force
+
+RECHECK_SECONDS = 10.0
+"""How long a credential is believed; a stream that outlives it ends with the ping after that."""
 
 
 def event_stream(
-    platform: Platform, holder: Literal["worker", "user"], frames: AsyncIterator[bytes]
+    platform: Platform, caller: Caller | WorkerCaller, frames: AsyncGenerator[bytes, None]
 ) -> StreamingResponse:
-    """A response that no proxy should buffer or keep; counted while it is open."""
+    """A response that no proxy should buffer or keep; counted while it is open.
+
+    It ends when the caller's credential does: revoked, expired, signed out, disabled or retired.
+    """
     return StreamingResponse(
-        _counted(platform, holder, frames),
+        _counted(platform, caller, frames),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
     )
 
 
 async def _counted(
-    platform: Platform, holder: str, frames: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
+    platform: Platform, caller: Caller | WorkerCaller, frames: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    holder = "worker" if isinstance(caller, WorkerCaller) else "user"
+    checked = platform.db.clock()
     with platform.telemetry.streams.labels(holder).track_inprogress():
-        async for frame in frames:
-            yield frame
+        async with aclosing(frames):
+            async for frame in frames:
+                if (platform.db.clock() - checked).total_seconds() >= RECHECK_SECONDS:
+                    if not await asyncio.to_thread(_is_in_force, platform, caller):
+                        return
+                    checked = platform.db.clock()
+                yield frame
+
+
+def _is_in_force(platform: Platform, caller: Caller | WorkerCaller) -> bool:
+    with platform.db.read() as session:
+        return is_in_force(session, caller, platform.db.clock())

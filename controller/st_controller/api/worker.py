@@ -100,7 +100,7 @@ def stream(
 
     return event_stream(
         platform,
-        "worker",
+        caller,
         follow_topics(platform, [topics.worker(caller.worker_id)], last_event_id, opening=opening),
     )
 

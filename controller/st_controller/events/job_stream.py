@@ -1,7 +1,7 @@
 """The stream of one job: its states and every line of its journal, exactly once and in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from st_controller.events.frames import frame_of
@@ -39,7 +39,9 @@ class JobPlace:
         return f"{self.version}.{self.attempt}.{self.seq}"
 
 
-async def follow_job(platform: Platform, job_id: str, place: JobPlace) -> AsyncIterator[bytes]:
+async def follow_job(
+    platform: Platform, job_id: str, place: JobPlace
+) -> AsyncGenerator[bytes, None]:
     """Encoded events after ``place``; ends after the job's final state and all its lines."""
     with platform.hub.follow(topics.job(job_id)) as bell:
         silence = 0.0

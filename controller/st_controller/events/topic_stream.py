@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from st_controller.platform import Platform
 from st_controller.services import outbox
@@ -25,7 +25,7 @@ async def follow_topics(
     *,
     opening: Callable[[ReadSession], tuple[str, str]],
     tell: Tell = lambda _session, event: json.dumps(event.body),
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Encoded events after ``last_id``.
 
     Without a place to resume from, or with one that is too old, the stream begins with the

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from st_controller.errors import Conflict, InvalidRequest
 from st_controller.services import topics
+from st_controller.services.uploads import sign_upload
 from st_controller.store.schema import Artifact, Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
@@ -18,8 +19,6 @@ from st_shared.protocol.worker import ArtifactFile, ArtifactTicket
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4_000_000
-UPLOAD_SECONDS = 6 * 3600
-"""How long a signed upload may be begun."""
 
 
 def announce(
@@ -82,9 +81,7 @@ def _must_agree(artifact: Artifact, attempt: Attempt, file: ArtifactFile) -> Non
 def _ticket(objects: ObjectStore, artifact: Artifact) -> ArtifactTicket:
     if artifact.stored_at is not None:
         return ArtifactTicket(artifact_id=artifact.id, path=artifact.path, url=None)
-    upload = objects.sign_upload(
-        artifact.key, size=artifact.size, sha256=artifact.sha256, expires_in=UPLOAD_SECONDS
-    )
+    upload = sign_upload(objects, artifact.key, size=artifact.size, sha256=artifact.sha256)
     return ArtifactTicket(
         artifact_id=artifact.id, path=artifact.path, url=upload.url, headers=upload.headers
     )

@@ -6,14 +6,12 @@ from sqlalchemy.orm import Session
 
 from st_controller.errors import Conflict, NotFound
 from st_controller.services.actor import Actor
+from st_controller.services.uploads import sign_upload
 from st_controller.store.schema import Dataset
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.resources import DatasetRequest, DatasetTicket
-
-UPLOAD_SECONDS = 6 * 3600
-"""How long a signed upload may be begun."""
 
 
 def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
@@ -58,11 +56,8 @@ def tickets(objects: ObjectStore, dataset: Dataset, request: DatasetRequest) -> 
         if _is_stored(objects, archive):
             given.append(DatasetTicket(sha256=archive["sha256"], url=None))
             continue
-        upload = objects.sign_upload(
-            archive["key"],
-            size=archive["size"],
-            sha256=archive["sha256"],
-            expires_in=UPLOAD_SECONDS,
+        upload = sign_upload(
+            objects, archive["key"], size=archive["size"], sha256=archive["sha256"]
         )
         given.append(
             DatasetTicket(sha256=archive["sha256"], url=upload.url, headers=upload.headers)

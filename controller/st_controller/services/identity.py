@@ -75,10 +75,7 @@ def caller_by_session(session: OrmSession, token: str, now: datetime) -> Caller 
     ).one_or_none()
     if row is None:
         return None
-    found, user = row
-    if found.revoked_at or found.expires_at <= now or user.disabled_at:
-        return None
-    return _caller(user, "session", found.id, None, found.expires_at)
+    return _session_holder(*row, now)
 
 
 def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Caller, bool] | None:
@@ -96,10 +93,9 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
     if row is None:
         return None
     found, user = row
-    if found.revoked_at or (found.expires_at and found.expires_at <= now) or user.disabled_at:
-        return None
+    caller = _key_holder(found, user, now)
     stale = found.last_used_at is None or now - found.last_used_at >= timedelta(minutes=1)
-    return _caller(user, "api_key", found.id, found.scopes, found.expires_at), stale
+    return (caller, stale) if caller else None
 
 
 def worker_by_credential(session: OrmSession, credential: str) -> WorkerCaller | None:
@@ -113,6 +109,30 @@ def worker_by_credential(session: OrmSession, credential: str) -> WorkerCaller |
         )
     ).one_or_none()
     return WorkerCaller(worker.id, worker.name) if worker else None
+
+
+def is_in_force(session: OrmSession, caller: Caller | WorkerCaller, now: datetime) -> bool:
+    """Whether the credential that made this caller would make the very same caller now."""
+    if isinstance(caller, WorkerCaller):
+        desired = session.scalar(select(Worker.desired).where(Worker.id == caller.worker_id))
+        return desired not in {None, WorkerDesired.RETIRED}
+    if caller.via == "session":
+        opened = session.get_one(Session, caller.credential_id)
+        return _session_holder(opened, session.get_one(User, opened.user_id), now) == caller
+    key = session.get_one(ApiKey, caller.credential_id)
+    return _key_holder(key, session.get_one(User, key.user_id), now) == caller
+
+
+def _session_holder(found: Session, user: User, now: datetime) -> Caller | None:
+    if found.revoked_at or found.expires_at <= now or user.disabled_at:
+        return None
+    return _caller(user, "session", found.id, None, found.expires_at)
+
+
+def _key_holder(found: ApiKey, user: User, now: datetime) -> Caller | None:
+    if found.revoked_at or (found.expires_at and found.expires_at <= now) or user.disabled_at:
+        return None
+    return _caller(user, "api_key", found.id, found.scopes, found.expires_at)
 
 
 def _open_session(

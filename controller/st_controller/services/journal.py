@@ -17,6 +17,7 @@ from st_controller.services import topics
 from st_controller.store.schema import Attempt, Job, JournalChunk
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.journal import (
+    MAX_LINE_BYTES,
     JournalEvent,
     LogEvent,
     MetricEvent,
@@ -27,6 +28,8 @@ from st_shared.protocol.message import Moment
 from st_shared.protocol.resources import ProgressView
 
 _SHOWN_BYTES = 2000
+_DEFAULTS_BYTES = 512
+"""What the fields add that the trainer left at their defaults."""
 _moment: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
@@ -83,8 +86,9 @@ def _checked(line: dict[str, Any]) -> dict[str, Any]:
         event = journal_event.validate_python(line)
     except ValidationError as error:
         return _kept_as_error(line, f"{error.error_count()} mistakes")
-    flaw = _flaw(event)
-    return _kept_as_error(line, flaw) if flaw else event.model_dump(mode="json")
+    checked = event.model_dump(mode="json")
+    flaw = _flaw(event) or _wire_flaw(checked)
+    return _kept_as_error(line, flaw) if flaw else checked
 
 
 def _flaw(event: JournalEvent) -> str | None:
@@ -98,6 +102,17 @@ def _flaw(event: JournalEvent) -> str | None:
         numbers = (event.steps_per_second, event.eta_seconds, event.loss)
     finite = all(number is None or isfinite(number) for number in numbers)
     return None if finite else "a number is not finite"
+
+
+def _wire_flaw(line: dict[str, Any]) -> str | None:
+    """What nobody could be sent: text that UTF-8 does not have, or more than a line may hold."""
+    try:
+        size = len(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode())
+    except UnicodeEncodeError:
+        return "it holds half of a surrogate pair"
+    if size > MAX_LINE_BYTES + _DEFAULTS_BYTES:
+        return f"it has {size} bytes, more than {MAX_LINE_BYTES}"
+    return None
 
 
 def _kept_as_error(line: dict[str, Any], flaw: str) -> dict[str, Any]:

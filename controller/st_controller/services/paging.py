@@ -3,13 +3,15 @@
 import base64
 import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from st_controller.errors import InvalidRequest
+from st_shared.characters import check_text
+from st_shared.protocol.message import LARGEST_NUMBER
 from st_shared.protocol.problems import FieldProblem
 
-LARGEST = 2**31 - 1
+LARGEST = LARGEST_NUMBER
 """The largest number that the columns behind a place can hold."""
 
 
@@ -23,11 +25,12 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         at, row_id = _unpack(cursor)
         moment = datetime.fromisoformat(at)
-    except (ValueError, TypeError):
+        if moment.tzinfo is None:
+            raise _bad("cursor")
+        # Moments at the ends of the calendar have no place in UTC.
+        return moment.astimezone(UTC), check_text(str(row_id))
+    except (ValueError, TypeError, OverflowError):
         raise _bad("cursor") from None
-    if moment.tzinfo is None:
-        raise _bad("cursor")
-    return moment, str(row_id)
 
 
 def encode_place(attempt: int, seq: int) -> str:

@@ -75,15 +75,19 @@ def _nobody(_topics: frozenset[str]) -> None:
 
 
 def _open(url: str, pool_size: int) -> Engine:
+    # Errors end in the log, and the values of a statement are hashes of passwords, too.
     if not url.startswith("sqlite"):
         return create_engine(
             url,
             pool_size=pool_size,
             max_overflow=pool_size,
+            hide_parameters=True,
             pool_pre_ping=True,
             isolation_level="READ COMMITTED",
         )
-    engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size * 4)
+    engine = create_engine(
+        url, pool_size=pool_size, max_overflow=pool_size * 4, hide_parameters=True
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

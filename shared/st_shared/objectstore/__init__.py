@@ -21,6 +21,7 @@ from st_shared.objectstore.store import (
     ObjectMissingError,
     ObjectStat,
     ObjectStore,
+    ObjectTooLargeError,
     SignedUpload,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "ObjectMissingError",
     "ObjectStat",
     "ObjectStore",
+    "ObjectTooLargeError",
     "ObjectWriter",
     "S3Store",
     "SignedGrant",

@@ -12,6 +12,7 @@ from st_shared.objectstore.store import (
     DigestMismatchError,
     ObjectMissingError,
     ObjectStat,
+    ObjectTooLargeError,
     SignedUpload,
 )
 
@@ -140,10 +141,12 @@ class S3Store:
         """Let the holder store exactly these bytes, at most 5 GiB, within ``expires_in`` seconds.
 
         Raises:
-            ValueError: more bytes than one PUT may carry.
+            ObjectTooLargeError: more bytes than one PUT may carry.
         """
         if size > _SINGLE_PUT_BYTES:
-            raise ValueError(f"{key}: {size} bytes are more than the 5 GiB of a single PUT")
+            raise ObjectTooLargeError(
+                f"{key}: {size} bytes are more than the 5 GiB of a single PUT"
+            )
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
         url = self._client.generate_presigned_url(
             "put_object",

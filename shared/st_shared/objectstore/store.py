@@ -16,6 +16,10 @@ class DigestMismatchError(ValueError):
     """The bytes are not those that were announced; nothing was stored."""
 
 
+class ObjectTooLargeError(ValueError):
+    """More bytes than this store takes in one upload."""
+
+
 @dataclass(frozen=True)
 class ObjectStat:
     """What is known of a stored object."""
@@ -72,7 +76,11 @@ class ObjectStore(Protocol):
         ...
 
     def sign_upload(self, key: str, *, size: int, sha256: str, expires_in: int) -> SignedUpload:
-        """Let the holder store exactly these bytes under ``key`` within ``expires_in`` seconds."""
+        """Let the holder store exactly these bytes under ``key`` within ``expires_in`` seconds.
+
+        Raises:
+            ObjectTooLargeError: this store does not take that many in one upload.
+        """
         ...
 
     def sign_download(self, key: str, *, expires_in: int) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from st_shared.protocol.message import LARGEST_NUMBER
+
 JOURNAL_NAME = "journal.ndjson"
 """File name of the journal in a run folder."""
 
@@ -113,7 +115,7 @@ class CheckpointManifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    step: int = Field(ge=0)
+    step: int = Field(ge=0, le=LARGEST_NUMBER)
     spec_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Checksum of the TrainingSpec that made it; resuming another one is refused."""
     files: list[ManifestFile] = Field(min_length=1, max_length=10_000)

@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from st_shared.characters import check_text
 
 
 class Message(BaseModel):
     """An immutable body; an unknown key is refused by whoever reads it strictly."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Resource(BaseModel):
@@ -16,6 +18,12 @@ class Resource(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+
+LARGEST_NUMBER = 2**31 - 1
+"""The largest whole number that a column of the database holds."""
+
+Text = Annotated[str, AfterValidator(check_text)]
+"""Text that every database can hold: no NUL character, no half of a surrogate pair."""
 
 Moment = AwareDatetime
 """An aware point in time, UTC on the wire (RFC 3339)."""

@@ -30,7 +30,15 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from st_shared.protocol.message import Message, Moment, Name, Resource, Sha256
+from st_shared.protocol.message import (
+    LARGEST_NUMBER,
+    Message,
+    Moment,
+    Name,
+    Resource,
+    Sha256,
+    Text,
+)
 from st_shared.protocol.states import (
     AttemptState,
     JobState,
@@ -66,7 +74,7 @@ class SetupRequest(Message):
 class LoginRequest(Message):
     """Sign in with a password."""
 
-    username: str = Field(min_length=1, max_length=200)
+    username: Text = Field(min_length=1, max_length=200)
     password: str = Field(min_length=1, max_length=1024)
 
 
@@ -90,8 +98,8 @@ class SessionView(Resource):
 class ApiKeyRequest(Message):
     """A key for a pipeline or for the ``st`` command."""
 
-    name: str = Field(min_length=1, max_length=120)
-    scopes: list[str] | None = Field(None, max_length=100)
+    name: Text = Field(min_length=1, max_length=120)
+    scopes: list[Text] | None = Field(None, max_length=100)
     """Permissions that the key may use, at most its owner's; none: all of its owner's."""
     expires_in_days: int | None = Field(None, ge=1, le=3650)
 
@@ -282,7 +290,7 @@ class DatasetRequest(Message):
     name: Name
     digest: Sha256
     """Names the content: SHA-256 over the sorted (path, size, SHA-256) of all its files."""
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=1, le=LARGEST_NUMBER)
     archives: list[ArchiveFile] = Field(min_length=1, max_length=10_000)
 
 

@@ -20,7 +20,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from st_shared.protocol.journal import RelativePath
-from st_shared.protocol.message import Identifier, Message, Moment, Resource, Sha256
+from st_shared.protocol.message import (
+    LARGEST_NUMBER,
+    Identifier,
+    Message,
+    Moment,
+    Resource,
+    Sha256,
+    Text,
+)
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome, WorkerDesired
 
 PROTOCOL_VERSION = 1
@@ -31,7 +39,7 @@ Labels = Annotated[
         Annotated[
             str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
         ],
-        Annotated[str, Field(max_length=200)],
+        Annotated[Text, Field(max_length=200)],
     ],
     Field(max_length=64),
 ]
@@ -42,22 +50,22 @@ class Slot(Message):
     """One accelerator of a worker, or a share of its CPU."""
 
     index: int = Field(ge=0, lt=1024)
-    accelerator: str = Field(min_length=1, max_length=120)
+    accelerator: Text = Field(min_length=1, max_length=120)
     """Name as the driver gives it, such as ``NVIDIA H100 80GB HBM3``; ``cpu`` for a CPU slot."""
     memory_gb: float = Field(ge=0)
     """Memory that a job may use there, GiB."""
-    uuid: str | None = Field(None, max_length=120)
+    uuid: Text | None = Field(None, max_length=120)
 
 
 class Inventory(Message):
     """What a worker has."""
 
-    hostname: str = Field(max_length=253)
+    hostname: Text = Field(max_length=253)
     slots: list[Slot] = Field(min_length=1, max_length=1024)
     cpus: int = Field(ge=1)
     memory_gb: float = Field(ge=0)
     disk_free_gb: float = Field(ge=0)
-    platform: str = Field(max_length=200)
+    platform: Text = Field(max_length=200)
 
 
 class Lease(Message):
@@ -72,7 +80,7 @@ class RegisterRequest(Message):
 
     protocol: int = PROTOCOL_VERSION
     name: str = Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    agent_version: str = Field(max_length=40)
+    agent_version: Text = Field(max_length=40)
     inventory: Inventory
     labels: Labels = Field(default_factory=dict)
     ephemeral: bool = False
@@ -225,7 +233,7 @@ class ArtifactFile(Message):
     kind: ArtifactKind
     size: int = Field(ge=0, le=5 * 2**40)
     sha256: Sha256
-    step: int | None = Field(None, ge=0)
+    step: int | None = Field(None, ge=0, le=LARGEST_NUMBER)
 
 
 class ArtifactOffer(Message):

@@ -2,12 +2,14 @@
 
 import difflib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from st_shared.characters import unstorable_texts
 from st_shared.spec.families import FamilyConfigError
 from st_shared.spec.job import JobSpec
 
@@ -15,6 +17,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_FILE_BYTES = 1_000_000
 """Largest job file that is read."""
+
+MOST_PROBLEMS = 100
+"""Most mistakes that are told of one document."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,10 @@ def parse_yaml(text: str) -> object:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "it cannot be parsed"
         raise _whole(f"not valid YAML{where}: {reason}") from None
+    except ValueError as error:  # such as the date 2026-13-01
+        raise _whole(f"not valid YAML: {error}; quote what is meant as text") from None
+    except RecursionError:
+        raise _whole("not valid YAML: nested too deeply; a job file is flat") from None
 
 
 def validate_job(document: object) -> JobSpec:
@@ -83,15 +92,19 @@ def validate_section(section: type[Model], document: object) -> Model:
     if not isinstance(document, dict):
         raise _whole(f"expected a mapping of keys to values, found {_kind(document)}")
     try:
-        return section.model_validate(document)
+        found = section.model_validate(document)
     except ValidationError as error:
         raise SpecProblems(problems_of(error, section)) from None
+    unstorable = [SpecProblem(*text) for text in islice(unstorable_texts(document), MOST_PROBLEMS)]
+    if unstorable:
+        raise SpecProblems(unstorable)
+    return found
 
 
 def problems_of(error: ValidationError, section: type[BaseModel]) -> list[SpecProblem]:
     """The mistakes in a pydantic error as fields and sentences of ours."""
     found: list[SpecProblem] = []
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:MOST_PROBLEMS]:
         field = ".".join(str(part) for part in item["loc"])
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, FamilyConfigError):

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from st_shared.ids import new_id
+from st_shared.protocol.content import ContentFile, content_digest
 from st_shared.protocol.problems import Problem
 from st_shared.protocol.sse import PING, encode
 from st_shared.protocol.worker import (
@@ -579,7 +580,10 @@ def pack_dataset(double: ControllerDouble) -> Callable[..., DatasetDownload]:
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
         archive = double.store(buffer.getvalue())
-        digest = hashlib.sha256(name.encode()).hexdigest()
+        digest = content_digest(
+            ContentFile(path, len(content), hashlib.sha256(content).hexdigest())
+            for path, content in files.items()
+        )
         return DatasetDownload(name=name, digest=digest, archives=[archive])
 
     return pack

@@ -126,3 +126,14 @@ def test_notes_in_an_empty_journal_go_on_where_the_controller_is(journal_path):
     (line,) = Journal(journal_path).read(Cursor(seq=10))
     assert line.event.seq == 11
     assert line.event.message.endswith("…")
+
+
+def test_a_carriage_return_inside_a_line_does_not_shift_the_numbers(tmp_path):
+    path = tmp_path / "journal.ndjson"
+    good = b'{"seq": 2, "at": "2026-01-01T00:00:00Z", "kind": "log", "message": "two"}'
+    path.write_bytes(b"bro\rken\n" + good + b"\n")
+    journal = Journal(path)
+    first, second = journal.read(Cursor())
+    assert (first.event.seq, first.event.level) == (1, "error")
+    assert second.event.message == "two"
+    assert second.after == journal.locate(2) == journal.end()
