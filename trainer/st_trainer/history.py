@@ -16,6 +16,8 @@ class LossHistory:
         self._points: list[tuple[int, float]] = []
         self._stride = 1
         self._pending: list[tuple[int, float]] = []
+        self.window: list[float] = []
+        """Losses of the single steps since the last addition."""
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "LossHistory":
@@ -24,20 +26,33 @@ class LossHistory:
         history._points = [(step, loss) for step, loss in state["points"]]
         history._stride = state["stride"]
         history._pending = [(step, loss) for step, loss in state["pending"]]
+        history.window = list(state["window"])
         return history
 
     @property
     def state(self) -> dict[str, Any]:
         """Everything that ``restored`` needs; JSON can hold it."""
-        return {"points": self._points, "stride": self._stride, "pending": self._pending}
+        return {
+            "points": self._points,
+            "stride": self._stride,
+            "pending": self._pending,
+            "window": self.window,
+        }
 
     @property
     def points(self) -> list[tuple[int, float]]:
         """``(step, loss)``, oldest first."""
         return self._points + ([_merged(self._pending)] if self._pending else [])
 
+    def close_window(self, step: int) -> float:
+        """Add the mean loss of the steps since the last addition, and give it."""
+        mean = sum(self.window) / len(self.window)
+        self.window = []
+        self.add(step, mean)
+        return mean
+
     def add(self, step: int, loss: float) -> None:
-        """Add the mean loss of the steps since the last addition."""
+        """Add a mean loss that ends at ``step``."""
         self._pending.append((step, loss))
         if len(self._pending) < self._stride:
             return

@@ -126,18 +126,15 @@ class Meter:
         self._session, self._journal, self._timer = session, journal, timer
         self._pace = Pace(session.spec.steps, timer)
         self._pace.mark(session.step)
-        self._losses: list[float] = []
         self._told = timer()
 
     def record(self, loss: float, norm: float, rate: float) -> None:
         """Note one step; every ``log_every`` steps, tell of their mean loss."""
         session = self._session
-        self._losses.append(loss)
+        session.history.window.append(loss)
         due = session.step % session.spec.log_every == 0 or session.step == session.spec.steps
         if due:
-            mean = sum(self._losses) / len(self._losses)
-            session.history.add(session.step, mean)
-            self._losses.clear()
+            mean = session.history.close_window(session.step)
             values = {"loss": mean, "gradient_norm": norm, "learning_rate": rate}
             self._journal.metric(session.step, values)
         if due or self._timer() - self._told >= _PROGRESS_SECONDS:

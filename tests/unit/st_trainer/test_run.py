@@ -65,11 +65,11 @@ def batches_seen(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("stopped_at", [4, 5])
+@pytest.mark.parametrize(("stopped_at", "log_every"), [(4, 1), (5, 1), (5, 3), (4, 8)])
 def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
-    tiny_spec, tmp_path, batches_seen, stopped_at
+    tiny_spec, tmp_path, batches_seen, stopped_at, log_every
 ):
-    spec = tiny_spec()
+    spec = tiny_spec(log_every=log_every)
     assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED
     order = list(batches_seen)
     batches_seen.clear()
@@ -79,6 +79,11 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
     assert batches_seen == order
     assert len(order) == 8
     assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
+    parts, whole = (
+        [(event.step, event.values["loss"]) for event in events(tmp_path / run, "metric")]
+        for run in ("parts", "whole")
+    )
+    assert parts == whole
     for result in ("weights.safetensors", "sample_grid.png", "loss_curve.png"):
         parts, whole = (tmp_path / run / "output" / result for run in ("parts", "whole"))
         assert parts.read_bytes() == whole.read_bytes()
