@@ -80,19 +80,23 @@ def postgres_template(postgres_server: str) -> str:
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """URL of a fresh, migrated database."""
-    if request.param == "sqlite":
-        path = tmp_path / "controller.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    server = request.getfixturevalue("postgres_server")
-    template = request.getfixturevalue("postgres_template")
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """URL of a fresh, migrated database on PostgreSQL."""
     name = f"test_{uuid4().hex[:12]}"
-    _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    yield server.format(name=name)
-    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    _administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgres_template}"')
+    yield postgres_server.format(name=name)
+    _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a fresh, migrated database."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    path = tmp_path / "controller.db"
+    shutil.copy(request.getfixturevalue("sqlite_template"), path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -73,7 +73,8 @@ class Daemon:
 class ControllerProcess(Daemon):
     """``st-controller serve`` on one port and one data folder, however often it is started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         # Timings that let a test see a lost worker within seconds.
         super().__init__(
             folder / "controller.log",
@@ -82,6 +83,7 @@ class ControllerProcess(Daemon):
                 "ST_SILENT_AFTER_SECONDS": "2",
                 "ST_LEASE_TTL_SECONDS": "4",
                 "ST_LOG_FORMAT": "json",
+                **(environment or {}),
             },
         )
         self.data = folder / "controller"
@@ -148,9 +150,9 @@ class AgentProcess(Daemon):
 class Fleet:
     """A controller with its first admin, and workers that join it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
-        self.controller = ControllerProcess(folder)
+        self.controller = ControllerProcess(folder, environment)
         self.controller.start()
         token = (self.controller.data / "setup-token").read_text().strip()
         with Client(self.controller.url) as nobody:

@@ -4,16 +4,13 @@ import hashlib
 import http.server
 import io
 import os
-import socket
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+from bucket_server import connect, serve_buckets
 
 from st_shared.clock import utc_now
 from st_shared.objectstore import (
@@ -22,11 +19,9 @@ from st_shared.objectstore import (
     InvalidKeyError,
     LocalStore,
     ObjectMissingError,
-    S3Store,
 )
 
 BUCKET = "contract"
-SECRET = {"NANIO_ACCESS_KEY": "contract", "NANIO_SECRET_KEY": "contract-secret"}
 
 
 def sha256(data):
@@ -35,49 +30,14 @@ def sha256(data):
 
 @pytest.fixture(scope="module")
 def nanio_url(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nanio")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [Path(sys.executable).with_name("nanio"), "serve", "--data-dir", folder / "data"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | SECRET)
-    try:
-        wait_for_port(port, process, folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def wait_for_port(port, process, log):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionRefusedError:
-            time.sleep(0.05)  # another process becomes ready; nothing can be awaited
-        else:
-            return
-    pytest.fail(f"nanio did not start:\n{log.read_text()}")
+    with serve_buckets(tmp_path_factory.mktemp("nanio")) as url:
+        yield url
 
 
 @pytest.fixture
 def bucket_store(nanio_url, request):
-    store = S3Store.connect(
-        BUCKET,
-        f"{request.node.name.partition('[')[0]}/{os.urandom(4).hex()}/",
-        endpoint_url=nanio_url,
-        region="us-east-1",
-        access_key=SECRET["NANIO_ACCESS_KEY"],
-        secret_key=SECRET["NANIO_SECRET_KEY"],
-    )
-    existing = [bucket["Name"] for bucket in store._client.list_buckets()["Buckets"]]
-    if BUCKET not in existing:
-        store._client.create_bucket(Bucket=BUCKET)
+    prefix = f"{request.node.name.partition('[')[0]}/{os.urandom(4).hex()}/"
+    store = connect(nanio_url, BUCKET, prefix)
     yield store
     store._client.close()
 

@@ -1,0 +1,61 @@
+"""A real S3 server on disk that checks signatures and their expiry."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from st_shared.objectstore import S3Store
+
+ACCESS_KEY, SECRET_KEY = "contract", "contract-secret"
+
+
+@contextmanager
+def serve_buckets(folder: Path) -> Iterator[str]:
+    """URL of a server that keeps its objects in ``folder``, as long as the block lasts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("nanio"), "serve", "--data-dir", folder / "data"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+    keys = {"NANIO_ACCESS_KEY": ACCESS_KEY, "NANIO_SECRET_KEY": SECRET_KEY}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | keys)
+    try:
+        _wait_for_port(port, process, folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def connect(url: str, bucket: str, prefix: str) -> S3Store:
+    """A store in a bucket of the server, which is made when it is new."""
+    store = S3Store.connect(
+        bucket,
+        prefix,
+        endpoint_url=url,
+        region="us-east-1",
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
+    )
+    existing = [found["Name"] for found in store._client.list_buckets()["Buckets"]]
+    if bucket not in existing:
+        store._client.create_bucket(Bucket=bucket)
+    return store
+
+
+def _wait_for_port(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)  # another process becomes ready; nothing can be awaited
+        else:
+            return
+    raise AssertionError(f"nanio did not start:\n{log.read_text()}")
