@@ -119,9 +119,11 @@ def test_a_job_with_unstorable_text_is_refused_and_others_are_placed(steps, pois
     """PostgreSQL stores such JSON but cannot read it: one such job would end all scheduling."""
     steps.join()
     honest = steps.submit()
+    poisoned = document()
+    poisoned["training"]["validation"] = {"prompts": ["a cat", poison]}
     with pytest.raises(InvalidRequest) as refused:
-        steps.submit(resources={"labels": {"rack": poison}})
-    assert [wrong.field for wrong in refused.value.errors] == ["resources.labels.rack"]
+        steps.submit_as(poisoned)
+    assert [wrong.field for wrong in refused.value.errors] == ["training.validation.prompts.1"]
     assert steps.place() == 1
     assert steps.job(honest).attempts == 1
 

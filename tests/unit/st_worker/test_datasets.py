@@ -13,6 +13,13 @@ def tar_path(tmp_path):
     return tmp_path / "archive.tar"
 
 
+@pytest.fixture
+async def transfer(double, agent_settings):
+    opened = Transfer(double.url, agent_settings)
+    yield opened
+    await opened.close()
+
+
 def _pack(path, *entries):
     with tarfile.open(path, "w") as tar:
         for name, kind, link in entries:
@@ -74,18 +81,16 @@ def test_sparse_file_that_claims_more_than_a_disk_is_refused(tmp_path, tar_path)
 
 @pytest.mark.anyio
 async def test_content_that_is_not_what_the_digest_names_never_gets_into_the_cache(
-    double, agent_settings, state_folder, pack_dataset
+    transfer, state_folder, pack_dataset
 ):
     """Another's dataset could be given the digest of ours, and its content to our jobs."""
     victim = pack_dataset("victim", {"0.txt": b"a cat"})
     poisoned = pack_dataset("attacker", {"0.txt": b"a dog"}).model_copy(
         update={"digest": victim.digest}
     )
-    transfer = Transfer(double.url, agent_settings)
     cache = DatasetCache(state_folder, transfer)
     with pytest.raises(TransferError, match="other content than it was registered with"):
         await cache.fetch(poisoned)
     assert not cache.has(victim.digest)
     folder = await cache.fetch(victim)
     assert (folder / "0.txt").read_bytes() == b"a cat"
-    await transfer.close()
