@@ -273,6 +273,7 @@ def stop_children(demo: Demo, *, interrupted: bool) -> None:
 def main() -> int:
     """Run the demo; 0 only if all of it is true, 130 after Ctrl-C."""
     options = parse()
+    signal.signal(signal.SIGINT, interrupt)  # also where a background shell had it ignored
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     demo = Demo(options.data.resolve(), options.steps)
