@@ -63,6 +63,8 @@ def check(weights: Path, count: int, seed: int, as_json: bool) -> int:
     captions = [caption_of(digit) for digit in asked]
     images = draw(load_denoiser(weights), captions, ValidationSpec(seed=seed))
     scans = load_digits()
+    if images[0].numel() != scans.data.shape[1]:
+        raise ValueError(f"{weights} draws {tuple(images.shape[1:])}, no digits of 8x8 pixels")
     judge = SVC(gamma=0.001).fit(scans.data, scans.target)
     read = judge.predict(images.flatten(1).numpy() / 255 * BRIGHTEST).tolist()
     return report(asked, read, as_json)
@@ -118,7 +120,13 @@ def main() -> int:
         return export(options.folder)
     if options.count < 1:
         checking.error("--count must be at least 1")
-    return check(options.weights, options.count, options.seed, options.json)
+    from st_trainer.errors import TrainerError  # noqa: PLC0415
+
+    try:
+        return check(options.weights, options.count, options.seed, options.json)
+    except (TrainerError, ValueError) as error:
+        print(f"digits.py: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -89,6 +89,15 @@ def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty_postgres_url(postgres_server: str) -> Iterator[str]:
+    """URL of a database on PostgreSQL that nobody has migrated."""
+    name = f"empty_{uuid4().hex[:12]}"
+    _administer(postgres_server, f'CREATE DATABASE "{name}"')
+    yield postgres_server.format(name=name)
+    _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a fresh, migrated database."""
     if request.param == "postgresql":

@@ -163,7 +163,7 @@ def _settings(data: Path | None, **given: Any) -> "Settings":
     try:
         settings = Settings(**chosen)
     except ValidationError as error:
-        _fail("\n".join(f"{_place(item)}: {item['msg']}" for item in error.errors()))
+        _fail("\n".join(f"{_place(item)}: {_sentence(item)}" for item in error.errors()))
     from st_shared import logging as structured
 
     structured.configure(level=settings.log_level, format=settings.log_format)
@@ -177,18 +177,19 @@ def _place(item: Any) -> str:
     return f"ST_{name.upper()}" if name else "settings"
 
 
+def _sentence(item: Any) -> str:
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
 def _open(settings: "Settings", *, migrated: bool = True) -> "Database":
     from st_controller.assembly import open_database
-    from st_controller.services.readiness import database_state
+    from st_controller.services.readiness import NotReadyError, must_answer, must_be_ready
 
-    db = open_database(settings)
-    if migrated and (state := database_state(db)) != "ready":
-        said = {
-            "unreachable": "the database does not answer",
-            "not_migrated": f"there is no controller's data in {settings.data_dir} yet, or it is "
-            "of another version; run `st-controller init`",
-        }
-        _fail(said[state])
+    try:
+        db = open_database(settings)
+        (must_be_ready if migrated else must_answer)(db)
+    except (NotReadyError, OSError) as error:
+        _fail(str(error))
     return db
 
 
@@ -200,6 +201,8 @@ def _upgrade(db: "Database") -> str:
 
 
 def _ask_password() -> str:
+    if not sys.stdin.isatty():
+        _fail("there is no terminal to ask for the password on; give --password-stdin")
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     return answer
 
@@ -227,7 +230,7 @@ def _seconds(text: str) -> int:
     try:
         seconds = float(TypeAdapter(Duration).validate_python(text))
     except ValidationError as error:
-        _fail(f"--expires: {error.errors()[0]['msg']}")
+        _fail(f"--expires: {_sentence(error.errors()[0])}")
     if not 60 <= seconds <= 30 * 86_400:
         _fail("--expires: between 1m and 30d")
     return int(seconds)

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from st_controller.app import create_app
 from st_controller.assembly import prepare_folder
 from st_controller.folder_lock import hold_folder
+from st_controller.services.readiness import must_be_ready
 from st_controller.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -44,12 +45,16 @@ def serve(settings: Settings, announce: Announce) -> None:
 
     Raises:
         FolderInUseError: another controller runs on the data folder.
-        OSError: the port is taken or may not be bound.
+        OSError: the data folder cannot be made.
+        RuntimeError: the address cannot be listened on, the database cannot be used, or a part
+            did not start.
     """
     prepare_folder(settings)
     with hold_folder(settings.data_dir), _bind(settings.host, settings.port) as listening:
         _warn_if_open(settings)
         app = create_app(settings)
+        if not settings.migrates_itself:
+            must_be_ready(app.state.platform.db)
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -89,7 +94,8 @@ class _Server(uvicorn.Server):
             # The server restores and repeats the signal when it is done; that must not kill us.
             signal.signal(number, lambda *_: None)
         try:
-            self.run(sockets=[listening])
+            with contextlib.suppress(SystemExit):  # of a start that failed; told below
+                self.run(sockets=[listening])
         finally:
             self._file.unlink(missing_ok=True)
         if not self.started:
@@ -121,7 +127,12 @@ def _bind(host: str, port: int) -> socket.socket:
     with contextlib.ExitStack() as stack:
         stack.callback(listening.close)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise RuntimeError(
+                f"cannot listen on {host}:{port}: {error.strerror}; give another --port or --host"
+            ) from error
         listening.set_inheritable(False)
         stack.pop_all()
     return listening

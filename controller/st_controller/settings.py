@@ -4,6 +4,7 @@ With nothing set the controller is embedded: SQLite, its own Valkey and a folder
 all below ``data_dir``.
 """
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from st_controller.domain.workers import Patience
 from st_shared.logging import LogFormat
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_POSTGRESQL = re.compile(r"(postgresql(\+psycopg)?|sqlite)://.")
+_REDIS = re.compile(r"(rediss?|unix)://.")
 
 
 class Settings(BaseSettings):
@@ -71,6 +74,20 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _POSTGRESQL.match(url.get_secret_value()):
+            raise ValueError("give postgresql+psycopg://USER:PASSWORD@HOST/NAME")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _REDIS.match(url.get_secret_value()):
+            raise ValueError("give redis://HOST:PORT/0, rediss://... or unix://PATH")
+        return url
 
     @field_validator("public_url")
     @classmethod

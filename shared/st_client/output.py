@@ -4,7 +4,8 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -26,7 +27,8 @@ def json_option(function: Function) -> Function:
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, **options: Any) -> Any:
         try:
-            return function(*args, as_json=as_json, **options)
+            with _told_as_client_error():
+                return function(*args, as_json=as_json, **options)
         except ClientError as error:
             if as_json:
                 print_json(error.document())
@@ -34,6 +36,22 @@ def json_option(function: Function) -> Function:
 
     option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
     return option(command)  # type: ignore[return-value]
+
+
+@contextmanager
+def _told_as_client_error() -> Iterator[None]:
+    """Make a sentence of what this machine refuses, such as a folder that cannot be written."""
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads what we print, which is no error
+        raise
+    except OSError as error:
+        raise ClientError(
+            f"cannot use {error.filename}" if error.filename else "this machine refuses",
+            detail=error.strerror or str(error),
+            hint="check the path, its permissions and the space on its disk",
+            code="local_file",
+        ) from error
 
 
 def connect() -> Client:

@@ -115,14 +115,15 @@ class ControllerProcess(Daemon):
 class AgentProcess(Daemon):
     """``st-worker join`` on one state folder, however often it is started."""
 
-    def __init__(self, folder: Path, url: str, name: str, token: str) -> None:
+    def __init__(self, folder: Path, url: str, name: str, token: str, slots: int = 1) -> None:
         super().__init__(folder / f"{name}.log", {"OMP_NUM_THREADS": "1", "ST_JOIN_TOKEN": token})
         self.state = folder / name
         self.name = name
-        self._url = url
+        self._url, self._slots = url, slots
 
     def command(self) -> list[str]:
         options = ["--name", self.name, "--state-dir", str(self.state), "--keep-runs"]
+        options += ["--slots", str(self._slots)]
         return [str(BIN / "st-worker"), "join", self._url, *options, "--log-format", "json"]
 
     def journals(self) -> list[list[dict[str, object]]]:
@@ -160,9 +161,9 @@ class Fleet:
         self.client = Client(self.controller.url, self.key)
         self.agents: list[AgentProcess] = []
 
-    def add_agent(self, name: str = "worker-1") -> AgentProcess:
+    def add_agent(self, name: str = "worker-1", slots: int = 1) -> AgentProcess:
         token = self.client.create_join_token().token
-        agent = AgentProcess(self.folder, self.controller.url, name, token)
+        agent = AgentProcess(self.folder, self.controller.url, name, token, slots)
         agent.start()
         self.agents.append(agent)
         wait_for("the worker", lambda: self._is_online(name))

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,9 +15,15 @@ SERVE = [sys.executable, "-c", "from st_controller.cli import main; main()"]
 PASSWORD = "correct horse battery"
 
 
-def command(*arguments, stdin=""):
+def command(*arguments, stdin="", **environment):
     return subprocess.run(
-        [*SERVE, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [*SERVE, *arguments],
+        input=stdin,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -88,7 +95,30 @@ def test_a_taken_port_is_told(serve, tmp_path):
     port = told["url"].rpartition(":")[2]
     other = command("serve", "--data", str(tmp_path / "other"), "--port", port)
     assert other.returncode == 1
-    assert "in use" in other.stderr
+    assert f"127.0.0.1:{port}: Address already in use" in other.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("serve", "--port", "0"), ("migrate",), ("init",), ("user", "list")]
+)
+def test_a_database_that_does_not_answer_is_told_in_a_sentence(tmp_path, arguments):
+    with socket.socket() as nobody:  # bound, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        url = f"postgresql+psycopg://u:hunter2@127.0.0.1:{nobody.getsockname()[1]}/st"
+        done = command(*arguments, "--data", str(tmp_path / "data"), ST_DATABASE_URL=url)
+    assert done.returncode == 1
+    assert "u:***@127.0.0.1" in done.stderr
+    assert "check ST_DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_database_without_schema_is_not_served(empty_postgres_url, tmp_path):
+    arguments = ("serve", "--port", "0", "--data", str(tmp_path / "data"))
+    done = command(*arguments, ST_DATABASE_URL=empty_postgres_url)
+    assert done.returncode == 1
+    assert "run `st-controller migrate`" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_the_data_folder_holds_is_the_owners(serve, tmp_path):
@@ -122,7 +152,8 @@ def test_the_console_makes_users_and_tokens(tmp_path):
     [
         (("user", "add", "Ann!", "--role", "admin", "--password-stdin"), PASSWORD, "no user name"),
         (("user", "add", "ann", "--role", "admin", "--password-stdin"), "short", "10 to 1024"),
-        (("serve", "--public-url", "st.example"), "", "ST_PUBLIC_URL"),
+        (("serve", "--public-url", "st.example"), "", "ST_PUBLIC_URL: give an address"),
+        (("user", "add", "ann", "--role", "admin"), "", "give --password-stdin"),
     ],
 )
 def test_wrong_input_is_told_before_anything_happens(tmp_path, arguments, stdin, said):

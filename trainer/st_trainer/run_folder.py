@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from st_shared.protocol.journal import JOURNAL_NAME
+from st_trainer.errors import TrainerError, expected_error
 
 
 @dataclass(frozen=True)
@@ -13,9 +14,21 @@ class RunFolder:
     root: Path
 
     def create(self) -> None:
-        """Make the folder and the folders in it; fine when they exist."""
-        for folder in (self.checkpoints, self.samples, self.output):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder and the folders in it; fine when they exist.
+
+        Raises:
+            TrainerError: this user may not, or something else stands there.
+            OSError: the disk is full.
+        """
+        try:
+            for folder in (self.checkpoints, self.samples, self.output):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if expected_error(error):
+                raise
+            raise TrainerError(
+                f"cannot make the run folder {self.root}: {error.strerror}; give another --run-dir"
+            ) from error
 
     @property
     def journal(self) -> Path:

@@ -70,10 +70,16 @@ class StateFolder:
     root: Path
 
     def create(self) -> None:
-        """Make the folders and forget half-fetched files."""
-        for folder in (self.root, self.attempts, self.datasets, self.incoming):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root.chmod(0o700)
+        """Make the folders, or ``UsageError`` where this user may not."""
+        try:
+            for folder in (self.root, self.attempts, self.datasets, self.incoming):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the state folder {self.root}: {error.strerror}; give --state-dir or "
+                "ST_WORKER_STATE a folder that this user may write"
+            ) from error
 
     def forget_half_fetched(self) -> None:
         """Remove what an agent that was killed was fetching; for the holder of the lock."""

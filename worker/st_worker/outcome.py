@@ -33,6 +33,8 @@ def ending_of(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
         return failed(FailureKind.TIME_LIMIT, "the job's time limit was reached", ended.code)
     if stop in {"preempt", "shutdown"} and _has_stopped(ended):
         return Ending(outcome=Outcome.PREEMPTED)
+    if said and ended.code in _KINDS:  # the trainer has named the cause; its code adds nothing
+        return failed(_kind(ended), said, ended.code)
     return failed(_kind(ended), f"{described(ended)}\n{said}".strip(), ended.code)
 
 

@@ -163,13 +163,14 @@ class Training:
         return failed(kind, message)
 
     def _said(self) -> str:
-        """The trainer's last error, and the end of what it printed."""
+        """The trainer's last error, and the end of what else it printed."""
         error = Journal(self._folder.journal).last_error()
         with self._folder.output.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _SAID_BYTES))
             printed = file.read().decode("utf-8", "replace").strip()
-        return "\n".join(part for part in (error, printed) if part)
+        lines = [line for line in printed.splitlines() if line.removeprefix("st-train: ") != error]
+        return "\n".join([error, *lines] if error else lines)
 
     def _grace(self, cause: StopCause) -> float:
         settings = self._place.settings

@@ -190,7 +190,8 @@ def _worker(request: Request) -> WorkerCaller:
 
 def _registrar(request: Request) -> Registrar:
     bearer = _bearer(request)
-    if bearer and kind_of(bearer) is SecretKind.JOIN_TOKEN:
+    # A token that is cut off or mistyped is a bad token to its holder, not a bad credential.
+    if bearer and kind_of(bearer) is not SecretKind.WORKER:
         return Registrar(worker=None, join_token=bearer)
     return Registrar(worker=_worker(request), join_token=None)
 

@@ -1,6 +1,7 @@
 """The stream of one job: its states and every line of its journal, exactly once and in order."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ from st_controller.platform import Platform
 from st_controller.services import journal, topics
 from st_controller.services.history import is_over, transitions_after
 from st_controller.services.paging import LARGEST
-from st_controller.store.database import ReadSession
 from st_shared.protocol import sse
+from st_shared.protocol.resources import StateChange
 
 PAGE = 500
 REPAIR_SECONDS = 1.0
@@ -62,25 +63,29 @@ async def follow_job(
 
 
 def _news(platform: Platform, job_id: str, place: JobPlace) -> tuple[list[bytes], JobPlace, bool]:
+    """What is stored after ``place``, in the order of time, and whether that is the end.
+
+    The final state comes after every line, whatever the clock of the worker says.
+    """
     with platform.db.read() as session:
         lines = journal.read(session, job_id, after=(place.attempt, place.seq), limit=PAGE)
-        encoded: list[bytes] = []
-        for line in lines:
-            place = JobPlace(place.version, line.attempt, line.seq)
-            frame = frame_of(line)
-            encoded.append(sse.encode(frame.event, frame.data, str(place)))
-        if len(lines) == PAGE:
-            return encoded, place, False
-        # States are told after the lines that were stored before them.
-        more, place, over = _states(session, job_id, place)
-        return encoded + more, place, over
-
-
-def _states(
-    session: ReadSession, job_id: str, place: JobPlace
-) -> tuple[list[bytes], JobPlace, bool]:
+        changes = deque(transitions_after(session, job_id, place.version))
+        is_last_page = len(lines) < PAGE
+        over = is_last_page and is_over(session, job_id)
     encoded: list[bytes] = []
-    for change in transitions_after(session, job_id, place.version):
-        place = JobPlace(change.version, place.attempt, place.seq)
-        encoded.append(sse.encode("state", change.model_dump_json(), str(place)))
-    return encoded, place, is_over(session, job_id)
+    for line in lines:
+        while changes and changes[0].at <= line.at and not changes[0].state.is_final:
+            place = _tell(changes.popleft(), place, encoded)
+        place = JobPlace(place.version, line.attempt, line.seq)
+        frame = frame_of(line)
+        encoded.append(sse.encode(frame.event, frame.data, str(place)))
+    while changes and is_last_page:
+        place = _tell(changes.popleft(), place, encoded)
+    return encoded, place, over
+
+
+def _tell(change: StateChange, place: JobPlace, encoded: list[bytes]) -> JobPlace:
+    """Append a change of state; gives the place after it."""
+    after = JobPlace(change.version, place.attempt, place.seq)
+    encoded.append(sse.encode("state", change.model_dump_json(), str(after)))
+    return after

@@ -83,7 +83,7 @@ def token_in_force(transaction: Transaction, secret: str) -> JoinToken:
         raise NotSignedIn(
             "this join token is unknown, expired, revoked or used up",
             code="bad_join_token",
-            hint="make a new one with `st-controller token join`",
+            hint="copy it whole, or make a new one with `st join-token create`",
         )
     return token
 

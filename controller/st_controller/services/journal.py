@@ -41,6 +41,11 @@ class JournalLine:
     seq: int
     body: dict[str, Any]
 
+    @property
+    def at(self) -> datetime:
+        """When it was written, by the clock of the worker."""
+        return _moment.validate_python(self.body["at"])
+
 
 def append(tx: Transaction, attempt: Attempt, job: Job, lines: Sequence[dict[str, Any]]) -> None:
     """Store the lines that are not stored yet.

@@ -13,6 +13,10 @@ log = structlog.get_logger(__name__)
 DatabaseState = Literal["ready", "unreachable", "not_migrated"]
 
 
+class NotReadyError(RuntimeError):
+    """The database cannot be used as it is; the message says what to do."""
+
+
 def database_state(db: Database) -> DatabaseState:
     """Whether the database answers and has this version's schema."""
     try:
@@ -21,3 +25,27 @@ def database_state(db: Database) -> DatabaseState:
         log.warning("the database does not answer", error=str(error))
         return "unreachable"
     return "ready" if revision == migrate.head() else "not_migrated"
+
+
+def must_answer(db: Database) -> None:
+    """Raise ``NotReadyError`` when nobody answers; the reason has been logged."""
+    if database_state(db) == "unreachable":
+        raise NotReadyError(
+            f"the database {_shown(db)} does not answer; check ST_DATABASE_URL and its server"
+        )
+
+
+def must_be_ready(db: Database) -> None:
+    """Raise ``NotReadyError`` unless the database answers and has this version's schema."""
+    must_answer(db)
+    if database_state(db) == "not_migrated":
+        command = "init" if db.is_sqlite else "migrate"
+        raise NotReadyError(
+            f"the database {_shown(db)} is empty or of another version; "
+            f"run `st-controller {command}`"
+        )
+
+
+def _shown(db: Database) -> str:
+    """Where the database is, without its password."""
+    return db.engine.url.render_as_string(hide_password=True)

@@ -18,7 +18,11 @@ from st_client.output import json_option, print_json
 @click.option("--username", help="Sign in as this person; the password is asked for.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--api-key-stdin", is_flag=True, help="Read an existing API key there instead.")
-@click.option("--setup-token", metavar="TOKEN", help="Create the first admin with this token.")
+@click.option(
+    "--setup-token",
+    metavar="TOKEN",
+    help="Create the first admin with this token, as `admin` unless --username says otherwise.",
+)
 @json_option
 def login(
     *,
@@ -57,7 +61,11 @@ def login(
 def _new_key(url: str, username: str | None, password_stdin: bool, setup_token: str | None) -> str:
     if not username:
         username = "admin" if setup_token else _asked("User name")
-    password = _line("password") if password_stdin else _asked("Password", hidden=True)
+    password = (
+        _line("password")
+        if password_stdin
+        else _asked("Password", hidden=True, twice=bool(setup_token))
+    )
     with Client(url) as client:
         try:
             if setup_token:
@@ -77,11 +85,11 @@ def _line(what: str) -> str:
     return line
 
 
-def _asked(what: str, *, hidden: bool = False) -> str:
+def _asked(what: str, *, hidden: bool = False, twice: bool = False) -> str:
     if not sys.stdin.isatty():
         raise BadInputError(
             "there is no terminal to ask on",
             hint="give --username NAME --password-stdin, or --api-key-stdin",
         )
-    answer: str = click.prompt(what, hide_input=hidden, err=True)
+    answer: str = click.prompt(what, hide_input=hidden, confirmation_prompt=twice, err=True)
     return answer

@@ -8,7 +8,7 @@ import click
 
 from st_client.commands.follow import follow_to_end
 from st_client.errors import BadInputError
-from st_client.output import connect, json_option, print_json
+from st_client.output import clean, connect, json_option, print_json
 from st_shared.spec import JobSpec, SpecProblems, validate_job
 from st_shared.spec.reading import parse_yaml, read_text
 
@@ -38,7 +38,8 @@ def submit(
                 {"event": "submitted", "job": job.model_dump(mode="json")} if follow else job
             )
         else:
-            click.echo(f"submitted {job.id} ({job.name}), {job.state.value}")
+            why = f": {clean(job.reason.message)}" if job.reason else ""
+            click.echo(f"submitted {job.id} ({job.name}), {job.state.value}{why}")
         if follow:
             follow_to_end(client, job.id, as_json=as_json)
         elif not as_json:

@@ -67,10 +67,26 @@ def read_text(path: Path) -> str:
         raise _whole(f"{path} is not UTF-8 text; save it as UTF-8") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands here twice", key.start_mark
+                    )
+                seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
 def parse_yaml(text: str) -> object:
     """The YAML document in ``text``, or ``SpecProblems`` with line and column."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -126,8 +142,17 @@ def _sentence(item: dict[str, Any], section: type[BaseModel]) -> str:
     if kind == "value_error":
         nested = context.get("error")
         return str(nested) if nested else str(item["msg"]).removeprefix("Value error, ")
-    message = str(item["msg"]).removeprefix("Input ")
+    message = _MESSAGES.get(kind) or str(item["msg"]).removeprefix("Input ")
     return f"{message}; found {_shown(item.get('input'))}"
+
+
+_MESSAGES = {
+    "model_type": "should be a mapping of keys to values",
+    "dict_type": "should be a mapping of keys to values",
+    "int_parsing": "should be a valid integer",
+    "float_parsing": "should be a valid number",
+}
+"""Sentences of pydantic that speak of its classes, in the words of a job file."""
 
 
 def _suggest(key: str, known: list[str]) -> str:

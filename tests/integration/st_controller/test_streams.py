@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import aclosing
+from datetime import timedelta
 
 import pytest
 from controller_steps import log_line, metric_line, progress_line
@@ -106,6 +107,19 @@ class TestJobStream:
     @pytest.mark.parametrize("place", ["", "x", "1.2", "1.2.-3", f"1.1.{10**12}", "1.2.3.4"])
     def test_a_place_that_is_not_ours_is_the_beginning(self, place):
         assert JobPlace.parse(place) == JobPlace()
+
+    def test_states_stand_where_they_belong_in_time(self, steps):
+        job_id, worker_id = steps.submit(), steps.join()
+        attempt_id = steps.claimed(worker_id)
+        steps.run(worker_id, attempt_id)
+        steps.clock.advance(1)
+        lines = [{**log_line(seq), "at": steps.clock().isoformat()} for seq in (1, 2)]
+        steps.ship(worker_id, attempt_id, lines)
+        fast = {**log_line(3), "at": (steps.clock() + timedelta(hours=1)).isoformat()}
+        steps.ship(worker_id, attempt_id, [fast])
+        steps.finish(worker_id, attempt_id, last=3)
+        kinds = [event.event for event in events_of(steps, job_id)]
+        assert kinds == ["state"] * 3 + ["log"] * 3 + ["state"]
 
     def test_news_arrive_while_a_job_runs(self, steps):
         job_id, worker_id = steps.submit(), steps.join()

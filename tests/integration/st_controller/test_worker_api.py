@@ -172,6 +172,7 @@ def test_joining(app_client, admin_headers, join_secret):
     joined = newcomer.register(labels={"region": "us", "rack": "7"}).json()
     used_up = newcomer.register()
     assert codes(foreign, used_up) == [(422, "protocol_version"), (401, "bad_join_token")]
+    assert codes(Agent(app_client, join_secret[:-1]).register()) == [(401, "bad_join_token")]
     assert joined["labels"] == {"region": "eu", "rack": "7"}
     assert joined["desired"] == "active"
     back = Agent(app_client, joined["credential"]).register().json()

@@ -1,6 +1,7 @@
 import hashlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_a_model_that_has_learnt_nothing_fails_the_check(digits, tmp_path, capsy
     write_weights(path, Denoiser(family, config, assets, family.build(config, assets)), step=0)
     assert digits.check(path, count=50, seed=1, as_json=True) == 1
     assert json.loads(capsys.readouterr().out)["share"] < 0.5
+
+
+def test_weights_that_cannot_be_checked_are_told_in_a_sentence(
+    digits, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["digits.py", "check", str(tmp_path / "none.safetensors")])
+    assert digits.main() == 2
+    assert "cannot load weights from" in capsys.readouterr().err
 
 
 def test_the_prompts_of_the_job_file_are_captions_of_the_scans(digits):

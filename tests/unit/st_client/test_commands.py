@@ -112,7 +112,7 @@ class _Stdin(BytesIO):
 def test_submit_sends_what_the_file_says(st_run, fake_controller, job_file):
     code, out, _ = st_run("submit", job_file, "--set", "training.steps=7", "--idempotency-key", "k")
     assert code == 0
-    assert ident(1) in out
+    assert f"submitted {ident(1)} " in out
     assert fake_controller.submitted["training"]["steps"] == 7
     assert "batch_size" not in fake_controller.submitted["training"]
     assert fake_controller.idempotency_key == "k"
@@ -387,6 +387,14 @@ def test_damaged_bytes_are_not_kept(st_run, add_file, tmp_path):
     code, _, err = st_run("artifacts", ident(1), "--download", tmp_path / "got")
     assert (code, "arrived damaged" in err) == (1, True)
     assert list((tmp_path / "got").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(st_run, add_file, tmp_path):
+    add_file("a/b.png", b"png", kind="sample")
+    (tmp_path / "a").touch()
+    code, out, err = st_run("artifacts", ident(1), "--download", tmp_path, "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (1, "local_file")
+    assert f"cannot use {tmp_path / 'a'}" in err
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil"])

@@ -33,6 +33,8 @@ def test_the_environment_configures(monkeypatch, tmp_path):
         ("port", 70_000),
         ("public_url", "st.example"),
         ("object_store", "https://bucket"),
+        ("database_url", "mysql://u:p@db/st"),
+        ("redis_url", "localhost:6379"),
         ("log_level", "loud"),
         ("secret_key", "short"),
         ("max_body_bytes", 10),

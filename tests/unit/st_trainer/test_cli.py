@@ -51,6 +51,14 @@ def test_quiet_errors_are_one_line_on_stderr(job_file, tmp_path):
     assert result.stderr.startswith("st-train: training.datasets.0.name: no folder")
 
 
+def test_a_run_folder_that_cannot_be_made_is_told_in_a_sentence(job_file, tmp_path):
+    (tmp_path / "file").touch()
+    result = call("run", job_file(), "--run-dir", tmp_path / "file" / "run", "--quiet")
+    assert result.exit_code == 1
+    assert "Not a directory; give another --run-dir" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_named_datasets_come_from_the_option(job_file, tmp_path, trainer_dataset):
     job, run_dir = job_file(datasets=[{"name": "squares"}]), tmp_path / "run"
     given = f"squares={trainer_dataset}"

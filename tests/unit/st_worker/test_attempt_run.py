@@ -88,13 +88,13 @@ async def test_broken_lines_are_replaced_so_that_no_number_is_missing(double, st
 
 async def test_failure_carries_exit_code_last_error_and_output(double, start_agent):
     await start_agent()
-    attempt = double.offer([["error", "no samples"], ["print", "Traceback ..."], ["exit", 4]])
+    printed = [["print", "Traceback ..."], ["print", "st-train: no samples"]]
+    attempt = double.offer([["error", "no samples"], *printed, ["exit", 4]])
     finish = await _finished(double, attempt)
     assert finish.outcome == Outcome.FAILED
     assert finish.failure.kind == FailureKind.BAD_DATA
     assert finish.failure.exit_code == 4
     assert finish.failure.message.splitlines() == [
-        "the trainer ended with exit code 4",
         "no samples",
         "Traceback ...",
     ]

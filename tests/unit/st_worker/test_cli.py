@@ -43,8 +43,9 @@ async def test_usage_errors_are_sentences(tmp_path):
         (["http://127.0.0.1:9", "--label", "rack"], "write KEY=VALUE"),
         (["http://127.0.0.1:9", "--name", "no spaces please"], "name: "),
         (["http://127.0.0.1:9", "--slots", "0"], "--slots"),
+        (["http://127.0.0.1:9", "--state-dir", str(empty / "inside")], "give --state-dir"),
     ]:
-        command = ["join", *arguments, *state]
+        command = ["join", *state, *arguments]
         result = await asyncio.to_thread(runner.invoke, st_worker, command)
         refused = isinstance(result.exception, UsageError) or result.exit_code == 2
         assert refused, result.exception

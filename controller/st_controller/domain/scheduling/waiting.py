@@ -17,13 +17,13 @@ def why_waiting(request: ResourceRequest, fleet: Sequence[WorkerCapacity], ahead
     if not fleet:
         return Reason(
             code="no_workers",
-            message="No worker is online.",
-            hint="start one with `st-worker join`",
+            message="No worker that takes jobs is online.",
+            hint="start one with `st-worker join`; `st workers` shows those that are draining",
         )
     if not any(_could_run(request, worker) for worker in fleet):
         return Reason(
             code="no_matching_worker",
-            message=f"None of the {len(fleet)} workers online has {_wanted(request)}.",
+            message=f"No worker online, of {len(fleet)}, has {_wanted(request)}.",
             hint="change `resources`, or add such a worker",
         )
     place = "it is next" if ahead == 0 else f"{ahead} jobs are ahead of it"

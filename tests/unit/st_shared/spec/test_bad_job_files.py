@@ -75,6 +75,7 @@ BAD = [
         "training.datasets.0.name",
         "match pattern",
     ),
+    ("a section that is none", changed("training.model", 3), "training.model", "a mapping of keys"),
     ("time limit", changed("time_limit", "6 hours"), "time_limit", '"6h"'),
     ("learning rate", changed("training.optimizer.learning_rate", 0), "learning_rate", "greater"),
     (
@@ -116,8 +117,9 @@ def test_names_field_and_mend(
         (b"name: \xff\xfe", "not UTF-8"),
         (b"x" * 1_000_001, "larger than"),
         (b"a: &a [*a]\n", "unknown key"),
+        (b"name: a\nname: b\n", "line 2, column 1: the key 'name' stands here twice"),
     ],
-    ids=["broken yaml", "empty", "a list", "not text", "huge", "recursive yaml"],
+    ids=["broken yaml", "empty", "a list", "not text", "huge", "recursive yaml", "key twice"],
 )
 def test_whole_files(tmp_path: Path, raw: bytes, said: str) -> None:
     file = tmp_path / "job.yaml"
