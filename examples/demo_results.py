@@ -1,6 +1,5 @@
 """What the demo makes of a trained job: files, checksums, and a judgement of its drawings."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from demo_processes import DemoError
 from demo_run import COMMANDS, EXAMPLES, Demo, run, st
 
+from st_shared.durable import sha256_of
 from st_shared.protocol.journal import CheckpointManifest
 
 DIGITS_DRAWN = 100
@@ -87,9 +87,3 @@ def check_digits(demo: Demo, weights: Path) -> None:
         raise DemoError(f"too few digits match their caption: {found}")
     print(f"{found['matched']} of {found['drawn']} match their caption")
     demo.summary.append(("captions matched", f"{found['share']:.0%} of {found['drawn']}"))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from st_controller.settings import Settings
@@ -41,9 +42,6 @@ def _make(path: Path) -> None:
         file.write(secrets.token_hex(32) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    try:
+    with suppress(FileExistsError):  # where the other process was faster, its key is the one
         os.link(aside, path)
-    except FileExistsError:
-        pass  # the other process was faster; its key is the one
-    finally:
-        aside.unlink()
+    aside.unlink()

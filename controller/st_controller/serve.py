@@ -7,7 +7,6 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import structlog
 import uvicorn
@@ -18,6 +17,7 @@ from st_controller.assembly import prepare_folder
 from st_controller.folder_lock import hold_folder
 from st_controller.services.readiness import must_be_ready
 from st_controller.settings import Settings
+from st_shared.durable import write_whole
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class _Server(uvicorn.Server):
         """Start, then tell the world."""
         await super().startup(sockets)
         if self.started:
-            _write(self._file, {"url": self._url, "pid": os.getpid()})
+            write_whole(self._file, json.dumps({"url": self._url, "pid": os.getpid()}) + "\n")
             self._announce(
                 Announcement(
                     url=self._url,
@@ -143,12 +143,6 @@ def _address(settings: Settings, listening: socket.socket) -> str:
     port = listening.getsockname()[1]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host and '[' not in host else host}:{port}"
-
-
-def _write(path: Path, body: dict[str, object]) -> None:
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps(body) + "\n")
-    aside.replace(path)
 
 
 def _warn_if_open(settings: Settings) -> None:

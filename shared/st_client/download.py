@@ -7,6 +7,7 @@ from pathlib import Path
 
 from st_client.connection import Connection
 from st_client.errors import ClientError, ForbiddenError, UnreachableError
+from st_shared.durable import sha256_of
 from st_shared.objectstore.key import InvalidKeyError, check_key
 from st_shared.protocol.resources import ArtifactView
 
@@ -30,7 +31,7 @@ def download_artifact(
         ClientError: the bytes are not those that the controller announced.
     """
     path = folder / _safe(artifact.path)
-    if path.is_file() and _digest(path) == artifact.sha256:
+    if path.is_file() and sha256_of(path) == artifact.sha256:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in reversed(range(_TRIES)):
@@ -76,8 +77,3 @@ def _safe(path: str) -> str:
             detail=str(error),
             code="unexpected_answer",
         ) from None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

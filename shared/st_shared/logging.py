@@ -8,8 +8,8 @@ import structlog
 
 LogFormat = Literal["auto", "json", "console"]
 
-_CHATTY = ("alembic.runtime.plugins", "httpx", "httpcore")
-"""Loggers whose informational lines tell an operator nothing."""
+_CHATTY = ("httpx", "httpcore")
+"""Loggers whose informational lines hold URLs, and some URLs are signed."""
 
 _SECRET_WORDS = ("password", "token", "secret", "credential", "authorization", "cookie", "api_key")
 

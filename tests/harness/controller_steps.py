@@ -3,6 +3,8 @@
 import hashlib
 import io
 
+from sqlalchemy import select
+
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import ROLE_PERMISSIONS, Role
 from st_controller.platform import Platform
@@ -13,10 +15,11 @@ from st_controller.services import (
     journal,
     leases,
     outbox,
+    views,
     workers,
 )
 from st_controller.services.actor import Actor
-from st_controller.store.schema import Artifact, Attempt, Job, JoinToken, User, Worker
+from st_controller.store.schema import Artifact, Attempt, AuditEntry, Job, JoinToken, User, Worker
 from st_shared.ids import new_id
 from st_shared.protocol.states import AttemptState, Outcome
 from st_shared.protocol.worker import (
@@ -90,13 +93,12 @@ class Steps:
             request = registration(worker.name, holding=list(holding), **fields)
             return workers.register(tx, worker, request, self.patience)
 
-    def beat(self, worker_id: str, *attempt_ids: str, epoch=1, leaving=False):
+    def beat(self, worker_id: str, *attempt_ids: str, epoch=1, leaving=False, usage=None):
         holding = [Lease(attempt_id=attempt_id, epoch=epoch) for attempt_id in attempt_ids]
         with self.db.write() as tx:
             worker = workers.get_worker(tx.session, worker_id, lock=True)
-            return workers.heartbeat(
-                tx, worker, Heartbeat(holding=holding, leaving=leaving), self.patience
-            )
+            told = Heartbeat(holding=holding, usage=usage, leaving=leaving)
+            return workers.heartbeat(tx, worker, told, self.patience)
 
     def place(self) -> int:
         return self.rounds.place(self.lead)
@@ -211,6 +213,14 @@ class Steps:
     def worker(self, worker_id: str) -> Worker:
         with self.db.read() as session:
             return session.get_one(Worker, worker_id)
+
+    def worker_views(self):
+        with self.db.read() as session:
+            return views.worker_views(session, workers.list_workers(session))
+
+    def audit_of(self, target: str) -> list[AuditEntry]:
+        with self.db.read() as session:
+            return list(session.scalars(select(AuditEntry).where(AuditEntry.target == target)))
 
 
 def document(name="job", **fields) -> dict:

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from st_shared.durable import sha256_of, sync, write_durably
 from st_shared.protocol.journal import CheckpointManifest, ManifestFile
 from st_shared.spec.digest import spec_sha256
 from st_trainer.data.sampler import Cursor
-from st_trainer.durable import sha256_of, sync_folder, write_durably
 from st_trainer.errors import BadDataError, BadSpecError, CheckpointError
 from st_trainer.history import LossHistory
 from st_trainer.run_folder import step_name
@@ -44,11 +44,11 @@ def save_checkpoint(session: Session, checkpoints: Path) -> Path:
     aside.mkdir()
     _write_state(session, aside)
     manifest = _manifest(session, aside)
-    write_durably(aside / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+    write_durably(aside / MANIFEST_NAME, manifest.model_dump_json(indent=1), mode=0o644)
     if final.exists():  # a damaged one of the same step, which a resume has passed over
         shutil.rmtree(final)
     aside.rename(final)
-    sync_folder(checkpoints)
+    sync(checkpoints)
     return final / MANIFEST_NAME
 
 
@@ -149,7 +149,7 @@ def _write_state(session: Session, folder: Path) -> None:
         "losses": session.history.state,
         "torch": torch.__version__,
     }
-    write_durably(folder / _STATE, json.dumps(state).encode())
+    write_durably(folder / _STATE, json.dumps(state), mode=0o644)
 
 
 def _manifest(session: Session, folder: Path) -> CheckpointManifest:

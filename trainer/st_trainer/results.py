@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from st_shared.durable import move_durably
 from st_shared.spec.training import TrainingSpec
-from st_trainer.durable import move_durably
 from st_trainer.families.family import Denoiser
 from st_trainer.journal import Journal
 from st_trainer.pictures.grid import sample_grid

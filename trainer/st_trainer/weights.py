@@ -8,9 +8,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from st_shared.durable import move_durably, sha256_of
 from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.section import Section
-from st_trainer.durable import move_durably, sha256_of
 from st_trainer.errors import BadSpecError
 from st_trainer.families.family import Assets, Denoiser
 from st_trainer.families.registry import REGISTRY

@@ -12,6 +12,6 @@ Read top to bottom:
 ``shipping``     journal lines to the controller; ``uploads`` files to the store
 ``journal``      reads the journal from an offset; ``notes`` adds the worker's own lines
 ``client``       calls of the protocol; ``stream`` the events; ``backoff`` when to try again
-``folder``       where everything lies; ``record`` what is kept of an attempt; ``durable`` how
+``folder``       where everything lies; ``record`` what is kept of an attempt
 ``inventory``    what this machine has
 """

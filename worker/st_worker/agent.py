@@ -22,6 +22,7 @@ from st_shared.protocol.worker import (
     RegisterRequest,
     StopOrder,
     Sync,
+    Usage,
 )
 from st_worker.attempts import Attempts, Work
 from st_worker.backoff import delays
@@ -173,8 +174,10 @@ class Agent:
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
             holding=self._attempts.leases,
-            slots=slot_use(self._description.inventory.slots, self._nvml),
-            disk_free_gb=disk_free_gb(self._folder.root),
+            usage=Usage(
+                slots=slot_use(self._description.inventory.slots, self._nvml),
+                disk_free_gb=disk_free_gb(self._folder.root),
+            ),
             leaving=self._departure.done(),
         )
 

@@ -104,15 +104,12 @@ def join(
 
     The first time needs a join token; later the credential that it was exchanged for is used.
     """
-    import logging  # noqa: PLC0415
-
     from st_shared.logging import configure  # noqa: PLC0415
     from st_worker.folder import StateFolder  # noqa: PLC0415
     from st_worker.serve import describe, serve  # noqa: PLC0415
     from st_worker.settings import AgentSettings  # noqa: PLC0415
 
     configure(format=log_format)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, and some are signed
     secret, address = _token(token, token_file), _checked_url(url)
     folder = StateFolder(state_dir.expanduser().absolute())
     folder.create()

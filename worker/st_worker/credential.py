@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from st_worker.durable import write_whole
+from st_shared.durable import write_whole
 from st_worker.errors import UsageError
 from st_worker.folder import StateFolder
 

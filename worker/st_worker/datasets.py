@@ -1,7 +1,6 @@
 """Registered datasets on this machine, each fetched once and known by the digest of its content."""
 
 import asyncio
-import hashlib
 import re
 import shutil
 import tarfile
@@ -9,6 +8,7 @@ import tempfile
 import weakref
 from pathlib import Path
 
+from st_shared.durable import sha256_of
 from st_shared.protocol.content import ContentFile, content_digest
 from st_shared.protocol.worker import DatasetDownload
 from st_worker.errors import TransferError
@@ -90,7 +90,7 @@ def _verify(content: Path, dataset: DatasetDownload) -> None:
     whose dataset has the same digest, whoever registered it.
     """
     files = [
-        ContentFile(path.relative_to(content).as_posix(), path.stat().st_size, _sha256(path))
+        ContentFile(path.relative_to(content).as_posix(), path.stat().st_size, sha256_of(path))
         for path in content.rglob("*")
         if path.is_file()
     ]
@@ -100,8 +100,3 @@ def _verify(content: Path, dataset: DatasetDownload) -> None:
             f"dataset {dataset.name} holds other content than it was registered with (digest "
             f"{found[:12]}, not {dataset.digest[:12]}): push it again"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

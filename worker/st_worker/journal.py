@@ -9,8 +9,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from st_shared.clock import Clock, utc_now
+from st_shared.durable import write_whole
 from st_shared.protocol.journal import MAX_LINE_BYTES, JournalEvent, LogEvent, journal_event
-from st_worker.durable import write_whole
 from st_worker.errors import JournalLost
 
 BATCH_LINES = 500

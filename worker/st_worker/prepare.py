@@ -6,9 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
+from st_shared.durable import write_whole
 from st_shared.protocol.worker import CheckpointDownload, ClaimReply, DatasetDownload
 from st_worker.datasets import DatasetCache
-from st_worker.durable import write_whole
 from st_worker.errors import TransferError
 from st_worker.folder import AttemptFolder
 from st_worker.notes import Notes

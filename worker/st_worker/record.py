@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from st_shared.durable import write_whole
 from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ClaimReply, Failure, Lease
-from st_worker.durable import write_whole
 from st_worker.folder import AttemptFolder
 
 StopCause = Literal["cancel", "preempt", "stale", "shutdown", "time_limit"]

@@ -9,6 +9,7 @@ from typing import Self
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from st_shared.durable import write_whole
 from st_shared.protocol.journal import (
     CheckpointEvent,
     CheckpointManifest,
@@ -25,7 +26,6 @@ from st_shared.protocol.worker import (
     Lease,
 )
 from st_worker.client import Controller
-from st_worker.durable import write_whole
 from st_worker.errors import RequestRefused, StaleLease, TemporaryTrouble
 from st_worker.folder import AttemptFolder
 from st_worker.journal import Cursor, Journal

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from st_controller.api.dependencies import PlatformDep, requires
+from st_controller.api.paging import Cursor, Limit
 from st_controller.services import datasets, views
 from st_controller.services.caller import Caller
 from st_shared.protocol.resources import (
@@ -47,8 +48,8 @@ def complete(
 def list_datasets(
     platform: PlatformDep,
     caller: Viewer,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 200,
+    cursor: Cursor = None,
+    limit: Limit = 200,
 ) -> Page[DatasetView]:
     """What each name stands for now."""
     del caller

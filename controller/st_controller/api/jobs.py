@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from st_controller.api.dependencies import PlatformDep, requires
+from st_controller.api.paging import Cursor, Limit
 from st_controller.api.streams import event_stream
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.services import artifacts, jobs, journal, views
@@ -27,7 +28,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 Submitter = Annotated[Caller, requires("job.submit")]
 Viewer = Annotated[Caller, requires("job.view.own")]
 Canceller = Annotated[Caller, requires("job.cancel.own")]
-Limit = Annotated[int, Query(ge=1, le=500)]
 LineLimit = Annotated[int, Query(ge=1, le=5000)]
 After = Annotated[str | None, Query(max_length=40, description="`next_cursor` of the last page")]
 IdempotencyKey = Annotated[
@@ -58,7 +58,7 @@ def list_jobs(
     platform: PlatformDep,
     caller: Viewer,
     state: Annotated[list[JobState] | None, Query()] = None,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[JobView]:
     """The jobs that the caller may see, newest first."""
@@ -121,7 +121,7 @@ def list_artifacts(
     caller: Viewer,
     job_id: str,
     kind: Annotated[str | None, Query(pattern="^(sample|checkpoint|output)$")] = None,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor = None,
     limit: Limit = 200,
 ) -> Page[ArtifactView]:
     """Stored files of a job, oldest first, with links that open for a while."""

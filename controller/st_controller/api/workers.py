@@ -55,6 +55,6 @@ def _order(
     platform: Platform, caller: Caller, worker_id: str, desired: WorkerDesired
 ) -> WorkerView:
     with platform.db.write() as tx:
-        worker = workers.order(tx, caller.username, worker_id, desired)
+        worker = workers.order(tx, caller.signature, worker_id, desired)
         tx.session.flush()
         return views.worker_views(tx.session, [worker])[0]

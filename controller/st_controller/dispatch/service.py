@@ -64,7 +64,7 @@ class Dispatcher:
 
     async def _seek(self) -> bool:
         found = await asyncio.to_thread(
-            self._rounds.seek, self._holder, alone=self._platform.db.is_sqlite
+            self._rounds.seek, self._holder, alone=self._platform.settings.database_url is None
         )
         if found and found != self.leadership:
             log.info("leading", epoch=found.epoch, holder=found.holder)

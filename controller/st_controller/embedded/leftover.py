@@ -8,6 +8,8 @@ from pathlib import Path
 
 import structlog
 
+from st_shared.durable import write_whole
+
 log = structlog.get_logger(__name__)
 
 _PID_FILE = "valkey.pid"
@@ -16,9 +18,7 @@ _PATIENCE_SECONDS = 5.0
 
 def remember(folder: Path, pid: int) -> None:
     """Note that ``pid`` serves ``folder``."""
-    aside = folder / f"{_PID_FILE}.new"
-    aside.write_text(f"{pid}\n")
-    aside.replace(folder / _PID_FILE)
+    write_whole(folder / _PID_FILE, f"{pid}\n")
 
 
 def forget(folder: Path) -> None:

@@ -13,6 +13,11 @@ class Actor:
     username: str
     permissions: frozenset[str]
 
+    @property
+    def signature(self) -> str:
+        """The name in the audit log; the prefix keeps users apart from workers and the system."""
+        return f"user:{self.username}"
+
     def may(self, permission: str) -> bool:
         """Whether this permission is held."""
         return permission in self.permissions

@@ -22,11 +22,6 @@ class Caller(Actor):
     expires_at: datetime | None = None
     """When the credential ends; none: never."""
 
-    @property
-    def signature(self) -> str:
-        """The name under which the audit log knows the caller."""
-        return f"user:{self.username}"
-
 
 @dataclass(frozen=True)
 class WorkerCaller:

@@ -103,7 +103,7 @@ def complete(tx: Transaction, actor: Actor, name: str, digest: str, lacking: lis
         update(Dataset).where(Dataset.name == name, Dataset.id != dataset.id).values(current=False)
     )
     dataset.current = True
-    tx.audit(actor.username, "dataset.registered", name, digest=digest, samples=dataset.samples)
+    tx.audit(actor.signature, "dataset.registered", name, digest=digest, samples=dataset.samples)
     return dataset
 
 

@@ -43,7 +43,7 @@ def submit(
         earlier = _claim_key(tx, actor, idempotency_key, document, job.id)
         if earlier is not None:
             return earlier, False
-    begin_job(tx, job, actor.username)
+    begin_job(tx, job, actor.signature)
     return job, True
 
 
@@ -189,13 +189,13 @@ def cancel(tx: Transaction, actor: Actor, job_id: str) -> Job:
     if state.is_final:
         raise Conflict(f"the job is already {state}", code="already_final")
     job.cancel_requested_at = tx.now
-    tx.audit(actor.username, "job.cancel_requested", job.id)
+    tx.audit(actor.signature, "job.cancel_requested", job.id)
     live = _live_attempt(tx.session, job_id)
     if live is None:
         said = Reason(code="cancelled", message=f"Cancelled by {actor.username}.")
-        move_job(tx, job, JobState.CANCELLED, actor.username, said)
+        move_job(tx, job, JobState.CANCELLED, actor.signature, said)
     elif live.state == AttemptState.OFFERED:
-        endings.end_attempt(tx, live, job, Outcome.CANCELLED, actor=actor.username)
+        endings.end_attempt(tx, live, job, Outcome.CANCELLED, actor=actor.signature)
     else:
         live.stop = "cancel"
         order = StopOrder(attempt_id=live.id, reason="cancel")

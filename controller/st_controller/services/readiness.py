@@ -29,20 +29,25 @@ def database_state(db: Database) -> DatabaseState:
 
 def must_answer(db: Database) -> None:
     """Raise ``NotReadyError`` when nobody answers; the reason has been logged."""
-    if database_state(db) == "unreachable":
-        raise NotReadyError(
-            f"the database {_shown(db)} does not answer; check ST_DATABASE_URL and its server"
-        )
+    _refuse_unreachable(db, database_state(db))
 
 
 def must_be_ready(db: Database) -> None:
     """Raise ``NotReadyError`` unless the database answers and has this version's schema."""
-    must_answer(db)
-    if database_state(db) == "not_migrated":
+    state = database_state(db)
+    _refuse_unreachable(db, state)
+    if state == "not_migrated":
         command = "init" if db.is_sqlite else "migrate"
         raise NotReadyError(
             f"the database {_shown(db)} is empty or of another version; "
             f"run `st-controller {command}`"
+        )
+
+
+def _refuse_unreachable(db: Database, state: DatabaseState) -> None:
+    if state == "unreachable":
+        raise NotReadyError(
+            f"the database {_shown(db)} does not answer; check ST_DATABASE_URL and its server"
         )
 
 

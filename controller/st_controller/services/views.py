@@ -21,7 +21,7 @@ from st_shared.protocol.resources import (
     WorkerView,
 )
 from st_shared.protocol.states import AttemptState, JobState, WorkerDesired, WorkerState
-from st_shared.protocol.worker import Inventory
+from st_shared.protocol.worker import Inventory, Usage
 from st_shared.spec.job import ResourceRequest
 
 DOWNLOAD_SECONDS = 900
@@ -177,6 +177,7 @@ def _worker_view(worker: Worker, held: list[Attempt]) -> WorkerView:
         agent_version=worker.agent_version,
         joined_at=worker.joined_at,
         last_heartbeat_at=worker.last_heartbeat_at,
+        usage=Usage.model_validate(worker.usage) if worker.usage else None,
         slots_free=sum(slot.index not in taken for slot in inventory.slots),
         jobs=[attempt.job_id for attempt in held if attempt.state != AttemptState.FINISHED],
     )

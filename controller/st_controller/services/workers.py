@@ -39,6 +39,7 @@ def join(
         set_labels=dict(token.labels),
         joined_at=tx.now,
         last_heartbeat_at=None,
+        usage=None,
         **_described(request),
     )
     tx.session.add(worker)
@@ -86,6 +87,8 @@ def heartbeat(
         if beat.leaving:
             tx.audit(f"worker:{worker.id}", "worker.left", worker.id, name=worker.name)
     worker.last_heartbeat_at = tx.now
+    if beat.usage is not None:
+        worker.usage = beat.usage.model_dump(mode="json")
     orders = renew(tx, worker.id, beat.holding, patience)
     return HeartbeatReply(desired=WorkerDesired(worker.desired), stops=orders)
 

@@ -128,6 +128,8 @@ class Worker(Table):
     agent_version: Mapped[str] = mapped_column(String(40))
     joined_at: Mapped[datetime]
     last_heartbeat_at: Mapped[datetime | None]
+    usage: Mapped[dict[str, Any] | None]
+    """How busy it was at its last heartbeat."""
 
     @property
     def labels(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ def workers(*, as_json: bool) -> None:
         print_json({"items": [item.model_dump(mode="json") for item in found]})
         return
     print_table(
-        ("NAME", "STATE", "DESIRED", "FREE", "ACCELERATOR", "JOBS", "HEARD"),
+        ("NAME", "STATE", "DESIRED", "FREE", "ACCELERATOR", "USED", "JOBS", "HEARD"),
         (_row(item) for item in found),
     )
 
@@ -81,6 +81,14 @@ def _row(worker: WorkerView) -> tuple[str, ...]:
         worker.desired.value,
         f"{worker.slots_free}/{len(slots)}",
         ", ".join(sorted({slot.accelerator for slot in slots})),
+        _used(worker),
         ", ".join(worker.jobs),
         ago(worker.last_heartbeat_at),
     )
+
+
+def _used(worker: WorkerView) -> str:
+    """How busy its slots were at the last heartbeat, such as ``87 %``; the mean of several."""
+    slots = worker.usage.slots if worker.usage else []
+    measured = [slot.utilisation for slot in slots if slot.utilisation is not None]
+    return f"{sum(measured) / len(measured):.0f} %" if measured else ""

@@ -46,7 +46,7 @@ from st_shared.protocol.states import (
     WorkerDesired,
     WorkerState,
 )
-from st_shared.protocol.worker import Failure, Inventory, Labels
+from st_shared.protocol.worker import Failure, Inventory, Labels, Usage
 
 Item = TypeVar("Item")
 
@@ -246,6 +246,8 @@ class WorkerView(Resource):
     agent_version: str
     joined_at: Moment
     last_heartbeat_at: Moment | None
+    usage: Usage | None = None
+    """As its last heartbeat told."""
     slots_free: int
     jobs: list[str]
     """Ids of the jobs that it holds."""

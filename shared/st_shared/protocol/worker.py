@@ -145,12 +145,18 @@ class SlotUse(Message):
     temperature_c: float | None = None
 
 
+class Usage(Message):
+    """How busy a worker is."""
+
+    slots: list[SlotUse] = Field(default_factory=list, max_length=1024)
+    disk_free_gb: float | None = Field(None, ge=0)
+
+
 class Heartbeat(Message):
     """The worker is alive, and renews the leases that it names."""
 
     holding: list[Lease] = Field(default_factory=list, max_length=1024)
-    slots: list[SlotUse] = Field(default_factory=list, max_length=1024)
-    disk_free_gb: float | None = Field(None, ge=0)
+    usage: Usage | None = None
     leaving: bool = False
     """The last heartbeat of an agent that stops: offer it nothing more."""
 

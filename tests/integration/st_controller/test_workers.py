@@ -2,6 +2,7 @@
 
 import pytest
 
+from st_controller.domain.policy.permissions import Role
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict
 from st_shared.protocol.states import (
@@ -10,7 +11,7 @@ from st_shared.protocol.states import (
     WorkerDesired,
     WorkerState,
 )
-from st_shared.protocol.worker import Lease
+from st_shared.protocol.worker import Lease, SlotUse, Usage
 
 PATIENCE = Patience()
 
@@ -49,6 +50,22 @@ def test_a_retired_worker_gives_its_job_back_at_once_and_the_job_is_not_blamed(s
     job = steps.job(job_id)
     assert (job.state, job.tries_used) == (JobState.QUEUED, 0)
     assert steps.attempt(attempt_id).outcome == "preempted"
+
+
+def test_what_a_heartbeat_tells_is_kept_until_the_next_that_tells_more(steps):
+    worker_id = steps.join()
+    told = Usage(slots=[SlotUse(index=0, utilisation=87, memory_used_gb=12)], disk_free_gb=3)
+    steps.beat(worker_id, usage=told)
+    steps.beat(worker_id)
+    [view] = steps.worker_views()
+    assert view.usage == told
+
+
+def test_audit_names_of_users_cannot_be_those_of_the_system(steps):
+    impostor = steps.user("scheduler", Role.ADMIN)
+    job_id = steps.submit(actor=impostor)
+    steps.cancel(job_id, impostor)
+    assert {entry.actor for entry in steps.audit_of(job_id)} == {"user:scheduler"}
 
 
 def test_labels_set_here_win_and_survive_registration(steps):

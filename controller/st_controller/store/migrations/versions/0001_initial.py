@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("agent_version", sa.String(length=40), nullable=False),
         sa.Column("joined_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_heartbeat_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("usage", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
         sa.UniqueConstraint("credential_hash", name=op.f("uq_workers_credential_hash")),
     )
