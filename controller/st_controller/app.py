@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from st_controller import assembly
 from st_controller.api import (
     api_keys,
+    arrays,
     auth,
     datasets,
     events,
@@ -20,6 +21,7 @@ from st_controller.api import (
     metrics,
     objects,
     problems,
+    queue,
     schema,
     worker,
     workers,
@@ -51,7 +53,10 @@ _ROUTERS = (
     api_keys.router,
     join_tokens.router,
     jobs.router,
+    jobs.batch_router,
+    arrays.router,
     workers.router,
+    queue.router,
     worker.router,
     datasets.router,
     objects.router,

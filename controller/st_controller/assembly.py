@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 from st_controller.events.hub import Hub
 from st_controller.platform import Platform
 from st_controller.secret_key import derive, load_secret_key
+from st_controller.services.live_queue import LiveQueue
+from st_controller.services.slot_prices import SlotPrices
 from st_controller.settings import Settings
 from st_controller.store.database import Database
 from st_shared.clock import Clock, utc_now
@@ -33,6 +35,7 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
         hub=hub,
         objects=_open_objects(settings, clock),
         patience=settings.patience,
+        queue=LiveQueue(SlotPrices(settings.slot_prices)),
     )
 
 

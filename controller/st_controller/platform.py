@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from st_controller.domain.workers import Patience
 from st_controller.events.hub import Hub
+from st_controller.services.live_queue import LiveQueue
+from st_controller.services.survey import Survey
 from st_controller.settings import Settings
 from st_controller.store.database import Database
 from st_controller.telemetry import Telemetry
@@ -19,4 +21,6 @@ class Platform:
     hub: Hub
     objects: ObjectStore
     patience: Patience
+    queue: LiveQueue = field(default_factory=LiveQueue)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    survey: Survey = field(default_factory=Survey)

@@ -7,6 +7,7 @@ all below ``data_dir``.
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -60,6 +61,12 @@ class Settings(BaseSettings):
     lease_ttl_seconds: float = Field(25.0, gt=0)
     offer_ttl_seconds: float = Field(10.0, gt=0)
 
+    slot_prices: dict[
+        Annotated[str, Field(min_length=1, max_length=200)], Annotated[float, Field(gt=0, le=1e6)]
+    ] = Field(default_factory=dict, max_length=200)
+    """Weight of a slot-second in the fair share: globs ``accelerator`` or ``provider/accelerator``
+    to numbers, as JSON, the first match counts; without a match 1."""
+
     session_hours: float = Field(12.0, gt=0, le=24 * 90)
     secure_cookies: bool | None = None
     """Whether cookies travel over TLS only; by default where ``public_url`` is https."""
@@ -67,6 +74,8 @@ class Settings(BaseSettings):
     """Of one user name from one address."""
     max_body_bytes: int = Field(16 * 2**20, ge=2**16)
     """Largest request body; uploads by signed URL are bounded by their signature instead."""
+    allow_command_jobs: bool = False
+    """Whether holders of the permission ``job.command`` may submit jobs that run a shell command."""
     metrics_public: bool = False
     """Whether ``/metrics`` answers everybody; otherwise this machine and holders of a key."""
 

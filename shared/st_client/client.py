@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -21,6 +21,8 @@ from st_shared.protocol.resources import (
     ArtifactView,
     AttemptView,
     DatasetView,
+    JobArrayView,
+    JobBatch,
     JobDetail,
     JobView,
     JoinTokenCreated,
@@ -37,11 +39,16 @@ from st_shared.protocol.resources import (
 from st_shared.spec import JobSpec
 
 Item = TypeVar("Item", bound=Resource)
+Named = TypeVar("Named", JobView, JobArrayView)
 
 LATEST = "latest"
 """Stands for the newest job wherever a job id is asked."""
 
-_BEGINNING = re.compile(r"job_[0-9a-z]{1,26}")
+_KINDS = {
+    "job": ("jobs", "job", "a", "st submit FILE"),
+    "arr": ("job-arrays", "array", "an", "st sweep FILE"),
+}
+"""Prefix of an id -> where its kind is listed, its name with its article, what makes one."""
 
 _PAGE, _LONG_PAGE = 100, 500
 
@@ -105,15 +112,35 @@ class Client:
         self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None
     ) -> JobView:
         """Put a job into the queue, once for each idempotency key, however often it is called."""
-        body = (
-            spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, JobSpec) else spec
-        )
         key = idempotency_key or uuid4().hex
-        return self._connection.post("jobs", JobView, body, idempotency_key=key)
+        return self._connection.post("jobs", JobView, _document(spec), idempotency_key=key)
 
-    def jobs(self, state: str | None = None) -> Iterator[JobView]:
+    def submit_batch(
+        self, specs: Sequence[JobSpec | Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> JobBatch:
+        """Put up to 1000 jobs into the queue, or none; ``after: ["@name"]`` names one of them."""
+        body = {"jobs": [_document(spec) for spec in specs]}
+        key = idempotency_key or uuid4().hex
+        return self._connection.post("jobs:batch", JobBatch, body, idempotency_key=key)
+
+    def jobs(
+        self,
+        state: str | None = None,
+        *,
+        priority: str | None = None,
+        array: str | None = None,
+        mine: bool = False,
+    ) -> Iterator[JobView]:
         """Jobs, newest first."""
-        return self._items("jobs", Page[JobView], state=state, limit=_PAGE)
+        return self._items(
+            "jobs",
+            Page[JobView],
+            state=state,
+            priority=priority,
+            array=array,
+            mine=mine or None,
+            limit=_PAGE,
+        )
 
     def job(self, job_id: str) -> JobDetail:
         """A job with its specification."""
@@ -121,30 +148,25 @@ class Client:
 
     def find_job(self, name: str) -> str:
         """The id that ``name`` stands for: an id, its beginning where unique, or ``latest``."""
-        if name == LATEST:
-            newest = self._connection.get("jobs", Page[JobView], limit=1).items
-            if not newest:
-                raise MissingError("there is no job yet", hint="submit one: `st submit FILE`")
-            return newest[0].id
-        prefix = name if name.startswith("job_") else f"job_{name}"
-        if not _BEGINNING.fullmatch(prefix):
-            raise BadInputError(f"{name!r} is not a job id", hint="`st jobs` lists them")
-        if len(prefix) == 30:
-            return prefix
-        found = [job.id for job in self.jobs() if job.id.startswith(prefix)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise BadInputError(
-                f"{len(found)} jobs begin with {prefix}",
-                detail=", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
-                hint="give more of the id",
-            )
-        raise MissingError(f"no job begins with {prefix}", hint="`st jobs` lists them")
+        return self._find("job", name, Page[JobView])
 
     def cancel(self, job_id: str) -> JobView:
         """Ask that a job stops; it is stopped once its state says so."""
         return self._connection.post(f"jobs/{job_id}/cancel", JobView)
+
+    def retry(self, job_id: str) -> JobView:
+        """Queue a job anew that failed or was cancelled; it goes on from its last checkpoint."""
+        return self._connection.post(f"jobs/{job_id}/retry", JobView)
+
+    def prioritise(self, job_id: str, priority: str) -> JobView:
+        """Put a waiting job into another class."""
+        body = {"priority": priority}
+        return self._connection.post(f"jobs/{job_id}/priority", JobView, body)
+
+    def override(self, job_id: str, level: int | None) -> JobView:
+        """Put a level from 0 to 50 in place of a job's class, or none to give the class back."""
+        body = {"override": level}
+        return self._connection.post(f"jobs/{job_id}/priority", JobView, body)
 
     def attempts(self, job_id: str) -> Iterator[AttemptView]:
         """The tries of a job."""
@@ -188,6 +210,51 @@ class Client:
             pass
         return self.job(job_id)
 
+    # Job arrays
+
+    def submit_array(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        grid: Mapping[str, Sequence[Any]] | None = None,
+        changes: Sequence[Mapping[str, Any]] | None = None,
+        name: str | None = None,
+        max_running: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> JobArrayView:
+        """Queue every combination of ``grid``, or each entry of ``changes``: all or none."""
+        given = {
+            "spec": spec,
+            "grid": grid,
+            "list": changes,
+            "name": name,
+            "max_running": max_running,
+        }
+        body = {key: value for key, value in given.items() if value is not None}
+        key = idempotency_key or uuid4().hex
+        return self._connection.post("job-arrays", JobArrayView, body, idempotency_key=key)
+
+    def arrays(self) -> Iterator[JobArrayView]:
+        """Job arrays, newest first."""
+        return self._items("job-arrays", Page[JobArrayView], limit=_PAGE)
+
+    def array(self, array_id: str) -> JobArrayView:
+        """A job array with the states of its jobs."""
+        return self._connection.get(f"job-arrays/{array_id}", JobArrayView)
+
+    def find_array(self, name: str) -> str:
+        """The id that ``name`` stands for: an id, its beginning where unique, or ``latest``."""
+        return self._find("arr", name, Page[JobArrayView])
+
+    def cancel_array(self, array_id: str) -> JobArrayView:
+        """Ask that all jobs of an array stop."""
+        return self._connection.post(f"job-arrays/{array_id}/cancel", JobArrayView)
+
+    def cap_array(self, array_id: str, max_running: int | None) -> JobArrayView:
+        """Let at most so many of its jobs hold slots at one time; none: as many as fit."""
+        body = {"max_running": max_running}
+        return self._connection.patch(f"job-arrays/{array_id}", JobArrayView, body)
+
     # Workers
 
     def workers(self) -> Iterator[WorkerView]:
@@ -218,6 +285,32 @@ class Client:
         """
         return push_folder(self._connection, name, folder, progress)
 
+    def _find(self, prefix: str, name: str, page: type[Page[Named]]) -> str:
+        path, what, article, command = _KINDS[prefix]
+        if name == LATEST:
+            newest = self._connection.get(path, page, limit=1).items
+            if not newest:
+                raise MissingError(f"there is no {what} yet", hint=f"`{command}` makes one")
+            return newest[0].id
+        beginning = name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"
+        if not re.fullmatch(rf"{prefix}_[0-9a-z]{{1,26}}", beginning):
+            raise BadInputError(
+                f"{name!r} is not {article} {what} id", hint=f"`st {what}s` lists them"
+            )
+        if len(beginning) == len(prefix) + 27:
+            return beginning
+        every = self._items(path, page, limit=_PAGE)
+        found = [item.id for item in every if item.id.startswith(beginning)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise BadInputError(
+                f"{len(found)} {what}s begin with {beginning}",
+                detail=", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
+                hint="give more of the id",
+            )
+        raise MissingError(f"no {what} begins with {beginning}", hint=f"`st {what}s` lists them")
+
     def _items(
         self, path: str, page: type[Page[Item]], cursor: str = "cursor", **params: Any
     ) -> Iterator[Item]:
@@ -228,3 +321,9 @@ class Client:
             position = part.next_cursor
             if position is None:
                 return
+
+
+def _document(spec: JobSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(spec, JobSpec):
+        return spec.model_dump(mode="json", exclude_unset=True)
+    return spec

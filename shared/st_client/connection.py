@@ -92,6 +92,10 @@ class Connection:
         )
         return self._parse(reply, answer)
 
+    def patch(self, path: str, answer: type[Model], body: Mapping[str, Any]) -> Model:
+        """PATCH below ``/v1``; saying the same twice is harmless, so it is repeated."""
+        return self._parse(self._send("PATCH", path, json=body, repeat=True), answer)
+
     def post_silent(self, path: str) -> None:
         """POST below ``/v1`` where no answer is expected."""
         self._send("POST", path, repeat=False)

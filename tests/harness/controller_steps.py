@@ -15,6 +15,7 @@ from st_controller.services import (
     journal,
     leases,
     outbox,
+    submission,
     views,
     workers,
 )
@@ -64,7 +65,7 @@ class Steps:
 
     def submit_as(self, body, actor=None, key=None) -> tuple[str, bool]:
         with self.db.write() as tx:
-            job, is_new = jobs.submit(tx, actor or self.admin, body, key)
+            job, is_new = submission.submit(tx, actor or self.admin, body, key)
             return job.id, is_new
 
     def join(self, name="w", *, slots=1, own=None, given=None) -> str:

@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -13,7 +13,10 @@ from st_shared import __version__
 from st_shared.protocol.journal import ExitCode
 
 if TYPE_CHECKING:
-    from st_shared.spec import JobSpec
+    from collections.abc import Sequence
+
+    from st_shared.spec import JobSpec, SpecProblem
+    from st_shared.spec.training import TrainingSpec
 
 
 _EXIT_CODES = """Exit codes of `run`: 0 done, 1 crashed, 2 bad job file, 3 stopped at a checkpoint,
@@ -70,14 +73,14 @@ def run(
     from st_trainer.interruption import stop_on_signals  # noqa: PLC0415
 
     with stop_on_signals() as stop:
-        job = _read_job(file, as_json)
+        training = _training_of(_read_job(file, as_json), file, as_json)
         from st_trainer.command import run_command  # noqa: PLC0415
         from st_trainer.console import console_listener  # noqa: PLC0415
 
         shown = nullcontext(None) if quiet else console_listener()
         with shown as listener:
             result = run_command(
-                job.training,
+                training,
                 run_dir,
                 datasets,
                 environment=os.environ,
@@ -101,9 +104,10 @@ def validate(file: Path, as_json: bool) -> None:
     """Check the job FILE; every mistake is named with its field. Exit code 2: mistakes."""
     job = _read_job(file, as_json)
     if as_json:
-        click.echo(json.dumps({"ok": True, "problems": []}))
+        click.echo(json.dumps({"ok": True, "kind": job.kind, "problems": []}))
     else:
-        click.echo(f"{file}: ok; {job.name}, {job.training.steps} steps")
+        what = f"{job.training.steps} steps" if job.training else f"kind {job.kind}"
+        click.echo(f"{file}: ok; {job.name}, {what}")
 
 
 @main.command()
@@ -151,10 +155,25 @@ def _read_job(file: Path, as_json: bool) -> "JobSpec":
     try:
         return read_job_file(file)
     except SpecProblems as error:
-        found = [{"field": problem.field, "message": problem.message} for problem in error.problems]
-        if as_json:
-            click.echo(json.dumps({"ok": False, "problems": found}, indent=2))
-        else:
-            click.echo(f"{file}: {len(found)} problem{'s' if len(found) > 1 else ''}", err=True)
-            click.echo("\n".join(f"  {problem}" for problem in error.problems), err=True)
-        sys.exit(ExitCode.BAD_SPEC)
+        _refuse(file, error.problems, as_json)
+
+
+def _training_of(job: "JobSpec", file: Path, as_json: bool) -> "TrainingSpec":
+    """What ``job`` trains; a job that trains nothing ends the command with BAD_SPEC."""
+    from st_shared.spec import SpecProblem  # noqa: PLC0415
+
+    if job.training is None:
+        said = f"st-train runs `training` only; submit a job of kind {job.kind} with `st submit`"
+        _refuse(file, [SpecProblem(job.kind, said)], as_json)
+    return job.training
+
+
+def _refuse(file: Path, problems: "Sequence[SpecProblem]", as_json: bool) -> NoReturn:
+    """Print what is wrong with ``file`` and end the command with BAD_SPEC."""
+    found = [{"field": problem.field, "message": problem.message} for problem in problems]
+    if as_json:
+        click.echo(json.dumps({"ok": False, "problems": found}, indent=2))
+    else:
+        click.echo(f"{file}: {len(found)} problem{'s' if len(found) > 1 else ''}", err=True)
+        click.echo("\n".join(f"  {problem}" for problem in problems), err=True)
+    sys.exit(ExitCode.BAD_SPEC)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -14,7 +14,7 @@ def option_lines(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
         path = f"{prefix}{name}"
         inner = _section_in(field.annotation)
         if inner:
-            many = "[]" if inner is not field.annotation else ""
+            many = "[]" if get_origin(field.annotation) is list else ""
             yield from option_lines(inner, f"{path}{many}.")
             continue
         yield f"{path} = {_shown(field)}  # {field.description or ''}".rstrip(" #")

@@ -78,10 +78,12 @@ class Agent:
     ) -> None:
         self._folder, self._controller, self._description = folder, controller, description
         self._settings, self._nvml = settings, nvml
+        self._cache = DatasetCache(folder, transfer)
+        self._told_cached: list[str] = []
         place = Workplace(
             controller,
             transfer,
-            DatasetCache(folder, transfer),
+            self._cache,
             Slots([slot.index for slot in description.inventory.slots]),
             description.inventory,
             settings,
@@ -133,8 +135,13 @@ class Agent:
 
     async def _join(self, token: str | None, records: list[AttemptRecord]) -> RegisterReply:
         holding = [record.lease for record in records]
-        description = self._description.model_copy(update={"holding": holding})
+        cached = self._cache.digests()
+        inventory = self._description.inventory.model_copy(update={"cached": cached})
+        description = self._description.model_copy(
+            update={"holding": holding, "inventory": inventory}
+        )
         reply = await join(self._controller, self._folder, description, token)
+        self._told_cached = cached
         log.info(
             "agent.registered",
             worker=reply.worker_id,
@@ -148,8 +155,9 @@ class Agent:
         pauses = delays(self._settings.first_backoff_seconds, interval)
         while True:
             pause = interval * (0.9 + random() / 10)  # noqa: S311  (so that no fleet marches)
+            beat = self._heartbeat()
             try:
-                reply = await self._controller.heartbeat(self._heartbeat())
+                reply = await self._controller.heartbeat(beat)
             except TemporaryTrouble as trouble:
                 pause = min(interval, next(pauses))
                 log.warning("heartbeat.lost", why=str(trouble))
@@ -157,6 +165,7 @@ class Agent:
                 log.warning("heartbeat.refused", why=str(error))
             else:
                 pauses = delays(self._settings.first_backoff_seconds, interval)
+                self._told_cached = self._told_cached if beat.cached is None else beat.cached
                 self._obey(reply.desired)
                 self._attempts.stop(reply.stops)
             await asyncio.sleep(pause)
@@ -172,7 +181,9 @@ class Agent:
             log.warning("goodbye.lost", why=str(trouble))
 
     def _heartbeat(self) -> Heartbeat:
+        cached = self._cache.digests()
         return Heartbeat(
+            cached=cached if cached != self._told_cached else None,
             holding=self._attempts.leases,
             usage=Usage(
                 slots=slot_use(self._description.inventory.slots, self._nvml),

@@ -15,13 +15,14 @@ from st_worker.errors import (
     StaleLease,
     WorkerError,
 )
+from st_worker.execution import Execution
 from st_worker.folder import AttemptFolder
 from st_worker.journal import Journal
+from st_worker.noop import Noop
 from st_worker.orders import Orders
 from st_worker.outcome import failed
 from st_worker.record import AttemptRecord, Ending, KeptRecord, StopCause
 from st_worker.shipping import Shipping
-from st_worker.training import Training
 from st_worker.uploads import Uploads
 from st_worker.workplace import Workplace
 
@@ -32,7 +33,7 @@ _GIVEN_UP = (Abandoned, StaleLease, JournalLost)
 
 
 class AttemptRun:
-    """Trains, ships and uploads side by side; whatever is needed to go on lies in its folder."""
+    """Works, ships and uploads side by side; whatever is needed to go on lies in its folder."""
 
     def __init__(self, place: Workplace, folder: AttemptFolder, record: AttemptRecord) -> None:
         kept = KeptRecord(folder, record)
@@ -58,7 +59,11 @@ class AttemptRun:
             place.settings,
             start=start,
         )
-        self._training = Training(place, folder, kept, self._orders, self._shipping.tell)
+        self._work: Execution | Noop = (
+            Noop(place, kept, self._orders, self._shipping.tell)
+            if record.kind == "noop"
+            else Execution(place, folder, kept, self._orders, self._shipping.tell)
+        )
 
     @property
     def lease(self) -> Lease:
@@ -96,7 +101,7 @@ class AttemptRun:
 
     async def end_processes(self) -> None:
         """End every process of the attempt; its record stays."""
-        await self._training.end_processes()
+        await self._work.end_processes()
 
     async def _run(self, slots: AsyncExitStack) -> Exception | None:
         """The first error that ended it early; none when the controller knows how it ended."""
@@ -105,7 +110,7 @@ class AttemptRun:
                 shipping = group.create_task(self._shipping.run())
                 uploads = group.create_task(self._uploads.run())
                 stale = group.create_task(self._until_stale())
-                ending = await self._training.run(slots)
+                ending = await self._work.run(slots)
                 await slots.aclose()
                 ending = await self._store(ending, shipping, uploads)
                 await self._finish(ending)
@@ -124,7 +129,8 @@ class AttemptRun:
         self, ending: Ending, shipping: "asyncio.Task[None]", uploads: "asyncio.Task[None]"
     ) -> Ending:
         """Wait until all is stored and acknowledged; a cancelled job waits for no upload."""
-        self._shipping.tell(AttemptState.UPLOADING)
+        if self._record().kind != "noop":  # it has nothing to upload, and is over sooner so
+            self._shipping.tell(AttemptState.UPLOADING)
         self._shipping.seal()
         self._uploads.seal()
         cancelled = asyncio.create_task(self._orders.wait("cancel"))

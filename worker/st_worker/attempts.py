@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from st_shared.protocol.worker import Lease, Offer, StopOrder
 from st_worker.attempt_run import AttemptRun
 from st_worker.errors import RequestRefused, TemporaryTrouble
+from st_worker.execution import sweep
 from st_worker.folder import StateFolder
 from st_worker.record import AttemptRecord
 from st_worker.trainer import TrainerProcess
-from st_worker.training import sweep
 from st_worker.workplace import Workplace
 
 log = structlog.get_logger(__name__)

@@ -1,11 +1,13 @@
 """Registered datasets on this machine, each fetched once and known by the digest of its content."""
 
 import asyncio
+import os
 import re
 import shutil
 import tarfile
 import tempfile
 import weakref
+from heapq import nlargest
 from pathlib import Path
 
 from st_shared.durable import sha256_of
@@ -14,6 +16,9 @@ from st_shared.protocol.worker import DatasetDownload
 from st_worker.errors import TransferError
 from st_worker.folder import StateFolder
 from st_worker.transfer import Transfer
+
+MOST_TOLD = 1000
+"""Datasets that a controller is told of."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -24,6 +29,13 @@ class DatasetCache:
     def __init__(self, folder: StateFolder, transfer: Transfer) -> None:
         self._folder, self._transfer = folder, transfer
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def digests(self) -> list[str]:
+        """Of the datasets that need not be fetched, at most ``MOST_TOLD`` of those got last."""
+        with os.scandir(self._folder.datasets) as entries:
+            found = [entry for entry in entries if _DIGEST.fullmatch(entry.name)]
+        latest = nlargest(MOST_TOLD, found, key=lambda entry: entry.stat().st_ctime_ns)
+        return sorted(entry.name for entry in latest)
 
     def has(self, digest: str) -> bool:
         """Whether it need not be fetched."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from st_shared.protocol.journal import JOURNAL_NAME
 from st_worker.errors import UsageError
+from st_worker.script.run import SCRIPT_NAME, WORK_NAME
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class AttemptFolder:
 
     @property
     def run(self) -> Path:
-        """Where the trainer writes: journal, checkpoints, samples, results."""
+        """Where the trainer writes: journal, checkpoints, samples, results; a script's outputs."""
         return self.root / "run"
 
     @property
@@ -30,13 +31,23 @@ class AttemptFolder:
 
     @property
     def output(self) -> Path:
-        """Standard output and error of the trainer."""
+        """Standard output and error of the trainer, or of what runs a script."""
         return self.run / "output.log"
 
     @property
     def job(self) -> Path:
         """The JobSpec that the trainer reads."""
         return self.run / "job.json"
+
+    @property
+    def script(self) -> Path:
+        """What a command job runs."""
+        return self.run / SCRIPT_NAME
+
+    @property
+    def work(self) -> Path:
+        """The folder that a script works in."""
+        return self.run / WORK_NAME
 
     @property
     def record(self) -> Path:

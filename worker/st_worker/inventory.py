@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
@@ -110,6 +111,8 @@ def _gpu_use(nvml: ModuleType, index: int) -> SlotUse:
 
 
 _SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+_SECRET_NAME = re.compile("TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE")
+_ADDRESS_WITH_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 
 
 def trainer_environment(
@@ -126,6 +129,19 @@ def trainer_environment(
         # By UUID: CUDA numbers devices by speed, NVML by their place on the bus.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.uuid or "" for slot in mine)
     return environment
+
+
+def script_environment(
+    base: Mapping[str, str], inventory: Inventory, slots: Sequence[int]
+) -> dict[str, str]:
+    """The environment of a script: as a trainer's, without anything of ours or like a secret."""
+    return {
+        name: value
+        for name, value in trainer_environment(base, inventory, slots).items()
+        if not name.startswith("ST_")
+        and not _SECRET_NAME.search(name.upper())
+        and not _ADDRESS_WITH_PASSWORD.search(value)
+    }
 
 
 def _is_ours(name: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,14 +84,23 @@ class Journal:
 
     def last_error(self) -> str | None:
         """The newest log line of level error among the last ones; none when there is none."""
+        errors = (event.message for event in self._newest_logs() if event.level == "error")
+        return next(errors, None)
+
+    def last_messages(self, count: int) -> list[str]:
+        """The newest ``count`` log lines, oldest first."""
+        newest = [event.message for event in islice(self._newest_logs(), count)]
+        return newest[::-1]
+
+    def _newest_logs(self) -> Iterator[LogEvent]:
+        """Log lines among the last ones, newest first."""
         for raw in reversed(self._tail()):
             try:
                 event = journal_event.validate_json(raw)
             except ValidationError:
                 continue  # half a line, or one that was reported as broken when it was shipped
-            if isinstance(event, LogEvent) and event.level == "error":
-                return event.message
-        return None
+            if isinstance(event, LogEvent):
+                yield event
 
     def _places(self, start: int = 0) -> Iterator[Cursor]:
         """Where lines end, the beginning included; lines count from the first one's number."""

@@ -1,4 +1,4 @@
-"""What an exit of the trainer and an order to stop mean together. Pure."""
+"""What an exit of trainer or script and an order to stop mean together. Pure."""
 
 import signal
 
@@ -30,7 +30,7 @@ def ending_of(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
     if ended.code == ExitCode.SUCCEEDED:
         return Ending(outcome=Outcome.SUCCEEDED)
     if stop == "time_limit":
-        return failed(FailureKind.TIME_LIMIT, "the job's time limit was reached", ended.code)
+        return ending_by_order(stop, exit_code=ended.code)
     if stop in {"preempt", "shutdown"} and _has_stopped(ended):
         return Ending(outcome=Outcome.PREEMPTED)
     if said and ended.code in _KINDS:  # the trainer has named the cause; its code adds nothing
@@ -38,13 +38,25 @@ def ending_of(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
     return failed(_kind(ended), f"{described(ended)}\n{said}".strip(), ended.code)
 
 
-def ending_before_start(stop: StopCause) -> Ending:
-    """How an attempt ended that was stopped before its trainer was started."""
+def ending_of_script(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
+    """The same of a script, whose exit codes mean nothing but success and failure."""
+    if stop == "cancel":
+        return Ending(outcome=Outcome.CANCELLED)
+    if ended.code == 0:
+        return Ending(outcome=Outcome.SUCCEEDED)
+    if stop and not ended.error:
+        return ending_by_order(stop, exit_code=ended.code)
+    kind = FailureKind.KILLED if not ended.error and ended.code is None else FailureKind.CRASHED
+    return failed(kind, f"{described(ended, 'the script')}\n{said}".strip(), ended.code)
+
+
+def ending_by_order(stop: StopCause, when: str = "", exit_code: int | None = None) -> Ending:
+    """How an attempt ended that did nothing but obey; ``when`` says where it stood."""
     if stop == "cancel":
         return Ending(outcome=Outcome.CANCELLED)
     if stop == "time_limit":
-        said = "the job's time limit was reached while its datasets were being fetched"
-        return failed(FailureKind.TIME_LIMIT, said)
+        said = f"the job's time limit was reached{when}"
+        return failed(FailureKind.TIME_LIMIT, said, exit_code)
     return Ending(outcome=Outcome.PREEMPTED)
 
 
@@ -56,15 +68,15 @@ def failed(kind: FailureKind, message: str, exit_code: int | None = None) -> End
     return Ending(outcome=Outcome.FAILED, failure=failure)
 
 
-def described(ended: TrainerExit) -> str:
-    """The exit in a sentence."""
+def described(ended: TrainerExit, name: str = "the trainer") -> str:
+    """The exit in a sentence; ``name`` says what has ended."""
     if ended.error:
         return ended.error
     if ended.signal is not None:
-        return f"the trainer was ended by signal {ended.signal}{_name(ended.signal)}"
+        return f"{name} was ended by signal {ended.signal}{_name(ended.signal)}"
     if ended.code is None:
-        return "the trainer was killed together with its supervisor"
-    return f"the trainer ended with exit code {ended.code}"
+        return f"{name} was killed together with its supervisor"
+    return f"{name} ended with exit code {ended.code}"
 
 
 def _has_stopped(ended: TrainerExit) -> bool:

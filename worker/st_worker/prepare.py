@@ -1,4 +1,4 @@
-"""Before the trainer starts: its datasets, its checkpoint, its job file, its command line."""
+"""Before a process starts: the trainer's datasets, checkpoint and job file, or the script."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from st_worker.datasets import DatasetCache
 from st_worker.errors import TransferError
 from st_worker.folder import AttemptFolder
 from st_worker.notes import Notes
+from st_worker.script.outputs import OUTPUTS_NAME
 from st_worker.transfer import Transfer
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -66,3 +67,9 @@ class Preparation:
         seconds = time.monotonic() - begun
         self._notes.log(f"fetched the checkpoint of step {checkpoint.step} in {seconds:.1f} s")
         return folder
+
+
+def prepare_script(folder: AttemptFolder, script: str) -> None:
+    """Write the script of a command job and make the folder that it works in."""
+    (folder.work / OUTPUTS_NAME).mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(folder.script, script)

@@ -13,6 +13,11 @@ from st_worker.folder import AttemptFolder
 StopCause = Literal["cancel", "preempt", "stale", "shutdown", "time_limit"]
 """A ``StopReason`` of the controller, or a reason of the agent's own."""
 
+JobKind = Literal["train", "command", "noop"]
+"""As ``JobSpec.kind``."""
+
+_BESIDE_TRAINING: tuple[JobKind, ...] = ("command", "noop")
+
 
 class Ending(BaseModel):
     """How an attempt ended, as it will be reported."""
@@ -31,11 +36,11 @@ class AttemptRecord(BaseModel):
     claim: ClaimReply
     claimed_at: datetime
     pid: int | None = None
-    """Of the trainer's supervisor, once it was started; it leads the session of the trainer."""
+    """Of the supervisor, once it was started; it leads the session of trainer or script."""
     stop: StopCause | None = None
     """The strongest order to stop so far."""
     ending: Ending | None = None
-    """Once the trainer has ended."""
+    """Once trainer or script has ended."""
 
     @classmethod
     def load(cls, folder: AttemptFolder) -> Self:
@@ -52,9 +57,25 @@ class AttemptRecord(BaseModel):
         return Lease(attempt_id=self.claim.attempt_id, epoch=self.claim.epoch)
 
     @property
-    def time_limit(self) -> float:
-        """Longest time from claim to the trainer's end, seconds."""
-        return float(self.claim.spec["time_limit"])
+    def kind(self) -> JobKind:
+        """What the job does."""
+        for kind in _BESIDE_TRAINING:
+            if self.claim.spec.get(kind) is not None:
+                return kind
+        return "train"
+
+    @property
+    def noop_seconds(self) -> float:
+        """How long a noop lasts."""
+        return float(self.claim.spec["noop"]["seconds"])
+
+    def time_left(self, now: datetime) -> float:
+        """Seconds until the time limit, which counts from the claim, restarts included."""
+        return self.until(float(self.claim.spec["time_limit"]), now)
+
+    def until(self, seconds: float, now: datetime) -> float:
+        """Seconds from ``now`` until ``seconds`` after the claim, at least 0."""
+        return max(0.0, seconds - (now - self.claimed_at).total_seconds())
 
 
 class KeptRecord:

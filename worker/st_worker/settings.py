@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from st_worker.backoff import delays
 
+SCRIPT_COMMAND = (sys.executable, "-m", "st_worker.script.run")
+"""What the run folder of a command job is appended to."""
+
 
 @dataclass(frozen=True)
 class AgentSettings:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -35,6 +36,7 @@ class Shipping:
         self._state: AttemptState | None = None
         self._told: AttemptState | None = None
         self._is_sealed = False
+        self._woken = asyncio.Event()
 
     @property
     def acked_seq(self) -> int:
@@ -44,10 +46,12 @@ class Shipping:
     def tell(self, state: AttemptState) -> None:
         """Send this state with the next batch."""
         self._state = state
+        self._woken.set()
 
     def seal(self) -> None:
         """Nothing more will be appended: end once all is acknowledged."""
         self._is_sealed = True
+        self._woken.set()
 
     async def run(self) -> None:
         """Ship until the journal is sealed and acknowledged.
@@ -57,6 +61,7 @@ class Shipping:
             JournalLost: the controller needs lines that are not on this disk.
         """
         while True:
+            self._woken.clear()
             was_sealed = self._is_sealed  # asked first: what came before the seal is read
             lines = self._journal.read(self._place)
             if lines or self._state != self._told:
@@ -64,7 +69,12 @@ class Shipping:
             elif was_sealed:
                 return
             else:
-                await asyncio.sleep(self._poll_seconds)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait until it is time to look at the journal again, or until something was said."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), self._poll_seconds)
 
     async def rewind(self, seq: int) -> None:
         """Go on after line ``seq``, wherever this end believed to be."""

@@ -43,7 +43,7 @@ def _attempt(folder: AttemptFolder) -> dict[str, Any]:
 def _phase(record: AttemptRecord) -> str:
     if record.ending is not None:
         return "uploading"
-    return "preparing" if record.pid is None else "running"
+    return "preparing" if record.pid is None and record.kind != "noop" else "running"
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:

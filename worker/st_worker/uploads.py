@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -74,6 +75,7 @@ class Uploads:
         self._folder, self._journal, self._settings = folder, journal, settings
         self._progress = UploadProgress.load(folder.uploaded, start=start)
         self._is_sealed = False
+        self._woken = asyncio.Event()
 
     @property
     def refused(self) -> Sequence[str]:
@@ -83,10 +85,12 @@ class Uploads:
     def seal(self) -> None:
         """Nothing more will be appended: end once all is stored."""
         self._is_sealed = True
+        self._woken.set()
 
     async def run(self) -> None:
         """Upload until the journal is sealed and worked off; ``StaleLease`` when the lease ends."""
         while True:
+            self._woken.clear()
             was_sealed = self._is_sealed
             lines = self._journal.read(self._progress.place)
             for line in lines:
@@ -98,7 +102,12 @@ class Uploads:
             elif was_sealed:
                 return
             else:
-                await asyncio.sleep(self._settings.poll_seconds)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait until it is time to look at the journal again, or until something was said."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), self._settings.poll_seconds)
 
     async def _store_event(self, event: SampleEvent | CheckpointEvent | OutputEvent) -> None:
         try:

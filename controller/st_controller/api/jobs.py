@@ -1,4 +1,4 @@
-"""``/v1/jobs``: submit, look, follow, cancel."""
+"""``/v1/jobs``: submit, look, follow, steer, cancel."""
 
 from typing import Annotated, Any
 
@@ -8,49 +8,75 @@ from fastapi.responses import StreamingResponse
 from st_controller.api.dependencies import PlatformDep, requires
 from st_controller.api.paging import Cursor, Limit
 from st_controller.api.streams import event_stream
+from st_controller.api.submissions import IdempotencyKey, encoded, rules_of
 from st_controller.events.job_stream import JobPlace, follow_job
-from st_controller.services import artifacts, jobs, journal, views
+from st_controller.services import artifacts, explaining, jobs, journal, steering, submission, views
 from st_controller.services.caller import Caller
 from st_controller.services.paging import decode_place, encode_place
 from st_shared.protocol.resources import (
     ArtifactView,
     AttemptView,
+    JobBatch,
+    JobBatchRequest,
     JobDetail,
     JobView,
     LogLine,
     MetricPoint,
     Page,
+    PriorityChange,
+    SubmittedJob,
 )
 from st_shared.protocol.states import JobState
+from st_shared.spec.job import Priority
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+batch_router = APIRouter(prefix="/v1/jobs:batch", tags=["jobs"])
 
 Submitter = Annotated[Caller, requires("job.submit")]
 Viewer = Annotated[Caller, requires("job.view.own")]
 Canceller = Annotated[Caller, requires("job.cancel.own")]
 LineLimit = Annotated[int, Query(ge=1, le=5000)]
 After = Annotated[str | None, Query(max_length=40, description="`next_cursor` of the last page")]
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")
-]
 
 
-@router.post("", status_code=201, responses={200: {"model": JobView}})
+@router.post("", status_code=201, response_model=JobView, responses={200: {"model": JobView}})
 def submit(
     platform: PlatformDep,
     caller: Submitter,
-    response: Response,
     document: Annotated[dict[str, Any], Body(description="A JobSpec")],
     idempotency_key: IdempotencyKey = None,
-) -> JobView:
+) -> Response:
     """Queue a job; the same Idempotency-Key and body give the same job again, with 200."""
+    draft = submission.check(caller, document, rules_of(platform))
+    (warnings,) = platform.survey.warnings(platform.db, [draft.spec.resources])
     with platform.db.write() as tx:
-        job, is_new = jobs.submit(tx, caller, document, idempotency_key)
-        tx.session.flush()
-        view = views.job_view(tx.session, job)
-    response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return view
+        job, is_new = submission.enqueue(tx, caller, draft, idempotency_key)
+        if is_new:
+            view = views.new_job_view(job, caller.username, warnings)
+        else:
+            view = views.job_view(tx.session, job)
+    return encoded(view, 201 if is_new else 200, {"Location": f"/v1/jobs/{job.id}"})
+
+
+@batch_router.post(
+    "", status_code=201, response_model=JobBatch, responses={200: {"model": JobBatch}}
+)
+def submit_batch(
+    platform: PlatformDep,
+    caller: Submitter,
+    request: JobBatchRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Queue many jobs, or none of them: every mistake is named, such as `jobs.3.name`."""
+    batch = submission.check_batch(caller, request.jobs, rules_of(platform))
+    warnings = platform.survey.warnings(platform.db, [draft.spec.resources for draft in batch])
+    with platform.db.write() as tx:
+        made, is_new = submission.enqueue_batch(tx, caller, batch, idempotency_key)
+    told = [
+        SubmittedJob(id=job_id, name=name, warnings=why)
+        for (job_id, name), why in zip(made, warnings, strict=True)
+    ]
+    return encoded(JobBatch(jobs=told), 201 if is_new else 200)
 
 
 @router.get("")
@@ -58,20 +84,35 @@ def list_jobs(
     platform: PlatformDep,
     caller: Viewer,
     state: Annotated[list[JobState] | None, Query()] = None,
+    priority: Annotated[list[Priority] | None, Query()] = None,
+    array: Annotated[str | None, Query(max_length=40, description="Id of a job array")] = None,
+    mine: Annotated[bool, Query(description="Only the caller's own")] = False,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[JobView]:
     """The jobs that the caller may see, newest first."""
     with platform.db.read() as session:
-        found, following = jobs.list_jobs(session, caller, states=state, cursor=cursor, limit=limit)
-        return Page(items=views.job_views(session, found), next_cursor=following)
+        found, following = jobs.list_jobs(
+            session,
+            caller,
+            states=state or (),
+            priorities=priority or (),
+            array_id=array,
+            mine=mine,
+            cursor=cursor,
+            limit=limit,
+        )
+        waiting = explaining.reasons(session, platform.queue, found, platform.db.clock())
+        return Page(items=views.job_views(session, found, waiting), next_cursor=following)
 
 
 @router.get("/{job_id}")
 def show(platform: PlatformDep, caller: Viewer, job_id: str) -> JobDetail:
     """A job with its specification."""
     with platform.db.read() as session:
-        return views.job_detail(session, jobs.get_job(session, caller, job_id))
+        job = jobs.get_job(session, caller, job_id)
+        waiting = explaining.reasons(session, platform.queue, [job], platform.db.clock())
+        return views.job_detail(session, job, waiting)
 
 
 @router.post("/{job_id}/cancel")
@@ -79,6 +120,29 @@ def cancel(platform: PlatformDep, caller: Canceller, job_id: str) -> JobView:
     """Ask for the end of a job."""
     with platform.db.write() as tx:
         job = jobs.cancel(tx, caller, job_id)
+        tx.session.flush()
+        return views.job_view(tx.session, job)
+
+
+@router.post("/{job_id}/retry")
+def retry(platform: PlatformDep, caller: Submitter, job_id: str) -> JobView:
+    """Queue a job anew that failed or was cancelled; it goes on from its last checkpoint."""
+    with platform.db.write() as tx:
+        job = steering.retry(tx, caller, job_id, rules_of(platform))
+        tx.session.flush()
+        return views.job_view(tx.session, job)
+
+
+@router.post("/{job_id}/priority")
+def prioritise(
+    platform: PlatformDep, caller: Submitter, job_id: str, change: PriorityChange
+) -> JobView:
+    """Put a waiting job into another class, or set or clear an admin's override."""
+    with platform.db.write() as tx:
+        if change.priority is not None:
+            job = steering.change_class(tx, caller, job_id, change.priority)
+        else:
+            job = steering.override(tx, caller, job_id, change.override)
         tx.session.flush()
         return views.job_view(tx.session, job)
 

@@ -1,44 +1,53 @@
 """What the leader does in one go: each a short transaction that proves the leadership first."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from st_controller.dispatch import leadership
 from st_controller.dispatch.leadership import Leadership
-from st_controller.domain.scheduling.fifo import FifoScheduler
-from st_controller.domain.scheduling.state import ClusterState, Placement, Scheduler
+from st_controller.domain.scheduling.model import Decision, Placement, Preemption
 from st_controller.domain.workers import Patience
-from st_controller.services import leases, offers, workers
+from st_controller.services import leases, offers, queue_usage, workers
+from st_controller.services.live_queue import LiveQueue, News
 from st_controller.store.database import Database
+from st_controller.store.transaction import Transaction
 
 log = structlog.get_logger(__name__)
 
-PAGE = 500
-"""Queued jobs that are looked at together."""
+MOST = 64
+"""Decisions that are made true in one transaction."""
+USAGE_SECONDS = 60.0
+"""Between two records of what tenants have used."""
 
 
 class Rounds:
-    """The leader's steps, synchronous; run them in a thread."""
+    """The leader's steps, synchronous; run them in a thread, one at a time."""
 
-    def __init__(
-        self, db: Database, patience: Patience, scheduler: Scheduler | None = None
-    ) -> None:
+    def __init__(self, db: Database, patience: Patience, queue: LiveQueue | None = None) -> None:
         self._db = db
         self._patience = patience
-        self._scheduler = scheduler or FifoScheduler()
+        self._queue = queue or LiveQueue()
+        self._usage_saved: datetime | None = None
 
     def seek(self, holder: str, *, alone: bool) -> Leadership | None:
         """Take or renew the leadership."""
         with self._db.write() as tx:
             return leadership.seek(tx, holder, alone=alone)
 
-    def forgive(self, lead: Leadership, grace: timedelta) -> None:
-        """Extend all leases after a time in which no controller listened."""
+    def begin(self, lead: Leadership, grace: timedelta) -> None:
+        """Take over: forgive the time in which no controller listened, and read the queue."""
         with self._db.write() as tx:
             lead.prove(tx.session)
             workers.forgive(tx)
             leases.extend_all(tx, tx.now + grace)
+        with self._db.read() as session:
+            self._queue.load(session, self._db.clock())
+        self._queue.is_led = True
+
+    def resign(self) -> None:
+        """Somebody else decides, or may; what is in memory is worth nothing now."""
+        self._queue.forget()
 
     def sweep(self, lead: Leadership) -> None:
         """End offers and leases that ran out; mark workers that fell silent."""
@@ -48,36 +57,58 @@ class Rounds:
                 lead.prove(tx.session)
                 workers.watch_silence(tx, self._patience)
                 ended = leases.sweep(tx)
+        self._save_usage(lead)
 
-    def place(self, lead: Leadership) -> int:
-        """Offer as many queued jobs as fit; how many."""
-        made, skipped = 0, 0
-        while True:
-            placements, looked_at = self._decide(skipped)
-            made += sum(self._offer(lead, placement) for placement in placements)
-            skipped += looked_at - len(placements)
-            if looked_at < PAGE:
-                return made
-
-    def _decide(self, offset: int) -> tuple[list[Placement], int]:
+    def place(self, lead: Leadership, news: News | None = None) -> int:
+        """Take over what changed, and make true what the scheduler decides; how many offers."""
+        if news is None:
+            news = News(all_jobs=True, all_workers=True, rules=True)
         with self._db.read() as session:
-            fleet = offers.fleet(session)
-            if not any(worker.free for worker in fleet):
-                return [], 0
-            pending = offers.pending_jobs(session, PAGE, offset)
-        state = ClusterState(pending, fleet)
-        return self._scheduler.decide(state, self._db.clock()), len(pending)
+            self._queue.catch_up(session, news, self._db.clock())
+        made = 0
+        while decisions := self._queue.decide(self._db.clock(), MOST):
+            made += self._make_true(lead, decisions)
+        return made
 
-    def _offer(self, lead: Leadership, placement: Placement) -> bool:
+    def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:
+        try:
+            with self._db.write() as tx:
+                lead.prove(tx.session)
+                failed = [decision for decision in decisions if not self._write(tx, decision)]
+        except BaseException:
+            self.resign()  # what was decided did not happen
+            raise
+        for decision in failed:
+            self._queue.retract(decision.job_id, self._db.clock())
+        return sum(isinstance(decision, Placement) for decision in decisions) - len(failed)
+
+    def _write(self, tx: Transaction, decision: Decision) -> bool:
+        """Make one decision true; false when what it rests on has changed."""
+        if isinstance(decision, Preemption):
+            for victim in decision.victims:
+                offers.preempt(tx, victim, decision.job_id)
+            log.info("preempting", job=decision.job_id, victims=decision.victims)
+            return True
+        price = self._queue.price(decision.grants[0].worker)
+        attempt = offers.offer(tx, decision, price, self._patience)
+        if attempt is None:
+            return False
+        log.info(
+            "offered",
+            job=attempt.job_id,
+            attempt=attempt.id,
+            worker=attempt.worker_id,
+            slots=attempt.slots,
+        )
+        return True
+
+    def _save_usage(self, lead: Leadership) -> None:
+        now, saved = self._db.clock(), self._usage_saved
+        if saved is not None and (now - saved).total_seconds() < USAGE_SECONDS:
+            return
         with self._db.write() as tx:
             lead.prove(tx.session)
-            attempt = offers.offer(tx, placement, self._patience)
-        if attempt:
-            log.info(
-                "offered",
-                job=attempt.job_id,
-                attempt=attempt.id,
-                worker=attempt.worker_id,
-                slots=attempt.slots,
-            )
-        return attempt is not None
+            usage = self._queue.usage(tx.now)
+            if usage is not None:
+                queue_usage.save(tx, usage)
+        self._usage_saved = now

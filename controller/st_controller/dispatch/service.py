@@ -1,7 +1,6 @@
 """The scheduler's loop: woken by news, it offers jobs; a slow sweep repairs what was missed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -12,15 +11,17 @@ from st_controller.dispatch.leadership import (
     LeadershipLostError,
 )
 from st_controller.dispatch.rounds import Rounds
+from st_controller.events.hub import Inbox
 from st_controller.platform import Platform
+from st_controller.services.live_queue import News
 from st_controller.store.database import DatabaseError
 from st_controller.store.transaction import QUEUE
 from st_shared.ids import new_id
 
 log = structlog.get_logger(__name__)
 
-SWEEP_SECONDS = 1.0
-"""Between two looks at leases, offers and silent workers."""
+REPAIR_SECONDS = 10.0
+"""Between two looks for what nobody told."""
 
 
 class Dispatcher:
@@ -28,8 +29,9 @@ class Dispatcher:
 
     def __init__(self, platform: Platform, holder: str | None = None) -> None:
         self._platform = platform
-        self._rounds = Rounds(platform.db, platform.patience)
+        self._rounds = Rounds(platform.db, platform.patience, platform.queue)
         self._holder = holder or new_id("ctl")
+        self._repaired = float("-inf")
         self.leadership: Leadership | None = None
 
     async def run(self) -> None:
@@ -39,37 +41,52 @@ class Dispatcher:
                 await self._lead()
             except LeadershipLostError as error:
                 log.warning("leadership lost", reason=str(error))
-                self.leadership = None
             except DatabaseError as error:
                 log.warning("the database does not answer", error=type(error).__name__)
-                self.leadership = None
+            self._resign()
             await asyncio.sleep(RENEW_SECONDS)
 
     async def _lead(self) -> None:
-        while await self._seek():
-            with self._platform.hub.follow(QUEUE) as bell:
-                await self._serve_until_renewal(bell.heard)
+        with self._platform.hub.collect(QUEUE) as inbox:
+            while await self._seek():
+                await self._serve_until_renewal(inbox)
 
-    async def _serve_until_renewal(self, heard: Callable[[float], Awaitable[bool]]) -> None:
+    async def _serve_until_renewal(self, inbox: Inbox) -> None:
         leadership = self.leadership
         assert leadership is not None  # noqa: S101 - _seek has just set it
         loop = asyncio.get_running_loop()
         until = loop.time() + RENEW_SECONDS
         await asyncio.to_thread(self._rounds.sweep, leadership)
         while True:
-            await asyncio.to_thread(self._rounds.place, leadership)
+            news = News.of(inbox.take())
+            if loop.time() - self._repaired >= REPAIR_SECONDS:
+                news.all_jobs = news.all_workers = news.rules = True
+                self._repaired = loop.time()
+            await asyncio.to_thread(self._rounds.place, leadership, news)
             left = until - loop.time()
-            if left <= 0 or not await heard(min(left, SWEEP_SECONDS)):
+            if left <= 0 or not await inbox.heard(min(left, self._patience())):
                 return
 
+    def _patience(self) -> float:
+        """Seconds until time alone may change a decision."""
+        moment = self._platform.queue.next_moment()
+        if moment is None:
+            return RENEW_SECONDS
+        return max(0.01, moment - self._platform.db.clock().timestamp())
+
     async def _seek(self) -> bool:
-        found = await asyncio.to_thread(
-            self._rounds.seek, self._holder, alone=self._platform.settings.database_url is None
-        )
+        alone = self._platform.settings.database_url is None
+        found = await asyncio.to_thread(self._rounds.seek, self._holder, alone=alone)
         if found and found != self.leadership:
-            log.info("leading", epoch=found.epoch, holder=found.holder)
             # Workers could not renew while nobody listened: that is not their fault.
             grace = timedelta(seconds=self._platform.patience.lease_ttl)
-            await asyncio.to_thread(self._rounds.forgive, found, grace)
+            await asyncio.to_thread(self._rounds.begin, found, grace)
+            log.info("leading", epoch=found.epoch, holder=found.holder)
+        if found is None:
+            self._resign()
         self.leadership = found
         return found is not None
+
+    def _resign(self) -> None:
+        self.leadership = None
+        self._rounds.resign()

@@ -1,6 +1,7 @@
 """The life of a job: every legal transition in one table, and what follows an attempt."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import FailureKind, JobState, Outcome
@@ -15,16 +16,28 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
         {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}
     ),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELLED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
     JobState.REJECTED: frozenset(),
 }
-"""Which state may follow which; all writes go through this table."""
+"""Which state may follow which; all writes go through this table.
+
+Out of a final state there is one way: a person retries the job.
+"""
+
+LONGEST_BACKOFF = 3600.0
+"""Seconds; the longest pause between two tries."""
 
 
-def may_move(before: JobState, after: JobState) -> bool:
-    """Whether a job in ``before`` may become ``after``."""
-    return after in TRANSITIONS[before]
+def may_move(before: JobState, after: JobState, *, by_retry: bool = False) -> bool:
+    """Whether a job in ``before`` may become ``after``; only a retry leaves a final state."""
+    return after in TRANSITIONS[before] and before.is_final == by_retry
+
+
+def backoff(first: float, tries_used: int) -> timedelta:
+    """The pause before the next try: ``first`` seconds, doubled with each try after the first."""
+    # The exponent is bounded because 2**1100 is no float any more.
+    return timedelta(seconds=min(first * 2.0 ** min(tries_used - 1, 64), LONGEST_BACKOFF))
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,9 @@ def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
 def _failure(end: AttemptEnd, why_final: str) -> Reason:
     code = end.failure.value if end.failure else end.outcome.value
     said = end.message or _SENTENCES[end.outcome]
-    return Reason(code=code, message=said, hint=f"{why_final}; mend the cause and submit it anew")
+    return Reason(
+        code=code, message=said, hint=f"{why_final}; mend the cause, then `st retry` or submit anew"
+    )
 
 
 def _again(end: AttemptEnd) -> Reason:

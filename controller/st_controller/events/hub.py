@@ -29,6 +29,25 @@ class Bell:
         return True
 
 
+class Inbox(Bell):
+    """A bell that also keeps which topics rang, for a follower that reads only what changed."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self._topics: set[str] = set()
+
+    def put(self, topic: str) -> None:
+        """Note a topic that has news; from the event loop's thread."""
+        self._topics.add(topic)
+        self.ring()
+
+    def take(self) -> set[str]:
+        """The topics since the last call."""
+        taken, self._topics = self._topics, set()
+        return taken
+
+
 class Hub:
     """Topics and those who follow them. Carries no data: who is woken reads the database.
 
@@ -38,6 +57,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._bells: dict[str, set[Bell]] = defaultdict(set)
+        self._inboxes: set[Inbox] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.publish: Publish = _nobody
 
@@ -69,10 +89,23 @@ class Hub:
                 if not self._bells[topic]:
                     del self._bells[topic]
 
+    @contextmanager
+    def collect(self, prefix: str) -> Iterator[Inbox]:
+        """What happens to all topics that begin so, as long as the block lasts."""
+        inbox = Inbox(prefix)
+        self._inboxes.add(inbox)
+        try:
+            yield inbox
+        finally:
+            self._inboxes.discard(inbox)
+
     def _ring(self, topics: frozenset[str]) -> None:
         for topic in topics:
             for bell in self._bells.get(topic, ()):
                 bell.ring()
+            for inbox in self._inboxes:
+                if topic.startswith(inbox.prefix):
+                    inbox.put(topic)
 
 
 def _nobody(_topics: frozenset[str]) -> None:

@@ -1,12 +1,12 @@
 """How an attempt ends, and what becomes of its job."""
 
 from st_controller.domain.attempts import may_move
-from st_controller.domain.jobs import AttemptEnd, after_attempt, counts_as_try
+from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
 from st_controller.errors import IllegalMove
 from st_controller.services import topics
 from st_controller.services.moves import move_job
 from st_controller.store.schema import Attempt, Job
-from st_controller.store.transaction import QUEUE, Transaction
+from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import Failure, StopOrder
 
@@ -44,8 +44,11 @@ def end_attempt(
             cancel_requested=job.cancel_requested_at is not None,
         )
     )
+    if state is JobState.QUEUED and outcome is Outcome.FAILED:
+        # Only the moment moves: it keeps its turn, and jumps nobody's. What was lost with its
+        # worker has waited for the lease to run out already.
+        job.not_before = tx.now + backoff(job.spec["retry"]["backoff"], job.tries_used)
     move_job(tx, job, state, actor, reason)
-    tx.wake(QUEUE)
     if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
         order = StopOrder(attempt_id=attempt.id, reason="stale")
         tx.emit(topics.worker(attempt.worker_id), "stop", order.model_dump(mode="json"))

@@ -1,23 +1,47 @@
 """The one place where a job's state is written."""
 
-from sqlalchemy import update
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import insert, update
 
 from st_controller.domain.jobs import may_move
 from st_controller.errors import Conflict, IllegalMove
-from st_controller.services import topics
+from st_controller.services import dependencies, topics
 from st_controller.store.schema import Job, JobTransition
-from st_controller.store.transaction import QUEUE, Transaction
+from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import JobState
 
 
-def begin_job(tx: Transaction, job: Job, actor: str) -> None:
-    """Record a new job in its first state."""
-    tx.session.add(job)
-    tx.session.flush()
-    _record(tx, job, None)
-    tx.audit(actor, "job.submitted", job.id, name=job.name, state=job.state)
-    tx.wake(QUEUE)
+def begin_jobs(tx: Transaction, jobs: Sequence[dict[str, Any]], actor: str) -> None:
+    """Record new jobs, each with all its columns, in their first state."""
+    connection = tx.session.connection()
+    connection.execute(insert(Job), jobs)
+    connection.execute(
+        insert(JobTransition),
+        [
+            {
+                "job_id": job["id"],
+                "version": job["version"],
+                "state": job["state"],
+                "at": tx.now,
+                "reason": job["reason"],
+            }
+            for job in jobs
+        ],
+    )
+    tx.audit_all(
+        actor,
+        "job.submitted",
+        ((job["id"], {"name": job["name"], "state": job["state"]}) for job in jobs),
+    )
+    tx.emit_all(
+        topics.JOBS,
+        "job",
+        ({"job_id": job["id"], "submitted_by": job["submitted_by"]} for job in jobs),
+    )
+    topics.wake_queue(tx, [job["id"] for job in jobs])
 
 
 def move_job(
@@ -25,14 +49,47 @@ def move_job(
 ) -> None:
     """Change the state of ``job``, or refuse.
 
+    What waits for a job that ends is released, held or cancelled with it.
+
     Raises:
         IllegalMove: the transition table has no such step.
         Conflict: somebody else changed the job since it was read.
     """
+    _write(tx, job, after, actor, reason)
+    ended = [job] if after.is_final else []
+    if after.is_final and after is not JobState.SUCCEEDED:
+        dependencies.lock_descendants(tx.session, job.id)
+    while ended:
+        for child, why in dependencies.after_end(tx, ended.pop()):
+            _write(tx, child, JobState.CANCELLED, "system", why)
+            ended.append(child)
+
+
+def reopen_job(tx: Transaction, job: Job, actor: str, reason: Reason) -> None:
+    """Queue a job again that had ended without success, because a person retries it.
+
+    Raises:
+        IllegalMove: it has not ended, or ended well.
+        Conflict: somebody else changed the job since it was read.
+    """
+    _write(tx, job, JobState.QUEUED, actor, reason, by_retry=True)
+    dependencies.after_retry(tx, job)
+
+
+def _write(
+    tx: Transaction,
+    job: Job,
+    after: JobState,
+    actor: str,
+    reason: Reason | None,
+    *,
+    by_retry: bool = False,
+) -> None:
     before = JobState(job.state)
-    if not may_move(before, after):
+    if not may_move(before, after, by_retry=by_retry):
         raise IllegalMove(f"a job that is {before} cannot become {after}")
     job.state = after
+    job.changed_at = tx.now
     _stamp(tx, job, after)
     job.reason = reason.model_dump() if reason else None
     changed = tx.session.execute(
@@ -47,7 +104,7 @@ def move_job(
     _record(tx, job, reason)
     tx.audit(actor, f"job.{after}", job.id, before=before, reason=reason.code if reason else None)
     if after is JobState.QUEUED or after.is_final:
-        tx.wake(QUEUE)
+        topics.wake_queue(tx, [job.id])
 
 
 def _stamp(tx: Transaction, job: Job, after: JobState) -> None:

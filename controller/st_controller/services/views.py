@@ -1,54 +1,84 @@
 """Rows as the public API shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LIVE
-from st_controller.domain.scheduling.waiting import why_waiting
-from st_controller.services.offers import fleet
+from st_controller.services import job_arrays
 from st_controller.services.workers import live_attempts
-from st_controller.store.schema import Artifact, Attempt, Dataset, Job, User, Worker
+from st_controller.store.schema import Artifact, Attempt, Dataset, Job, JobArray, User, Worker
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.resources import (
     ArtifactView,
     AttemptView,
     DatasetView,
+    JobArrayView,
     JobDetail,
     JobView,
     Reason,
     WorkerView,
 )
-from st_shared.protocol.states import AttemptState, JobState, WorkerDesired, WorkerState
+from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import Inventory, Usage
-from st_shared.spec.job import ResourceRequest
 
 DOWNLOAD_SECONDS = 900
 """How long a link to an artifact may be opened."""
 
 
-def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """Jobs as a list shows them."""
+def job_views(
+    session: Session, jobs: Sequence[Job], reasons: Mapping[str, Reason] | None = None
+) -> list[JobView]:
+    """Jobs as a list shows them; ``reasons`` says why those that wait do."""
     users = _usernames(session, {job.submitted_by for job in jobs})
     holders = _holders(session, [job.id for job in jobs])
-    reasons = _waiting(session, jobs)
+    told = reasons or {}
     return [
         JobView.model_validate(
-            _fields(job, users[job.submitted_by], holders.get(job.id), reasons.get(job.id))
+            _fields(job, users[job.submitted_by], holders.get(job.id), told.get(job.id))
         )
         for job in jobs
     ]
 
 
-def job_view(session: Session, job: Job) -> JobView:
+def job_view(session: Session, job: Job, reasons: Mapping[str, Reason] | None = None) -> JobView:
     """One job as a list shows it."""
-    return job_views(session, [job])[0]
+    return job_views(session, [job], reasons)[0]
 
 
-def job_detail(session: Session, job: Job) -> JobDetail:
+def new_job_view(job: Job, username: str, warnings: Sequence[Reason]) -> JobView:
+    """A job that was made just now, told to whoever submitted it; asks the database nothing."""
+    return JobView.model_validate({**_fields(job, username, None, None), "warnings": warnings})
+
+
+def array_views(
+    session: Session, arrays: Sequence[JobArray], warnings: Sequence[Reason] = ()
+) -> list[JobArrayView]:
+    """Job arrays with the states of their jobs."""
+    users = _usernames(session, {array.submitted_by for array in arrays})
+    counted = job_arrays.counts(session, [array.id for array in arrays])
+    return [
+        JobArrayView(
+            id=array.id,
+            name=array.name,
+            submitted_by=users[array.submitted_by],
+            submitted_at=array.submitted_at,
+            size=array.size,
+            max_running=array.max_running,
+            counts=counted.get(array.id, {}),
+            warnings=list(warnings),
+        )
+        for array in arrays
+    ]
+
+
+def job_detail(
+    session: Session, job: Job, reasons: Mapping[str, Reason] | None = None
+) -> JobDetail:
     """One job with its specification."""
-    return JobDetail.model_validate({**job_view(session, job).model_dump(), "spec": job.spec})
+    view = job_view(session, job, reasons)
+    return JobDetail.model_validate({**view.model_dump(), "spec": job.spec})
 
 
 def _fields(
@@ -57,9 +87,14 @@ def _fields(
     return {
         "id": job.id,
         "name": job.name,
+        "kind": job.kind,
         "state": job.state,
         "priority": job.priority,
+        "override": job.override,
         "family": job.family,
+        "array": job.array_id,
+        "array_index": job.array_index,
+        "not_before": job.not_before,
         "submitted_by": username,
         "submitted_at": job.submitted_at,
         "started_at": job.started_at,
@@ -86,29 +121,6 @@ def _holders(session: Session, job_ids: list[str]) -> dict[str, str]:
         .where(Attempt.job_id.in_(job_ids), Attempt.state.in_(LIVE))
     )
     return {key: name for key, name in rows}  # noqa: C416 - to mypy a Row is no pair
-
-
-def _waiting(session: Session, jobs: Sequence[Job]) -> dict[str, Reason]:
-    queued = [job for job in jobs if job.state == JobState.QUEUED]
-    if not queued:
-        return {}
-    everyone = fleet(session, busy_too=True)
-    return {
-        job.id: why_waiting(
-            ResourceRequest.model_validate(job.spec["resources"]), everyone, _ahead(session, job)
-        )
-        for job in queued
-    }
-
-
-def _ahead(session: Session, job: Job) -> int:
-    earlier = (Job.level > job.level) | (
-        (Job.level == job.level) & (Job.submitted_at < job.submitted_at)
-    )
-    counted = session.scalar(
-        select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, earlier)
-    )
-    return counted or 0
 
 
 def attempt_views(session: Session, job_id: str) -> list[AttemptView]:

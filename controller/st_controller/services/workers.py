@@ -11,7 +11,7 @@ from st_controller.errors import Conflict, NotFound
 from st_controller.services import topics
 from st_controller.services.leases import lose_unknown, renew, stop_order, take_back
 from st_controller.store.schema import Attempt, JoinToken, Worker
-from st_controller.store.transaction import QUEUE, Transaction
+from st_controller.store.transaction import QUEUE_WORKER, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import (
@@ -63,7 +63,7 @@ def register(
     orders = renew(tx, worker.id, request.holding, patience)
     spared = tx.now - timedelta(seconds=patience.offer_ttl)
     lose_unknown(tx, worker.id, request.holding, spared)
-    tx.wake(QUEUE)
+    tx.wake(f"{QUEUE_WORKER}{worker.id}")
     return [order.attempt_id for order in orders if order.reason == "stale"]
 
 
@@ -83,12 +83,15 @@ def heartbeat(
     observed = WorkerState.GONE if beat.leaving else WorkerState.ONLINE
     if worker.observed != observed:
         worker.observed = observed
-        tx.wake(QUEUE)
+        tx.wake(f"{QUEUE_WORKER}{worker.id}")
         if beat.leaving:
             tx.audit(f"worker:{worker.id}", "worker.left", worker.id, name=worker.name)
     worker.last_heartbeat_at = tx.now
     if beat.usage is not None:
         worker.usage = beat.usage.model_dump(mode="json")
+    if beat.cached is not None:
+        worker.inventory = {**worker.inventory, "cached": beat.cached}
+        tx.wake(f"{QUEUE_WORKER}{worker.id}")
     orders = renew(tx, worker.id, beat.holding, patience)
     return HeartbeatReply(desired=WorkerDesired(worker.desired), stops=orders)
 
@@ -155,7 +158,7 @@ def order(tx: Transaction, actor: str, worker_id: str, desired: WorkerDesired) -
     tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name)
     change = DesiredChange(desired=desired)
     tx.emit(topics.worker(worker.id), "desired", change.model_dump(mode="json"))
-    tx.wake(QUEUE)
+    tx.wake(f"{QUEUE_WORKER}{worker.id}")
     return worker
 
 
@@ -174,6 +177,7 @@ def watch_silence(tx: Transaction, patience: Patience) -> None:
         state = observed_state(worker.last_heartbeat_at or worker.joined_at, tx.now, patience)
         if worker.observed != state:
             worker.observed = state
+            tx.wake(f"{QUEUE_WORKER}{worker.id}")
             tx.audit("system", f"worker.{state}", worker.id, name=worker.name)
 
 

@@ -1,7 +1,6 @@
 """Connections and transactions, on SQLite and PostgreSQL alike."""
 
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +8,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.orm import Session as ReadSession
 
+from st_controller.store.group_commit import GroupCommit, UnitConnection
+from st_controller.store.places import RowOfEvent
 from st_controller.store.transaction import Transaction
 from st_shared.clock import Clock, utc_now
 
@@ -16,6 +17,8 @@ __all__ = ["Database", "DatabaseError", "Notify", "ReadSession"]
 
 Notify = Callable[[frozenset[str]], None]
 """Told, after a commit, which topics have news. Called from any thread."""
+Deliver = Callable[[list[RowOfEvent]], None]
+"""Given, after a commit, new events that have their places already. Called from any thread."""
 
 
 class Database:
@@ -25,8 +28,8 @@ class Database:
         self.engine = _open(url, pool_size)
         self.clock = clock
         self.notify: Notify = _nobody
-        # SQLite has one writer; waiting here is fair, its own busy handler is not.
-        self._writer = threading.Lock() if self.is_sqlite else None
+        self.deliver: Deliver = _nowhere
+        self._together = GroupCommit(self.engine, self._announce) if self.is_sqlite else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -36,13 +39,23 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that changes something: committed at the end, undone by an exception."""
-        if self._writer:
-            with self._writer:
-                topics = yield from self._transact("BEGIN IMMEDIATE")
-        else:
-            topics = yield from self._transact("BEGIN")
-        if topics:
-            self.notify(topics)
+        if self._together:
+            with (
+                self._together.unit() as group,
+                ReadSession(group.connection, expire_on_commit=False) as session,
+            ):
+                transaction = Transaction(session, self.clock())
+                yield transaction
+                transaction.settle(group.places)
+                session.commit()
+                group.tell(transaction.topics, transaction.events)
+            return
+        with self._session("BEGIN") as session:
+            transaction = Transaction(session, self.clock())
+            yield transaction
+            transaction.settle(None)
+            session.commit()
+        self._announce(frozenset(transaction.topics), [])
 
     @contextmanager
     def read(self) -> Iterator[ReadSession]:
@@ -56,12 +69,11 @@ class Database:
         """Close all connections."""
         self.engine.dispose()
 
-    def _transact(self, begin: str) -> Generator[Transaction, None, frozenset[str]]:
-        with self._session(begin) as session:
-            transaction = Transaction(session, self.clock())
-            yield transaction
-            session.commit()
-            return frozenset(transaction.topics)
+    def _announce(self, topics: frozenset[str], events: list[RowOfEvent]) -> None:
+        if events:
+            self.deliver(events)
+        if topics:
+            self.notify(topics)
 
     @contextmanager
     def _session(self, begin: str, **options: Any) -> Iterator[ReadSession]:
@@ -72,6 +84,10 @@ class Database:
 
 def _nobody(_topics: frozenset[str]) -> None:
     """Stands in until somebody wants to be told."""
+
+
+def _nowhere(_events: list[RowOfEvent]) -> None:
+    """Stands in until somebody keeps events in memory."""
 
 
 def _open(url: str, pool_size: int) -> Engine:
@@ -86,7 +102,11 @@ def _open(url: str, pool_size: int) -> Engine:
             isolation_level="READ COMMITTED",
         )
     engine = create_engine(
-        url, pool_size=pool_size, max_overflow=pool_size * 4, hide_parameters=True
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size * 4,
+        hide_parameters=True,
+        connect_args={"factory": UnitConnection},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -18,9 +18,13 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from st_controller.store.moments import UtcMoment
+from st_controller.store.requests import expected_of, request_of, wants_of
 
 Id = String(40)
 Digest = String(64)
+Slug = String(64)
+DEFAULT_TENANT = "default"
+"""Organisation and team of users who were put into no other."""
 Sequence = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -52,6 +56,9 @@ class User(Table):
     username: Mapped[str] = mapped_column(String(200), unique=True)
     password_hash: Mapped[str] = mapped_column(Text)
     role: Mapped[str] = mapped_column(String(40))
+    org: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
+    """Organisation whose share the user's jobs count against."""
+    team: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
 
@@ -144,12 +151,39 @@ class Job(Table):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
+    kind: Mapped[str] = mapped_column(String(20))
+    """train, command or noop."""
     family: Mapped[str] = mapped_column(String(80))
+    """Model family; for other kinds the kind."""
     spec: Mapped[dict[str, Any]]
     dataset_pins: Mapped[dict[str, Any]]
     """Dataset name -> id of the content that the name stood for at submission."""
+    request: Mapped[str] = mapped_column(Text, default=request_of)
+    """Its resources and time limit as JSON; for the scheduler."""
+    wants: Mapped[list[Any]] = mapped_column(default=wants_of)
+    """Contents that a worker may hold already."""
+    expected_seconds: Mapped[float | None] = mapped_column(default=expected_of)
+    """Declared duration, for forecasts."""
     priority: Mapped[str] = mapped_column(String(20))
     level: Mapped[int]
+    """Level of the class that was asked for."""
+    override: Mapped[int | None]
+    """Level that an admin put in place of it, 0 to 50."""
+    org: Mapped[str] = mapped_column(Slug)
+    team: Mapped[str] = mapped_column(Slug)
+    slots: Mapped[int]
+    """Slots on all its nodes together."""
+    not_before: Mapped[datetime | None]
+    """Moment before which it is not served: asked for, or the end of a pause between tries."""
+    open_parents: Mapped[int]
+    """Jobs in ``after`` that have not succeeded yet."""
+    array_id: Mapped[str | None] = mapped_column(ForeignKey("job_arrays.id"), index=True)
+    array_index: Mapped[int | None]
+    preemptible: Mapped[bool]
+    preemptions: Mapped[int]
+    """How often it was stopped to make room for others."""
+    changed_at: Mapped[datetime] = mapped_column(index=True)
+    """When anything that the scheduler looks at was written last."""
     state: Mapped[str] = mapped_column(String(20))
     version: Mapped[int]
     cancel_requested_at: Mapped[datetime | None]
@@ -175,6 +209,66 @@ class Job(Table):
     )
 
 
+class JobDependency(Table):
+    """A job that waits for another to succeed."""
+
+    __tablename__ = "job_dependencies"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    parent_id: Mapped[str] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class JobArray(Table):
+    """Jobs that were submitted together as variations of one specification."""
+
+    __tablename__ = "job_arrays"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    submitted_by: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    submitted_at: Mapped[datetime]
+    size: Mapped[int]
+    max_running: Mapped[int | None]
+    """Most of its jobs that hold slots at one time."""
+
+
+class ShareNode(Table):
+    """Weight and limits of an organisation, a team or a user; where none stands: weight 1."""
+
+    __tablename__ = "share_nodes"
+
+    path: Mapped[str] = mapped_column(String(260), primary_key=True)
+    """``org``, ``org/team`` or ``org/team/user``; empty for the whole system."""
+    weight: Mapped[float]
+    max_jobs: Mapped[int | None]
+    max_slots: Mapped[int | None]
+    changed_at: Mapped[datetime]
+
+
+class TenantUsage(Table):
+    """Decayed, price-weighted slot-seconds of a tenant, as they stood at ``as_of``."""
+
+    __tablename__ = "tenant_usage"
+
+    path: Mapped[str] = mapped_column(String(260), primary_key=True)
+    usage: Mapped[float]
+    forfeited: Mapped[float]
+    """Claim on the share that lapsed while the tenant was idle; counts like usage."""
+    as_of: Mapped[datetime]
+
+
+class QueuePolicy(Table):
+    """The rules of the queue that an admin changed; its one row."""
+
+    __tablename__ = "queue_policy"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rules: Mapped[dict[str, Any]]
+    changed_at: Mapped[datetime]
+
+
 class JobTransition(Table):
     """One change of a job's state; never altered."""
 
@@ -197,7 +291,8 @@ class IdempotencyKey(Table):
     )
     key: Mapped[str] = mapped_column(String(200), primary_key=True)
     body_sha256: Mapped[str] = mapped_column(Digest)
-    job_id: Mapped[str] = mapped_column(Id)
+    result: Mapped[dict[str, Any] | None]
+    """Ids of what it made; filled in the transaction that took the key."""
     created_at: Mapped[datetime]
 
 
@@ -217,6 +312,10 @@ class Attempt(Table):
     """The order that was given to end it early: cancel or preempt."""
     worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
     slots: Mapped[list[Any]]
+    price: Mapped[float]
+    """Weight of a slot-second on this worker in the fair share."""
+    checkpoint_at: Mapped[datetime | None]
+    """When its newest complete checkpoint was stored."""
     offered_at: Mapped[datetime]
     offer_expires_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime | None]

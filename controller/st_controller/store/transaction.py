@@ -1,16 +1,29 @@
 """One unit of change: rows, audit entries and outbox events that are committed together."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import insert
 from sqlalchemy.orm import Session as OrmSession
 
+from st_controller.store.places import Places, RowOfEvent
 from st_controller.store.schema import AuditEntry, OutboxEvent
+
+_EVENTS, _AUDIT = insert(OutboxEvent), insert(AuditEntry)
 
 OUTBOX = "outbox"
 """Topic that wakes the relay."""
 QUEUE = "queue"
 """Topic that wakes the scheduler."""
+QUEUE_JOB = "queue/job/"
+"""Before a job's id: topic that tells the scheduler which job changed."""
+QUEUE_WORKER = "queue/worker/"
+"""Before a worker's id: topic that tells the scheduler which worker changed."""
+QUEUE_RULES = "queue/rules"
+"""Topic that tells the scheduler that its policy, a share or a cap changed."""
+QUEUE_RELOAD = "queue/reload"
+"""Topic that tells the scheduler that many jobs changed at once."""
 
 
 class Transaction:
@@ -23,13 +36,20 @@ class Transaction:
         self.session = session
         self.now = now
         self.topics: set[str] = set()
+        self.events: list[RowOfEvent] = []
+        """What was emitted; written at the end, together."""
+        self._audit: list[dict[str, Any]] = []
 
     def emit(self, topic: str, kind: str, body: dict[str, Any]) -> None:
         """Send an event to everybody who follows ``topic``, durably and in order."""
-        self.session.add(
-            OutboxEvent(topic=topic, kind=kind, body=body, created_at=self.now, position=None)
-        )
-        self.topics.add(OUTBOX)
+        self.emit_all(topic, kind, [body])
+
+    def emit_all(self, topic: str, kind: str, bodies: Iterable[dict[str, Any]]) -> None:
+        """Send many events to everybody who follows ``topic``, in this order."""
+        self.events += [
+            {"topic": topic, "kind": kind, "body": body, "created_at": self.now, "position": None}
+            for body in bodies
+        ]
 
     def wake(self, topic: str) -> None:
         """Say that ``topic`` has news in tables that its followers read themselves."""
@@ -37,6 +57,36 @@ class Transaction:
 
     def audit(self, actor: str, action: str, target: str, **details: Any) -> None:
         """Record who did what; ``details`` is JSON and holds no secret."""
-        self.session.add(
-            AuditEntry(at=self.now, actor=actor, action=action, target=target, details=details)
-        )
+        self.audit_all(actor, action, [(target, details)])
+
+    def audit_all(
+        self, actor: str, action: str, entries: Iterable[tuple[str, dict[str, Any]]]
+    ) -> None:
+        """Record one action on many targets, each with its details."""
+        self._audit += [
+            {"at": self.now, "actor": actor, "action": action, "target": target, "details": details}
+            for target, details in entries
+        ]
+
+    def settle(self, places: Places | None) -> None:
+        """Write all that is not written yet; the last thing before the commit.
+
+        Events get their places from ``places``; without it, from the relay after the commit.
+        """
+        self.session.flush()
+        connection = self.session.connection()
+        if self._audit:
+            connection.execute(_AUDIT, self._audit)
+        if not self.events:
+            return
+        if places is None:
+            self.topics.add(OUTBOX)
+        else:
+            places.give(self.events)
+            self.topics.update(event["topic"] for event in self.events)
+        try:
+            connection.execute(_EVENTS, self.events)
+        except BaseException:
+            if places:
+                places.take_back(len(self.events))
+            raise

@@ -5,22 +5,38 @@ from itertools import islice
 
 import click
 
+from st_client.commands.arrays import tell_array
 from st_client.errors import ClientError
 from st_client.output import ago, clean, connect, duration, json_option, print_json, print_table
 from st_shared.protocol.resources import AttemptView, JobDetail, JobView, ProgressView
 from st_shared.protocol.states import JobState
+from st_shared.spec import Priority
 
+_CLASSES = click.Choice([priority.value for priority in Priority])
 _STATES = click.Choice([state.value for state in JobState])
 
 
 @click.command()
 @click.option("--state", type=_STATES, help="Only jobs in this state.")
+@click.option("--priority", type=_CLASSES, help="Only jobs of this class.")
+@click.option("--array", metavar="ID", help="Only the jobs of this array.")
+@click.option("--mine", is_flag=True, help="Only your own.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most.")
 @json_option
-def jobs(*, state: str | None, limit: int, as_json: bool) -> None:
+def jobs(
+    *,
+    state: str | None,
+    priority: str | None,
+    array: str | None,
+    mine: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List jobs, newest first."""
     with connect() as client:
-        found = list(islice(client.jobs(state), limit))
+        array_id = client.find_array(array) if array else None
+        wanted = client.jobs(state, priority=priority, array=array_id, mine=mine)
+        found = list(islice(wanted, limit))
     if as_json:
         print_json({"items": [job.model_dump(mode="json") for job in found]})
         return
@@ -61,12 +77,19 @@ def show(*, job: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job")
+@click.argument("job", required=False)
+@click.option("--array", metavar="ID", help="Stop all jobs of this array instead.")
 @click.option("--wait", is_flag=True, help="Return once the job has stopped.")
 @json_option
-def cancel(*, job: str, wait: bool, as_json: bool) -> None:
-    """Stop a job; what it has stored so far stays."""
+def cancel(*, job: str | None, array: str | None, wait: bool, as_json: bool) -> None:
+    """Stop a job, or all jobs of an array; what they have stored so far stays."""
+    if (job is None) == (array is None) or (array and wait):
+        raise click.UsageError("give a job, with --wait or without, or --array ID")
     with connect() as client:
+        if array:
+            tell_array(client.cancel_array(client.find_array(array)), as_json=as_json)
+            return
+        assert job is not None  # noqa: S101 - one of the two was given
         job_id = client.find_job(job)
         view = client.cancel(job_id)
         if wait and not view.state.is_final:
@@ -90,6 +113,11 @@ def state_words(job: JobView) -> str:
     return f"{job.state.value} (cancelling)" if stopping else job.state.value
 
 
+def priority_words(job: JobView) -> str:
+    """The class, and the level that an admin put in its place."""
+    return job.priority if job.override is None else f"{job.priority}, overridden: {job.override}"
+
+
 def progress_words(progress: ProgressView | None) -> str:
     """Such as ``120/600 20 %``."""
     if progress is None or not progress.steps:
@@ -102,7 +130,9 @@ def _print_detail(job: JobDetail) -> None:
         ("id", job.id),
         ("name", job.name),
         ("state", state_words(job)),
-        ("priority", job.priority),
+        ("priority", priority_words(job)),
+        ("array", f"{job.array} (number {job.array_index})" if job.array else ""),
+        ("not before", f"{job.not_before:%Y-%m-%d %H:%M:%S %Z}" if job.not_before else ""),
         ("family", job.family),
         ("submitted", f"{job.submitted_at:%Y-%m-%d %H:%M:%S %Z} by {job.submitted_by}"),
         ("worker", job.worker or ""),

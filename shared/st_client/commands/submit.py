@@ -1,5 +1,6 @@
-"""``st submit``: checks a job file in full, puts it into the queue, follows it."""
+"""``st submit``: checks job files in full, puts them into the queue, follows one."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ import click
 from st_client.commands.follow import follow_to_end
 from st_client.errors import BadInputError
 from st_client.output import clean, connect, json_option, print_json
-from st_shared.spec import JobSpec, SpecProblems, validate_job
-from st_shared.spec.reading import parse_yaml, read_text
+from st_shared.protocol.resources import Reason
+from st_shared.spec import JobSpec, SpecProblem, SpecProblems, validate_job
+from st_shared.spec.reading import MAX_FILE_BYTES, parse_yaml, read_text
+
+STDIN = Path("-")
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--follow", is_flag=True, help="Stay and show log, progress and samples.")
 @click.option("--idempotency-key", help="Submitting again with the same key gives the same job.")
 @click.option(
@@ -23,16 +27,25 @@ from st_shared.spec.reading import parse_yaml, read_text
 @json_option
 def submit(
     *,
-    file: Path,
+    files: Sequence[Path],
     follow: bool,
     idempotency_key: str | None,
     changes: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Put the job in FILE into the queue; with --follow and --json, NDJSON."""
-    spec = read_spec(file, changes)
+    """Put the jobs in FILES into the queue, all or none; - reads one from standard input.
+
+    With --follow and --json, NDJSON. Of several jobs one may wait for another: after: ["@name"].
+    """
+    if len(files) > 1:
+        if follow:
+            raise click.UsageError("--follow follows one job; submit one file")
+        _submit_batch(files, idempotency_key, changes, as_json=as_json)
+        return
+    spec = read_spec(files[0], changes)
     with connect() as client:
         job = client.submit(spec, idempotency_key=idempotency_key)
+        tell_warnings(job.warnings)
         if as_json:
             print_json(
                 {"event": "submitted", "job": job.model_dump(mode="json")} if follow else job
@@ -46,22 +59,71 @@ def submit(
             click.echo(f"follow it with: st logs {job.id} -f")
 
 
+def tell_warnings(warnings: Sequence[Reason]) -> None:
+    """Print warnings to standard error."""
+    for warning in warnings:
+        click.echo(f"warning: {clean(warning.message)}", err=True)
+        if warning.hint:
+            click.echo(f"hint: {clean(warning.hint)}", err=True)
+
+
 def read_spec(file: Path, changes: Sequence[str] = ()) -> JobSpec:
     """The job in ``file`` with ``changes`` made, or ``BadInputError`` with every mistake."""
+    document = read_document(file, changes)
     try:
-        document = parse_yaml(read_text(file))
-        for change in changes:
-            apply_change(document, change)
         return validate_job(document)
     except SpecProblems as error:
-        count = len(error.problems)
-        raise BadInputError(
-            f"{file} cannot be submitted",
-            detail=f"{count} mistakes" if count > 1 else "1 mistake",
-            hint="mend the file, then submit it again",
-            code="invalid_job_file",
-            fields=[(problem.field, problem.message) for problem in error.problems],
-        ) from None
+        raise bad_file(file, error) from None
+
+
+def read_document(file: Path, changes: Sequence[str] = ()) -> Any:
+    """The YAML in ``file`` (``-``: standard input) with ``changes`` made, or ``BadInputError``."""
+    try:
+        document = parse_yaml(_read_stdin() if file == STDIN else read_text(file))
+        for change in changes:
+            apply_change(document, change)
+    except SpecProblems as error:
+        raise bad_file(file, error) from None
+    return document
+
+
+def bad_file(file: Path, error: SpecProblems) -> BadInputError:
+    """The refusal of a file, with every mistake in it."""
+    count = len(error.problems)
+    return BadInputError(
+        f"{'standard input' if file == STDIN else file} cannot be submitted",
+        detail=f"{count} mistakes" if count > 1 else "1 mistake",
+        hint="mend the file, then submit it again",
+        code="invalid_job_file",
+        fields=[(problem.field, problem.message) for problem in error.problems],
+    )
+
+
+def _submit_batch(
+    files: Sequence[Path], idempotency_key: str | None, changes: Sequence[str], *, as_json: bool
+) -> None:
+    if files.count(STDIN) > 1:
+        raise click.UsageError("standard input can be read once")
+    specs = [read_spec(file, changes) for file in files]
+    with connect() as client:
+        batch = client.submit_batch(specs, idempotency_key=idempotency_key)
+    tell_warnings(list(dict.fromkeys(why for job in batch.jobs for why in job.warnings)))
+    if as_json:
+        print_json(batch)
+        return
+    for job in batch.jobs:
+        click.echo(f"submitted {job.id} ({clean(job.name)})")
+
+
+def _read_stdin() -> str:
+    raw = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        said = f"is larger than {MAX_FILE_BYTES} bytes; a job file is small"
+        raise SpecProblems([SpecProblem("", said)])
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise SpecProblems([SpecProblem("", "is not UTF-8 text")]) from None
 
 
 def apply_change(document: Any, change: str) -> None:

@@ -84,7 +84,8 @@ class OutputEvent(_Event):
     """A file of the final result is complete, such as the weights or the loss curve."""
 
     kind: Literal["output"] = "output"
-    name: Literal["weights", "loss_curve", "sample_grid", "report", "log"]
+    name: Literal["weights", "loss_curve", "sample_grid", "report", "log", "file"]
+    """What it is; ``file``: whatever a script left."""
     path: RelativePath
 
 

@@ -8,9 +8,16 @@
 | ``GET auth/me`` | signed in | | ``Me`` |
 | ``POST api-keys`` · ``GET api-keys`` · ``DELETE api-keys/{id}`` | ``api.keys.own`` | ``ApiKeyRequest`` | ``ApiKeyCreated`` 201 · ``Page[ApiKeyView]`` · 204 |
 | ``POST jobs`` (``Idempotency-Key``) | ``job.submit`` | a JobSpec | ``JobView`` 201, 200 when repeated |
-| ``GET jobs`` ``?state= &cursor= &limit=`` | ``job.view.own`` | | ``Page[JobView]``, newest first |
+| ``POST jobs:batch`` (``Idempotency-Key``) | ``job.submit`` | ``JobBatchRequest`` | ``JobBatch`` 201, 200 when repeated; all or none |
+| ``GET jobs`` ``?state= &priority= &array= &mine= &cursor= &limit=`` | ``job.view.own`` | | ``Page[JobView]``, newest first |
 | ``GET jobs/{id}`` | ``job.view.own`` | | ``JobDetail`` |
 | ``POST jobs/{id}/cancel`` | ``job.cancel.own`` | | ``JobView`` |
+| ``POST jobs/{id}/retry`` | ``job.submit`` | | ``JobView`` |
+| ``POST jobs/{id}/priority`` | ``job.submit``; an override ``queue.manage`` | ``PriorityChange`` | ``JobView`` |
+| ``POST job-arrays`` (``Idempotency-Key``) | ``job.submit`` | ``JobArrayRequest`` | ``JobArrayView`` 201, 200 when repeated |
+| ``GET job-arrays`` ``?cursor= &limit=`` · ``GET job-arrays/{id}`` | ``job.view.own`` | | ``Page[JobArrayView]``, newest first · ``JobArrayView`` |
+| ``POST job-arrays/{id}/cancel`` | ``job.cancel.own`` | | ``JobArrayView`` |
+| ``PATCH job-arrays/{id}`` | ``job.submit`` | ``JobArrayChange`` | ``JobArrayView`` |
 | ``GET jobs/{id}/attempts`` | ``job.view.own`` | | ``Page[AttemptView]`` |
 | ``GET jobs/{id}/logs`` ``?after= &limit=`` | ``job.view.own`` | | ``Page[LogLine]``, oldest first |
 | ``GET jobs/{id}/metrics`` ``?after= &limit=`` | ``job.view.own`` | | ``Page[MetricPoint]``, oldest first |
@@ -26,9 +33,9 @@
 | ``PUT GET objects/{key}?expires=&sig=`` | the signature | bytes | |
 """
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from st_shared.protocol.message import (
     LARGEST_NUMBER,
@@ -47,6 +54,7 @@ from st_shared.protocol.states import (
     WorkerState,
 )
 from st_shared.protocol.worker import Failure, Inventory, Labels, Usage
+from st_shared.spec.job import Priority
 
 Item = TypeVar("Item")
 
@@ -146,9 +154,17 @@ class JobView(Resource):
 
     id: str
     name: str
+    kind: Literal["train", "command", "noop"] = "train"
     state: JobState
     priority: str
+    override: int | None = None
+    """Level that an admin put in place of the class, 0 to 50."""
     family: str
+    array: str | None = None
+    """Id of the job array that it is part of."""
+    array_index: int | None = None
+    not_before: Moment | None = None
+    """It is not served before: asked for, or the end of a pause between two tries."""
     submitted_by: str
     submitted_at: Moment
     started_at: Moment | None
@@ -162,12 +178,88 @@ class JobView(Resource):
     checkpoint_step: int | None
     """Step of the last complete checkpoint that is stored."""
     version: int
+    warnings: list[Reason] = Field(default_factory=list)
+    """Told to whoever submits it: nothing that is here could ever run it."""
 
 
 class JobDetail(JobView):
     """A job with its specification."""
 
     spec: dict[str, Any]
+
+
+class JobBatchRequest(Message):
+    """Jobs that are submitted together; ``after: ["@name"]`` means another one of them."""
+
+    jobs: list[dict[str, Any]] = Field(min_length=1, max_length=1000)
+    """Each a JobSpec."""
+
+
+class SubmittedJob(Resource):
+    """A job of a batch."""
+
+    id: str
+    name: str
+    warnings: list[Reason] = Field(default_factory=list)
+
+
+class JobBatch(Resource):
+    """The jobs of a batch, in its order."""
+
+    jobs: list[SubmittedJob]
+
+
+class PriorityChange(Message):
+    """Another class for a waiting job, or an admin's override; exactly one of the two."""
+
+    priority: Priority | None = None
+    override: int | None = Field(None, ge=0, le=50, multiple_of=10)
+    """Level in place of the class; null gives the class back."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        overrides = "override" in self.model_fields_set
+        if overrides == (self.priority is not None):
+            raise ValueError("give either `priority` or `override`")
+        return self
+
+
+Place = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class JobArrayRequest(Message):
+    """Variations of one job: every combination of ``grid``, or each entry of ``list``."""
+
+    name: Text | None = Field(None, min_length=1, max_length=116)
+    """The jobs are called ``name-000`` and so on; none: the name in ``spec``."""
+    spec: dict[str, Any]
+    """A JobSpec; what the changes set may be missing."""
+    grid: dict[Place, list[Any]] | None = Field(None, max_length=32)
+    """Dotted path -> values, such as ``training.optimizer.learning_rate``."""
+    entries: list[dict[Place, Any]] | None = Field(None, alias="list")
+    """Sets of dotted path -> value."""
+    max_running: int | None = Field(None, ge=1, le=LARGEST_NUMBER)
+    """Most of its jobs that hold slots at one time."""
+
+
+class JobArrayChange(Message):
+    """Another cap for a job array; null takes it away."""
+
+    max_running: int | None = Field(ge=1, le=LARGEST_NUMBER)
+
+
+class JobArrayView(Resource):
+    """A job array; its jobs are at ``GET jobs?array=ID``."""
+
+    id: str
+    name: str
+    submitted_by: str
+    submitted_at: Moment
+    size: int
+    max_running: int | None
+    counts: dict[JobState, int]
+    """How many of its jobs are in which state; states without jobs are left out."""
+    warnings: list[Reason] = Field(default_factory=list)
 
 
 class AttemptView(Resource):

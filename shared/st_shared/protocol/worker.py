@@ -34,6 +34,9 @@ from st_shared.protocol.states import AttemptState, FailureKind, Outcome, Worker
 PROTOCOL_VERSION = 1
 """Raised when either side could no longer understand the other."""
 
+CachedDigests = Annotated[list[Sha256], Field(max_length=1000)]
+"""Digests of datasets that a worker need not fetch; at most those that it got last."""
+
 Labels = Annotated[
     dict[
         Annotated[
@@ -66,6 +69,7 @@ class Inventory(Message):
     memory_gb: float = Field(ge=0)
     disk_free_gb: float = Field(ge=0)
     platform: Text = Field(max_length=200)
+    cached: CachedDigests = Field(default_factory=list)
 
 
 class Lease(Message):
@@ -157,6 +161,8 @@ class Heartbeat(Message):
 
     holding: list[Lease] = Field(default_factory=list, max_length=1024)
     usage: Usage | None = None
+    cached: CachedDigests | None = None
+    """Only where it has changed since it was last told."""
     leaving: bool = False
     """The last heartbeat of an agent that stops: offer it nothing more."""
 

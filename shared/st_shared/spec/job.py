@@ -1,9 +1,9 @@
 """JobSpec: what a person submits."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from st_shared.spec.duration import Duration
 from st_shared.spec.section import Section
@@ -54,12 +54,41 @@ class ResourceRequest(Section):
         max_length=32,
         description="Globs that the worker's labels must match.",
     )
+    provider: str = Field(
+        "*",
+        min_length=1,
+        max_length=200,
+        description="Glob of the worker's label `provider`; workers without it are `static`.",
+    )
 
 
 class RetryPolicy(Section):
     """What happens after a failure that may pass."""
 
     max_attempts: int = Field(3, ge=1, le=100, description="Tries in all, the first included.")
+    backoff: Duration = Field(
+        10.0, description="Pause before the second try; doubled before each further one, up to 1h."
+    )
+
+
+class CommandSpec(Section):
+    """A shell command instead of a training, for pipelines; needs the permission `job.command`."""
+
+    run: str = Field(
+        min_length=1,
+        max_length=65_536,
+        description="Script for `/bin/sh -e`, run in the attempt's folder.",
+    )
+
+
+class NoopSpec(Section):
+    """Nothing at all, for tests of a pipeline and for benchmarks."""
+
+    seconds: float = Field(0, ge=0, le=86_400, description="How long it does nothing.")
+
+
+ParentFailure = Literal["cancel", "hold"]
+"""What becomes of a job whose parent did not succeed."""
 
 
 class JobSpec(Section):
@@ -77,4 +106,40 @@ class JobSpec(Section):
     time_limit: Duration = Field(
         86_400.0, description='Longest wall-clock time of one attempt, such as "6h".'
     )
-    training: TrainingSpec
+    expected_time: Duration | None = Field(
+        None, description="How long it will take, as far as you know; used for forecasts alone."
+    )
+    preemptible: bool = Field(
+        True,  # noqa: FBT003
+        description="Whether urgent work may stop it at a checkpoint and queue it again.",
+    )
+    not_before: AwareDatetime | None = Field(
+        None, description="Moment before which it does not start, with its offset from UTC."
+    )
+    after: list[Annotated[str, Field(min_length=1, max_length=121)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Ids of jobs that must succeed first; `@name` means a job of the same batch.",
+    )
+    on_parent_failure: ParentFailure = Field(
+        "cancel", description="What to do when a job in `after` does not succeed."
+    )
+    training: TrainingSpec | None = Field(None, description="What to train.")
+    command: CommandSpec | None = Field(None, description="A shell command instead of a training.")
+    noop: NoopSpec | None = Field(None, description="Nothing, for tests and benchmarks.")
+
+    @property
+    def kind(self) -> Literal["train", "command", "noop"]:
+        """What the job does."""
+        if self.training is not None:
+            return "train"
+        return "command" if self.command is not None else "noop"
+
+    @model_validator(mode="after")
+    def _does_one_thing(self) -> Self:
+        given = [self.training is not None, self.command is not None, self.noop is not None]
+        if sum(given) != 1:
+            raise ValueError("give exactly one of `training`, `command` and `noop`")
+        if len(set(self.after)) != len(self.after):
+            raise ValueError("`after` names a job twice")
+        return self

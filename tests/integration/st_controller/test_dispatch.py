@@ -7,9 +7,9 @@ from sqlalchemy import select
 
 from st_controller.dispatch.leadership import LEASE_SECONDS, LeadershipLostError
 from st_controller.dispatch.rounds import Rounds
-from st_controller.domain.scheduling.fifo import FifoScheduler
-from st_controller.domain.scheduling.state import ClusterState, Placement
-from st_controller.services import offers, views
+from st_controller.domain.scheduling.model import Grant, Placement
+from st_controller.services import explaining, offers, views
+from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.jobs import get_job
 from st_controller.store.schema import Attempt, AuditEntry, LeaderLease
 from st_shared.protocol.states import JobState, Outcome, WorkerDesired
@@ -82,23 +82,14 @@ def test_a_job_that_fits_nowhere_does_not_hold_up_the_rest(steps):
     assert sorted(slots_in_use(steps)) == [(worker_id, 0), (worker_id, 1)]
 
 
-def test_jobs_beyond_the_first_page_are_reached(steps, monkeypatch):
-    monkeypatch.setattr("st_controller.dispatch.rounds.PAGE", 3)
-    for number in range(7):
-        steps.submit(f"wide {number}", resources={"slots": 2}, priority="high")
-    fitting = [steps.submit(f"narrow {number}") for number in range(5)]
-    for number in range(5):
-        steps.join(f"w{number}")
-    assert steps.place() == 5
-    assert all(assigned(steps, *fitting))
-
-
 def test_a_queued_job_says_why_it_waits(steps):
     job_id = steps.submit("waits", resources={"accelerator": "h100*"})
 
     def reason() -> str:
         with steps.db.read() as session:
-            return views.job_view(session, get_job(session, steps.admin, job_id)).reason.code
+            jobs = [get_job(session, steps.admin, job_id)]
+            told = explaining.reasons(session, LiveQueue(), jobs, steps.clock())
+            return views.job_view(session, jobs[0], told).reason.code
 
     assert reason() == "no_workers"
     steps.join()
@@ -139,7 +130,7 @@ def test_what_a_deposed_leader_decided_changes_nothing(steps):
     for act in (
         steps.place,
         steps.sweep,
-        lambda: steps.rounds.forgive(steps.lead, timedelta(hours=9)),
+        lambda: steps.rounds.begin(steps.lead, timedelta(hours=9)),
     ):
         with pytest.raises(LeadershipLostError):
             act()
@@ -151,41 +142,47 @@ def test_a_leader_that_is_deposed_between_deciding_and_offering_offers_nothing(s
     job_id = steps.submit()
     steps.join()
 
-    class Slow(FifoScheduler):
-        def decide(self, state: ClusterState, now) -> list[Placement]:
-            decided = super().decide(state, now)
+    class Slow(LiveQueue):
+        def decide(self, now, most):
+            decided = super().decide(now, most)
             assert decided
             steps.rounds.seek("ctl_other", alone=True)
             return decided
 
+    slow = Slow()
     with pytest.raises(LeadershipLostError):
-        Rounds(steps.db, steps.patience, Slow()).place(steps.lead)
+        Rounds(steps.db, steps.patience, slow).place(steps.lead)
     assert steps.job(job_id).state == JobState.QUEUED
+    assert slow.scheduler is None  # what it decided is not taken for true
 
 
 def offer(steps, *placements: Placement) -> list[bool]:
     made = []
     for placement in placements:
         with steps.db.write() as tx:
-            made.append(offers.offer(tx, placement, steps.patience) is not None)
+            made.append(offers.offer(tx, placement, 1.0, steps.patience) is not None)
     return made
+
+
+def to(job_id: str, worker_id: str, *slots: int) -> Placement:
+    return Placement(job_id, (Grant(worker_id, slots),))
 
 
 def test_an_old_decision_is_dropped(steps):
     one, two = steps.submit("one"), steps.submit("two")
     worker_id = steps.join(slots=2)
-    assert offer(steps, Placement(one, worker_id, (0,))) == [True]
-    assert offer(steps, Placement(one, worker_id, (1,))) == [False]  # no longer queued
-    assert offer(steps, Placement(two, worker_id, (0, 1))) == [False]  # no longer free
+    assert offer(steps, to(one, worker_id, 0)) == [True]
+    assert offer(steps, to(one, worker_id, 1)) == [False]  # no longer queued
+    assert offer(steps, to(two, worker_id, 0, 1)) == [False]  # no longer free
     steps.order(worker_id, WorkerDesired.DRAINING)
-    assert offer(steps, Placement(two, worker_id, (1,))) == [False]  # no longer takes jobs
+    assert offer(steps, to(two, worker_id, 1)) == [False]  # no longer takes jobs
     steps.order(worker_id, WorkerDesired.ACTIVE)
     steps.clock.advance(15)
     steps.sweep()
-    assert offer(steps, Placement(two, worker_id, (1,))) == [False]  # silent
+    assert offer(steps, to(two, worker_id, 1)) == [False]  # silent
     steps.cancel(two)
     steps.beat(worker_id)
-    assert offer(steps, Placement(two, worker_id, (1,))) == [False]  # over
+    assert offer(steps, to(two, worker_id, 1)) == [False]  # over
     assert steps.job(one).attempts == 1
     assert steps.job(two).attempts == 0
 
@@ -193,7 +190,7 @@ def test_an_old_decision_is_dropped(steps):
 def test_two_that_offer_one_slot_at_once_do_not_book_it_twice(steps, together):
     jobs = [steps.submit(f"job {number}") for number in range(6)]
     worker_id = steps.join(slots=2)
-    placements = [Placement(job_id, worker_id, (place % 2,)) for place, job_id in enumerate(jobs)]
+    placements = [to(job_id, worker_id, place % 2) for place, job_id in enumerate(jobs)]
     made = together(lambda placement: offer(steps, placement), placements)
     assert made.count([True]) == 2
     assert sorted(slots_in_use(steps)) == [(worker_id, 0), (worker_id, 1)]

@@ -188,7 +188,7 @@ class TestLoss:
         worker_id, attempt_id, job_id = running
         steps.clock.advance(3600)
         lead = steps.rounds.seek("ctl_successor", alone=True)
-        steps.rounds.forgive(lead, timedelta(seconds=PATIENCE.lease_ttl))
+        steps.rounds.begin(lead, timedelta(seconds=PATIENCE.lease_ttl))
         steps.rounds.sweep(lead)
         assert steps.worker(worker_id).observed == WorkerState.ONLINE
         assert steps.job(job_id).state == JobState.RUNNING
@@ -200,7 +200,7 @@ class TestLoss:
     def test_an_outage_shortens_no_lease(self, steps, running):
         _, attempt_id, _ = running
         before = steps.attempt(attempt_id).lease_expires_at
-        steps.rounds.forgive(steps.lead, timedelta(seconds=1))
+        steps.rounds.begin(steps.lead, timedelta(seconds=1))
         assert steps.attempt(attempt_id).lease_expires_at == before
 
 

@@ -104,7 +104,26 @@ def test_bad_job_files_name_the_field_and_exit_with_2(job_file, tmp_path, comman
 
 def test_a_good_job_file_is_valid(job_file):
     assert "ok" in call("validate", job_file()).stdout
-    assert json.loads(call("validate", job_file(), "--json").stdout) == {"ok": True, "problems": []}
+    found = json.loads(call("validate", job_file(), "--json").stdout)
+    assert found == {"ok": True, "kind": "train", "problems": []}
+
+
+OTHER_KINDS = [("command", {"run": "true"}), ("noop", {"seconds": 1})]
+
+
+@pytest.mark.parametrize(("kind", "section"), OTHER_KINDS)
+def test_a_job_that_trains_nothing_is_valid_but_not_run_here(tmp_path, kind, section):
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump({"name": "other", kind: section}))
+    assert f"ok; other, kind {kind}" in call("validate", file).stdout
+    assert json.loads(call("validate", file, "--json").stdout)["kind"] == kind
+    refused = call("run", file, "--run-dir", tmp_path / "run")
+    assert refused.exit_code == ExitCode.BAD_SPEC
+    assert f"{kind}: st-train runs `training` only" in refused.stderr
+    assert "`st submit`" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    (problem,) = json.loads(call("run", file, "--run-dir", tmp_path, "--json").stdout)["problems"]
+    assert problem["field"] == kind
 
 
 def test_the_schema_lists_every_option_once():

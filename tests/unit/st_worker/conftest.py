@@ -131,17 +131,19 @@ class ControllerDouble:
 
     def offer(
         self,
-        script: list[Any],
+        script: list[Any] | None = None,
         *,
         slots: list[int] | None = None,
         time_limit: float = 3600,
         datasets: list[DatasetDownload] | None = None,
         resume: CheckpointDownload | None = None,
         acked_seq: int = 0,
+        **work: Any,
     ) -> DoubleAttempt:
-        """Offer an attempt whose trainer will do as ``script`` says."""
+        """Offer an attempt whose trainer will do as ``script`` says, unless ``work`` is given."""
         attempt_id = new_id("att")
-        spec = {"name": "scripted", "time_limit": time_limit, "training": {"script": script}}
+        work = work or {"training": {"script": script}}
+        spec = {"name": "scripted", "time_limit": time_limit, **work}
         claim = ClaimReply(
             attempt_id=attempt_id,
             epoch=1,

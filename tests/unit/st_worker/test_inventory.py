@@ -3,7 +3,12 @@ import types
 import pytest
 
 from st_worker.errors import UsageError
-from st_worker.inventory import slot_use, take_inventory, trainer_environment
+from st_worker.inventory import (
+    script_environment,
+    slot_use,
+    take_inventory,
+    trainer_environment,
+)
 
 
 @pytest.fixture
@@ -69,3 +74,22 @@ def test_trainer_sees_its_own_gpus_alone(tmp_path, two_gpus):
         "HF_TOKEN": "kept",
         "CUDA_VISIBLE_DEVICES": "GPU-1",
     }
+
+
+def test_script_gets_no_secret(tmp_path):
+    inventory = take_inventory(tmp_path, 2, None)
+    secrets = {
+        "ST_JOIN_TOKEN": "x",
+        "ST_DATABASE_URL": "postgresql://db/st",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_SESSION_TOKEN": "x",
+        "HF_TOKEN": "x",
+        "PGPASSWORD": "x",
+        "PGPASSFILE": "/home/me/.pgpass",
+        "SSH_AUTH_SOCK": "/tmp/agent",
+        "my_api_key": "x",
+        "HTTPS_PROXY": "http://me:word@proxy:3128",
+    }
+    plain = {"PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8", "HTTP_PROXY": "http://proxy:1"}
+    found = script_environment(secrets | plain | {"OMP_NUM_THREADS": "3"}, inventory, [0])
+    assert found == plain | {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": ""}

@@ -1,7 +1,13 @@
 import pytest
 
 from st_shared.protocol.states import FailureKind, Outcome
-from st_worker.outcome import MESSAGE_CHARACTERS, ending_before_start, ending_of, failed
+from st_worker.outcome import (
+    MESSAGE_CHARACTERS,
+    ending_by_order,
+    ending_of,
+    ending_of_script,
+    failed,
+)
 from st_worker.trainer import TrainerExit
 
 VANISHED = TrainerExit()
@@ -53,7 +59,34 @@ def test_exit_and_order_give_the_outcome(ended, stop, outcome, kind):
     ],
 )
 def test_order_before_the_start(stop, outcome):
-    assert ending_before_start(stop).outcome == outcome
+    assert ending_by_order(stop).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("ended", "stop", "outcome", "kind"),
+    [
+        (TrainerExit(code=0), None, Outcome.SUCCEEDED, None),
+        (TrainerExit(code=0), "preempt", Outcome.SUCCEEDED, None),
+        (TrainerExit(code=0), "cancel", Outcome.CANCELLED, None),
+        (TrainerExit(code=1), "preempt", Outcome.PREEMPTED, None),
+        (TrainerExit(signal=15), "shutdown", Outcome.PREEMPTED, None),
+        (VANISHED, "preempt", Outcome.PREEMPTED, None),
+        (TrainerExit(signal=9), "time_limit", Outcome.FAILED, FailureKind.TIME_LIMIT),
+        (TrainerExit(code=2), None, Outcome.FAILED, FailureKind.CRASHED),
+        (TrainerExit(code=3), None, Outcome.FAILED, FailureKind.CRASHED),
+        (TrainerExit(code=7), None, Outcome.FAILED, FailureKind.CRASHED),
+        (TrainerExit(signal=9), None, Outcome.FAILED, FailureKind.KILLED),
+        (VANISHED, None, Outcome.FAILED, FailureKind.KILLED),
+        (TrainerExit(error="cannot start"), "preempt", Outcome.FAILED, FailureKind.CRASHED),
+    ],
+)
+def test_exit_codes_of_scripts_mean_nothing_but_failure(ended, stop, outcome, kind):
+    ending = ending_of_script(ended, stop, "said")
+    assert ending.outcome == outcome
+    assert (ending.failure.kind if ending.failure else None) == kind
+    if kind is FailureKind.CRASHED and ended.code:
+        assert ending.failure.message == f"the script ended with exit code {ended.code}\nsaid"
+        assert ending.failure.exit_code == ended.code
 
 
 def test_long_message_keeps_its_end():

@@ -1,49 +1,139 @@
-"""Why a job waits, in words."""
+"""Why a job waits: a code, a sentence, and what to do about it."""
 
-from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from st_controller.domain.scheduling.placement import accelerator_matches, labels_match
-from st_controller.domain.scheduling.state import WorkerCapacity
+from st_controller.domain.scheduling.model import Level, PendingJob, Shape
+from st_controller.domain.scheduling.scheduler import Scheduler
+from st_controller.domain.scheduling.tenants import Node
 from st_shared.protocol.resources import Reason
-from st_shared.spec.job import ResourceRequest
 
 
-def why_waiting(request: ResourceRequest, fleet: Sequence[WorkerCapacity], ahead: int) -> Reason:
-    """The reason that a queued job has not been placed.
+def why_waiting(scheduler: Scheduler, job: PendingJob, now: float) -> Reason:
+    """The reason that a job which waits has not been started, as the scheduler sees it."""
+    return (
+        _held_back(scheduler, job, now)
+        or _no_place(scheduler, job.shape)
+        or _limited(scheduler, job, now)
+        or _reserved(scheduler, job)
+        or _in_line(scheduler, job)
+    )
 
-    ``fleet`` lists every worker that takes jobs with ALL its slots, busy ones included, so that
-    "nobody could ever" is told apart from "nobody can just now".
-    """
-    if not fleet:
+
+def reached_level(scheduler: Scheduler, job: PendingJob, now: float) -> Level:
+    """The level at which a job is served: its own, raised by waiting while within its share."""
+    if job.level >= Level.CRITICAL:
+        return job.level
+    leaf = scheduler.tenants.find(job.tenant.path)
+    if leaf is None or not all(node.is_within_share for node in leaf.ancestry):
+        return job.level
+    steps = max(0, int((now - job.waiting_since) / scheduler.policy.ageing_interval))
+    return Level(min(job.level + steps, Level.CRITICAL))
+
+
+def _held_back(scheduler: Scheduler, job: PendingJob, now: float) -> Reason | None:
+    if job.not_before > now:
+        return Reason(
+            code="not_before",
+            message=f"It is not to start before {_moment(job.not_before)}.",
+        )
+    if scheduler.backlog.is_held(job.id):
+        return Reason(
+            code="array_cap",
+            message="As many jobs of its array run, or are in line, as may at one time.",
+            hint="raise `max_running` of the array",
+        )
+    return None
+
+
+def _no_place(scheduler: Scheduler, shape: Shape) -> Reason | None:
+    open_hosts = [host for host in scheduler.fleet.hosts() if host.takes_jobs]
+    if not open_hosts:
         return Reason(
             code="no_workers",
             message="No worker that takes jobs is online.",
             hint="start one with `st-worker join`; `st workers` shows those that are draining",
         )
-    if not any(_could_run(request, worker) for worker in fleet):
+    number = scheduler.fleet.shapes.find(shape)
+    if number is not None and not scheduler.fleet.satisfiable >> number & 1:
         return Reason(
             code="no_matching_worker",
-            message=f"No worker online, of {len(fleet)}, has {_wanted(request)}.",
+            message=f"No worker online, of {len(open_hosts)}, has {wanted(shape)}.",
             hint="change `resources`, or add such a worker",
         )
-    place = "it is next" if ahead == 0 else f"{ahead} jobs are ahead of it"
-    return Reason(code="busy", message=f"All fitting slots are taken; {place}.")
+    return None
 
 
-def _could_run(request: ResourceRequest, worker: WorkerCapacity) -> bool:
-    fitting = [
-        slot
-        for slot in worker.free
-        if slot.memory_gb >= request.min_memory_gb
-        and accelerator_matches(request.accelerator, slot.accelerator)
-    ]
-    return len(fitting) >= request.slots and labels_match(request.labels, worker.labels)
+def _limited(scheduler: Scheduler, job: PendingJob, now: float) -> Reason | None:
+    number = scheduler.fleet.shapes.find(job.shape)
+    leaf = scheduler.tenants.user(job.tenant.path, now)
+    for node in leaf.ancestry:
+        bit = 1 << number if number is not None else 0
+        if bit and not node.allowed(bit, scheduler.fleet.shapes):
+            return Reason(
+                code="limit",
+                message=f"{_whose(node)} {_limit_words(node)}.",
+                hint="it starts when others of them end, or the limit is raised",
+            )
+    return None
 
 
-def _wanted(request: ResourceRequest) -> str:
-    wanted = [f"{request.slots} slot{'s' * (request.slots > 1)}"]
-    wanted.append(f"accelerator {request.accelerator!r}")
-    if request.min_memory_gb:
-        wanted.append(f"{request.min_memory_gb:g} GiB a slot")
-    wanted += [f"label {key}={glob}" for key, glob in request.labels.items()]
-    return ", ".join(wanted)
+def _reserved(scheduler: Scheduler, job: PendingJob) -> Reason | None:
+    reservation = scheduler.reservations.find(job.id)
+    if reservation is None:
+        return None
+    names = ", ".join(host.id for host in reservation.hosts[:3])
+    more = f" and {len(reservation.hosts) - 3} more" if len(reservation.hosts) > 3 else ""
+    kept = f"{names}{more} {'are' if len(reservation.hosts) > 1 else 'is'} kept for it"
+    if reservation.is_preempting:
+        return Reason(code="preempting", message=f"Lower classes make room: {kept}.")
+    latest = reservation.start
+    when = f", from {_moment(latest)} at the latest" if latest != float("inf") else ""
+    return Reason(code="reserved", message=f"It is at the head of the line: {kept}{when}.")
+
+
+def _in_line(scheduler: Scheduler, job: PendingJob) -> Reason:
+    leaf = scheduler.tenants.find(job.tenant.path)
+    over = next((node for node in (leaf.ancestry if leaf else ()) if _is_over(node)), None)
+    if over is not None:
+        return Reason(
+            code="fair_share",
+            message=f"All fitting slots are taken, and {over.path} has had more than its share "
+            "of late: others are served first.",
+        )
+    return Reason(code="busy", message="All fitting slots are taken; it is served in its turn.")
+
+
+def _is_over(node: Node) -> bool:
+    """Whether siblings that want slots too have had less than a node for their weight."""
+    parent = node.parent
+    alone = parent is None or parent.weights <= node.share.weight
+    return not alone and not node.is_within_share
+
+
+def wanted(shape: Shape) -> str:
+    """What a shape asks for, in words."""
+    asked = [f"{shape.slots} slot{'s' * (shape.slots > 1)}"]
+    asked.append(f"accelerator {shape.accelerator!r}")
+    if shape.min_memory_gb:
+        asked.append(f"{shape.min_memory_gb:g} GiB a slot")
+    asked += [f"label {name}={glob}" for name, glob in shape.labels]
+    if shape.provider != "*":
+        asked.append(f"provider {shape.provider}")
+    if shape.nodes > 1:
+        asked.append(f"on {shape.nodes} workers alike")
+    return ", ".join(asked)
+
+
+def _whose(node: Node) -> str:
+    return node.path or "The whole system"
+
+
+def _limit_words(node: Node) -> str:
+    share = node.share
+    if share.max_jobs is not None and node.running_jobs >= share.max_jobs:
+        return f"has {node.running_jobs} of {share.max_jobs} jobs running"
+    return f"has {node.running_slots} of {share.max_slots} slots in use"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -6,6 +6,7 @@ from st_controller.domain.jobs import (
     TRANSITIONS,
     AttemptEnd,
     after_attempt,
+    backoff,
     counts_as_try,
     may_move,
 )
@@ -25,9 +26,36 @@ def test_the_table_covers_every_state() -> None:
     assert set(TRANSITIONS) == set(JobState)
 
 
-def test_nothing_follows_a_final_state() -> None:
-    for state in JobState:
-        assert state.is_final == (not TRANSITIONS[state])
+def test_nothing_but_a_retry_leaves_a_final_state() -> None:
+    ways = [(before, after) for before in JobState for after in JobState]
+
+    assert all(not may_move(before, after) for before, after in ways if before.is_final)
+    assert {way for way in ways if may_move(*way, by_retry=True)} == {
+        (JobState.FAILED, JobState.QUEUED),
+        (JobState.CANCELLED, JobState.QUEUED),
+    }
+    assert {state for state in JobState if not TRANSITIONS[state]} == {
+        JobState.SUCCEEDED,
+        JobState.REJECTED,
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "tries", "seconds"),
+    [
+        (10, 1, 10),
+        (10, 2, 20),
+        (10, 3, 40),
+        (10, 9, 2560),
+        (10, 10, 3600),
+        (10, 100, 3600),
+        (0.5, 1, 0.5),
+        (7200, 1, 3600),
+        (1e-300, 5000, 1e-300 * 2**64),
+    ],
+)
+def test_the_pause_doubles_up_to_an_hour(first: float, tries: int, seconds: float) -> None:
+    assert backoff(first, tries).total_seconds() == pytest.approx(seconds)
 
 
 def test_every_state_is_reached_from_another() -> None:

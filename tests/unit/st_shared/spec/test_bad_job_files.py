@@ -36,7 +36,7 @@ BAD = [
     ("unknown key, far", changed("training.zzz", 1), "training.zzz", "known keys: "),
     ("unknown nested key", changed("training.optimizer.lr", 1), "training.optimizer.lr", "unknown"),
     ("missing name", changed("name", None), "name", "required"),
-    ("missing training", changed("training", None), "training", "required"),
+    ("nothing to do", changed("training", None), "", "exactly one of `training`, `command`"),
     ("missing steps", changed("training.steps", None), "training.steps", "required"),
     ("wrong type", changed("training.steps", "many"), "training.steps", "valid integer"),
     ("negative steps", changed("training.steps", -5), "training.steps", "greater than or equal"),

@@ -59,6 +59,13 @@ def upgrade() -> None:
     )
     op.create_index("ix_outbox_topic", "outbox", ["topic", "position"], unique=False)
     op.create_table(
+        "queue_policy",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("rules", sa.JSON(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_policy")),
+    )
+    op.create_table(
         "setup_tokens",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False),
@@ -66,11 +73,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_setup_tokens")),
     )
     op.create_table(
+        "share_nodes",
+        sa.Column("path", sa.String(length=260), nullable=False),
+        sa.Column("weight", sa.Double(), nullable=False),
+        sa.Column("max_jobs", sa.Integer(), nullable=True),
+        sa.Column("max_slots", sa.Integer(), nullable=True),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("path", name=op.f("pk_share_nodes")),
+    )
+    op.create_table(
+        "tenant_usage",
+        sa.Column("path", sa.String(length=260), nullable=False),
+        sa.Column("usage", sa.Double(), nullable=False),
+        sa.Column("forfeited", sa.Double(), nullable=False),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("path", name=op.f("pk_tenant_usage")),
+    )
+    op.create_table(
         "users",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("username", sa.String(length=200), nullable=False),
         sa.Column("password_hash", sa.Text(), nullable=False),
         sa.Column("role", sa.String(length=40), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("team", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
@@ -133,7 +159,7 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=200), nullable=False),
         sa.Column("body_sha256", sa.String(length=64), nullable=False),
-        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.Column("result", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_idempotency_keys_user_id"), ondelete="CASCADE"
@@ -141,35 +167,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "key", name=op.f("pk_idempotency_keys")),
     )
     op.create_table(
-        "jobs",
+        "job_arrays",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.String(length=120), nullable=False),
-        sa.Column("family", sa.String(length=80), nullable=False),
-        sa.Column("spec", sa.JSON(), nullable=False),
-        sa.Column("dataset_pins", sa.JSON(), nullable=False),
-        sa.Column("priority", sa.String(length=20), nullable=False),
-        sa.Column("level", sa.Integer(), nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("submitted_by", sa.String(length=40), nullable=False),
         sa.Column("submitted_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("max_attempts", sa.Integer(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("tries_used", sa.Integer(), nullable=False),
-        sa.Column("reason", sa.JSON(), nullable=True),
-        sa.Column("progress", sa.JSON(), nullable=True),
-        sa.Column("checkpoint_step", sa.Integer(), nullable=True),
-        sa.Column("checkpoint_id", sa.String(length=40), nullable=True),
-        sa.ForeignKeyConstraint(["submitted_by"], ["users.id"], name=op.f("fk_jobs_submitted_by")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("max_running", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["submitted_by"], ["users.id"], name=op.f("fk_job_arrays_submitted_by")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_job_arrays")),
     )
-    op.create_index("ix_jobs_queue", "jobs", ["state", "level", "submitted_at"], unique=False)
-    op.create_index("ix_jobs_submitted_at", "jobs", ["submitted_at", "id"], unique=False)
-    op.create_index(op.f("ix_jobs_submitted_by"), "jobs", ["submitted_by"], unique=False)
+    op.create_index(
+        op.f("ix_job_arrays_submitted_by"), "job_arrays", ["submitted_by"], unique=False
+    )
     op.create_table(
         "join_tokens",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -202,6 +214,54 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_sessions_user_id"), "sessions", ["user_id"], unique=False)
     op.create_table(
+        "jobs",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("family", sa.String(length=80), nullable=False),
+        sa.Column("spec", sa.JSON(), nullable=False),
+        sa.Column("dataset_pins", sa.JSON(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("wants", sa.JSON(), nullable=False),
+        sa.Column("expected_seconds", sa.Double(), nullable=True),
+        sa.Column("priority", sa.String(length=20), nullable=False),
+        sa.Column("level", sa.Integer(), nullable=False),
+        sa.Column("override", sa.Integer(), nullable=True),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("team", sa.String(length=64), nullable=False),
+        sa.Column("slots", sa.Integer(), nullable=False),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("open_parents", sa.Integer(), nullable=False),
+        sa.Column("array_id", sa.String(length=40), nullable=True),
+        sa.Column("array_index", sa.Integer(), nullable=True),
+        sa.Column("preemptible", sa.Boolean(), nullable=False),
+        sa.Column("preemptions", sa.Integer(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("submitted_by", sa.String(length=40), nullable=False),
+        sa.Column("submitted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("tries_used", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.JSON(), nullable=True),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("checkpoint_step", sa.Integer(), nullable=True),
+        sa.Column("checkpoint_id", sa.String(length=40), nullable=True),
+        sa.ForeignKeyConstraint(["array_id"], ["job_arrays.id"], name=op.f("fk_jobs_array_id")),
+        sa.ForeignKeyConstraint(["submitted_by"], ["users.id"], name=op.f("fk_jobs_submitted_by")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+    )
+    op.create_index(op.f("ix_jobs_array_id"), "jobs", ["array_id"], unique=False)
+    op.create_index(op.f("ix_jobs_changed_at"), "jobs", ["changed_at"], unique=False)
+    op.create_index("ix_jobs_queue", "jobs", ["state", "level", "submitted_at"], unique=False)
+    op.create_index("ix_jobs_submitted_at", "jobs", ["submitted_at", "id"], unique=False)
+    op.create_index(op.f("ix_jobs_submitted_by"), "jobs", ["submitted_by"], unique=False)
+    op.create_table(
         "attempts",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
@@ -213,6 +273,8 @@ def upgrade() -> None:
         sa.Column("stop", sa.String(length=20), nullable=True),
         sa.Column("worker_id", sa.String(length=40), nullable=False),
         sa.Column("slots", sa.JSON(), nullable=False),
+        sa.Column("price", sa.Double(), nullable=False),
+        sa.Column("checkpoint_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("offered_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("offer_expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
@@ -229,6 +291,24 @@ def upgrade() -> None:
     )
     op.create_index("ix_attempts_state", "attempts", ["state"], unique=False)
     op.create_index("ix_attempts_worker", "attempts", ["worker_id", "state"], unique=False)
+    op.create_table(
+        "job_dependencies",
+        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.Column("parent_id", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("fk_job_dependencies_job_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["parent_id"],
+            ["jobs.id"],
+            name=op.f("fk_job_dependencies_parent_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("job_id", "parent_id", name=op.f("pk_job_dependencies")),
+    )
+    op.create_index(
+        op.f("ix_job_dependencies_parent_id"), "job_dependencies", ["parent_id"], unique=False
+    )
     op.create_table(
         "job_transitions",
         sa.Column("job_id", sa.String(length=40), nullable=False),
@@ -294,23 +374,32 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_artifacts_job_id"), table_name="artifacts")
     op.drop_table("artifacts")
     op.drop_table("job_transitions")
+    op.drop_index(op.f("ix_job_dependencies_parent_id"), table_name="job_dependencies")
+    op.drop_table("job_dependencies")
     op.drop_index("ix_attempts_worker", table_name="attempts")
     op.drop_index("ix_attempts_state", table_name="attempts")
     op.drop_table("attempts")
-    op.drop_index(op.f("ix_sessions_user_id"), table_name="sessions")
-    op.drop_table("sessions")
-    op.drop_table("join_tokens")
     op.drop_index(op.f("ix_jobs_submitted_by"), table_name="jobs")
     op.drop_index("ix_jobs_submitted_at", table_name="jobs")
     op.drop_index("ix_jobs_queue", table_name="jobs")
+    op.drop_index(op.f("ix_jobs_changed_at"), table_name="jobs")
+    op.drop_index(op.f("ix_jobs_array_id"), table_name="jobs")
     op.drop_table("jobs")
+    op.drop_index(op.f("ix_sessions_user_id"), table_name="sessions")
+    op.drop_table("sessions")
+    op.drop_table("join_tokens")
+    op.drop_index(op.f("ix_job_arrays_submitted_by"), table_name="job_arrays")
+    op.drop_table("job_arrays")
     op.drop_table("idempotency_keys")
     op.drop_table("datasets")
     op.drop_index(op.f("ix_api_keys_user_id"), table_name="api_keys")
     op.drop_table("api_keys")
     op.drop_table("workers")
     op.drop_table("users")
+    op.drop_table("tenant_usage")
+    op.drop_table("share_nodes")
     op.drop_table("setup_tokens")
+    op.drop_table("queue_policy")
     op.drop_index("ix_outbox_topic", table_name="outbox")
     op.drop_table("outbox")
     op.drop_table("leader_leases")

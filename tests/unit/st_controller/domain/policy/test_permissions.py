@@ -1,11 +1,13 @@
 from itertools import pairwise
 
 from st_controller.domain.policy.permissions import (
+    CLASS_PERMISSIONS,
     PERMISSIONS,
     ROLE_PERMISSIONS,
     Role,
     effective,
 )
+from st_shared.spec.job import Priority
 
 
 def test_roles_hold_known_permissions_and_each_holds_more_than_the_one_before() -> None:
@@ -20,3 +22,19 @@ def test_scopes_only_take_away() -> None:
     assert effective(Role.VIEWER, ["job.submit", "job.view.own"]) == {"job.view.own"}
     assert effective(Role.ADMIN, []) == frozenset()
     assert effective(Role.RESEARCHER, None) == ROLE_PERMISSIONS[Role.RESEARCHER]
+
+
+def test_who_may_ask_for_which_class() -> None:
+    def classes(role: Role) -> set[Priority]:
+        held = ROLE_PERMISSIONS[role]
+        return {each for each in Priority if CLASS_PERMISSIONS.get(each, "job.submit") in held}
+
+    assert classes(Role.VIEWER) == set()
+    assert classes(Role.RESEARCHER) == {Priority.LOW, Priority.NORMAL}
+    assert classes(Role.LEAD) == {Priority.LOW, Priority.NORMAL, Priority.HIGH}
+    assert classes(Role.ADMIN) == set(Priority)
+
+
+def test_shell_commands_and_the_queue_are_the_admins() -> None:
+    for permission in ("job.command", "queue.manage"):
+        assert [role for role in Role if permission in ROLE_PERMISSIONS[role]] == [Role.ADMIN]

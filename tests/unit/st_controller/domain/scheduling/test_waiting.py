@@ -1,24 +1,99 @@
-from st_controller.domain.scheduling.state import WorkerCapacity
-from st_controller.domain.scheduling.waiting import why_waiting
-from st_shared.protocol.worker import Slot
-from st_shared.spec.job import ResourceRequest
+"""Why jobs wait."""
 
-CPU = WorkerCapacity("w", [Slot(index=0, accelerator="cpu", memory_gb=8)], {})
+from queue_steps import Queue
+
+from st_controller.domain.scheduling.model import Level, PendingJob
+from st_controller.domain.scheduling.waiting import why_waiting
+from st_shared.protocol.resources import Reason
+
+
+def reason(queue: Queue, job: PendingJob) -> Reason:
+    return why_waiting(queue.scheduler, job, queue.now)
 
 
 def test_nobody_is_there() -> None:
-    assert why_waiting(ResourceRequest(), [], 0).code == "no_workers"
+    queue = Queue()
+    assert reason(queue, queue.submit("job")).code == "no_workers"
 
 
 def test_nobody_could_ever() -> None:
-    reason = why_waiting(ResourceRequest(accelerator="h100*"), [CPU], 0)
+    queue = Queue()
+    queue.worker()
+    found = reason(queue, queue.submit("job", accelerator="h100*"))
 
-    assert reason.code == "no_matching_worker"
-    assert "h100*" in reason.message
+    assert found.code == "no_matching_worker"
+    assert "h100*" in found.message
 
 
 def test_nobody_can_just_now() -> None:
-    reason = why_waiting(ResourceRequest(), [CPU], 4)
+    queue = Queue()
+    queue.worker()
+    queue.submit("first")
+    second = queue.submit("second")
+    queue.decide()
 
-    assert reason.code == "busy"
-    assert "4 jobs are ahead" in reason.message
+    assert reason(queue, second).code == "busy"
+
+
+def test_its_moment_has_not_come() -> None:
+    queue = Queue()
+    queue.worker()
+    assert reason(queue, queue.submit("job", not_before=queue.now + 9)).code == "not_before"
+
+
+def test_its_array_is_full() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 1, queue.now)
+    queue.worker(slots=4)
+    queue.submit("a", array="sweep")
+    second = queue.submit("b", array="sweep")
+    queue.decide()
+
+    assert reason(queue, second).code == "array_cap"
+
+
+def test_a_limit_is_named_with_whose_it_is() -> None:
+    queue = Queue()
+    queue.share("org/team", max_slots=2)
+    queue.worker(slots=4)
+    queue.submit("a", slots=2)
+    second = queue.submit("b")
+    queue.decide()
+    found = reason(queue, second)
+
+    assert found.code == "limit"
+    assert "org/team has 2 of 2 slots" in found.message
+
+
+def test_slots_are_kept_for_it() -> None:
+    queue = Queue()
+    queue.worker(slots=2)
+    queue.submit("a")
+    wide = queue.submit("wide", slots=2)
+    queue.decide()
+
+    assert reason(queue, wide).code == "reserved"
+
+
+def test_others_make_room_for_it() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("a")
+    queue.decide()
+    urgent = queue.submit("urgent", "o/t/ann", Level.URGENT)
+    queue.decide()
+
+    assert reason(queue, urgent).code == "preempting"
+
+
+def test_others_have_had_less() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("a", "o/t/ann")
+    queue.decide()
+    second = queue.submit("b", "o/t/ann")
+    queue.submit("c", "o/t/ben")
+    queue.pass_time(600)
+    queue.decide()
+
+    assert reason(queue, second).code == "fair_share"

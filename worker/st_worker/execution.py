@@ -1,4 +1,4 @@
-"""The part of an attempt that ends with its trainer: fetch, start or take over, stop, look back."""
+"""The part of an attempt that ends with its process: fetch, start or take over, stop, look back."""
 
 import asyncio
 import errno
@@ -10,19 +10,15 @@ import structlog
 from st_shared.protocol.states import AttemptState, FailureKind
 from st_worker.errors import TransferError
 from st_worker.folder import AttemptFolder
-from st_worker.inventory import trainer_environment
-from st_worker.journal import Journal
 from st_worker.notes import Notes
 from st_worker.orders import Orders
-from st_worker.outcome import described, ending_before_start, ending_of, failed
-from st_worker.prepare import Preparation
+from st_worker.outcome import described, ending_by_order, failed
+from st_worker.programs import Launch, program_of
 from st_worker.record import Ending, KeptRecord, StopCause
 from st_worker.trainer import TrainerExit, TrainerProcess
 from st_worker.workplace import Workplace
 
 log = structlog.get_logger(__name__)
-
-_SAID_BYTES = 8192
 
 
 class Tell(Protocol):
@@ -32,8 +28,8 @@ class Tell(Protocol):
         """Report ``state``."""
 
 
-class Training:
-    """Runs the trainer of one attempt to its end, whoever started it."""
+class Execution:
+    """Runs the program of one attempt to its end, whoever started it."""
 
     def __init__(
         self,
@@ -47,12 +43,15 @@ class Training:
         self._orders, self._tell = orders, tell
         start = record().claim.acked_seq
         self._notes = Notes(folder.journal, start=start, clock=place.clock)
+        self._program = program_of(record().kind, place, folder, self._notes)
         self._process: TrainerProcess | None = None
 
     async def run(self, slots: AsyncExitStack) -> Ending:
         """How it ended, noted in the record; ``slots`` gets hold of the attempt's slots."""
         loop = asyncio.get_running_loop()
-        limit = loop.call_later(self._time_left(), self._orders.give, "time_limit")
+        limit = loop.call_later(
+            self._record().time_left(self._place.clock()), self._orders.give, "time_limit"
+        )
         try:
             ending = self._record().ending or await self._run(slots)
         finally:
@@ -76,9 +75,10 @@ class Training:
             except OSError as error:
                 return self._failed(*_explained(error))
             if process is None:
-                return ending_before_start(self._orders.cause or "stale")
+                cause = self._orders.cause or "stale"
+                return ending_by_order(cause, " while its datasets were being fetched")
         else:
-            log.info("trainer.taken_over", pid=process.pid)
+            log.info("program.taken_over", pid=process.pid)
             self._record.change(pid=process.pid)
             await slots.enter_async_context(self._place.slots.hold(self._record().claim.slots))
         self._tell(AttemptState.RUNNING)
@@ -87,13 +87,13 @@ class Training:
         return await asyncio.to_thread(self._concluded, ended)
 
     def _found(self) -> TrainerProcess | None:
-        """The trainer that an earlier agent started, alive or not; none when there was none."""
+        """What an earlier agent started, alive or not; none when there was none."""
         pid = self._record().pid
         found = TrainerProcess.find(self._folder.run)
         return found or (TrainerProcess(self._folder.run, pid) if pid is not None else None)
 
     async def _begin(self, slots: AsyncExitStack) -> TrainerProcess | None:
-        """A fresh trainer; none when an order to stop came first."""
+        """A fresh process; none when an order to stop came first."""
         self._tell(AttemptState.PREPARING)
         preparing = asyncio.create_task(self._prepare(slots))
         stopping = asyncio.create_task(self._orders.wait())
@@ -107,27 +107,20 @@ class Training:
                 task.cancel()
             await asyncio.gather(preparing, stopping, return_exceptions=True)
 
-    async def _prepare(self, slots: AsyncExitStack) -> list[str]:
+    async def _prepare(self, slots: AsyncExitStack) -> Launch:
         claim = self._record().claim
         hostname = self._place.inventory.hostname
         self._notes.log(f"attempt {claim.number} on {hostname}, slots {claim.slots}")
-        preparation = Preparation(
-            self._folder, self._notes, self._place.cache, self._place.transfer
-        )
-        arguments = await preparation.run(claim)
+        launch = await self._program.prepare(claim)
         await slots.enter_async_context(self._place.slots.hold(claim.slots))
-        return arguments
+        return launch
 
-    def _start(self, arguments: list[str]) -> TrainerProcess:
-        place, claim = self._place, self._record().claim
+    def _start(self, launch: Launch) -> TrainerProcess:
         process = TrainerProcess.start(
-            self._folder.run,
-            [*place.settings.trainer_command, *arguments],
-            trainer_environment(place.environment, place.inventory, claim.slots),
-            self._folder.output,
+            self._folder.run, launch.command, launch.environment, self._folder.output
         )
         self._record.change(pid=process.pid)
-        log.info("trainer.started", pid=process.pid)
+        log.info("program.started", pid=process.pid)
         return process
 
     async def _until_ended(self, process: TrainerProcess) -> TrainerExit:
@@ -148,29 +141,20 @@ class Training:
 
     def _concluded(self, ended: TrainerExit) -> Ending:
         """The ending, with a last line in the journal for people."""
-        ending = ending_of(ended, self._orders.cause, self._said())
-        log.info("trainer.ended", outcome=ending.outcome)
+        ending = self._program.ending(ended, self._orders.cause)
+        said = described(ended, self._program.name)
+        log.info("program.ended", outcome=ending.outcome)
         if ending.failure:
-            self._notes.log(described(ended), "error")
+            self._notes.log(said, "error")
             if self._folder.output.stat().st_size:
                 self._notes.output_log(self._folder.output.name)
         elif ended.code != 0:
-            self._notes.log(f"{ending.outcome}: {described(ended)}")
+            self._notes.log(f"{ending.outcome}: {said}")
         return ending
 
     def _failed(self, kind: FailureKind, message: str) -> Ending:
         self._notes.log(message, "error")
         return failed(kind, message)
-
-    def _said(self) -> str:
-        """The trainer's last error, and the end of what else it printed."""
-        error = Journal(self._folder.journal).last_error()
-        with self._folder.output.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _SAID_BYTES))
-            printed = file.read().decode("utf-8", "replace").strip()
-        lines = [line for line in printed.splitlines() if line.removeprefix("st-train: ") != error]
-        return "\n".join([error, *lines] if error else lines)
 
     def _grace(self, cause: StopCause) -> float:
         settings = self._place.settings
@@ -180,16 +164,11 @@ class Training:
             "stale": 0.0,
         }.get(cause, settings.preempt_grace_seconds)
 
-    def _time_left(self) -> float:
-        """Seconds until the time limit, which counts from the claim, restarts included."""
-        gone = (self._place.clock() - self._record().claimed_at).total_seconds()
-        return max(0.0, self._record().time_limit - gone)
-
 
 async def sweep(process: TrainerProcess, poll_seconds: float) -> None:
-    """End what is left of a session and return once nothing is; an ended trainer owns nothing."""
+    """End what is left of a session and return once nothing is; what has ended owns nothing."""
     while members := await asyncio.to_thread(process.members):
-        log.info("trainer.sweep", pids=members)
+        log.info("program.sweep", pids=members)
         process.kill()
         await asyncio.sleep(poll_seconds)
     process.exit()  # so that a child of this agent is reaped

@@ -1,0 +1,263 @@
+"""Every job that waits: in its line, for a moment to come, or for its array to let it in."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import islice
+
+from st_controller.domain.scheduling.lines import Line, Turn, Waiting, in_turn
+from st_controller.domain.scheduling.model import Level, PendingJob, Policy
+from st_controller.domain.scheduling.tenants import AGED, BASE, Tenants
+
+
+@dataclass(slots=True)
+class Array:
+    """A job array of which only so many jobs may be served at one time."""
+
+    most: int
+    members: set[str] = field(default_factory=set)
+    """Jobs that stand in a line or run."""
+    turns: list[Turn] = field(default_factory=list)
+    """Jobs that wait to be let in."""
+
+
+class Backlog:
+    """The jobs that wait, and the ageing of those that stand first."""
+
+    def __init__(self, policy: Policy, tenants: Tenants) -> None:
+        self._policy = policy
+        self._tenants = tenants
+        self.waiting: dict[str, Waiting] = {}
+        """Jobs that stand in a line."""
+        self._held: dict[str, tuple[PendingJob, int]] = {}
+        """Jobs that wait for a moment or for their array, with the number of their shape."""
+        self._moments: list[tuple[float, str]] = []
+        self._raises: list[tuple[float, Turn, int, Line]] = []
+        self._serial = 0
+        self._arrays: dict[str, Array] = {}
+        self.highest = -1
+        """The highest level that a job came to, or rose to, since somebody reset this."""
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self._held)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self.waiting or job_id in self._held
+
+    def ids(self) -> list[str]:
+        """Of all jobs that wait."""
+        return [*self.waiting, *self._held]
+
+    def find(self, job_id: str) -> PendingJob | None:
+        """A job that waits."""
+        place = self.waiting.get(job_id)
+        if place is not None:
+            return place.job
+        held = self._held.get(job_id)
+        return held[0] if held else None
+
+    def is_held(self, job_id: str) -> bool:
+        """Whether a job stands in no line: its moment has not come, or its array is full."""
+        return job_id in self._held
+
+    def foremost(self, most: int) -> list[PendingJob]:
+        """Up to ``most`` jobs: from every line the first ones, then those that are held."""
+        lines = [line for node in self._tenants.nodes() for line in (node.lines or {}).values()]
+        each = max(1, most // max(1, len(lines)))
+        found: list[PendingJob] = []
+        for line in lines:
+            found += islice(self._jobs_of(line), each)
+        found += [job for job, _ in islice(self._held.values(), max(0, most - len(found)))]
+        return found[:most]
+
+    def held_by_reason(self, now: float) -> dict[str, int]:
+        """How many jobs stand in no line, by reason."""
+        later = sum(job.not_before > now for job, _ in self._held.values())
+        counts = {"not_before": later, "array_cap": len(self._held) - later}
+        return {code: count for code, count in counts.items() if count}
+
+    def next_moment(self) -> float | None:
+        """When a job that is held may be served, or one that waits rises by a class."""
+        moments = [heap[0][0] for heap in (self._moments, self._raises) if heap]
+        return min(moments, default=None)
+
+    # Arrays
+
+    def cap(
+        self, array_id: str, most: int | None, running: Iterable[PendingJob], now: float
+    ) -> None:
+        """Change how many jobs of an array may be served at one time."""
+        if most is None:
+            lifted = self._arrays.pop(array_id, None)
+            for _, job_id in sorted(lifted.turns) if lifted else ():
+                self._admit_held(job_id, now)
+            return
+        array = self._arrays.get(array_id)
+        if array is None:
+            array = self._arrays[array_id] = Array(most)
+            array.members = {job.id for job in running if job.array == array_id}
+            array.members |= {job.id for job in self._in_line(array_id)}
+        array.most = most
+        self._send_back(array, array_id, now)
+        self._let_in(array, now)
+
+    def caps(self) -> dict[str, int]:
+        """Arrays for which a cap was set, with the cap."""
+        return {array_id: array.most for array_id, array in self._arrays.items()}
+
+    def array_runs(self, job: PendingJob) -> None:
+        """A job of an array holds slots."""
+        if job.array in self._arrays:
+            self._arrays[job.array].members.add(job.id)
+
+    def array_left(self, job: PendingJob, now: float) -> None:
+        """A job of an array neither stands in a line nor runs any more."""
+        array = self._arrays.get(job.array) if job.array else None
+        if array is not None and job.id in array.members:
+            array.members.discard(job.id)
+            self._let_in(array, now)
+
+    # Jobs
+
+    def add(self, job: PendingJob, shape: int, now: float) -> None:
+        """Take a job in."""
+        if job.not_before > now:
+            self._held[job.id] = (job, shape)
+            heappush(self._moments, (job.not_before, job.id))
+            return
+        array = self._arrays.get(job.array) if job.array else None
+        if array is not None and job.id not in array.members:
+            if len(array.members) >= array.most:
+                self._held[job.id] = (job, shape)
+                heappush(array.turns, (job.submitted, job.id))
+                return
+            array.members.add(job.id)
+        self._join_line(job, shape, now)
+
+    def remove(self, job_id: str, now: float) -> PendingJob | None:
+        """Let a job go that waits; none: it does not."""
+        held = self._held.pop(job_id, None)
+        if held is not None:
+            return held[0]
+        taken = self.take(job_id, now)
+        if taken is not None:
+            self.array_left(taken, now)
+        return taken
+
+    def take(self, job_id: str, now: float) -> PendingJob | None:
+        """Take a job out of its line because it is served; its array counts it on."""
+        place = self.waiting.pop(job_id, None)
+        if place is None:
+            return None
+        line = place.line
+        line.length -= 1
+        if line.turn == place.turn:
+            self._look(line, now)
+        self._tenants.wait(line.leaf, -1, now)
+        return place.job
+
+    def advance(self, now: float) -> None:
+        """Do what was to happen until this moment."""
+        while self._moments and self._moments[0][0] <= now:
+            moment, job_id = heappop(self._moments)
+            held = self._held.get(job_id)
+            if held is not None and held[0].not_before == moment:
+                del self._held[job_id]
+                self.add(*held, now)
+        while self._raises and self._raises[0][0] <= now:
+            _, turn, _, line = heappop(self._raises)
+            if line.turn == turn:
+                self._age(line, now)
+
+    # Lines
+
+    def _jobs_of(self, line: Line) -> Iterator[PendingJob]:
+        """The jobs of a line in their turn."""
+        seen: set[str] = set()
+        for _, job_id in in_turn(line.turns):
+            place = self.waiting.get(job_id)
+            if place is not None and place.line is line and job_id not in seen:
+                seen.add(job_id)
+                yield place.job
+
+    def _join_line(self, job: PendingJob, shape: int, now: float) -> None:
+        leaf = self._tenants.user(job.tenant.path, now)
+        lines = leaf.lines
+        assert lines is not None  # noqa: S101 - users have lines
+        line = lines.get((job.level, shape))
+        if line is None:
+            line = lines[job.level, shape] = Line(leaf, job.level, shape)
+            self._tenants.hold_shape(leaf, BASE, job.level, shape)
+        self.waiting[job.id] = place = Waiting(job, line)
+        self.highest = max(self.highest, job.level)
+        line.add(job)
+        if place.turn < line.turn:
+            self._look(line, now)
+        self._tenants.wait(leaf, 1, now)
+
+    def _look(self, line: Line, now: float) -> None:
+        """Find out who stands first in a line, and how far that job has risen."""
+        if not line.look(self.waiting):
+            return
+        if line.turns:
+            self._age(line, now)
+            return
+        self._reach(line, None)
+        self._tenants.drop_shape(line.leaf, BASE, line.level, line.shape)
+        del (line.leaf.lines or {})[line.level, line.shape]
+
+    def _age(self, line: Line, now: float) -> None:
+        """Raise the first job of a line by a class for each interval that it has waited."""
+        if line.level >= Level.CRITICAL:
+            return
+        since = self.waiting[line.turn[1]].job.waiting_since
+        interval = self._policy.ageing_interval
+        steps = max(0, int((now - since) / interval))
+        reached = min(line.level + steps, int(Level.CRITICAL))
+        self._reach(line, reached if steps else None)
+        if reached < Level.CRITICAL:
+            self._serial += 1
+            # A moment later than the interval, so that rounding never finds it too early.
+            due = since + (steps + 1) * interval * (1 + 1e-12) + 1e-6
+            heappush(self._raises, (due, line.turn, self._serial, line))
+
+    def _reach(self, line: Line, reached: int | None) -> None:
+        if line.reached == reached:
+            return
+        aged = line.leaf.aged_lines
+        if line.reached is not None:
+            aged[line.reached][line.shape].remove(line)
+            if not aged[line.reached][line.shape]:
+                del aged[line.reached][line.shape]
+            self._tenants.drop_shape(line.leaf, AGED, line.reached, line.shape)
+        if reached is not None:
+            self.highest = max(self.highest, reached)
+            aged[reached].setdefault(line.shape, []).append(line)
+            self._tenants.hold_shape(line.leaf, AGED, reached, line.shape)
+        line.reached = reached
+
+    def _in_line(self, array_id: str) -> list[PendingJob]:
+        """The jobs of an array that stand in a line."""
+        return [place.job for place in self.waiting.values() if place.job.array == array_id]
+
+    def _send_back(self, array: Array, array_id: str, now: float) -> None:
+        """Let the last jobs of an array wait to be let in again, where its cap was lowered."""
+        excess = len(array.members) - array.most
+        if excess <= 0:
+            return
+        last = sorted(self._in_line(array_id), key=lambda job: (job.submitted, job.id))[-excess:]
+        for job in last:
+            shape = self.waiting[job.id].line.shape
+            self.take(job.id, now)
+            array.members.discard(job.id)
+            self._held[job.id] = (job, shape)
+            heappush(array.turns, (job.submitted, job.id))
+
+    def _let_in(self, array: Array, now: float) -> None:
+        while array.turns and len(array.members) < array.most:
+            self._admit_held(heappop(array.turns)[1], now)
+
+    def _admit_held(self, job_id: str, now: float) -> None:
+        held = self._held.pop(job_id, None)
+        if held is not None:
+            self.add(*held, now)

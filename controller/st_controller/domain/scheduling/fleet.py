@@ -1,0 +1,300 @@
+"""All workers, indexed so that a place for a job is found without looking at each of them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from st_controller.domain.scheduling.hosts import FreeSlots, Group, Host
+from st_controller.domain.scheduling.model import Grant, Shape, SlotKind, WorkerCapacity
+from st_controller.domain.scheduling.shapes import Shapes
+
+MOST_LOOKED_AT = 64
+"""Workers of one bucket that are compared where they differ in nothing but what they hold."""
+
+
+class Opening(NamedTuple):
+    """A bucket into which one node fits; the least is the best."""
+
+    left: int
+    """Free slots that would remain on the worker."""
+    price: float
+    place: int
+    """Keeps the order stable where all else is equal."""
+    group: Group
+    bucket: dict[str, Host]
+
+
+class Fleet:
+    """The workers that there are."""
+
+    def __init__(self) -> None:
+        self.shapes = Shapes()
+        self._hosts: dict[str, Host] = {}
+        self._groups: dict[object, Group] = {}
+        self._holders: dict[str, dict[str, Host]] = defaultdict(dict)
+        self._absent: dict[str, dict[str, tuple[tuple[int, ...], float]]] = defaultdict(dict)
+        """What jobs hold of workers that take no jobs now: slots, and until when at the latest."""
+        self._label_names: set[str] = set()
+        self._open: int | None = None
+        self._satisfiable: int | None = None
+        self._rivals: dict[int, int] = {}
+        self.rate = 0.0
+        """Price of all slots that take jobs, for one second."""
+
+    def get(self, worker_id: str) -> Host | None:
+        """A worker that takes jobs or still runs some."""
+        return self._hosts.get(worker_id)
+
+    def hosts(self) -> Iterable[Host]:
+        """Every worker that takes jobs or still runs some."""
+        return self._hosts.values()
+
+    def groups(self) -> Iterable[Group]:
+        """Workers that look alike, together."""
+        return self._groups.values()
+
+    def number(self, shape: Shape) -> int:
+        """The number of a shape, which is taken into account from now on."""
+        found = self.shapes.find(shape)
+        if found is not None:
+            return found
+        number = self.shapes.add(shape)
+        names = {name for name, _ in shape.labels}
+        for group in self._groups.values():
+            group.learn(shape)
+        if not names <= self._label_names:
+            self._label_names |= names
+            self._regroup()
+        self._forget()
+        return number
+
+    @property
+    def open(self) -> int:
+        """The shapes of which at least one node fits now on a worker that is not reserved."""
+        if self._open is None:
+            self._open = 0
+            for group in self._groups.values():
+                self._open |= group.open
+        return self._open
+
+    @property
+    def satisfiable(self) -> int:
+        """The shapes that would fit if nothing ran."""
+        if self._satisfiable is None:
+            self._satisfiable = 0
+            for number, shape in enumerate(self.shapes.known):
+                if self._could_ever(number, shape):
+                    self._satisfiable |= 1 << number
+        return self._satisfiable
+
+    def rivals(self, number: int) -> int:
+        """The shapes that compete with this one for workers, itself included."""
+        found = self._rivals.get(number)
+        if found is None:
+            found = 1 << number
+            for group in self._groups.values():
+                if group.size and group.fitting[number]:
+                    for other, kinds in enumerate(group.fitting):
+                        found |= 1 << other if kinds else 0
+            self._rivals[number] = found
+        return found
+
+    # Workers come and go
+
+    def put(self, capacity: WorkerCapacity) -> Host:
+        """Add a worker, or take over what changed about it; what it runs stays."""
+        before = self._hosts.get(capacity.id)
+        if before is not None:
+            self._leave(before)
+        host = Host.of(capacity, self._group_of(capacity))
+        for job_id, (slots, until) in self._absent.pop(capacity.id, {}).items():
+            host.occupy(job_id, slots, until)
+        for job_id, hold in before.running.items() if before else ():
+            host.occupy(job_id, hold.slots, hold.until)
+        self._enter(host)
+        return host
+
+    def close(self, worker_id: str) -> None:
+        """A worker takes no more jobs; it is forgotten once it runs none."""
+        host = self._hosts.get(worker_id)
+        if host is None:
+            return
+        self._leave(host)
+        host.takes_jobs = False
+        if not host.running:
+            del self._hosts[worker_id]
+
+    # Slots are taken and given back
+
+    def occupy(self, job_id: str, grant: Grant, until: float) -> None:
+        """Give slots of a worker to a job; on one that takes none now they count once it does."""
+        host = self._hosts.get(grant.worker)
+        if host is None:
+            self._absent[grant.worker][job_id] = (grant.slots, until)
+            return
+        self._out(host)
+        host.occupy(job_id, grant.slots, until)
+        self._in(host)
+
+    def release(self, job_id: str, worker_id: str) -> Host | None:
+        """Take slots back from a job; the worker, if it is still here."""
+        host = self._hosts.get(worker_id)
+        if host is None or job_id not in host.running:
+            self._absent[worker_id].pop(job_id, None)
+            if not self._absent[worker_id]:
+                del self._absent[worker_id]
+            return None
+        self._out(host)
+        host.release(job_id)
+        self._in(host)
+        if not host.takes_jobs and not host.running:
+            del self._hosts[worker_id]
+        return host
+
+    def reserve(self, host: Host, job_id: str | None) -> None:
+        """Keep a worker for a job, out of the ordinary search; none: let it in again."""
+        self._out(host)
+        host.kept_for = job_id
+        self._in(host)
+
+    # Where a job fits
+
+    def place(self, number: int, wants: Sequence[str]) -> tuple[Grant, ...] | None:
+        """Slots for all nodes of a job of this shape, or none.
+
+        Best fit first: the worker on which the fewest slots remain free; then one that holds
+        what the job wants; then the cheapest.
+        """
+        shape = self.shapes.known[number]
+        openings = self._openings(number, shape.slots)
+        if not openings:
+            return None
+        if shape.nodes == 1:
+            host = self._best(openings, wants)
+            return (Grant(host.id, host.choose(number, shape.slots)),)
+        return self._gang(number, shape, openings)
+
+    def _openings(self, number: int, slots: int) -> list[Opening]:
+        bit = 1 << number
+        found: list[Opening] = []
+        for place, group in enumerate(self._groups.values()):
+            if group.open & bit:
+                for vector, bucket in group.buckets.items():
+                    if group.bits[vector] & bit:
+                        left = sum(vector) - slots
+                        found.append(Opening(left, group.price, place, group, bucket))
+        return found
+
+    def _best(self, openings: list[Opening], wants: Sequence[str]) -> Host:
+        tightest = min(opening.left for opening in openings)
+        equal = [opening for opening in openings if opening.left == tightest]
+        for want in wants:
+            for host in self._some_holders(want, equal):
+                return host
+        cheapest = min(equal, key=lambda opening: (opening.price, opening.place))
+        return next(iter(cheapest.bucket.values()))
+
+    def _some_holders(self, want: str, openings: list[Opening]) -> Iterator[Host]:
+        holders = self._holders.get(want)
+        if not holders:
+            return
+        for opening in sorted(openings, key=lambda opening: (opening.price, opening.place)):
+            fewer, others = sorted((holders, opening.bucket), key=len)
+            for looked_at, (worker_id, host) in enumerate(fewer.items()):
+                if worker_id in others:
+                    yield host
+                if looked_at >= MOST_LOOKED_AT:
+                    break
+
+    def _gang(self, number: int, shape: Shape, openings: list[Opening]) -> tuple[Grant, ...] | None:
+        """As many equal workers as the gang has nodes, the tightest first; all or nothing."""
+        by_hardware: dict[tuple[SlotKind, ...], list[Opening]] = defaultdict(list)
+        for opening in openings:
+            by_hardware[opening.group.kinds].append(opening)
+        for alike in by_hardware.values():
+            alike.sort(key=lambda opening: opening[:3])
+            if sum(len(opening.bucket) for opening in alike) >= shape.nodes:
+                hosts = [host for opening in alike for host in opening.bucket.values()]
+                return tuple(
+                    Grant(host.id, host.choose(number, shape.slots))
+                    for host in hosts[: shape.nodes]
+                )
+        return None
+
+    # The index
+
+    def _group_of(self, capacity: WorkerCapacity) -> Group:
+        counts = Counter(capacity.slots.values())
+        kinds = tuple(sorted(counts, key=lambda kind: (kind.accelerator, kind.memory_gb)))
+        full: FreeSlots = tuple(counts[kind] for kind in kinds)
+        labels = {
+            name: value for name, value in capacity.labels.items() if name in self._label_names
+        }
+        key = (kinds, full, tuple(sorted(labels.items())), capacity.provider, capacity.price)
+        group = self._groups.get(key)
+        if group is None:
+            group = Group(key, kinds, full, labels, capacity.provider, capacity.price)
+            for shape in self.shapes.known:
+                group.learn(shape)
+            self._groups[key] = group
+        return group
+
+    def _enter(self, host: Host) -> None:
+        self._hosts[host.id] = host
+        host.group.size += 1
+        self.rate += host.capacity.price * len(host.capacity.slots)
+        for content in host.capacity.holds:
+            self._holders[content][host.id] = host
+        self._in(host)
+        if host.group.size == 1:
+            self._forget()
+
+    def _leave(self, host: Host) -> None:
+        """Undo ``_enter``, except that the worker stays known."""
+        if not host.takes_jobs:
+            return
+        self._out(host)
+        host.group.size -= 1
+        self.rate -= host.capacity.price * len(host.capacity.slots)
+        for content in host.capacity.holds:
+            self._holders[content].pop(host.id, None)
+            if not self._holders[content]:
+                del self._holders[content]
+        if not host.group.size:
+            del self._groups[host.group.key]
+        self._forget()
+
+    def _in(self, host: Host) -> None:
+        if host.takes_jobs and host.kept_for is None:
+            before = host.group.open
+            host.group.insert(host, self.shapes.known)
+            if host.group.open != before:
+                self._open = None
+
+    def _out(self, host: Host) -> None:
+        if host.takes_jobs and host.kept_for is None:
+            before = host.group.open
+            host.group.remove(host)
+            if host.group.open != before:
+                self._open = None
+
+    def _regroup(self) -> None:
+        """Sort all workers anew: a label that nobody asked for until now tells them apart."""
+        hosts = list(self._hosts.values())
+        self._groups = {}
+        for host in hosts:
+            if host.takes_jobs:
+                host.group = self._group_of(host.capacity)
+                host.group.size += 1
+                self._in(host)
+
+    def _forget(self) -> None:
+        self._open = self._satisfiable = None
+        self._rivals.clear()
+
+    def _could_ever(self, number: int, shape: Shape) -> bool:
+        alike: Counter[tuple[SlotKind, ...]] = Counter()
+        for group in self._groups.values():
+            if group.size and group.fits(group.full, self.shapes.known) >> number & 1:
+                alike[group.kinds] += group.size
+        return any(count >= shape.nodes for count in alike.values())

@@ -1,0 +1,179 @@
+"""One worker as the scheduler keeps it, and the groups of workers that look alike to all shapes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
+from st_controller.domain.scheduling.placement import accelerator_matches, labels_match
+
+FreeSlots = tuple[int, ...]
+"""How many slots of each kind of a worker are free."""
+
+
+class Hold(NamedTuple):
+    """What one job has of a worker."""
+
+    until: float
+    """Latest end by the job's time limit."""
+    slots: tuple[int, ...]
+    kinds: FreeSlots
+    """How many of the slots are of each kind."""
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """A worker with what it runs."""
+
+    id: str
+    capacity: WorkerCapacity
+    group: "Group"
+    kind_of: dict[int, int]
+    """Slot -> place of its kind in the group's kinds."""
+    free: list[list[int]]
+    """Free slots by kind, in rising order."""
+    vector: FreeSlots
+    """Lengths of ``free``."""
+    running: dict[str, Hold] = field(default_factory=dict)
+    takes_jobs: bool = True
+    kept_for: str | None = None
+    """Job for which it is reserved."""
+
+    @classmethod
+    def of(cls, capacity: WorkerCapacity, group: "Group") -> "Host":
+        """A worker of ``group`` that runs nothing."""
+        kind_of = {index: group.kinds.index(kind) for index, kind in capacity.slots.items()}
+        free: list[list[int]] = [[] for _ in group.kinds]
+        for index in sorted(kind_of):
+            free[kind_of[index]].append(index)
+        return cls(capacity.id, capacity, group, kind_of, free, tuple(map(len, free)))
+
+    def choose(self, number: int, count: int) -> tuple[int, ...]:
+        """Free slots for one node of a shape that fits, those with the least memory first."""
+        chosen: list[int] = []
+        for kind in self.group.fitting[number] or ():
+            chosen += self.free[kind][: count - len(chosen)]
+        return tuple(chosen)
+
+    def occupy(self, job_id: str, slots: Iterable[int], until: float) -> None:
+        """Give slots to a job; those that the worker does not have any more are left out."""
+        kinds = [0] * len(self.free)
+        taken = tuple(index for index in slots if index in self.kind_of)
+        for index in taken:
+            kind = self.kind_of[index]
+            kinds[kind] += 1
+            if index in self.free[kind]:
+                self.free[kind].remove(index)
+        self.running[job_id] = Hold(until, taken, tuple(kinds))
+        self.vector = tuple(map(len, self.free))
+
+    def release(self, job_id: str) -> None:
+        """Take back what a job has."""
+        hold = self.running.pop(job_id)
+        for index in hold.slots:
+            free = self.free[self.kind_of[index]]
+            free.append(index)
+            free.sort()
+        self.vector = tuple(map(len, self.free))
+
+    def fits(self, number: int, shapes: Sequence[Shape]) -> bool:
+        """Whether one node of the shape fits now."""
+        return bool(self.group.fits(self.vector, shapes) >> number & 1)
+
+    def free_at(self, number: int, slots: int, now: float) -> float:
+        """When one node of the shape fits at the latest, if nothing else is placed here."""
+        kinds = self.group.fitting[number] or ()
+        room = sum(self.vector[kind] for kind in kinds)
+        if room >= slots:
+            return now
+        for hold in sorted(self.running.values()):
+            room += sum(hold.kinds[kind] for kind in kinds)
+            if room >= slots:
+                return max(now, hold.until)
+        return float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Workers that differ in nothing that any shape asks for.
+
+    Those with the same free slots lie in one bucket, so that what fits is decided per bucket.
+    Workers that are reserved, or take no jobs, lie in none.
+    """
+
+    key: object
+    """What its workers have in common; unlike that of any other group."""
+    kinds: tuple[SlotKind, ...]
+    full: FreeSlots
+    """Slots by kind when nothing runs."""
+    labels: dict[str, str]
+    provider: str
+    price: float
+    fitting: list[tuple[int, ...] | None] = field(default_factory=list)
+    """For each shape the kinds of slots that it may use, smallest memory first; none: not here."""
+    buckets: dict[FreeSlots, dict[str, Host]] = field(default_factory=dict)
+    bits: dict[FreeSlots, int] = field(default_factory=dict)
+    """The shapes of which one node fits into these free slots."""
+    open: int = 0
+    """The shapes of which one node fits in some bucket."""
+    size: int = 0
+    """Workers that take jobs, the reserved ones included."""
+
+    def learn(self, shape: Shape) -> None:
+        """Take the next shape into account."""
+        number = len(self.fitting)
+        kinds = self._kinds_for(shape)
+        self.fitting.append(kinds)
+        if kinds:
+            for vector in self.bits:
+                if sum(vector[kind] for kind in kinds) >= shape.slots:
+                    self.bits[vector] |= 1 << number
+            self._look_again()
+
+    def fits(self, vector: FreeSlots, shapes: Sequence[Shape]) -> int:
+        """The shapes of which one node fits into ``vector``."""
+        found = self.bits.get(vector)
+        if found is None:
+            found = 0
+            for number, kinds in enumerate(self.fitting):
+                if kinds and sum(vector[kind] for kind in kinds) >= shapes[number].slots:
+                    found |= 1 << number
+            self.bits[vector] = found
+        return found
+
+    def insert(self, host: Host, shapes: Sequence[Shape]) -> None:
+        """Put a worker into the bucket of its free slots."""
+        bucket = self.buckets.get(host.vector)
+        if bucket is None:
+            bucket = self.buckets[host.vector] = {}
+            self.open |= self.fits(host.vector, shapes)
+        bucket[host.id] = host
+
+    def remove(self, host: Host) -> None:
+        """Take a worker out of the bucket that it was put into."""
+        bucket = self.buckets[host.vector]
+        del bucket[host.id]
+        if not bucket:
+            del self.buckets[host.vector]
+            self._look_again()
+
+    def _look_again(self) -> None:
+        found = 0
+        for vector in self.buckets:
+            found |= self.bits[vector]
+        self.open = found
+
+    def _kinds_for(self, shape: Shape) -> tuple[int, ...] | None:
+        if not fnmatchcase(self.provider, shape.provider):
+            return None
+        if not labels_match(dict(shape.labels), self.labels):
+            return None
+        found = [
+            place
+            for place, kind in enumerate(self.kinds)
+            if kind.memory_gb >= shape.min_memory_gb
+            and accelerator_matches(shape.accelerator, kind.accelerator)
+        ]
+        found.sort(key=lambda place: self.kinds[place].memory_gb)
+        return tuple(found) or None

@@ -1,0 +1,323 @@
+"""The scheduler: told of workers, jobs and time, it decides who is served next, and where."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from st_controller.domain.scheduling.backlog import Backlog
+from st_controller.domain.scheduling.fleet import Fleet
+from st_controller.domain.scheduling.model import (
+    Decision,
+    Grant,
+    Level,
+    PendingJob,
+    Placement,
+    Policy,
+    Preemption,
+    RunningJob,
+    Share,
+    WorkerCapacity,
+)
+from st_controller.domain.scheduling.preemption import Clearing, Clearings, Running
+from st_controller.domain.scheduling.reservations import Reservation, Reservations
+from st_controller.domain.scheduling.tenants import Tenants
+
+MOST_RESERVED = 64
+"""Reservations that are made at one time; each keeps its own kind of workers."""
+
+
+class Scheduler:
+    """Keeps the queue and the fleet in memory; ``decide`` applies its own decisions to them.
+
+    Every call carries the moment at which it happens; moments never go back. Nothing else is
+    read: the same calls give the same decisions. Until the first ``decide`` it takes over what
+    was there before, and does not take those who come for tenants that were idle.
+    """
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self.fleet = Fleet()
+        self.tenants = Tenants(self.policy, self.fleet.shapes)
+        self.backlog = Backlog(self.policy, self.tenants)
+        self.reservations = Reservations(self.fleet)
+        self.held: dict[str, Running] = {}
+        """Jobs that hold slots."""
+        self._clearings = Clearings(self.policy, self.fleet, self.held)
+        self._stuck = 0
+        """Gangs of which one node fits, but not all."""
+        self._freed: set[str] = set()
+        """Jobs on whose reserved workers slots came free since they were looked at."""
+        self._settled_at = float("-inf")
+
+    # What it is told
+
+    def set_share(self, path: str, share: Share) -> None:
+        """Weight and limits of ``org``, ``org/team`` or ``org/team/user``; empty: everything."""
+        self.tenants.set_share(path, share)
+
+    def set_array_cap(self, array: str, most: int | None, now: float) -> None:
+        """Most jobs of a job array that are served at one time; none: as many as fit."""
+        for reservation in self.reservations:
+            if reservation.job.array == array:
+                self._release(reservation, now)
+        self.backlog.cap(array, most, (running.job for running in self.held.values()), now)
+
+    def put_worker(self, worker: WorkerCapacity, now: float) -> None:
+        """A worker joined, or changed what it has; what it runs stays."""
+        self._release_host(worker.id, now)
+        self.fleet.put(worker)
+        self._stuck = 0
+        self.tenants.fleet_rate = self.fleet.rate
+
+    def drop_worker(self, worker_id: str, now: float) -> None:
+        """A worker takes no more jobs; what it runs goes on until ``finish``."""
+        self._release_host(worker_id, now)
+        self.fleet.close(worker_id)
+        self.tenants.fleet_rate = self.fleet.rate
+
+    def enqueue(self, job: PendingJob, now: float) -> None:
+        """A job may be served from ``not_before`` on; one that waits already is replaced.
+
+        Raises:
+            ValueError: the job holds slots; it has to ``finish`` first.
+        """
+        if job.id in self.held:
+            raise ValueError(f"{job.id} is running")
+        self.withdraw(job.id, now)
+        self.backlog.add(job, self.fleet.number(job.shape), now)
+
+    def withdraw(self, job_id: str, now: float) -> None:
+        """A job is not to be served any more; unknown ones are ignored."""
+        reservation = self.reservations.find(job_id)
+        if reservation is not None:
+            self._release(reservation, now)
+        self.backlog.remove(job_id, now)
+
+    def adopt(self, running: RunningJob, now: float) -> None:
+        """A job holds slots that an earlier decision gave it; it is charged from now on."""
+        self.withdraw(running.job.id, now)
+        self.backlog.array_runs(running.job)
+        held = self._hold(running, now)
+        held.stopping = running.stopping
+
+    def finish(self, job_id: str, now: float, *, charge: bool = True) -> None:
+        """A job gives its slots back; without ``charge`` as if it had never had them."""
+        running = self.held.pop(job_id, None)
+        if running is None:
+            return
+        self.tenants.stop(running.leaf, running.slots, running.rate, now)
+        if not charge:
+            self.tenants.refund(running.leaf, running.rate, running.started, now)
+        for grant in running.grants:
+            host = self.fleet.release(job_id, grant.worker)
+            if host is not None and host.kept_for is not None:
+                self._freed.add(host.kept_for)
+            elif host is not None:
+                self._stuck &= ~host.group.fits(host.vector, self.fleet.shapes.known)
+        self.backlog.array_left(running.job, now)
+
+    def checkpointed(self, job_id: str, at: float) -> None:
+        """A running job stored a checkpoint: what preempting it would lose starts here."""
+        running = self.held.get(job_id)
+        if running is not None:
+            running.checkpointed = max(running.checkpointed, at)
+
+    def load_usage(self, usage: Mapping[str, tuple[float, float]], now: float) -> None:
+        """Take over usage and forfeited share of every node, as they stood at ``now``."""
+        for path, (used, forfeited) in usage.items():
+            self.tenants.set_usage(path, used, forfeited, now)
+
+    # What it tells
+
+    def usage(self, now: float) -> dict[str, tuple[float, float]]:
+        """Decayed usage and forfeited share of every node, in slot-seconds times price."""
+        self.tenants.settle(now)
+        return {node.path: (node.usage, node.forfeited) for node in self.tenants.nodes()}
+
+    def pending(self) -> Iterable[str]:
+        """Ids of the jobs that wait."""
+        return [*self.backlog.ids(), *(reserved.job.id for reserved in self.reservations)]
+
+    def running(self) -> Iterable[str]:
+        """Ids of the jobs that hold slots."""
+        return list(self.held)
+
+    def waiting(self, job_id: str) -> PendingJob | None:
+        """A job that waits, whether in a line or with a reservation."""
+        reservation = self.reservations.find(job_id)
+        return reservation.job if reservation else self.backlog.find(job_id)
+
+    def shared(self) -> set[str]:
+        """Paths for which a weight or limits were set."""
+        return self.tenants.shared()
+
+    def capped(self) -> set[str]:
+        """Job arrays for which a cap was set."""
+        return set(self.backlog.caps())
+
+    def next_moment(self) -> float | None:
+        """When time alone may change a decision; none: only news can."""
+        return self.backlog.next_moment()
+
+    # What it decides
+
+    def decide(self, now: float, most: int | None = None) -> list[Decision]:
+        """What is to happen now, best first; ``most`` bounds the number of decisions."""
+        self.tenants.is_settled = True
+        if now - self._settled_at >= self.policy.settle_interval:
+            self.tenants.settle(now)
+            self._settled_at = now
+            self.backlog.highest = Level.FIRST  # who counts as raised may have changed
+        self.backlog.advance(now)
+        decisions: list[Decision] = []
+        while most is None or len(decisions) < most:
+            decision = self._next(now)
+            if decision is None:
+                break
+            decisions.append(decision)
+        return decisions
+
+    def _next(self, now: float) -> Decision | None:
+        while True:
+            decision = self._fulfil(now) or self._serve(now)
+            if decision is not None:
+                return decision
+            outcome = self._look_ahead(now)
+            if not isinstance(outcome, Reservation):
+                return outcome
+            self._release(outcome, now)
+
+    def _serve(self, now: float) -> Placement | None:
+        """Start the first job in the order of service that fits somewhere."""
+        while True:
+            free = self.fleet.open & ~self._stuck
+            filler = self.reservations.backfill(now)
+            found = self.tenants.pick(free | filler)
+            if found is None:
+                return None
+            line, _ = found
+            job, number = self.backlog.waiting[line.turn[1]].job, line.shape
+            grants = self.fleet.place(number, job.wants) if free >> number & 1 else None
+            if grants is None and filler >> number & 1:
+                grants = self.reservations.backfill_place(number, now)
+            if grants is not None:
+                self.backlog.take(job.id, now)
+                return self._start(job, grants, now)
+            self._stuck |= 1 << number
+
+    def _fulfil(self, now: float) -> Placement | None:
+        """Start a job whose reservation has come true, there or on any other worker."""
+        if not self.reservations:
+            return None
+        for reservation in self.reservations:
+            grants = None
+            if reservation.job.id in self._freed:
+                self._freed.discard(reservation.job.id)
+                grants = self.reservations.grants(reservation)
+            if grants is None and (self.fleet.open & ~self._stuck) >> reservation.shape & 1:
+                grants = self.fleet.place(reservation.shape, reservation.job.wants)
+                if grants is None:
+                    self._stuck |= 1 << reservation.shape
+            if grants is None:
+                continue
+            if not self._is_allowed(reservation, now):
+                self._release(reservation, now)
+                continue
+            self.reservations.remove(reservation)
+            return self._start(reservation.job, grants, now)
+        return None
+
+    def _look_ahead(self, now: float) -> Preemption | Reservation | None:
+        """Care for the heads of the line, for which there is no room.
+
+        For each set of competing shapes the first in the order of service gets a reservation, or
+        has others preempted. A reservation that a higher level displaces is given back.
+        """
+        mask = self.fleet.satisfiable
+        lowest = self.reservations.lowest_level()
+        if lowest is not None and self.backlog.highest <= lowest:
+            mask &= ~self.reservations.rivals()
+        self.backlog.highest = -1
+        for _ in range(MOST_RESERVED):
+            found = self.tenants.pick(mask)
+            if found is None:
+                return None
+            line, level = found
+            rivals = self.fleet.rivals(line.shape)
+            mask &= ~rivals
+            displaced = self.reservations.among(rivals)
+            if displaced is not None:
+                if displaced.level < level:
+                    return displaced
+                continue
+            job = self.backlog.waiting[line.turn[1]].job
+            preemption = self._preempt(job, line.shape, level, now)
+            if preemption is not None:
+                return preemption
+            if job.id not in self.reservations:
+                self._reserve(job, line.shape, level, now)
+        return None
+
+    def _preempt(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
+        if job.level < Level.URGENT or not job.may_preempt:
+            return None
+        cleared = self._clearings.cheapest(job, number, now)
+        if cleared is None:
+            return None
+        victims = tuple(dict.fromkeys(_victims(cleared)))
+        for victim in victims:
+            self.held[victim].stopping = True
+        hosts = tuple(clearing.host for clearing in cleared)
+        start = now + self.policy.preemption_grace
+        self.backlog.take(job.id, now)
+        self.reservations.add(Reservation(job, number, level, hosts, start, is_preempting=True))
+        return Preemption(job.id, victims) if victims else None
+
+    def _reserve(self, job: PendingJob, number: int, level: int, now: float) -> None:
+        if self.fleet.shapes.known[number].total == 1:
+            return  # the next slot that comes free serves it at once
+        found = self.reservations.earliest(number, now)
+        if found is not None:
+            self.backlog.take(job.id, now)
+            self.reservations.add(Reservation(job, number, level, *found))
+
+    # The bookkeeping of its decisions
+
+    def _start(self, job: PendingJob, grants: tuple[Grant, ...], now: float) -> Placement:
+        host = self.fleet.get(grants[0].worker)
+        price = host.capacity.price if host else 1.0
+        self._hold(RunningJob(job, grants, now, price=price), now)
+        return Placement(job.id, grants)
+
+    def _hold(self, begun: RunningJob, now: float) -> Running:
+        job = begun.job
+        for grant in begun.grants:
+            self.fleet.occupy(job.id, grant, begun.started + job.shape.limit)
+        leaf = self.tenants.user(job.tenant.path, now)
+        slots = sum(len(grant.slots) for grant in begun.grants)
+        rate = slots * begun.price
+        self.tenants.start(leaf, slots, rate, now)
+        checkpointed = begun.checkpointed or begun.started
+        running = Running(job, begun.grants, leaf, slots, rate, begun.started, checkpointed)
+        self.held[job.id] = running
+        return running
+
+    def _is_allowed(self, reservation: Reservation, now: float) -> bool:
+        leaf = self.tenants.user(reservation.job.tenant.path, now)
+        bit = 1 << reservation.shape
+        return all(node.allowed(bit, self.fleet.shapes) for node in leaf.ancestry)
+
+    def _release(self, reservation: Reservation, now: float) -> None:
+        """Give up a reservation; its job stands in line again."""
+        self.reservations.remove(reservation)
+        self._freed.discard(reservation.job.id)
+        self.backlog.add(reservation.job, reservation.shape, now)
+        self._stuck = 0
+
+    def _release_host(self, worker_id: str, now: float) -> None:
+        reservation = self.reservations.of_host(worker_id)
+        if reservation is not None:
+            self._release(reservation, now)
+
+
+def _victims(cleared: Iterable[Clearing]) -> Iterator[str]:
+    for clearing in cleared:
+        yield from clearing.victims

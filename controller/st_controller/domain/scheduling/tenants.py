@@ -1,0 +1,393 @@
+"""The tree of organisations, teams and users: what each has used, may use, and waits for."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import TYPE_CHECKING
+
+from st_controller.domain.scheduling.model import Level, Policy, Share
+from st_controller.domain.scheduling.shapes import Shapes, numbers
+
+if TYPE_CHECKING:
+    from st_controller.domain.scheduling.lines import Line
+
+NEGLIGIBLE = 1e-3
+"""Usage, in priced slot-seconds, that is not worth remembering."""
+
+BASE, AGED = 0, 1
+"""Tables of what waits: under the level asked for, and under the one reached by waiting."""
+
+Place = tuple[float, str, "Node"]
+
+
+def _tables() -> tuple[list[int], list[int]]:
+    return [0] * len(Level), [0] * len(Level)
+
+
+def _counts() -> tuple[list[dict[int, int]], list[dict[int, int]]]:
+    return [{} for _ in Level], [{} for _ in Level]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One organisation, team or user."""
+
+    path: str
+    parent: "Node | None"
+    share: Share
+    usage: float = 0.0
+    """Decayed slot-seconds times price, as of ``seen``."""
+    forfeited: float = 0.0
+    """Claim on the share that lapsed while it was idle; counts like usage and decays with it."""
+    rate: float = 0.0
+    """Price of what runs now, for one second."""
+    seen: float = 0.0
+    running_jobs: int = 0
+    running_slots: int = 0
+    waiting: int = 0
+    """Jobs that wait and could be served."""
+    children: dict[str, "Node"] = field(default_factory=dict)
+    order: list[Place] = field(default_factory=list)
+    """Children for which something waits, least served first."""
+    key: float | None = None
+    """Its place in the parent's order; none: nothing waits."""
+    claims: float = 0.0
+    """Usage and forfeited share of the active children."""
+    weights: float = 0.0
+    """Weights of the active children."""
+    masks: tuple[list[int], list[int]] = field(default_factory=_tables)
+    """By table and level the shapes that wait in it."""
+    counts: tuple[list[dict[int, int]], list[dict[int, int]]] = field(default_factory=_counts)
+    """By table, level and shape how many children, or lines of a user, hold it."""
+    lines: "dict[tuple[int, int], Line] | None" = None
+    """A user's jobs by level and shape; none for the inner nodes."""
+    ancestry: tuple["Node", ...] = ()
+    """The node, its parent, and so on up to the root."""
+    aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
+    """A user's lines by the level that their first job has reached by waiting, and by shape."""
+
+    def __post_init__(self) -> None:
+        self.ancestry = (self, *(self.parent.ancestry if self.parent else ()))
+
+    @property
+    def claim(self) -> float:
+        """What it has had, in the eyes of the fair share."""
+        return self.usage + self.forfeited
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it wants or has anything; only active nodes share."""
+        return bool(self.waiting or self.running_jobs)
+
+    @property
+    def served(self) -> float:
+        """What it has had for its weight."""
+        return self.claim / self.share.weight
+
+    @property
+    def is_within_share(self) -> bool:
+        """Whether it has had no more for its weight than its active siblings on average."""
+        parent = self.parent
+        if parent is None or parent.weights <= 0:
+            return True
+        return self.served <= parent.claims / parent.weights * (1 + 1e-9) + NEGLIGIBLE
+
+    def allowed(self, mask: int, shapes: Shapes) -> int:
+        """The shapes in ``mask`` that its limits let start."""
+        share = self.share
+        if share.max_jobs is not None and self.running_jobs >= share.max_jobs:
+            return 0
+        if share.max_slots is not None:
+            mask &= shapes.no_larger(share.max_slots - self.running_slots)
+        return mask
+
+
+class Tenants:
+    """The tree, and who is to be served next."""
+
+    def __init__(self, policy: Policy, shapes: Shapes) -> None:
+        self._policy = policy
+        self._shapes = shapes
+        self._decay = log(2) / policy.half_life
+        self._nodes: dict[str, Node] = {}
+        self._shares: dict[str, Share] = {}
+        self.root = self._nodes[""] = Node("", None, Share())
+        self.fleet_rate = 0.0
+        """Price of all slots for one second."""
+        self.is_settled = False
+        """Whether who is idle is known: not while what was there before is being loaded."""
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes, parents before children."""
+        return iter(list(self._nodes.values()))
+
+    def find(self, path: str) -> Node | None:
+        """A node that anything is known of."""
+        return self._nodes.get(path)
+
+    def node(self, path: str, now: float) -> Node:
+        """The node of ``org/team/user`` or a part of it; made where it is new."""
+        found = self._nodes.get(path)
+        if found is None:
+            above, _, name = path.rpartition("/")
+            parent = self.node(above, now)
+            found = Node(path, parent, self._shares.get(path, Share()), seen=now)
+            parent.children[name] = found
+            self._nodes[path] = found
+        return found
+
+    def user(self, path: str, now: float) -> Node:
+        """The leaf of a user."""
+        leaf = self.node(path, now)
+        if leaf.lines is None:
+            leaf.lines = {}
+        return leaf
+
+    def set_share(self, path: str, share: Share) -> None:
+        """Change weight and limits of a node, known or not."""
+        self._shares[path] = share
+        node = self._nodes.get(path)
+        if node is None:
+            return
+        if node.parent and node.is_active:
+            node.parent.weights += share.weight - node.share.weight
+        node.share = share
+        self._reorder(node)
+
+    def shared(self) -> set[str]:
+        """Paths for which a weight or limits were set."""
+        return set(self._shares)
+
+    def share(self, path: str) -> Share:
+        """Weight and limits of a node."""
+        return self._shares.get(path, Share())
+
+    # Use
+
+    def start(self, leaf: Node, slots: int, rate: float, now: float) -> None:
+        """A job of this user takes slots of this price for one second."""
+        self._use(leaf, 1, slots, rate, now)
+
+    def stop(self, leaf: Node, slots: int, rate: float, now: float) -> None:
+        """A job gives its slots back."""
+        self._use(leaf, -1, -slots, -rate, now)
+
+    def refund(self, leaf: Node, rate: float, since: float, now: float) -> None:
+        """Take back the charge for slots that were held in vain since a moment."""
+        charged = rate * self._grown(now - since)
+        for node in leaf.ancestry:
+            self._accrue(node, now)
+            self._change_claim(node, usage=max(0.0, node.usage - charged))
+            self._reorder(node)
+
+    def set_usage(self, path: str, usage: float, forfeited: float, now: float) -> None:
+        """Take over what is known of the past of a node."""
+        node = self.node(path, now)
+        node.seen = now
+        self._change_claim(node, usage=usage, forfeited=forfeited)
+        self._reorder(node)
+
+    def settle(self, now: float) -> None:
+        """Bring all usage up to this moment, and forget tenants of whom nothing is left."""
+        for node in self.nodes():
+            self._accrue(node, now)
+        for node in self.nodes():
+            active = [child for child in node.children.values() if child.is_active]
+            node.claims = sum(child.claim for child in active)
+            node.weights = sum(child.share.weight for child in active)
+            for child in active:
+                self._reorder(child)
+        for node in reversed(list(self._nodes.values())):
+            if not node.is_active and not node.children and node.claim < NEGLIGIBLE:
+                self._drop(node)
+
+    def settled(self, now: float) -> Iterator[Node]:
+        """All nodes, with their usage at this moment."""
+        self.settle(now)
+        return self.nodes()
+
+    # What waits
+
+    def wait(self, leaf: Node, count: int, now: float) -> None:
+        """Jobs of this user began (or, negative, ceased) to wait."""
+        for node in leaf.ancestry:
+            was_active = bool(node.waiting or node.running_jobs)
+            node.waiting += count
+            if was_active != bool(node.waiting or node.running_jobs):
+                self._note_activity(node, was_active, now)
+            if bool(node.waiting) != (node.key is not None):
+                self._reorder(node)
+
+    def hold_shape(self, leaf: Node, table: int, level: int, shape: int) -> None:
+        """A line of this user holds jobs of a shape from now on."""
+        for node in leaf.ancestry:
+            counts = node.counts[table][level]
+            counts[shape] = known = counts.get(shape, 0) + 1
+            if known > 1:
+                return
+            node.masks[table][level] |= 1 << shape
+
+    def drop_shape(self, leaf: Node, table: int, level: int, shape: int) -> None:
+        """A line of this user holds none any more."""
+        for node in leaf.ancestry:
+            counts = node.counts[table][level]
+            if counts[shape] > 1:
+                counts[shape] -= 1
+                return
+            del counts[shape]
+            node.masks[table][level] &= ~(1 << shape)
+
+    # Who is next
+
+    def pick(self, mask: int) -> "tuple[Line, int] | None":
+        """The line to be served next among the shapes in ``mask``, and at which level.
+
+        The highest level first; within it, from the root down, whoever has had the least for its
+        weight. Levels reached by waiting count only for those within their share: who has had
+        more is not starved, and must not overtake those who have had less by having queued more.
+        """
+        root = self.root
+        mask = root.allowed(mask, self._shapes)
+        base, aged = root.masks
+        for level in range(len(Level) - 1, -1, -1):
+            if (base[level] | aged[level]) & mask:
+                found = self._descend(root, level, mask, aged_counts=True)
+                if found is not None:
+                    return found, level
+        return None
+
+    def _descend(self, node: Node, level: int, mask: int, *, aged_counts: bool) -> "Line | None":
+        for _, _, child in node.order:
+            base, aged = child.masks
+            counts = bool(aged_counts and aged[level] & mask) and child.is_within_share
+            waiting = (base[level] | aged[level] if counts else base[level]) & mask
+            if not waiting:
+                continue
+            allowed = child.allowed(mask, self._shapes)
+            if not waiting & allowed:
+                continue
+            if child.lines is not None:
+                found = _earliest(child, level, allowed)
+            else:
+                found = self._descend(child, level, allowed, aged_counts=counts)
+            if found is not None:
+                return found
+        return None
+
+    # The arithmetic of shares
+
+    def _use(self, leaf: Node, jobs: int, slots: int, rate: float, now: float) -> None:
+        for node in leaf.ancestry:
+            self._accrue(node, now)
+            was_active = bool(node.waiting or node.running_jobs)
+            node.running_jobs += jobs
+            node.running_slots += slots
+            node.rate = node.rate + rate if node.running_jobs else 0.0
+            if was_active != bool(node.waiting or node.running_jobs):
+                self._note_activity(node, was_active, now)
+            if node.waiting:
+                self._reorder(node)
+
+    def _accrue(self, node: Node, now: float) -> None:
+        """Decay what was used and add what ran since; exact for a constant rate."""
+        elapsed = now - node.seen
+        if elapsed <= 0:
+            return
+        node.seen = now
+        before = node.usage + node.forfeited
+        if not before and not node.rate:
+            return
+        factor = exp(-self._decay * elapsed)
+        node.usage = node.usage * factor + node.rate * (1 - factor) / self._decay
+        if node.forfeited:
+            node.forfeited *= factor
+        if node.parent and (node.waiting or node.running_jobs):
+            node.parent.claims += node.usage + node.forfeited - before
+
+    def _grown(self, seconds: float) -> float:
+        """What a second's price of 1 amounts to after so long, decayed on the way."""
+        return (1 - exp(-self._decay * seconds)) / self._decay
+
+    def _change_claim(self, node: Node, usage: float, forfeited: float | None = None) -> None:
+        before = node.usage + node.forfeited
+        node.usage = usage
+        if forfeited is not None:
+            node.forfeited = forfeited
+        if node.parent and node.is_active:
+            node.parent.claims += node.usage + node.forfeited - before
+
+    def _note_activity(self, node: Node, was_active: bool, now: float) -> None:
+        parent = node.parent
+        if parent is None or was_active == node.is_active:
+            return
+        if not node.is_active:
+            parent.claims -= node.claim
+            parent.weights -= node.share.weight
+            if parent.weights < 1e-9:
+                parent.claims = parent.weights = 0.0
+            return
+        self._accrue(node, now)
+        if self.is_settled and parent.weights > 0:
+            self._forfeit(node, parent)
+        parent.claims += node.claim
+        parent.weights += node.share.weight
+
+    def _forfeit(self, node: Node, parent: Node) -> None:
+        """A node that was idle may catch up on a bounded part of the share that it left to others.
+
+        Without this, one that comes new, or back after weeks, would hold everybody else off
+        until it had used as much as they.
+        """
+        weights = parent.weights + node.share.weight
+        rise = self._policy.catch_up * self._due(parent) / weights
+        least = (parent.claims / parent.weights - rise) * node.share.weight
+        if node.claim < least:
+            node.forfeited = least - node.usage
+
+    def _due(self, node: Node) -> float:
+        """The price for one second of what is due to a node while all that are active want more."""
+        if node.parent is None:
+            return self.fleet_rate
+        weights = max(node.parent.weights, node.share.weight)
+        return self._due(node.parent) * node.share.weight / weights
+
+    def _reorder(self, node: Node) -> None:
+        """Put a node where it belongs in the order of its parent."""
+        parent = node.parent
+        if parent is None:
+            return
+        if node.key is not None:
+            place = bisect_left(parent.order, (node.key, node.path))
+            del parent.order[place]
+            node.key = None
+        if node.waiting:
+            ahead = node.rate * self._policy.horizon
+            node.key = (node.usage + node.forfeited + ahead) / node.share.weight
+            insort(parent.order, (node.key, node.path, node))
+
+    def _drop(self, node: Node) -> None:
+        if node.parent is not None:
+            del node.parent.children[node.path.rpartition("/")[2]]
+            del self._nodes[node.path]
+
+
+def _earliest(leaf: Node, level: int, mask: int) -> "Line | None":
+    """The line of a user whose first job was submitted first."""
+    best: Line | None = None
+    lines = leaf.lines or {}
+    here = leaf.masks[BASE][level] & mask
+    while here:  # as ``numbers`` does; this is the innermost loop of all
+        lowest = here & -here
+        here ^= lowest
+        line = lines[level, lowest.bit_length() - 1]
+        if best is None or line.turn < best.turn:
+            best = line
+    aged = leaf.masks[AGED]
+    for reached in range(level, Level.FIRST):
+        if aged[reached] & mask:
+            for shape in numbers(aged[reached] & mask):
+                for line in leaf.aged_lines[reached][shape]:
+                    if best is None or line.turn < best.turn:
+                        best = line
+    return best

@@ -1,0 +1,153 @@
+"""Jobs that wait for others: their rows, and what the end of a parent does to its children.
+
+Parents are locked before children, and among each the lower id first. A job's id is later than
+those of the jobs that it waits for, so all who lock jobs do it in one order.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session, defer
+
+from st_controller.domain.dependencies import Parent, why_cancelled, why_waiting
+from st_controller.services import topics
+from st_controller.store.schema import Job, JobDependency
+from st_controller.store.transaction import Transaction
+from st_shared.protocol.resources import Reason
+from st_shared.protocol.states import JobState
+
+_MOST_IDS = 10_000
+"""Ids in one statement; SQLite takes 32,766 values."""
+
+_MAY_WAIT = (JobState.QUEUED, JobState.AWAITING_APPROVAL)
+
+
+def lock_parents(session: Session, ids: Iterable[str]) -> dict[str, tuple[Parent, str]]:
+    """The jobs of these ids with their owners; none of them ends before this transaction does."""
+    found = {}
+    for part in _parts(sorted(ids)):
+        rows = session.execute(
+            select(Job.id, Job.name, Job.state, Job.submitted_by)
+            .where(Job.id.in_(part))
+            .order_by(Job.id)
+            .with_for_update(read=True)
+        )
+        found.update({row.id: (_parent(row), row.submitted_by) for row in rows})
+    return found
+
+
+def parent_ids(session: Session, job_id: str) -> list[str]:
+    """The jobs that a job waits for, which never change."""
+    return list(
+        session.scalars(select(JobDependency.parent_id).where(JobDependency.job_id == job_id))
+    )
+
+
+def attach(tx: Transaction, links: Sequence[tuple[str, str]]) -> None:
+    """Record which new job waits for which other: pairs of child and parent."""
+    if links:
+        rows = [{"job_id": child, "parent_id": parent} for child, parent in links]
+        tx.session.connection().execute(insert(JobDependency), rows)
+
+
+def lock_descendants(session: Session, job_id: str) -> None:
+    """Lock all that the loss of a job may cancel, before any of it: so all lock in one order."""
+    if not _has_children(session, job_id):
+        return
+    below = (
+        select(JobDependency.job_id)
+        .where(JobDependency.parent_id == job_id)
+        .cte("below", recursive=True)
+    )
+    below = below.union(
+        select(JobDependency.job_id).join(below, JobDependency.parent_id == below.c.job_id)
+    )
+    session.execute(
+        select(Job.id)
+        .where(Job.id.in_(select(below.c.job_id)), Job.state.in_(_MAY_WAIT))
+        .order_by(Job.id)
+        .with_for_update()
+    ).all()
+
+
+def after_end(tx: Transaction, parent: Job) -> list[tuple[Job, Reason]]:
+    """Release or hold what waits for a job that has just ended.
+
+    What asked to be cancelled in that case comes back, with the reason to be given.
+    """
+    if not _has_children(tx.session, parent.id):
+        return []
+    told = Parent(parent.id, parent.name, JobState(parent.state))
+    if not told.is_lost:
+        _look_again(tx, _waiting_children(tx.session, parent.id))
+        return []
+    doomed: list[Job] = []
+    held: list[Job] = []
+    for child in _waiting_children(tx.session, parent.id):
+        (held if child.spec["on_parent_failure"] == "hold" else doomed).append(child)
+    _look_again(tx, held)
+    return [(child, why_cancelled(told)) for child in doomed]
+
+
+def after_retry(tx: Transaction, job: Job) -> None:
+    """Say anew what a retried job waits for, and what waits for it."""
+    _look_again(tx, [job])
+    if _has_children(tx.session, job.id):
+        _look_again(tx, _waiting_children(tx.session, job.id))
+
+
+def _look_again(tx: Transaction, children: Sequence[Job]) -> None:
+    """Count the open parents of locked jobs, and tell everybody."""
+    still_open = _open_parents(tx.session, [child.id for child in children])
+    for child in children:
+        why = why_waiting(still_open[child.id])
+        was_waiting = child.open_parents > 0
+        child.open_parents = len(still_open[child.id])
+        if why or was_waiting:
+            child.reason = why.model_dump() if why else None
+        child.changed_at = tx.now
+        tx.emit(topics.JOBS, "job", {"job_id": child.id, "submitted_by": child.submitted_by})
+    topics.wake_queue(tx, [child.id for child in children])
+
+
+def _open_parents(session: Session, job_ids: Sequence[str]) -> dict[str, list[Parent]]:
+    found: dict[str, list[Parent]] = defaultdict(list)
+    for part in _parts(job_ids):
+        rows = session.execute(
+            select(JobDependency.job_id.label("child"), Job.id, Job.name, Job.state)
+            .join(Job, Job.id == JobDependency.parent_id)
+            .where(JobDependency.job_id.in_(part), Job.state != JobState.SUCCEEDED)
+            .order_by(Job.id)
+        )
+        for row in rows:
+            found[row.child].append(_parent(row))
+    return found
+
+
+def _has_children(session: Session, job_id: str) -> bool:
+    child = select(JobDependency.job_id).where(JobDependency.parent_id == job_id).limit(1)
+    return session.scalar(child) is not None
+
+
+def _waiting_children(session: Session, job_id: str) -> Sequence[Job]:
+    children = select(JobDependency.job_id).where(JobDependency.parent_id == job_id)
+    return session.scalars(
+        select(Job)
+        .where(Job.id.in_(children), Job.state.in_(_MAY_WAIT))
+        .order_by(Job.id)
+        .options(defer(Job.dataset_pins))
+        .with_for_update()
+        # Another transaction may have changed what was read before the lock.
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def _parent(row: Any) -> Parent:
+    return Parent(row.id, row.name, JobState(row.state))
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _MOST_IDS):
+        yield ids[start : start + _MOST_IDS]

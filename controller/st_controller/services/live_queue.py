@@ -1,0 +1,231 @@
+"""The scheduler of this process, and how it keeps up with what the database says."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import RLock
+
+from sqlalchemy.orm import Session
+
+from st_controller.domain.scheduling.forecast import Forecast, foretell
+from st_controller.domain.scheduling.model import Decision
+from st_controller.domain.scheduling.scheduler import Scheduler
+from st_controller.services import durations, queue_reading
+from st_controller.services.durations import Durations
+from st_controller.services.queue_reading import JobNow, Mark
+from st_controller.services.slot_prices import SlotPrices
+from st_controller.store.transaction import QUEUE_JOB, QUEUE_RELOAD, QUEUE_RULES, QUEUE_WORKER
+
+OVERLAP = timedelta(seconds=30)
+"""How long a transaction may take from its beginning to its commit and still be noticed at once."""
+
+
+FORECAST_SECONDS = 3.0
+"""How long a forecast is good enough."""
+
+
+@dataclass(slots=True)
+class News:
+    """What may have changed since the scheduler looked last."""
+
+    jobs: set[str] = field(default_factory=set)
+    workers: set[str] = field(default_factory=set)
+    all_jobs: bool = False
+    """Look for every job that was written of lately."""
+    all_workers: bool = False
+    rules: bool = False
+    """Policy, shares or caps changed."""
+
+    @classmethod
+    def of(cls, topics: Iterable[str]) -> "News":
+        """What wake-ups tell."""
+        news = cls()
+        for topic in topics:
+            if topic.startswith(QUEUE_JOB):
+                news.jobs.add(topic.removeprefix(QUEUE_JOB))
+            elif topic.startswith(QUEUE_WORKER):
+                news.workers.add(topic.removeprefix(QUEUE_WORKER))
+            news.all_jobs |= topic == QUEUE_RELOAD
+            news.rules |= topic == QUEUE_RULES
+        return news
+
+
+class LiveQueue:
+    """A ``Scheduler`` beside the database that it was read from.
+
+    Whoever leads keeps it current and decides with it. Elsewhere it is read anew when somebody
+    asks, and may be some seconds old. Use it under its lock.
+    """
+
+    def __init__(self, prices: SlotPrices | None = None) -> None:
+        self._prices = prices or SlotPrices()
+        self.lock = RLock()
+        self.scheduler: Scheduler | None = None
+        self.is_led = False
+        """Whether this process decides with it."""
+        self._read_at: datetime | None = None
+        self._looked_at: datetime | None = None
+        self._seen: dict[str, Mark] = {}
+        self._attempts: dict[str, str] = {}
+        self._again: set[str] = set()
+        self._forecast: Forecast | None = None
+        self._learned = Durations()
+
+    @contextmanager
+    def current(self, session: Session, now: datetime, age: timedelta) -> Iterator[Scheduler]:
+        """The scheduler under its lock; where nobody leads, at most ``age`` old."""
+        with self.lock:
+            stale = self._read_at is None or now - self._read_at > age
+            if self.scheduler is None or (stale and not self.is_led):
+                self.load(session, now)
+            assert self.scheduler is not None  # noqa: S101 - it was just loaded
+            yield self.scheduler
+
+    def load(self, session: Session, now: datetime) -> Scheduler:
+        """Read everything anew."""
+        with self.lock:
+            at = now.timestamp()
+            policy = queue_reading.policy(session)
+            self.scheduler = scheduler = Scheduler(policy)
+            self._seen, self._attempts, self._again = {}, {}, set()
+            self._read_at = self._looked_at = now
+            self._take_rules(session, now)
+            for worker in queue_reading.workers(session, self._prices):
+                scheduler.put_worker(worker, at)
+            scheduler.load_usage(queue_reading.usage(session, policy.half_life, now), at)
+            self._learned = durations.learn(session)
+            for job in queue_reading.running(session, self._learned):
+                self._take(job, at)
+            for waits in queue_reading.waiting(session, self._learned):
+                scheduler.enqueue(waits, at)
+            return scheduler
+
+    def forget(self) -> None:
+        """What is in memory may not be true any more: it is read anew before it is used."""
+        with self.lock:
+            self.scheduler, self.is_led = None, False
+
+    def catch_up(self, session: Session, news: News, now: datetime) -> None:
+        """Take over what changed."""
+        with self.lock:
+            if self.scheduler is None or (news.rules and self._policy_changed(session)):
+                self.load(session, now)
+                return
+            if news.rules:
+                self._take_rules(session, now)
+                self._learned = durations.learn(session)
+            if news.workers or news.all_workers:
+                self._take_workers(session, news, now)
+            wanted = news.jobs | self._again
+            self._again = set()
+            if news.all_jobs:
+                wanted |= self._overlooked(session, now)
+            for job in self._found(session, wanted):
+                self._take(job, now.timestamp())
+
+    def decide(self, now: datetime, most: int) -> list[Decision]:
+        """What is to happen now."""
+        with self.lock:
+            return self.scheduler.decide(now.timestamp(), most) if self.scheduler else []
+
+    def retract(self, job_id: str, now: datetime) -> None:
+        """A decision could not be made true; the job is looked at again."""
+        with self.lock:
+            if self.scheduler:
+                self.scheduler.finish(job_id, now.timestamp(), charge=False)
+            self._again.add(job_id)
+
+    def forecast(self, now: datetime) -> Forecast:
+        """When what waits will start; a replay of the queue serves everybody for some seconds."""
+        with self.lock:
+            known = self._forecast
+            if known is None or now.timestamp() - known.made_at > FORECAST_SECONDS:
+                assert self.scheduler is not None  # noqa: S101 - asked within ``current``
+                known = self._forecast = foretell(self.scheduler, now.timestamp())
+            return known
+
+    def usage(self, now: datetime) -> dict[str, tuple[float, float]] | None:
+        """Usage and forfeited share of every node; none: this process does not decide."""
+        with self.lock:
+            return self.scheduler.usage(now.timestamp()) if self.scheduler else None
+
+    def next_moment(self) -> float | None:
+        """When time alone may change a decision."""
+        with self.lock:
+            return self.scheduler.next_moment() if self.scheduler else None
+
+    def price(self, worker_id: str) -> float:
+        """Weight of a slot-second of a worker."""
+        with self.lock:
+            host = self.scheduler.fleet.get(worker_id) if self.scheduler else None
+            return host.capacity.price if host else 1.0
+
+    def _found(self, session: Session, wanted: set[str]) -> Iterator[JobNow]:
+        for job in queue_reading.jobs(session, wanted, self._learned):
+            self._seen[job.id] = job.mark
+            yield job
+
+    def _take(self, job: JobNow, now: float) -> None:
+        scheduler = self.scheduler
+        assert scheduler is not None  # noqa: S101 - callers have looked
+        if job.runs is not None:
+            if job.id in scheduler.held and self._attempts.get(job.id, job.attempt) != job.attempt:
+                scheduler.finish(job.id, now)
+            if job.id not in scheduler.held:
+                scheduler.adopt(job.runs, now)
+            scheduler.held[job.id].stopping |= job.runs.stopping
+            scheduler.checkpointed(job.id, job.runs.checkpointed or 0.0)
+            self._attempts[job.id] = job.attempt or ""
+            return
+        self._attempts.pop(job.id, None)
+        scheduler.finish(job.id, now, charge=not job.last_expired)
+        if job.waits is None:
+            scheduler.withdraw(job.id, now)
+        elif scheduler.waiting(job.id) != job.waits:
+            scheduler.enqueue(job.waits, now)
+
+    def _take_workers(self, session: Session, news: News, now: datetime) -> None:
+        scheduler, at = self.scheduler, now.timestamp()
+        assert scheduler is not None  # noqa: S101 - callers have looked
+        only = None if news.all_workers else sorted(news.workers)
+        found = {worker.id: worker for worker in queue_reading.workers(session, self._prices, only)}
+        for worker in found.values():
+            host = scheduler.fleet.get(worker.id)
+            if host is None or not host.takes_jobs or host.capacity != worker:
+                scheduler.put_worker(worker, at)
+        known = {host.id for host in scheduler.fleet.hosts() if host.takes_jobs}
+        for worker_id in (known if only is None else known & set(only)) - set(found):
+            scheduler.drop_worker(worker_id, at)
+
+    def _take_rules(self, session: Session, now: datetime) -> None:
+        scheduler = self.scheduler
+        assert scheduler is not None  # noqa: S101 - callers have looked
+        for path, share in queue_reading.shares(session).items():
+            scheduler.set_share(path, share)
+        for array_id, most in queue_reading.array_caps(session).items():
+            scheduler.set_array_cap(array_id, most, now.timestamp())
+
+    def _policy_changed(self, session: Session) -> bool:
+        """Whether what is in memory was made under other rules, or a share or cap was removed."""
+        scheduler = self.scheduler
+        if scheduler is None or queue_reading.policy(session) != scheduler.policy:
+            return True
+        shares, caps = queue_reading.shares(session), queue_reading.array_caps(session)
+        return bool(scheduler.shared() - set(shares) or scheduler.capped() - set(caps))
+
+    def _overlooked(self, session: Session, now: datetime) -> set[str]:
+        """Jobs that were written of lately and have not been looked at since.
+
+        Moments are those of a transaction's beginning, so one that took long is seen late; the
+        look reaches back far enough for it.
+        """
+        since = (self._looked_at or now) - OVERLAP
+        self._looked_at = now
+        found = {
+            job_id
+            for job_id, mark in queue_reading.changed_since(session, since)
+            if self._seen.get(job_id) != mark
+        }
+        self._seen = {job_id: mark for job_id, mark in self._seen.items() if mark[1] >= since}
+        return found

@@ -1,0 +1,318 @@
+"""Rows as the scheduler knows them: jobs that wait or run, workers, shares and past usage."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from math import exp, log
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.attempts import LIVE
+from st_controller.domain.scheduling.model import (
+    Grant,
+    Level,
+    PendingJob,
+    Policy,
+    RunningJob,
+    Shape,
+    Share,
+    SlotKind,
+    Tenant,
+    WorkerCapacity,
+    limit_step,
+)
+from st_controller.services.durations import Durations
+from st_controller.services.slot_prices import SlotPrices
+from st_controller.store.schema import (
+    Attempt,
+    Dataset,
+    Job,
+    JobArray,
+    QueuePolicy,
+    ShareNode,
+    TenantUsage,
+    User,
+    Worker,
+)
+from st_shared.protocol.states import JobState, Outcome, WorkerDesired, WorkerState
+
+STATIC = "static"
+"""Provider of workers that do not say where they come from."""
+
+_MOST_IDS = 500
+"""Ids in one statement."""
+_POLICY = TypeAdapter(Policy)
+
+
+Mark = tuple[int, datetime]
+"""Version of a job and when it was written of last: together they tell whether it changed."""
+
+
+@dataclass(frozen=True)
+class JobNow:
+    """How one job stands for the scheduler: it waits, it runs, or neither."""
+
+    id: str
+    mark: Mark
+    waits: PendingJob | None
+    runs: RunningJob | None
+    attempt: str | None
+    """The live attempt of a job that runs."""
+    last_expired: bool
+    """Whether its last attempt was an offer that nobody claimed, so that nothing ran."""
+
+
+def policy(session: Session) -> Policy:
+    """The rules in force."""
+    row = session.get(QueuePolicy, 1)
+    return _POLICY.validate_python(row.rules) if row else Policy()
+
+
+def shares(session: Session) -> dict[str, Share]:
+    """Weights and limits of the nodes for which any were set."""
+    rows = session.scalars(select(ShareNode))
+    return {row.path: Share(row.weight, row.max_jobs, row.max_slots) for row in rows}
+
+
+def array_caps(session: Session) -> dict[str, int]:
+    """Job arrays of which only so many jobs may run at one time."""
+    capped = select(JobArray.id, JobArray.max_running).where(JobArray.max_running.is_not(None))
+    return {array_id: most for array_id, most in session.execute(capped) if most is not None}
+
+
+def workers(
+    session: Session, prices: SlotPrices, only: Sequence[str] | None = None
+) -> list[WorkerCapacity]:
+    """The workers that take jobs now."""
+    query = select(Worker).where(
+        Worker.observed == WorkerState.ONLINE, Worker.desired == WorkerDesired.ACTIVE
+    )
+    if only is not None:
+        query = query.where(Worker.id.in_(only))
+    return [_capacity(worker, prices) for worker in session.scalars(query)]
+
+
+def waiting(session: Session, learned: Durations) -> Iterator[PendingJob]:
+    """Every job that may be served, now or from a moment that is known, in order of submission."""
+    datasets = _digests(session)
+    rows = session.execute(
+        _job_columns()
+        .where(Job.state == JobState.QUEUED, Job.open_parents == 0)
+        .order_by(Job.submitted_at, Job.id)
+        .execution_options(yield_per=5000)
+    )
+    tenants: dict[tuple[str, str, str], Tenant] = {}
+    for row in rows:
+        yield _pending(row, datasets, learned, tenants)
+
+
+def running(session: Session, learned: Durations) -> Iterator[JobNow]:
+    """Every job that holds slots."""
+    datasets = _digests(session)
+    rows = session.execute(_job_columns(Attempt).where(Attempt.state.in_(LIVE), _its_attempt()))
+    for row in rows:
+        yield _running(row, datasets, learned)
+
+
+def jobs(session: Session, ids: Iterable[str], learned: Durations) -> list[JobNow]:
+    """How these jobs stand; those that do not exist are left out."""
+    wanted = sorted(ids)
+    datasets = _digests(session) if wanted else {}
+    found: list[JobNow] = []
+    for start in range(0, len(wanted), _MOST_IDS):
+        part = wanted[start : start + _MOST_IDS]
+        latest = _job_columns(Attempt).outerjoin(
+            Attempt, (Attempt.job_id == Job.id) & (Attempt.number == Job.attempts)
+        )
+        rows = session.execute(latest.where(Job.id.in_(part)))
+        found += [_now(row, datasets, learned) for row in rows]
+    return found
+
+
+def changed_since(session: Session, moment: datetime) -> list[tuple[str, Mark]]:
+    """Jobs that anything was written of since ``moment``."""
+    query = select(Job.id, Job.version, Job.changed_at).where(Job.changed_at >= moment)
+    return [(job_id, (version, at)) for job_id, version, at in session.execute(query)]
+
+
+def usage(session: Session, half_life: float, now: datetime) -> dict[str, tuple[float, float]]:
+    """Usage and forfeited share of every node at ``now``.
+
+    What was written down is decayed, and what attempts have held since is added, so that nothing
+    is lost however a scheduler ended.
+    """
+    decay = log(2) / half_life
+    found: dict[str, tuple[float, float]] = {}
+    oldest = now
+    for row in session.scalars(select(TenantUsage)):
+        factor = exp(-decay * max(0.0, (now - row.as_of).total_seconds()))
+        found[row.path] = (row.usage * factor, row.forfeited * factor)
+        oldest = min(oldest, row.as_of)
+    since = oldest if found else now - timedelta(seconds=20 * half_life)
+    for path, charge in _charges(session, since, decay, now):
+        used, forfeited = found.get(path, (0.0, 0.0))
+        found[path] = (used + charge, forfeited)
+    return found
+
+
+def _charges(
+    session: Session, since: datetime, decay: float, now: datetime
+) -> Iterator[tuple[str, float]]:
+    rows = session.execute(
+        select(
+            Attempt.slots,
+            Attempt.price,
+            Attempt.offered_at,
+            Attempt.finished_at,
+            Job.org,
+            Job.team,
+            User.username,
+        )
+        .join(Job, Job.id == Attempt.job_id)
+        .join(User, User.id == Job.submitted_by)
+        .where((Attempt.finished_at.is_(None)) | (Attempt.finished_at > since))
+        .where((Attempt.outcome.is_(None)) | (Attempt.outcome != Outcome.EXPIRED))
+        .execution_options(yield_per=5000)
+    )
+    for slots, price, begun, ended, org, team, user in rows:
+        older = (now - max(begun, since)).total_seconds()
+        newer = max(0.0, (now - (ended or now)).total_seconds())
+        if older > newer:
+            charge = len(slots) * price * (exp(-decay * newer) - exp(-decay * older)) / decay
+            for path in (org, f"{org}/{team}", f"{org}/{team}/{user}"):
+                yield path, charge
+
+
+def _capacity(worker: Worker, prices: SlotPrices) -> WorkerCapacity:
+    inventory = worker.inventory
+    labels = worker.labels
+    provider = labels.get("provider", STATIC)
+    slots = {
+        slot["index"]: SlotKind(slot["accelerator"], slot["memory_gb"])
+        for slot in inventory["slots"]
+    }
+    dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
+    holds = frozenset(inventory.get("cached", ()))
+    return WorkerCapacity(worker.id, slots, labels, provider, dearest, holds)
+
+
+def _job_columns(*more: Any) -> Select[Any]:
+    columns: Any = select(
+        Job.id,
+        Job.org,
+        Job.team,
+        User.username,
+        Job.level,
+        Job.override,
+        Job.submitted_at,
+        Job.queued_at,
+        Job.request,
+        Job.not_before,
+        Job.wants,
+        Job.array_id,
+        Job.expected_seconds,
+        Job.submitted_by,
+        Job.name,
+        Job.family,
+        Job.preemptible,
+        Job.preemptions,
+        Job.state,
+        Job.open_parents,
+        Job.version,
+        Job.changed_at,
+        *more,
+    )
+    joined: Select[Any] = columns.join(User, User.id == Job.submitted_by)
+    return joined
+
+
+def _its_attempt() -> Any:
+    return (Attempt.job_id == Job.id) & (Attempt.number == Job.attempts)
+
+
+def _now(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobNow:
+    attempt: Attempt | None = row.Attempt
+    if attempt is not None and attempt.state in LIVE:
+        return _running(row, datasets, learned)
+    waits = row.state == JobState.QUEUED and row.open_parents == 0
+    return JobNow(
+        row.id,
+        (row.version, row.changed_at),
+        waits=_pending(row, datasets, learned, {}) if waits else None,
+        runs=None,
+        attempt=None,
+        last_expired=attempt is not None and attempt.outcome == Outcome.EXPIRED,
+    )
+
+
+def _running(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobNow:
+    attempt: Attempt = row.Attempt
+    held = RunningJob(
+        _pending(row, datasets, learned, {}),
+        (Grant(attempt.worker_id, tuple(attempt.slots)),),
+        attempt.offered_at.timestamp(),
+        attempt.checkpoint_at.timestamp() if attempt.checkpoint_at else None,
+        stopping=attempt.stop is not None,
+        price=attempt.price,
+    )
+    return JobNow(
+        row.id,
+        (row.version, row.changed_at),
+        waits=None,
+        runs=held,
+        attempt=attempt.id,
+        last_expired=False,
+    )
+
+
+def _pending(
+    row: Row[Any],
+    datasets: Mapping[str, str],
+    learned: Durations,
+    tenants: dict[tuple[str, str, str], Tenant],
+) -> PendingJob:
+    names = (row.org, row.team, row.username)
+    tenant = tenants.get(names)
+    if tenant is None:
+        tenant = tenants[names] = Tenant(*names)
+    level = row.level if row.override is None else row.override
+    submitted = row.submitted_at.timestamp()
+    return PendingJob(
+        id=row.id,
+        tenant=tenant,
+        level=Level(level // 10),
+        submitted=submitted,
+        waiting_since=row.queued_at.timestamp() if row.queued_at else submitted,
+        shape=shape_of(row.request),
+        not_before=row.not_before.timestamp() if row.not_before else 0.0,
+        wants=tuple(datasets.get(want, want) for want in row.wants),
+        array=row.array_id,
+        expected=row.expected_seconds or learned.of(row.submitted_by, row.name, row.family),
+        preemptible=row.preemptible,
+        preemptions=row.preemptions,
+    )
+
+
+@lru_cache(maxsize=10_000)
+def shape_of(request: str) -> Shape:
+    """The shape that a job's request stands for."""
+    asked = json.loads(request)
+    return Shape(
+        slots=asked["slots"],
+        accelerator=asked["accelerator"],
+        min_memory_gb=asked["min_memory_gb"],
+        nodes=asked["nodes"],
+        labels=tuple(sorted(asked["labels"].items())),
+        provider=asked["provider"],
+        limit=limit_step(asked["limit"]),
+    )
+
+
+def _digests(session: Session) -> dict[str, str]:
+    """Dataset id -> what workers call its content."""
+    return {key: digest for key, digest in session.execute(select(Dataset.id, Dataset.digest))}  # noqa: C416

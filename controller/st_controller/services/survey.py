@@ -1,0 +1,93 @@
+"""What kinds of workers there are, to warn whoever asks for what none of them has."""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import Text, cast, select
+
+from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
+from st_controller.domain.scheduling.near_miss import near_miss
+from st_controller.store.database import Database, ReadSession
+from st_controller.store.schema import Worker
+from st_shared.protocol.resources import Reason
+from st_shared.protocol.states import WorkerDesired, WorkerState
+from st_shared.spec.job import ResourceRequest
+
+FRESH = timedelta(seconds=1)
+"""How long what was seen of the workers is believed where it leads to a warning."""
+TRUSTED = timedelta(seconds=60)
+"""How long a shape is known to be satisfiable without looking again."""
+_MOST_SHAPES = 10_000
+
+
+class Survey:
+    """Answers whether any worker could ever run a request; remembers what it saw for a while.
+
+    Workers that drain, are silent or have not been heard yet count: they may come back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._satisfiable: dict[Shape, datetime] = {}
+        self._kinds: list[WorkerCapacity] = []
+        self._looked_at: datetime | None = None
+
+    def warnings(self, db: Database, requests: Iterable[ResourceRequest]) -> list[list[Reason]]:
+        """For each request the warning that it is hopeless, or none; seconds old at most."""
+        now = db.clock()
+        with self._lock:
+            return [self._warnings(db, _shape(request), now) for request in requests]
+
+    def _warnings(self, db: Database, shape: Shape, now: datetime) -> list[Reason]:
+        known = self._satisfiable.get(shape)
+        if known is not None and now - known < TRUSTED:
+            return []
+        if self._looked_at is None or now - self._looked_at >= FRESH:
+            with db.read() as session:
+                self._kinds, self._looked_at = _kinds(session), now
+        found = near_miss(shape, self._kinds)
+        if found:
+            return [found]
+        if len(self._satisfiable) >= _MOST_SHAPES:
+            self._satisfiable.clear()
+        self._satisfiable[shape] = now
+        return []
+
+
+def _shape(request: ResourceRequest) -> Shape:
+    return Shape(
+        slots=request.slots,
+        accelerator=request.accelerator,
+        min_memory_gb=request.min_memory_gb,
+        nodes=request.nodes,
+        labels=tuple(sorted(request.labels.items())),
+        provider=request.provider,
+    )
+
+
+def _kinds(session: ReadSession) -> list[WorkerCapacity]:
+    """Every worker that is here or may come back; how many are alike matters for gangs only."""
+    rows = session.execute(
+        select(
+            Worker.id,
+            cast(Worker.inventory["slots"], Text).label("slots"),
+            cast(Worker.own_labels, Text).label("own"),
+            cast(Worker.set_labels, Text).label("given"),
+        ).where(Worker.observed != WorkerState.GONE, Worker.desired != WorkerDesired.RETIRED)
+    )
+    slots: dict[str, dict[int, SlotKind]] = {}
+    found = []
+    for row in rows:
+        if row.slots not in slots:
+            slots[row.slots] = _slots(json.loads(row.slots))
+        labels: Mapping[str, str] = {**json.loads(row.own), **json.loads(row.given)}
+        provider = labels.get("provider", "static")
+        found.append(WorkerCapacity(row.id, slots[row.slots], dict(labels), provider))
+    return found
+
+
+def _slots(listed: list[dict[str, Any]]) -> dict[int, SlotKind]:
+    return {slot["index"]: SlotKind(slot["accelerator"], slot["memory_gb"]) for slot in listed}

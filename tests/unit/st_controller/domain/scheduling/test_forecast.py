@@ -1,0 +1,69 @@
+"""When jobs will start."""
+
+from queue_steps import Queue
+
+from st_controller.domain.scheduling.forecast import foretell
+
+
+def test_a_queue_of_known_durations_starts_when_foretold() -> None:
+    queue = Queue()
+    queue.worker()
+    for number in range(4):
+        queue.submit(f"{number}", expected=100.0)
+    queue.placed()
+    forecast = foretell(queue.scheduler, queue.now)
+
+    assert forecast.is_complete
+    starts = [round(forecast.starts[str(number)] - queue.now) for number in range(1, 4)]
+    assert starts == [100, 200, 300]
+    assert forecast.place("3") == 2
+    assert forecast.ahead("3", 9) == ["1", "2"]
+
+
+def test_a_replay_changes_nothing_and_agrees_with_what_happens() -> None:
+    queue = Queue()
+    queue.worker("w", 3)
+    queue.share("o/t/ann", 2.0)
+    for number in range(12):
+        queue.submit(f"ann {number}", "o/t/ann", expected=60.0)
+        queue.submit(f"ben {number}", "o/t/ben", slots=1 + number % 3, expected=90.0)
+    running = dict.fromkeys(queue.placed(), queue.now)
+    forecast = foretell(queue.scheduler, queue.now)
+    order = list(forecast.starts)
+
+    seen: list[str] = []
+    while running or list(queue.scheduler.pending()):
+        ends = {
+            name: started + (60.0 if name.startswith("ann") else 90.0)
+            for name, started in running.items()
+        }
+        first = min(ends.values())
+        queue.now = first
+        over = [name for name, at in ends.items() if at == first]
+        queue.finish(*over)
+        for name in over:
+            del running[name]
+        placed = queue.placed()
+        seen += placed
+        running.update(dict.fromkeys(placed, queue.now))
+
+    assert seen == order
+
+
+def test_what_lies_beyond_the_replay_is_not_foretold() -> None:
+    queue = Queue()
+    queue.worker()
+    for number in range(50):
+        queue.submit(f"{number}", expected=10.0)
+    forecast = foretell(queue.scheduler, queue.now, most_jobs=20)
+
+    assert not forecast.is_complete
+    assert forecast.place("49") is None
+
+
+def test_a_job_that_fits_nowhere_has_no_start() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("never", slots=9)
+
+    assert foretell(queue.scheduler, queue.now).starts == {}

@@ -1,0 +1,67 @@
+"""Limits of running jobs and slots, and caps of arrays."""
+
+import pytest
+from queue_steps import Queue
+
+
+@pytest.mark.parametrize("path", ["", "o", "o/t", "o/t/ann"])
+def test_a_limit_of_jobs_holds_wherever_it_is_set(path: str) -> None:
+    queue = Queue()
+    queue.share(path, max_jobs=2)
+    queue.worker(slots=8)
+    for number in range(5):
+        queue.submit(f"{number}", "o/t/ann")
+
+    assert queue.placed() == ["0", "1"]
+    queue.finish("0")
+    assert queue.placed() == ["2"]
+
+
+@pytest.mark.parametrize("path", ["", "o", "o/t", "o/t/ann"])
+def test_a_limit_of_slots_lets_what_still_fits_pass(path: str) -> None:
+    queue = Queue()
+    queue.share(path, max_slots=4)
+    queue.worker(slots=8)
+    queue.submit("three", "o/t/ann", slots=3)
+    queue.submit("two", "o/t/ann", slots=2)
+    queue.submit("one", "o/t/ann")
+
+    assert queue.placed() == ["three", "one"]
+
+
+def test_whoever_is_at_a_limit_does_not_hold_up_the_others() -> None:
+    queue = Queue()
+    queue.share("o/t/ann", max_jobs=1)
+    queue.worker(slots=3)
+    for number in range(3):
+        queue.submit(f"ann {number}", "o/t/ann")
+    queue.submit("ben", "o/t/ben")
+
+    assert sorted(queue.placed()) == ["ann 0", "ben"]
+
+
+def test_an_array_runs_no_more_jobs_at_once_than_its_cap() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 2, queue.now)
+    queue.worker(slots=8)
+    for number in range(5):
+        queue.submit(f"{number}", array="sweep")
+    queue.submit("other")
+
+    assert queue.placed() == ["0", "1", "other"]
+    queue.finish("1")
+    assert queue.placed() == ["2"]
+    queue.scheduler.withdraw("3", queue.now)
+    queue.scheduler.set_array_cap("sweep", 5, queue.now)
+    assert queue.placed() == ["4"]
+
+
+def test_a_cap_that_is_lifted_lets_all_in() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 1, queue.now)
+    queue.worker(slots=8)
+    for number in range(4):
+        queue.submit(f"{number}", array="sweep")
+    assert queue.placed() == ["0"]
+    queue.scheduler.set_array_cap("sweep", None, queue.now)
+    assert queue.placed() == ["1", "2", "3"]

@@ -1,0 +1,201 @@
+"""Who is served first."""
+
+from dataclasses import replace
+
+from queue_steps import Queue
+
+from st_controller.domain.scheduling.model import Level
+
+HOUR = 3600.0
+
+
+def served(queue: Queue, count: int, seconds: float = 60.0) -> list[str]:
+    """Ids in the order of service, one job at a time, each lasting so long."""
+    order: list[str] = []
+    for _ in range(count):
+        placed = queue.placed()
+        order += placed
+        queue.finish(*placed, after=seconds)
+    return order
+
+
+def test_a_user_is_served_in_the_order_of_submission() -> None:
+    queue = Queue()
+    queue.worker()
+    for name in "abcdefg":
+        queue.submit(name)
+
+    assert served(queue, 7) == list("abcdefg")
+
+
+def test_a_higher_class_goes_first() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("normal")
+    queue.submit("critical", level=Level.CRITICAL)
+    queue.submit("low", level=Level.LOW)
+    queue.submit("high", level=Level.HIGH)
+
+    assert served(queue, 4) == ["critical", "high", "normal", "low"]
+
+
+def test_an_override_reorders_at_once() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("first", level=Level.CRITICAL)
+    last = queue.submit("last", level=Level.LOW)
+
+    queue.scheduler.enqueue(replace(last, level=Level.FIRST), queue.now)
+
+    assert served(queue, 2) == ["last", "first"]
+
+
+def test_waiting_raises_by_a_class_an_interval() -> None:
+    queue = Queue(ageing_interval=HOUR)
+    queue.worker()
+    queue.submit("old", "o/t/ann", Level.LOW)
+    queue.pass_time(1.5 * HOUR)
+    queue.submit("normal", "o/t/ann")
+    queue.submit("high", "o/t/ann", Level.HIGH)
+
+    assert served(queue, 3) == ["high", "old", "normal"]
+
+
+def test_whoever_queued_a_flood_long_ago_does_not_overtake_those_who_had_less() -> None:
+    queue = Queue(ageing_interval=HOUR)
+    queue.worker()
+    for number in range(50):
+        queue.submit(f"flood {number}", "o/t/flooder")
+    order = served(queue, 10, HOUR)
+    queue.submit("small", "o/t/ann", Level.LOW)
+    queue.submit("ben's", "o/t/ben")
+
+    order = served(queue, 4, HOUR)
+
+    assert order[0] == "ben's"
+    assert "small" in order
+
+
+def test_equal_tenants_take_turns_and_a_weight_of_three_gets_three_times_as_much() -> None:
+    queue = Queue()
+    queue.share("o/t/ann", 3.0)
+    queue.worker()
+    for number in range(400):
+        queue.submit(f"ann {number}", "o/t/ann")
+        queue.submit(f"ben {number}", "o/t/ben")
+
+    order = served(queue, 200)
+
+    assert 148 <= sum(name.startswith("ann") for name in order) <= 152
+
+
+def test_the_share_is_hierarchical() -> None:
+    queue = Queue()
+    queue.worker()
+    for number in range(200):
+        for user in ("big/t/a", "big/t/b", "big/t/c", "small/t/d"):
+            queue.submit(f"{user} {number}", user)
+
+    order = served(queue, 120)
+
+    assert 58 <= sum(name.startswith("small") for name in order) <= 62
+
+
+def test_an_idle_share_is_lent_and_taken_back() -> None:
+    queue = Queue()
+    queue.worker(slots=4)
+    for number in range(8):
+        queue.submit(f"ann {number}", "o/t/ann")
+    lent = queue.placed()
+    assert len(lent) == 4
+    for number in range(8):
+        queue.submit(f"ben {number}", "o/t/ben")
+    queue.finish(*lent[:2], after=60)
+
+    assert queue.placed() == ["ben 0", "ben 1"]
+
+
+def test_a_newcomer_neither_monopolises_nor_starves() -> None:
+    queue = Queue(catch_up=HOUR)
+    queue.worker()
+    for number in range(2000):
+        queue.submit(f"ann {number}", "o/t/ann")
+    served(queue, 500, 600.0)
+    for number in range(200):
+        queue.submit(f"ben {number}", "o/t/ben")
+
+    order = served(queue, 60, 600.0)
+
+    ben = sum(name.startswith("ben") for name in order)
+    assert 28 <= ben <= 36
+    assert order[0].startswith("ben")
+
+
+def test_usage_is_what_was_really_held_and_decays() -> None:
+    queue = Queue(half_life=HOUR, horizon=0.0)
+    queue.worker(slots=2, price=4.0)
+    queue.submit("job", "o/t/ann", slots=2)
+    queue.placed()
+    queue.finish("job", after=10.0)
+
+    used, _ = queue.scheduler.usage(queue.now)["o/t/ann"]
+    assert abs(used - 80.0) < 0.2
+    queue.pass_time(HOUR)
+    assert abs(queue.scheduler.usage(queue.now)["o"][0] - used / 2) < 1e-6
+
+
+def test_an_offer_that_nobody_took_is_not_charged() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("job")
+    queue.placed()
+    queue.pass_time(10)
+    queue.scheduler.finish("job", queue.now, charge=False)
+
+    assert all(abs(used) < 1e-6 for used, _ in queue.scheduler.usage(queue.now).values())
+
+
+def test_usage_outlives_a_scheduler() -> None:
+    queue = Queue()
+    queue.worker()
+    for number in range(10):
+        queue.submit(f"ann {number}", "o/t/ann")
+    served(queue, 5)
+
+    heir = Queue()
+    heir.now = queue.now
+    heir.scheduler.load_usage(queue.scheduler.usage(queue.now), heir.now)
+    heir.worker()
+    heir.submit("ann", "o/t/ann")
+    heir.submit("ben", "o/t/ben")
+
+    assert heir.placed() == ["ben"]
+
+
+def test_a_job_that_comes_back_keeps_its_turn_and_waits_for_its_pause() -> None:
+    queue = Queue()
+    queue.worker()
+    first = queue.submit("first")
+    queue.submit("second")
+    queue.submit("third")
+    assert queue.placed() == ["first"]
+    queue.finish("first", after=60)
+
+    queue.scheduler.enqueue(
+        replace(first, not_before=queue.now + 30, waiting_since=queue.now), queue.now
+    )
+
+    assert queue.placed() == ["second"]
+    queue.finish("second", after=60)
+    assert queue.placed() == ["first"]
+
+
+def test_nothing_starts_before_its_moment() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("later", not_before=queue.now + 100)
+
+    assert queue.placed() == []
+    assert queue.scheduler.next_moment() == queue.now + 100
+    queue.pass_time(100)
+    assert queue.placed() == ["later"]

@@ -1,0 +1,138 @@
+"""Where jobs are placed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from queue_steps import Queue
+
+from st_controller.domain.scheduling.model import SlotKind, WorkerCapacity
+
+
+def test_slot_count_memory_accelerator_labels_and_provider_are_matched() -> None:
+    queue = Queue()
+    queue.worker("few", 1, "NVIDIA A100", 80, region="eu-west", provider="ec2")
+    queue.worker("small", 2, "NVIDIA A100", 40, region="eu-west", provider="ec2")
+    queue.worker("other", 2, "NVIDIA L4", 80, region="eu-west", provider="ec2")
+    queue.worker("far", 2, "NVIDIA A100", 80, region="us-east", provider="ec2")
+    queue.worker("own", 2, "NVIDIA A100", 80, region="eu-west")
+    queue.worker("right", 2, "NVIDIA A100", 80, region="eu-west", provider="ec2")
+    queue.submit(
+        "job",
+        slots=2,
+        accelerator="*h100*|*a100*",
+        min_memory_gb=64.0,
+        labels=(("region", "eu-*"),),
+        provider="ec?",
+    )
+
+    assert queue.where() == {"job": [("right", (0, 1))]}
+
+
+def test_the_tightest_worker_is_taken() -> None:
+    queue = Queue()
+    queue.worker("wide", 8)
+    queue.worker("tight", 1)
+    queue.submit("job")
+
+    assert queue.where() == {"job": [("tight", (0,))]}
+
+
+def test_among_equals_the_one_that_holds_the_dataset_then_the_cheapest() -> None:
+    queue = Queue()
+    queue.worker("dear", 2, price=3.0)
+    queue.worker("cheap", 2, price=1.0)
+    queue.worker("holder", 2, price=9.0, holds=("sha",))
+    queue.submit("wants it", slots=2, wants=("sha",))
+    queue.submit("does not", slots=2)
+
+    assert queue.where() == {"wants it": [("holder", (0, 1))], "does not": [("cheap", (0, 1))]}
+
+
+def test_slots_with_little_memory_are_taken_first_on_a_mixed_worker() -> None:
+    queue = Queue()
+    large, small = SlotKind("NVIDIA A100", 80), SlotKind("NVIDIA A100", 40)
+    queue.scheduler.put_worker(WorkerCapacity("mixed", {0: large, 1: small, 2: large}), queue.now)
+    queue.submit("any", slots=2, accelerator="*a100*")
+
+    assert queue.where() == {"any": [("mixed", (1, 0))]}
+
+
+def test_what_fits_nowhere_does_not_block_the_rest() -> None:
+    queue = Queue()
+    queue.worker("w", 2)
+    queue.submit("large", slots=8)
+    queue.submit("small")
+
+    assert queue.placed() == ["small"]
+
+
+def test_a_worker_that_joins_takes_what_waited() -> None:
+    queue = Queue()
+    queue.submit("job", accelerator="*h100*")
+    assert queue.placed() == []
+    queue.worker("w", 1, "NVIDIA H100")
+    assert queue.placed() == ["job"]
+
+
+def test_a_label_that_was_never_asked_for_tells_workers_apart_once_it_is() -> None:
+    queue = Queue()
+    for number in range(3):
+        queue.worker(f"w{number}", rack=f"r{number}")
+    queue.submit("first")
+    assert len(queue.placed()) == 1
+    queue.submit("there", labels=(("rack", "r2"),))
+
+    assert queue.where() == {"there": [("w2", (0,))]}
+
+
+def test_a_worker_that_takes_no_more_jobs_keeps_those_it_has() -> None:
+    queue = Queue()
+    queue.worker("w", 2)
+    queue.submit("runs")
+    assert queue.placed() == ["runs"]
+    queue.scheduler.drop_worker("w", queue.now)
+    queue.submit("waits")
+    assert queue.placed() == []
+    queue.worker("w", 2)
+    assert queue.where() == {"waits": [("w", (1,))]}
+    queue.finish("runs", "waits")
+    assert queue.scheduler.fleet.get("w").vector == (2,)  # type: ignore[union-attr]
+
+
+def test_a_gang_is_placed_whole_on_equal_workers_or_not_at_all() -> None:
+    queue = Queue()
+    queue.worker("a", 2, "NVIDIA A100")
+    queue.worker("b", 2, "NVIDIA H100")
+    queue.submit("gang", slots=2, nodes=2, accelerator="*100*")
+    assert queue.placed() == []
+    queue.worker("c", 2, "NVIDIA H100")
+
+    assert queue.where() == {"gang": [("b", (0, 1)), ("c", (0, 1))]}
+
+
+@given(
+    needs=st.lists(st.integers(1, 4), max_size=20),
+    capacities=st.lists(st.integers(1, 8), max_size=6),
+)
+def test_no_slot_is_given_twice_and_nothing_that_fits_is_left(
+    needs: list[int], capacities: list[int]
+) -> None:
+    queue = Queue()
+    for place, count in enumerate(capacities):
+        queue.worker(f"w{place}", count)
+    for place, need in enumerate(needs):
+        queue.submit(f"j{place}", slots=need)
+
+    found = queue.where()
+
+    taken = [
+        (worker, slot) for grants in found.values() for worker, slots in grants for slot in slots
+    ]
+    assert len(taken) == len(set(taken))
+    left = {
+        f"w{place}": count - sum(worker == f"w{place}" for worker, _ in taken)
+        for place, count in enumerate(capacities)
+    }
+    kept = {host.id for r in queue.scheduler.reservations for host in r.hosts}
+    room = max((count for worker, count in left.items() if worker not in kept), default=0)
+    waiting = [need for place, need in enumerate(needs) if f"j{place}" not in found]
+    assert all(need > room for need in waiting)

@@ -1,0 +1,184 @@
+"""Reservation, backfill and preemption."""
+
+from dataclasses import replace
+
+from queue_steps import Queue
+
+from st_controller.domain.scheduling.model import Level, RunningJob
+
+HOUR = 3600.0
+
+
+def full(queue: Queue, slots: int = 4, limit: float = HOUR, **fields: object) -> list[str]:
+    """A worker on which single-slot jobs run in all slots."""
+    queue.worker("w", slots)
+    for number in range(slots):
+        queue.submit(f"small {number}", limit=limit, **fields)  # type: ignore[arg-type]
+    return queue.placed()
+
+
+def test_the_head_of_the_line_gets_slots_kept_until_it_fits() -> None:
+    queue = Queue()
+    full(queue)
+    queue.submit("wide", "o/t/ann", slots=4)
+    for number in range(9):
+        queue.submit(f"late {number}", "o/t/ben", limit=24 * HOUR)
+    assert queue.placed() == []
+    for number in range(3):
+        queue.finish(f"small {number}", after=60)
+        assert queue.placed() == []
+    queue.finish("small 3", after=60)
+
+    assert queue.placed() == ["wide"]
+
+
+def test_a_job_that_ends_before_the_reservation_begins_is_let_in() -> None:
+    queue = Queue()
+    full(queue, limit=4 * HOUR)
+    queue.submit("wide", "o/t/ann", slots=4)
+    queue.submit("long", "o/t/ben", limit=8 * HOUR)
+    queue.submit("short", "o/t/ben", limit=HOUR)
+    queue.placed()
+    queue.finish("small 0", after=60)
+
+    assert queue.placed() == ["short"]
+
+
+def test_a_reserved_job_takes_another_worker_that_comes_free_first() -> None:
+    queue = Queue()
+    full(queue)
+    queue.submit("wide", slots=4)
+    assert queue.placed() == []
+    queue.worker("fresh", 4)
+
+    assert queue.where() == {"wide": [("fresh", (0, 1, 2, 3))]}
+    assert list(queue.scheduler.reservations) == []
+
+
+def test_a_reservation_ends_with_its_job_and_with_its_worker() -> None:
+    queue = Queue()
+    full(queue)
+    queue.submit("wide", slots=4)
+    queue.submit("next", limit=24 * HOUR)
+    queue.placed()
+    queue.finish("small 0")
+    assert queue.placed() == []
+    queue.scheduler.withdraw("wide", queue.now)
+    assert queue.placed() == ["next"]
+
+    queue.submit("wide again", slots=4)
+    queue.placed()
+    assert "wide again" in queue.scheduler.reservations
+    queue.scheduler.drop_worker("w", queue.now)
+    assert "wide again" not in queue.scheduler.reservations
+    assert "wide again" in list(queue.scheduler.pending())
+
+
+def test_a_higher_level_displaces_a_reservation() -> None:
+    queue = Queue()
+    full(queue)
+    queue.submit("wide", "o/t/ann", slots=4)
+    queue.placed()
+    queue.submit("wider", "o/t/ben", Level.HIGH, slots=3)
+    queue.placed()
+
+    assert [kept.job.id for kept in queue.scheduler.reservations] == ["wider"]
+
+
+def test_an_urgent_job_preempts_what_loses_the_least_work() -> None:
+    queue = Queue()
+    queue.worker("w", 2)
+    queue.submit("old")
+    queue.placed()
+    queue.pass_time(600)
+    queue.submit("young")
+    queue.placed()
+    queue.pass_time(60)
+    queue.scheduler.checkpointed("old", queue.now - 1)
+    queue.submit("urgent", "o/t/ann", Level.URGENT)
+
+    assert queue.preempted() == [("urgent", ("old",))]
+    assert queue.decide() == []
+    queue.submit("intruder", "o/t/ben", Level.HIGH, limit=60.0)
+    assert queue.decide() == []
+    queue.finish("old", after=20)
+    assert queue.placed() == ["urgent"]
+
+
+def test_only_lower_classes_that_may_be_preempted_yield() -> None:
+    for refused in (
+        {"preemptible": False},
+        {"preemptions": 3},
+        {"level": Level.URGENT},
+    ):
+        queue = Queue(max_preemptions=3)
+        full(queue, **refused)
+        queue.submit("urgent", "o/t/ann", Level.URGENT)
+        assert queue.decide() == [], refused
+
+
+def test_nobody_preempts_below_urgent_however_long_they_waited() -> None:
+    queue = Queue(ageing_interval=60)
+    full(queue, level=Level.LOW)
+    queue.submit("patient", "o/t/ann", Level.HIGH, waited=10_000)
+
+    assert queue.decide() == []
+
+
+def test_preemption_comes_to_an_end() -> None:
+    queue = Queue(max_preemptions=2)
+    queue.worker()
+    victim = queue.submit("victim")
+    queue.placed()
+    yielded = 0
+    for number in range(6):
+        queue.submit(f"urgent {number}", "o/t/ann", Level.URGENT)
+        if queue.preempted():
+            yielded += 1
+            queue.finish("victim", after=5)
+            victim = replace(victim, preemptions=yielded, waiting_since=queue.now)
+            queue.scheduler.enqueue(victim, queue.now)
+            assert queue.placed() == [f"urgent {number}"]
+            queue.finish(f"urgent {number}", after=5)
+            assert queue.placed() == ["victim"]
+        else:
+            queue.scheduler.withdraw(f"urgent {number}", queue.now)
+
+    assert yielded == 2
+
+
+def test_a_gang_that_is_urgent_clears_as_many_workers_as_it_has_nodes() -> None:
+    queue = Queue()
+    for number in range(3):
+        queue.worker(f"w{number}", 2)
+        queue.submit(f"job {number}", slots=2)
+    queue.placed()
+    queue.submit("gang", "o/t/ann", Level.CRITICAL, slots=2, nodes=2)
+
+    ((job, victims),) = queue.preempted()
+
+    assert job == "gang"
+    assert len(victims) == 2
+
+
+def test_an_heir_counts_on_those_that_were_already_told_to_yield() -> None:
+    queue = Queue()
+    queue.worker("w", 2)
+    queue.submit("a")
+    queue.submit("b")
+    queue.decide()
+    queue.submit("urgent", "o/t/ann", Level.URGENT)
+    ((_, (victim,)),) = queue.preempted()
+
+    heir = Queue()
+    heir.now = queue.now
+    heir.worker("w", 2)
+    for name, running in queue.scheduler.held.items():
+        heir.scheduler.adopt(
+            RunningJob(running.job, running.grants, running.started, stopping=name == victim),
+            heir.now,
+        )
+    heir.submit("urgent", "o/t/ann", Level.URGENT)
+
+    assert heir.preempted() == []
+    assert "urgent" in heir.scheduler.reservations

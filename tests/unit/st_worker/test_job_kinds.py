@@ -1,0 +1,192 @@
+"""Jobs that train nothing: a real agent, real HTTP, real processes."""
+
+from datetime import timedelta
+
+import psutil
+import pytest
+
+from st_shared.protocol.states import FailureKind, Outcome
+from st_worker.agent import Departure
+from st_worker.record import AttemptRecord
+from st_worker.status import read_status
+
+pytestmark = pytest.mark.anyio
+
+
+async def _finished(double, attempt):
+    await double.until(lambda: attempt.finish)
+    return attempt.finish
+
+
+def _command(double, script, **options):
+    return double.offer(command={"run": script}, **options)
+
+
+def _is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def test_a_script_ships_its_lines_and_its_outputs(double, start_agent, state_folder):
+    await start_agent()
+    script = "seq 700; echo result > $ST_RUN_DIR/outputs/answer.txt"
+    attempt = _command(double, script)
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+    assert attempt.messages[0].startswith("attempt 1 on ")
+    assert attempt.messages[1:] == [str(number) for number in range(1, 701)]
+    assert [line["seq"] for line in attempt.lines] == list(range(1, finish.last_seq + 1))
+    assert attempt.states[-2:] == ["running", "uploading"]
+    assert attempt.completed == ["outputs/answer.txt"]
+    assert attempt.artifacts["outputs/answer.txt"]["file"].kind == "output"
+    key = f"{attempt.claim.attempt_id}/outputs/answer.txt"
+    assert double.objects[key] == b"result\n"
+    await double.until(lambda: not list(state_folder.attempts.iterdir()))
+
+
+async def test_a_script_knows_its_attempt_and_none_of_our_secrets(
+    double, start_agent, monkeypatch, state_folder
+):
+    monkeypatch.setenv("ST_JOIN_TOKEN", "hidden")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    await start_agent()
+    attempt = _command(double, "env; pwd")
+    await _finished(double, attempt)
+    *shown, folder = attempt.messages[1:]
+    known = dict(line.split("=", 1) for line in shown if line.startswith("ST_"))
+    work = state_folder.attempt(attempt.claim.attempt_id).work
+    assert known == {
+        "ST_JOB_ID": attempt.claim.job_id,
+        "ST_ATTEMPT_ID": attempt.claim.attempt_id,
+        "ST_ATTEMPT": "1",
+        "ST_RUN_DIR": str(work),
+    }
+    assert folder == str(work)
+    assert not any("hidden" in line for line in shown)
+
+
+async def test_a_failed_script_tells_its_code_and_its_last_lines(double, start_agent):
+    await start_agent()
+    script = "seq 100; echo x > outputs/report; echo 'no such table' >&2; exit 4"
+    attempt = _command(double, script)
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.FAILED
+    assert (finish.failure.kind, finish.failure.exit_code) == (FailureKind.CRASHED, 4)
+    first, *said = finish.failure.message.splitlines()
+    assert first == "the script ended with exit code 4"
+    assert said == [*(str(number) for number in range(82, 101)), "no such table"]
+    assert attempt.messages[-1] == "the script ended with exit code 4"
+    assert attempt.completed == ["outputs/report"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"), [("cancel", Outcome.CANCELLED), ("preempt", Outcome.PREEMPTED)]
+)
+async def test_an_order_ends_a_script_and_all_that_it_started(double, start_agent, reason, outcome):
+    await start_agent()
+    attempt = _command(double, "sleep 1000 & echo $!; sleep 1000")
+    await double.until(lambda: len(attempt.messages) > 1)
+    double.order_stop(attempt, reason)
+    finish = await _finished(double, attempt)
+    assert finish.outcome == outcome
+    assert _is_gone(int(attempt.messages[1]))
+
+
+async def test_a_deaf_script_is_killed_after_the_grace(double, start_agent):
+    await start_agent()
+    attempt = _command(double, "trap '' TERM; echo $$; while :; do sleep 1000; done")
+    await double.until(lambda: len(attempt.messages) > 1)
+    double.order_stop(attempt, "cancel")
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.CANCELLED
+    assert _is_gone(int(attempt.messages[1]))
+
+
+async def test_a_script_ends_at_its_time_limit(double, start_agent):
+    await start_agent()
+    finish = await _finished(double, _command(double, "sleep 1000", time_limit=1))
+    assert finish.outcome == Outcome.FAILED
+    assert finish.failure.kind == FailureKind.TIME_LIMIT
+    assert finish.failure.message == "the job's time limit was reached"
+
+
+async def test_an_empty_noop_is_over_after_claim_and_finish(double, start_agent, state_folder):
+    await start_agent()
+    attempt = double.offer(noop={"seconds": 0})
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.last_seq) == (Outcome.SUCCEEDED, 0)
+    assert (attempt.states, attempt.lines) == ([], [])
+    await double.until(lambda: not list(state_folder.attempts.iterdir()))
+
+
+async def test_a_noop_takes_its_seconds_and_starts_no_process(double, start_agent, state_folder):
+    await start_agent()
+    attempt = double.offer(noop={"seconds": 0.3})
+    await double.until(lambda: attempt.states == ["running"])
+    (shown,) = read_status(state_folder)["attempts"]
+    assert (shown["phase"], shown["pid"]) == ("running", None)
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+
+
+async def test_noops_on_one_slot_follow_each_other(double, start_agent):
+    await start_agent(slots=2)
+    first = double.offer(noop={"seconds": 1000}, slots=[0])
+    second = double.offer(noop={"seconds": 0}, slots=[0])
+    third = double.offer(noop={"seconds": 0}, slots=[1])
+    await _finished(double, third)
+    assert second.finish is None
+    double.order_stop(first, "cancel")
+    assert (await _finished(double, first)).outcome == Outcome.CANCELLED
+    assert (await _finished(double, second)).outcome == Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"), [("cancel", Outcome.CANCELLED), ("preempt", Outcome.PREEMPTED)]
+)
+async def test_an_order_ends_a_noop(double, start_agent, reason, outcome):
+    await start_agent()
+    attempt = double.offer(noop={"seconds": 1000})
+    await double.until(lambda: attempt.states)
+    double.order_stop(attempt, reason)
+    assert (await _finished(double, attempt)).outcome == outcome
+
+
+async def test_a_noop_ends_at_its_time_limit(double, start_agent):
+    await start_agent()
+    finish = await _finished(double, double.offer(noop={"seconds": 1000}, time_limit=0.2))
+    assert finish.failure.kind == FailureKind.TIME_LIMIT
+
+
+async def test_a_noop_that_is_taken_over_counts_from_its_claim(double, start_agent, state_folder):
+    first = await start_agent()
+    attempt = double.offer(noop={"seconds": 1000})
+    await double.until(lambda: attempt.states)
+    first.agent.leave(Departure.FAULT)
+    await first.left()
+    folder = state_folder.attempt(attempt.claim.attempt_id)
+    record = AttemptRecord.load(folder)
+    ago = record.claimed_at - timedelta(seconds=1001)
+    record.model_copy(update={"claimed_at": ago}).save(folder)
+    await start_agent()
+    assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
+
+
+async def test_the_controller_is_told_once_of_each_dataset_in_the_cache(
+    double, start_agent, state_folder, pack_dataset
+):
+    held = state_folder.datasets / ("a" * 64)
+    held.mkdir()
+    (state_folder.datasets / "lost+found").mkdir()
+    await start_agent()
+    await double.until(lambda: len(double.heartbeats) > 1)
+    assert double.registered[-1].inventory.cached == ["a" * 64]
+    assert all(beat.cached is None for beat in double.heartbeats)
+    dataset = pack_dataset("digits", {"a.png": b"a"})
+    await _finished(double, double.offer([], datasets=[dataset]))
+    told = sorted(["a" * 64, dataset.digest])
+    await double.until(lambda: [b.cached for b in double.heartbeats if b.cached] == [told])
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > count + 3)
+    assert [beat.cached for beat in double.heartbeats if beat.cached is not None] == [told]
+    held.rmdir()
+    await double.until(lambda: double.heartbeats[-1].cached == [dataset.digest])

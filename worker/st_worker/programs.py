@@ -1,0 +1,105 @@
+"""What an attempt runs as a process: the trainer, or the script of a command job."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from st_shared.protocol.worker import ClaimReply
+from st_worker.folder import AttemptFolder
+from st_worker.inventory import script_environment, trainer_environment
+from st_worker.journal import Journal
+from st_worker.notes import Notes
+from st_worker.outcome import ending_of, ending_of_script
+from st_worker.prepare import Preparation, prepare_script
+from st_worker.record import Ending, JobKind, StopCause
+from st_worker.settings import SCRIPT_COMMAND
+from st_worker.trainer import TrainerExit
+from st_worker.workplace import Workplace
+
+_SAID_BYTES = 8192
+_SAID_LINES = 20
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that a process is started with."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+class Program(Protocol):
+    """One kind of process."""
+
+    name: str
+    """As sentences call it, such as ``the trainer``."""
+
+    async def prepare(self, claim: ClaimReply) -> Launch:
+        """Put all that it needs in place, or raise ``TransferError``."""
+
+    def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:
+        """What its exit means, after an order to stop or without one."""
+
+
+def program_of(kind: JobKind, place: Workplace, folder: AttemptFolder, notes: Notes) -> Program:
+    """The program of a job of this kind."""
+    return Script(place, folder) if kind == "command" else Trainer(place, folder, notes)
+
+
+class Trainer:
+    """``st-train run``, which knows checkpoints and tells by its exit code what went wrong."""
+
+    name = "the trainer"
+
+    def __init__(self, place: Workplace, folder: AttemptFolder, notes: Notes) -> None:
+        self._place, self._folder = place, folder
+        self._preparation = Preparation(folder, notes, place.cache, place.transfer)
+
+    async def prepare(self, claim: ClaimReply) -> Launch:
+        """Fetch datasets and checkpoint, and write the job file."""
+        place = self._place
+        arguments = await self._preparation.run(claim)
+        environment = trainer_environment(place.environment, place.inventory, claim.slots)
+        return Launch([*place.settings.trainer_command, *arguments], environment)
+
+    def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:
+        """With the trainer's last error, and the end of what else it printed."""
+        error = Journal(self._folder.journal).last_error()
+        printed = _end_of(self._folder)
+        lines = [line for line in printed if line.removeprefix("st-train: ") != error]
+        return ending_of(ended, stop, "\n".join([error, *lines] if error else lines))
+
+
+class Script:
+    """A shell script; what it prints goes to the journal."""
+
+    name = "the script"
+
+    def __init__(self, place: Workplace, folder: AttemptFolder) -> None:
+        self._place, self._folder = place, folder
+
+    async def prepare(self, claim: ClaimReply) -> Launch:
+        """Write the script and make its folder."""
+        place, folder = self._place, self._folder
+        prepare_script(folder, claim.spec["command"]["run"])
+        told = {
+            "ST_JOB_ID": claim.job_id,
+            "ST_ATTEMPT_ID": claim.attempt_id,
+            "ST_ATTEMPT": str(claim.number),
+            "ST_RUN_DIR": str(folder.work),
+        }
+        allowed = script_environment(place.environment, place.inventory, claim.slots)
+        return Launch([*SCRIPT_COMMAND, str(folder.run)], {**allowed, **told})
+
+    def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:
+        """With the last lines that the script printed."""
+        said = Journal(self._folder.journal).last_messages(_SAID_LINES)
+        return ending_of_script(ended, stop, "\n".join([*said, *_end_of(self._folder)]))
+
+
+def _end_of(folder: AttemptFolder) -> list[str]:
+    """The last lines of a program's standard output and error."""
+    with folder.output.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _SAID_BYTES))
+        return file.read().decode("utf-8", "replace").strip().splitlines()
