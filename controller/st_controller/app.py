@@ -48,16 +48,17 @@ from st_shared.clock import Clock, utc_now
 
 log = structlog.get_logger(__name__)
 
+# Routes are tried in this order, so those that are called most come first.
 _ROUTERS = (
+    worker.router,
+    jobs.router,
     auth.router,
     api_keys.router,
     join_tokens.router,
-    jobs.router,
     jobs.batch_router,
     arrays.router,
     workers.router,
     queue.router,
-    worker.router,
     datasets.router,
     objects.router,
     events.router,
@@ -97,6 +98,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, dispatch: bool = T
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # Ours are in telemetry.py; the framework would ask for others at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.platform = platform
     problems.install(app)
@@ -127,7 +130,8 @@ async def _start(
     stack.push_async_callback(background.stop)
     fanout = RedisFanout(platform.hub, redis_url) if redis_url else None
     if fanout:
-        platform.hub.publish = fanout.publish
+        if valkey is None:  # nobody else listens to our own
+            platform.hub.publish = fanout.publish
         background.keep("fan-out", fanout.run)
     logins = RateLimit("login", platform.settings.login_attempts_per_minute, redis_url)
     stack.callback(logins.close)

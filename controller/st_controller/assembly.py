@@ -9,6 +9,7 @@ from st_controller.services.live_queue import LiveQueue
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.settings import Settings
 from st_controller.store.database import Database
+from st_controller.store.transaction import CREDENTIALS
 from st_shared.clock import Clock, utc_now
 from st_shared.objectstore import LocalStore, ObjectStore, S3Store
 
@@ -29,7 +30,7 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
     db = open_database(settings, clock)
     hub = Hub()
     db.notify = hub.notify
-    return Platform(
+    platform = Platform(
         settings=settings,
         db=db,
         hub=hub,
@@ -37,6 +38,10 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
         patience=settings.patience,
         queue=LiveQueue(SlotPrices(settings.slot_prices)),
     )
+    db.deliver = platform.feed.take
+    hub.react(CREDENTIALS, platform.callers.forget)
+    hub.react(CREDENTIALS, platform.workers.forget)
+    return platform
 
 
 def _open_objects(settings: Settings, clock: Clock) -> ObjectStore:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 
 from st_controller.domain.workers import Patience
+from st_controller.events.feed import EventFeed
 from st_controller.events.hub import Hub
+from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.known_credentials import KnownCredentials
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.survey import Survey
 from st_controller.settings import Settings
@@ -23,4 +26,7 @@ class Platform:
     patience: Patience
     queue: LiveQueue = field(default_factory=LiveQueue)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    feed: EventFeed = field(default_factory=EventFeed)
+    callers: KnownCredentials[Caller] = field(default_factory=KnownCredentials)
+    workers: KnownCredentials[WorkerCaller] = field(default_factory=KnownCredentials)
     survey: Survey = field(default_factory=Survey)

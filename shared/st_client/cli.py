@@ -22,6 +22,8 @@ COMMANDS = {
     "cancel": (f"{_COMMANDS}.jobs:cancel", "Stop a job."),
     "retry": (f"{_COMMANDS}.steering:retry", "Queue a failed or cancelled job again."),
     "priority": (f"{_COMMANDS}.steering:priority", "Change the priority of a job."),
+    "explain": (f"{_COMMANDS}.queue:explain", "Say why a job waits, and when it will start."),
+    "queue": (f"{_COMMANDS}.queue:queue", "Show the queue: shares, limits, reservations."),
     "arrays": (f"{_COMMANDS}.arrays:arrays", "List job arrays, or show one."),
     "datasets": (f"{_COMMANDS}.datasets:datasets", "Register and list datasets."),
     "workers": (f"{_COMMANDS}.workers:workers", "List workers."),

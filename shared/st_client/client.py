@@ -15,6 +15,7 @@ from st_client.download import download_artifact
 from st_client.errors import BadInputError, MissingError
 from st_client.events import JobEvent, Sleep, follow_events
 from st_shared.protocol.message import Resource
+from st_shared.protocol.queue import Explanation, QueueRules, QueueView, ShareRequest, ShareView
 from st_shared.protocol.resources import (
     ApiKeyCreated,
     ApiKeyRequest,
@@ -167,6 +168,32 @@ class Client:
         """Put a level from 0 to 50 in place of a job's class, or none to give the class back."""
         body = {"override": level}
         return self._connection.post(f"jobs/{job_id}/priority", JobView, body)
+
+    # The queue
+
+    def explain(self, job_id: str) -> Explanation:
+        """Why a job waits, what is ahead of it, and when it is expected to start."""
+        return self._connection.get(f"jobs/{job_id}/explain", Explanation)
+
+    def queue(self) -> QueueView:
+        """The queue as it stands."""
+        return self._connection.get("queue", QueueView)
+
+    def queue_policy(self) -> QueueRules:
+        """The rules of the queue."""
+        return self._connection.get("queue/policy", QueueRules)
+
+    def set_queue_policy(self, rules: Mapping[str, Any]) -> QueueRules:
+        """Put other rules in force; what is left out takes its default."""
+        return self._connection.put("queue/policy", QueueRules, rules)
+
+    def set_share(self, path: str, share: ShareRequest) -> ShareView:
+        """Set weight and limits of ``org``, ``org/team``, ``org/team/user`` or ``all``."""
+        return self._connection.put(f"queue/shares/{path}", ShareView, share.model_dump())
+
+    def remove_share(self, path: str) -> None:
+        """Give a node weight 1 and no limits again."""
+        self._connection.delete(f"queue/shares/{path}")
 
     def attempts(self, job_id: str) -> Iterator[AttemptView]:
         """The tries of a job."""

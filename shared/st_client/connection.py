@@ -96,6 +96,14 @@ class Connection:
         """PATCH below ``/v1``; saying the same twice is harmless, so it is repeated."""
         return self._parse(self._send("PATCH", path, json=body, repeat=True), answer)
 
+    def put(self, path: str, answer: type[Model], body: Mapping[str, Any]) -> Model:
+        """Put the JSON in ``body``; read the answer as ``answer``."""
+        return self._parse(self._send("PUT", path, repeat=True, json=dict(body)), answer)
+
+    def delete(self, path: str) -> None:
+        """Delete what stands at ``path``."""
+        self._send("DELETE", path, repeat=True)
+
     def post_silent(self, path: str) -> None:
         """POST below ``/v1`` where no answer is expected."""
         self._send("POST", path, repeat=False)

@@ -37,7 +37,9 @@ def tables_are_sound(tables: Tables) -> None:
         slots.update((grant.worker, slot) for grant in attempt.grants for slot in grant.slots)
         workers = {grant.worker for grant in attempt.grants}
         sizes = {len(grant.slots) for grant in attempt.grants}
-        _demand(len(workers) == shape.nodes and sizes == {shape.slots}, f"{attempt.id} is not whole")
+        _demand(
+            len(workers) == shape.nodes and sizes == {shape.slots}, f"{attempt.id} is not whole"
+        )
     _demand(max(slots.values(), default=0) <= 1, f"double-booked: {slots.most_common(2)}")
     _demand(max(owners.values(), default=0) <= 1, f"in two live attempts: {owners.most_common(2)}")
     for job in tables.jobs.values():
@@ -45,7 +47,9 @@ def tables_are_sound(tables: Tables) -> None:
             (owners[job.id] == 1) == (job.state in {JobState.ASSIGNED, JobState.RUNNING}),
             f"{job.id} is {job.state} with {owners[job.id]} live attempts",
         )
-    _demand(all(attempt.state in LIVE for attempt in tables.live.values()), "a live attempt is over")
+    _demand(
+        all(attempt.state in LIVE for attempt in tables.live.values()), "a live attempt is over"
+    )
 
 
 def limits_hold(tables: Tables, excused: dict[str, tuple[int, int]]) -> None:
@@ -128,9 +132,7 @@ def full_arrays(tables: Tables) -> set[str | None]:
     return {array for array, most in tables.caps.items() if running[array] >= most}
 
 
-def allowed(
-    job: JobRow, shares: dict[str, Share], jobs: Counter[str], slots: Counter[str]
-) -> bool:
+def allowed(job: JobRow, shares: dict[str, Share], jobs: Counter[str], slots: Counter[str]) -> bool:
     """Whether one more job of this shape keeps to the limits."""
     for path in ledger.paths(job.tenant):
         share = shares.get(path, Share())

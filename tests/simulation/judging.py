@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from simulation import ledger
 from simulation.fitting import room, slot_suits, worker_suits
 from simulation.invariants import Broken, allowed, full_arrays, running_by_path
-from simulation.rows import AttemptRow, JobRow
+from simulation.rows import JobRow
 from simulation.tables import Tables
 
 from st_controller.domain.scheduling.model import Decision, Level, Placement, Policy, Preemption
@@ -115,12 +115,12 @@ class Judge:
 
     def _victim(self, job: JobRow, victim_id: str) -> set[tuple[str, int]]:
         victim = self._tables.jobs[victim_id]
-        attempt = self._tables.attempt_of(victim_id) or self._started.get(victim_id)
+        attempt = self._tables.attempt_of(victim_id)
         if attempt is None:
-            raise Broken(f"{victim_id} does not run")
-        stops = isinstance(attempt, AttemptRow) and attempt.stop
+            started = victim_id in self._started
+            raise Broken(f"{victim_id} {'was only just started' if started else 'does not run'}")
         _demand(victim.preemptible, f"{victim_id} may not be preempted")
-        _demand(not stops and victim_id not in self._stopped, f"{victim_id} stops already")
+        _demand(not attempt.stop and victim_id not in self._stopped, f"{victim_id} stops already")
         _demand(victim.served_level < job.served_level, f"{victim_id} ranks as high as {job.id}")
         most = self._policy.max_preemptions
         _demand(victim.preemptions < most, f"{victim_id} has yielded {most} times already")

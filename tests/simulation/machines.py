@@ -183,9 +183,7 @@ class Machines:
 
         def store() -> None:
             with suppress(StaleLease):
-                self._world.tables.checkpoint(
-                    worker_id, attempt.id, attempt.epoch, self._world.now
-                )
+                self._world.tables.checkpoint(worker_id, attempt.id, attempt.epoch, self._world.now)
 
         return self._unless_silent(worker_id, store)
 

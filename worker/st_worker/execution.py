@@ -88,9 +88,11 @@ class Execution:
 
     def _found(self) -> TrainerProcess | None:
         """What an earlier agent started, alive or not; none when there was none."""
-        pid = self._record().pid
-        found = TrainerProcess.find(self._folder.run)
-        return found or (TrainerProcess(self._folder.run, pid) if pid is not None else None)
+        pid, run_dir = self._record().pid, self._folder.run
+        if pid is not None:
+            return TrainerProcess.find(run_dir) or TrainerProcess(run_dir, pid)
+        # The agent may have died between the start and its record: nothing may run twice.
+        return TrainerProcess.find(run_dir) or TrainerProcess.ended(run_dir)
 
     async def _begin(self, slots: AsyncExitStack) -> TrainerProcess | None:
         """A fresh process; none when an order to stop came first."""

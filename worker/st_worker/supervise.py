@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_NAME = "exit.json"
-"""``{"code": int or null, "signal": int or null, "error": text or null, "ended_at": RFC 3339}``"""
+"""``{"code": int or null, "signal": int or null, "error": text or null, "ended_at": RFC 3339,
+"pid": int}``, the pid being the supervisor's."""
 
 
 class _Forwarder:
@@ -58,6 +59,7 @@ def _write(path: Path, code: int | None, error: str | None) -> None:
         "signal": -code if ended and code is not None else None,
         "error": error,
         "ended_at": datetime.now(UTC).isoformat(),
+        "pid": os.getpid(),
     }
     aside = path.with_name(f".{path.name}.partial")
     with aside.open("w", encoding="utf-8") as file:

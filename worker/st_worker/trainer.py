@@ -1,10 +1,11 @@
-"""The trainer's process seen from outside: a session that a supervisor leads.
+"""The process of a trainer or script seen from outside: a session that a supervisor leads.
 
 The session, not the process, is what is stopped: loaders and whatever else the trainer started
 go with it. A supervisor is recognised by its command line, which holds the attempt's folder and
 so belongs to no other process, however pids and clocks have moved.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -67,6 +68,12 @@ class TrainerProcess:
                 return cls(run_dir, pid)
         return None
 
+    @classmethod
+    def ended(cls, run_dir: Path) -> Self | None:
+        """The supervisor of ``run_dir`` that has left its note, whoever started it."""
+        note = run_dir / EXIT_NAME
+        return cls(run_dir, json.loads(note.read_bytes())["pid"]) if note.exists() else None
+
     def exit(self) -> TrainerExit | None:
         """How it ended; none while it runs."""
         if self._is_alive():
@@ -90,10 +97,14 @@ class TrainerProcess:
                 os.kill(pid, signal.SIGKILL)
 
     def members(self) -> list[int]:
-        """Pids of the session that have not ended; the supervisor, the trainer, its children."""
+        """Pids of the session that have not ended: the supervisor, the trainer, its children.
+
+        While the supervisor lives, also of those that have left the session but not the family.
+        """
         if psutil.pid_exists(self.pid) and not self._is_alive() and not _is_zombie(self.pid):
             return []  # the pid was given to a stranger: no process of the session is left
-        return [pid for pid in psutil.pids() if _session(pid) == self.pid and not _is_zombie(pid)]
+        session = {pid for pid in psutil.pids() if _session(pid) == self.pid}
+        return [pid for pid in session | _descendants(self.pid) if not _is_zombie(pid)]
 
     def _is_alive(self) -> bool:
         if self._child is not None:
@@ -107,6 +118,13 @@ def _supervises(pid: int, run_dir: Path) -> bool:
     except psutil.Error:
         return False
     return arguments[1:4] == ["-m", _SUPERVISOR, str(run_dir)]
+
+
+def _descendants(pid: int) -> set[int]:
+    try:
+        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def _session(pid: int) -> int | None:

@@ -7,7 +7,8 @@ Every route declares who may call it, by one of ``requires``, ``signed_in``, ``p
     def submit(platform: PlatformDep, caller: Annotated[Caller, requires("job.submit")]) -> ...
 """
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated, Any
@@ -16,12 +17,14 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.routing import iter_route_contexts
 
 from st_controller.api.origin import refuse_other_sites
+from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind, kind_of
 from st_controller.domain.policy.permissions import PERMISSIONS
 from st_controller.errors import NotSignedIn
 from st_controller.platform import Platform
 from st_controller.services import api_keys, identity
 from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.known_credentials import Holder, KnownCredentials
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -50,11 +53,11 @@ class Access:
 
     declared: str
     """A permission, or ``public``, ``signed in``, ``worker``, ``join``, ``url``, ``metrics``."""
-    check: Callable[[Request], Any]
+    check: Callable[[Request], Awaitable[Any]]
 
-    def __call__(self, request: Request) -> Any:
+    async def __call__(self, request: Request) -> Any:
         """Let the request pass, or refuse it."""
-        return self.check(request)
+        return await self.check(request)
 
 
 def requires(permission: str) -> Any:
@@ -62,8 +65,8 @@ def requires(permission: str) -> Any:
     if permission not in PERMISSIONS:
         raise ValueError(f"{permission!r} is no permission; see domain/policy/permissions.py")
 
-    def check(request: Request) -> Caller:
-        caller = _caller(request)
+    async def check(request: Request) -> Caller:
+        caller = await _caller(request)
         caller.must(permission)
         return caller
 
@@ -130,15 +133,16 @@ def _declarations(dependant: Any) -> list[str]:
     return found
 
 
-def _anybody(_request: Request) -> None:
+async def _anybody(_request: Request) -> None:
     """Let everybody pass."""
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     platform: Platform = request.app.state.platform
     bearer = _bearer(request)
-    caller = _key_holder(platform, bearer) if bearer else browser_caller(request, platform)
-    if caller is None:
+    secret = bearer or request.cookies.get(cookie_name(platform))
+    caller = await _holder(platform.callers, platform, _user, secret)
+    if caller is None or (caller.via == "api_key") != bool(bearer):
         raise NotSignedIn(
             "this key is unknown, expired or revoked" if bearer else "no valid session or key came"
         )
@@ -147,9 +151,28 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
-def _key_holder(platform: Platform, key: str) -> Caller | None:
+async def _holder(
+    known: KnownCredentials[Holder],
+    platform: Platform,
+    look_up: Callable[[Platform, str], Holder | None],
+    secret: str | None,
+) -> Holder | None:
+    """Who holds this secret; only what was not looked up a moment ago costs a thread."""
+    if not secret:
+        return None
+    digest, now = secrets.digest(secret), platform.db.clock()
+    return known.recall(digest, now) or await asyncio.to_thread(
+        known.find, digest, now, lambda: look_up(platform, secret)
+    )
+
+
+def _user(platform: Platform, secret: str) -> Caller | None:
+    """The holder of an API key or of a session."""
+    if secrets.kind_of(secret) is SecretKind.SESSION:
+        with platform.db.read() as session:
+            return identity.caller_by_session(session, secret, platform.db.clock())
     with platform.db.read() as session:
-        found = identity.caller_by_api_key(session, key, platform.db.clock())
+        found = identity.caller_by_api_key(session, secret, platform.db.clock())
     if found is None:
         return None
     caller, note_use = found
@@ -159,10 +182,15 @@ def _key_holder(platform: Platform, key: str) -> Caller | None:
     return caller
 
 
-def _metrics_reader(request: Request) -> None:
+def _worker_of(platform: Platform, credential: str) -> WorkerCaller | None:
+    with platform.db.read() as session:
+        return identity.worker_by_credential(session, credential)
+
+
+async def _metrics_reader(request: Request) -> None:
     platform: Platform = request.app.state.platform
     if not (platform.settings.metrics_public or _is_local(request)):
-        _caller(request)
+        await _caller(request)
 
 
 def _is_local(request: Request) -> bool:
@@ -173,12 +201,9 @@ def _is_local(request: Request) -> bool:
         return False
 
 
-def _worker(request: Request) -> WorkerCaller:
+async def _worker(request: Request) -> WorkerCaller:
     platform: Platform = request.app.state.platform
-    worker = None
-    if bearer := _bearer(request):
-        with platform.db.read() as session:
-            worker = identity.worker_by_credential(session, bearer)
+    worker = await _holder(platform.workers, platform, _worker_of, _bearer(request))
     if worker is None:
         raise NotSignedIn(
             "no valid worker credential came",
@@ -188,12 +213,12 @@ def _worker(request: Request) -> WorkerCaller:
     return worker
 
 
-def _registrar(request: Request) -> Registrar:
+async def _registrar(request: Request) -> Registrar:
     bearer = _bearer(request)
     # A token that is cut off or mistyped is a bad token to its holder, not a bad credential.
     if bearer and kind_of(bearer) is not SecretKind.WORKER:
         return Registrar(worker=None, join_token=bearer)
-    return Registrar(worker=_worker(request), join_token=None)
+    return Registrar(worker=await _worker(request), join_token=None)
 
 
 def _bearer(request: Request) -> str | None:

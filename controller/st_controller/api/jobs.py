@@ -50,12 +50,12 @@ def submit(
     draft = submission.check(caller, document, rules_of(platform))
     (warnings,) = platform.survey.warnings(platform.db, [draft.spec.resources])
     with platform.db.write() as tx:
-        job, is_new = submission.enqueue(tx, caller, draft, idempotency_key)
-        if is_new:
-            view = views.new_job_view(job, caller.username, warnings)
+        job_id, columns = submission.enqueue(tx, caller, draft, idempotency_key)
+        if columns:
+            view = views.new_job_view(columns, caller.username, warnings)
         else:
-            view = views.job_view(tx.session, job)
-    return encoded(view, 201 if is_new else 200, {"Location": f"/v1/jobs/{job.id}"})
+            view = views.job_view(tx.session, jobs.get_job(tx.session, caller, job_id))
+    return encoded(view, 201 if columns else 200, {"Location": f"/v1/jobs/{job_id}"})
 
 
 @batch_router.post(

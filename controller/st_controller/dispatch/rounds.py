@@ -57,7 +57,6 @@ class Rounds:
                 lead.prove(tx.session)
                 workers.watch_silence(tx, self._patience)
                 ended = leases.sweep(tx)
-        self._save_usage(lead)
 
     def place(self, lead: Leadership, news: News | None = None) -> int:
         """Take over what changed, and make true what the scheduler decides; how many offers."""
@@ -68,6 +67,10 @@ class Rounds:
         made = 0
         while decisions := self._queue.decide(self._db.clock(), MOST):
             made += self._make_true(lead, decisions)
+        self._save_usage(lead)
+        if not self._queue.is_whole:
+            with self._db.read() as session:
+                self._queue.read_on(session, self._db.clock())
         return made
 
     def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:
@@ -89,7 +92,7 @@ class Rounds:
                 offers.preempt(tx, victim, decision.job_id)
             log.info("preempting", job=decision.job_id, victims=decision.victims)
             return True
-        price = self._queue.price(decision.grants[0].worker)
+        price = self._queue.price(decision.grants)
         attempt = offers.offer(tx, decision, price, self._patience)
         if attempt is None:
             return False

@@ -69,6 +69,8 @@ class Dispatcher:
 
     def _patience(self) -> float:
         """Seconds until time alone may change a decision."""
+        if not self._platform.queue.is_whole:
+            return 0.0
         moment = self._platform.queue.next_moment()
         if moment is None:
             return RENEW_SECONDS

@@ -58,6 +58,7 @@ class Hub:
     def __init__(self) -> None:
         self._bells: dict[str, set[Bell]] = defaultdict(set)
         self._inboxes: set[Inbox] = set()
+        self._reactions: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.publish: Publish = _nobody
 
@@ -70,8 +71,15 @@ class Hub:
         self.ring(topics)
         self.publish(topics)
 
+    def react(self, topic: str, reaction: Callable[[], None]) -> None:
+        """Call ``reaction`` at news of ``topic``, at once and in the thread that announces them."""
+        self._reactions[topic].append(reaction)
+
     def ring(self, topics: frozenset[str]) -> None:
         """Announce news within this process; from any thread."""
+        for topic in topics & self._reactions.keys():
+            for reaction in self._reactions[topic]:
+                reaction()
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ring, topics)
 

@@ -24,9 +24,9 @@ async def follow_topics(
     last_id: str | None,
     *,
     opening: Callable[[ReadSession], tuple[str, str]],
-    tell: Tell = lambda _session, event: json.dumps(event.body),
+    tell: Tell | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """Encoded events after ``last_id``.
+    """Encoded events after ``last_id``; without ``tell`` each as it was emitted.
 
     Without a place to resume from, or with one that is too old, the stream begins with the
     event that ``opening`` gives: all that counts now.
@@ -36,8 +36,16 @@ async def follow_topics(
         for frame in frames:
             yield frame
         silence = 0.0
+        rang = False
         while True:
             before = place
+            if rang and tell is None and (events := platform.feed.after(topics, place)):
+                place = events[-1].position
+                for event in events:
+                    yield _encoded(event, json.dumps(event.body))
+                silence = 0.0
+                rang = await bell.heard(REPAIR_SECONDS)
+                continue
             place, frames = await asyncio.to_thread(_news, platform, topics, place, tell)
             for frame in frames:
                 yield frame
@@ -45,7 +53,8 @@ async def follow_topics(
                 silence = 0.0
             if place != before:  # there may be more, even if none of these were for its eyes
                 continue
-            if not await bell.heard(REPAIR_SECONDS):
+            rang = await bell.heard(REPAIR_SECONDS)
+            if not rang:
                 silence += REPAIR_SECONDS
             if silence >= PING_SECONDS:
                 silence = 0.0
@@ -64,13 +73,17 @@ def _begin(
 
 
 def _news(
-    platform: Platform, topics: Sequence[str], place: int, tell: Tell
+    platform: Platform, topics: Sequence[str], place: int, tell: Tell | None
 ) -> tuple[int, list[bytes]]:
     with platform.db.read() as session:
         events = outbox.events_after(session, topics, place)
         frames = []
         for event in events:
-            data = tell(session, event)
-            if data is not None:
-                frames.append(sse.encode(event.kind, data, str(event.position)))
+            body = tell(session, event) if tell else json.dumps(event.body)
+            if body is not None:
+                frames.append(_encoded(event, body))
         return (events[-1].position if events else place), frames
+
+
+def _encoded(event: PlacedEvent, body: str) -> bytes:
+    return sse.encode(event.kind, body, str(event.position))

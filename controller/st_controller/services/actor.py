@@ -1,6 +1,6 @@
 """Who acts, as far as the rules care."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from st_controller.errors import NotFound, NotPermitted
 
@@ -12,6 +12,8 @@ class Actor:
     user_id: str
     username: str
     permissions: frozenset[str]
+    tenant: tuple[str, str] | None = field(default=None, kw_only=True, compare=False)
+    """Organisation and team, where the look-up of the credential brought them along."""
 
     @property
     def signature(self) -> str:

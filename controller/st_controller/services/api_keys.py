@@ -11,7 +11,7 @@ from st_controller.domain.policy.permissions import PERMISSIONS
 from st_controller.errors import InvalidRequest, NotFound
 from st_controller.services.caller import Caller
 from st_controller.store.schema import ApiKey
-from st_controller.store.transaction import Transaction
+from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
 from st_shared.protocol.resources import ApiKeyCreated, ApiKeyRequest, ApiKeyView
@@ -69,6 +69,7 @@ def revoke_key(transaction: Transaction, caller: Caller, key_id: str) -> None:
     if not ended:
         raise NotFound(f"you have no API key {key_id!r}")
     transaction.audit(caller.signature, "api_key.revoked", key_id)
+    transaction.wake(CREDENTIALS)
 
 
 def note_use(transaction: Transaction, key_id: str) -> None:

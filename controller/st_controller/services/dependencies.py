@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, defer
 
 from st_controller.domain.dependencies import Parent, why_cancelled, why_waiting
 from st_controller.services import topics
+from st_controller.store.bulk import insert_all
 from st_controller.store.schema import Job, JobDependency
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
@@ -21,6 +22,7 @@ from st_shared.protocol.states import JobState
 _MOST_IDS = 10_000
 """Ids in one statement; SQLite takes 32,766 values."""
 
+_DEPENDENCIES = insert(JobDependency)
 _MAY_WAIT = (JobState.QUEUED, JobState.AWAITING_APPROVAL)
 
 
@@ -49,7 +51,7 @@ def attach(tx: Transaction, links: Sequence[tuple[str, str]]) -> None:
     """Record which new job waits for which other: pairs of child and parent."""
     if links:
         rows = [{"job_id": child, "parent_id": parent} for child, parent in links]
-        tx.session.connection().execute(insert(JobDependency), rows)
+        insert_all(tx.session.connection(), _DEPENDENCIES, rows)
 
 
 def lock_descendants(session: Session, job_id: str) -> None:

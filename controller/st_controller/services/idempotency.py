@@ -11,6 +11,11 @@ from st_controller.services.actor import Actor
 from st_controller.store.schema import IdempotencyKey
 from st_controller.store.transaction import Transaction
 
+_TAKE = {
+    name: dialect.insert(IdempotencyKey).on_conflict_do_nothing().returning(IdempotencyKey.key)
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+
 
 def take(
     tx: Transaction, actor: Actor, key: str, body: str, result: dict[str, Any]
@@ -25,9 +30,8 @@ def take(
         Conflict: the key was used with another body.
     """
     digest = hashlib.sha256(body.encode()).hexdigest()
-    dialect = sqlite if tx.session.get_bind().dialect.name == "sqlite" else postgresql
     taken = tx.session.connection().execute(
-        dialect.insert(IdempotencyKey).on_conflict_do_nothing().returning(IdempotencyKey.key),
+        _TAKE[tx.session.get_bind().dialect.name],
         {
             "user_id": actor.user_id,
             "key": key,

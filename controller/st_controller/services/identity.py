@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import passwords, secrets
@@ -13,10 +13,25 @@ from st_controller.errors import NotSignedIn
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.store.database import Database
 from st_controller.store.schema import ApiKey, Session, User, Worker
-from st_controller.store.transaction import Transaction
+from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.message import Moment
 from st_shared.protocol.states import WorkerDesired
+
+# Made once: building a statement costs more than running it.
+_SESSION = (
+    select(Session, User)
+    .join(User, User.id == Session.user_id)
+    .where(Session.token_hash == bindparam("digest"))
+)
+_API_KEY = (
+    select(ApiKey, User)
+    .join(User, User.id == ApiKey.user_id)
+    .where(ApiKey.key_hash == bindparam("digest"))
+)
+_WORKER = select(Worker.id, Worker.name).where(
+    Worker.credential_hash == bindparam("digest"), Worker.desired != WorkerDesired.RETIRED
+)
 
 
 @dataclass(frozen=True)
@@ -62,17 +77,14 @@ def revoke_session(transaction: Transaction, caller: Caller) -> None:
     ).all()
     if ended:
         transaction.audit(caller.signature, "session.ended", caller.credential_id)
+        transaction.wake(CREDENTIALS)
 
 
 def caller_by_session(session: OrmSession, token: str, now: datetime) -> Caller | None:
     """Who holds this session; none: unknown, expired, revoked or disabled."""
     if secrets.kind_of(token) is not SecretKind.SESSION:
         return None
-    row = session.execute(
-        select(Session, User)
-        .join(User, User.id == Session.user_id)
-        .where(Session.token_hash == secrets.digest(token))
-    ).one_or_none()
+    row = session.execute(_SESSION, {"digest": secrets.digest(token)}).one_or_none()
     if row is None:
         return None
     return _session_holder(*row, now)
@@ -85,11 +97,7 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
     """
     if secrets.kind_of(key) is not SecretKind.API_KEY:
         return None
-    row = session.execute(
-        select(ApiKey, User)
-        .join(User, User.id == ApiKey.user_id)
-        .where(ApiKey.key_hash == secrets.digest(key))
-    ).one_or_none()
+    row = session.execute(_API_KEY, {"digest": secrets.digest(key)}).one_or_none()
     if row is None:
         return None
     found, user = row
@@ -102,12 +110,7 @@ def worker_by_credential(session: OrmSession, credential: str) -> WorkerCaller |
     """Which worker holds this credential; none: unknown, or the worker is retired."""
     if secrets.kind_of(credential) is not SecretKind.WORKER:
         return None
-    worker = session.execute(
-        select(Worker.id, Worker.name).where(
-            Worker.credential_hash == secrets.digest(credential),
-            Worker.desired != WorkerDesired.RETIRED,
-        )
-    ).one_or_none()
+    worker = session.execute(_WORKER, {"digest": secrets.digest(credential)}).one_or_none()
     return WorkerCaller(worker.id, worker.name) if worker else None
 
 
@@ -171,4 +174,5 @@ def _caller(
         via="session" if via == "session" else "api_key",
         credential_id=credential_id,
         expires_at=expires_at,
+        tenant=(user.org, user.team),
     )

@@ -9,7 +9,7 @@ from threading import RLock
 from sqlalchemy.orm import Session
 
 from st_controller.domain.scheduling.forecast import Forecast, foretell
-from st_controller.domain.scheduling.model import Decision
+from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.services import durations, queue_reading
 from st_controller.services.durations import Durations
@@ -21,6 +21,10 @@ OVERLAP = timedelta(seconds=30)
 """How long a transaction may take from its beginning to its commit and still be noticed at once."""
 
 
+PAGE = 5000
+"""Jobs that are read at one time."""
+EACH = 50
+"""Jobs of every line of a long queue that are read before anything is decided."""
 FORECAST_SECONDS = 3.0
 """How long a forecast is good enough."""
 
@@ -70,6 +74,9 @@ class LiveQueue:
         self._attempts: dict[str, str] = {}
         self._again: set[str] = set()
         self._forecast: Forecast | None = None
+        self._rest: tuple[float, str] | None = None
+        self.is_whole = True
+        """Whether all jobs that wait are known, not only the first of every line."""
         self._learned = Durations()
 
     @contextmanager
@@ -79,6 +86,8 @@ class LiveQueue:
             stale = self._read_at is None or now - self._read_at > age
             if self.scheduler is None or (stale and not self.is_led):
                 self.load(session, now)
+            while not self.is_led and not self.is_whole:
+                self.read_on(session, now)
             assert self.scheduler is not None  # noqa: S101 - it was just loaded
             yield self.scheduler
 
@@ -97,9 +106,29 @@ class LiveQueue:
             self._learned = durations.learn(session)
             for job in queue_reading.running(session, self._learned):
                 self._take(job, at)
-            for waits in queue_reading.waiting(session, self._learned):
+            self._rest = None
+            self.is_whole = queue_reading.count_waiting(session) <= PAGE
+            if self.is_whole:
+                waiting = queue_reading.waiting_after(session, self._learned, None, PAGE)
+            else:
+                waiting = queue_reading.foremost(session, self._learned, EACH)
+            for waits in waiting:
                 scheduler.enqueue(waits, at)
             return scheduler
+
+    def read_on(self, session: Session, now: datetime) -> None:
+        """Read one more page of a long queue, of which only the first jobs are known so far."""
+        with self.lock:
+            scheduler = self.scheduler
+            if scheduler is None or self.is_whole:
+                return
+            page = queue_reading.waiting_after(session, self._learned, self._rest, PAGE)
+            for job in page:
+                if job.id not in scheduler.held and scheduler.waiting(job.id) is None:
+                    scheduler.enqueue(job, now.timestamp())
+            self.is_whole = len(page) < PAGE
+            if page:
+                self._rest = (page[-1].submitted, page[-1].id)
 
     def forget(self) -> None:
         """What is in memory may not be true any more: it is read anew before it is used."""
@@ -155,11 +184,10 @@ class LiveQueue:
         with self.lock:
             return self.scheduler.next_moment() if self.scheduler else None
 
-    def price(self, worker_id: str) -> float:
-        """Weight of a slot-second of a worker."""
+    def price(self, grants: Iterable[Grant]) -> float:
+        """Weight of a second of one of these slots."""
         with self.lock:
-            host = self.scheduler.fleet.get(worker_id) if self.scheduler else None
-            return host.capacity.price if host else 1.0
+            return self.scheduler.fleet.price(grants) if self.scheduler else 1.0
 
     def _found(self, session: Session, wanted: set[str]) -> Iterator[JobNow]:
         for job in queue_reading.jobs(session, wanted, self._learned):
@@ -174,6 +202,7 @@ class LiveQueue:
                 scheduler.finish(job.id, now)
             if job.id not in scheduler.held:
                 scheduler.adopt(job.runs, now)
+            scheduler.held[job.id].job = job.runs.job
             scheduler.held[job.id].stopping |= job.runs.stopping
             scheduler.checkpointed(job.id, job.runs.checkpointed or 0.0)
             self._attempts[job.id] = job.attempt or ""

@@ -8,18 +8,22 @@ from sqlalchemy import insert, update
 from st_controller.domain.jobs import may_move
 from st_controller.errors import Conflict, IllegalMove
 from st_controller.services import dependencies, topics
+from st_controller.store.bulk import insert_all
 from st_controller.store.schema import Job, JobTransition
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import JobState
 
+_JOBS, _TRANSITIONS = insert(Job), insert(JobTransition)
+
 
 def begin_jobs(tx: Transaction, jobs: Sequence[dict[str, Any]], actor: str) -> None:
     """Record new jobs, each with all its columns, in their first state."""
     connection = tx.session.connection()
-    connection.execute(insert(Job), jobs)
-    connection.execute(
-        insert(JobTransition),
+    insert_all(connection, _JOBS, jobs)
+    insert_all(
+        connection,
+        _TRANSITIONS,
         [
             {
                 "job_id": job["id"],

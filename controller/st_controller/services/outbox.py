@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,26 @@ from st_controller.store.schema import EventOrder, OutboxEvent
 from st_controller.store.transaction import Transaction
 
 BATCH = 500
+
+# Made once: building a statement costs more than running it.
+_UNPLACED = OutboxEvent.position.is_(None)
+_ANY_UNPLACED = select(OutboxEvent.id).where(_UNPLACED).limit(1)
+_LOCK_ORDER = select(EventOrder.last_position).where(EventOrder.id == 1).with_for_update()
+_SAVE_ORDER = update(EventOrder).where(EventOrder.id == 1).values(last_position=bindparam("last"))
+_NEXT = (
+    select(OutboxEvent.id, func.row_number().over(order_by=OutboxEvent.id).label("turn"))
+    .where(_UNPLACED)
+    .order_by(OutboxEvent.id)
+    .limit(BATCH)
+    .subquery()
+)
+_PLACE = (
+    update(OutboxEvent)
+    .where(OutboxEvent.id == _NEXT.c.id)
+    .values(position=bindparam("last", type_=BigInteger) + _NEXT.c.turn)
+    .returning(OutboxEvent.position, OutboxEvent.topic, OutboxEvent.kind, OutboxEvent.body)
+    .execution_options(synchronize_session=False)
+)
 
 
 @dataclass(frozen=True)
@@ -30,30 +50,32 @@ def assign_positions(tx: Transaction) -> bool:
 
     Ids are given at insertion, and transactions do not commit in that order; a reader that
     followed ids could step over a late one. Places are given after the commit, by one
-    transaction at a time, so whoever has seen place ``n`` has seen all before it.
+    transaction at a time, so whoever has seen place ``n`` has seen all before it. (Where only one
+    transaction writes at a time, events have their places from the beginning: ``store/places.py``.)
     """
-    unplaced = OutboxEvent.position.is_(None)
-    if tx.session.scalar(select(OutboxEvent.id).where(unplaced).limit(1)) is None:
+    if tx.session.scalar(_ANY_UNPLACED) is None:
         return False
-    order = _locked_order(tx)
+    last = _locked_order(tx)
     # Asked again under the lock: whoever held it before may have placed them.
-    waiting = tx.session.scalars(
-        select(OutboxEvent).where(unplaced).order_by(OutboxEvent.id).limit(BATCH)
-    ).all()
-    for event in waiting:
-        order.last_position += 1
-        event.position = order.last_position
-        tx.wake(event.topic)
-    return len(waiting) == BATCH
+    placed = [
+        {"position": row.position, "topic": row.topic, "kind": row.kind, "body": row.body}
+        for row in tx.session.execute(_PLACE, {"last": last})
+    ]
+    placed.sort(key=lambda row: row["position"])
+    tx.session.execute(_SAVE_ORDER, {"last": last + len(placed)})
+    tx.placed += placed
+    tx.topics.update(row["topic"] for row in placed)
+    return len(placed) == BATCH
 
 
-def _locked_order(tx: Transaction) -> EventOrder:
-    order = tx.session.get(EventOrder, 1, with_for_update=True)
-    if order is None:
+def _locked_order(tx: Transaction) -> int:
+    """The newest place; nobody else gives any until the transaction ends."""
+    last = tx.session.scalar(_LOCK_ORDER)
+    if last is None:
         with suppress(IntegrityError), tx.session.begin_nested():  # another process was faster
-            tx.session.add(EventOrder(id=1, last_position=0))
-        order = tx.session.get_one(EventOrder, 1, with_for_update=True)
-    return order
+            tx.session.execute(insert(EventOrder).values(id=1, last_position=0))
+        last = tx.session.scalar(_LOCK_ORDER)
+    return last or 0
 
 
 def current_position(session: Session) -> int:

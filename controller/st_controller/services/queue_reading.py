@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import exp, log
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LIVE
@@ -97,18 +97,48 @@ def workers(
     return [_capacity(worker, prices) for worker in session.scalars(query)]
 
 
-def waiting(session: Session, learned: Durations) -> Iterator[PendingJob]:
-    """Every job that may be served, now or from a moment that is known, in order of submission."""
-    datasets = _digests(session)
-    rows = session.execute(
-        _job_columns()
-        .where(Job.state == JobState.QUEUED, Job.open_parents == 0)
-        .order_by(Job.submitted_at, Job.id)
-        .execution_options(yield_per=5000)
+def count_waiting(session: Session) -> int:
+    """How many jobs may be served, now or from a moment that is known."""
+    return session.scalar(select(func.count()).select_from(Job).where(_may_be_served())) or 0
+
+
+def foremost(session: Session, learned: Durations, each: int) -> list[PendingJob]:
+    """The first jobs of every user, level and request: enough to decide who is served next."""
+    turn = func.row_number().over(
+        partition_by=(Job.submitted_by, Job.level, Job.override, Job.request),
+        order_by=(Job.submitted_at, Job.id),
     )
+    ranked = select(Job.id, turn.label("turn")).where(_may_be_served()).subquery()
+    rows = session.execute(
+        _job_columns().join(ranked, ranked.c.id == Job.id).where(ranked.c.turn <= each)
+    )
+    return _all_pending(session, rows, learned)
+
+
+def waiting_after(
+    session: Session, learned: Durations, turn: tuple[float, str] | None, most: int
+) -> list[PendingJob]:
+    """Up to ``most`` jobs that may be served, in order of submission, after the one of a turn."""
+    query = _job_columns().where(_may_be_served())
+    if turn is not None:
+        at, job_id = datetime.fromtimestamp(turn[0], UTC), turn[1]
+        query = query.where(
+            or_(Job.submitted_at > at, and_(Job.submitted_at == at, Job.id > job_id))
+        )
+    rows = session.execute(query.order_by(Job.submitted_at, Job.id).limit(most))
+    return _all_pending(session, rows, learned)
+
+
+def _may_be_served() -> Any:
+    return and_(Job.state == JobState.QUEUED, Job.open_parents == 0)
+
+
+def _all_pending(
+    session: Session, rows: Iterable[Row[Any]], learned: Durations
+) -> list[PendingJob]:
+    datasets = _digests(session)
     tenants: dict[tuple[str, str, str], Tenant] = {}
-    for row in rows:
-        yield _pending(row, datasets, learned, tenants)
+    return [_pending(row, datasets, learned, tenants) for row in rows]
 
 
 def running(session: Session, learned: Durations) -> Iterator[JobNow]:
@@ -156,17 +186,19 @@ def usage(session: Session, half_life: float, now: datetime) -> dict[str, tuple[
     since = oldest if found else now - timedelta(seconds=20 * half_life)
     for path, charge in _charges(session, since, decay, now):
         used, forfeited = found.get(path, (0.0, 0.0))
-        found[path] = (used + charge, forfeited)
+        found[path] = (max(0.0, used + charge), forfeited)
     return found
 
 
 def _charges(
     session: Session, since: datetime, decay: float, now: datetime
 ) -> Iterator[tuple[str, float]]:
+    """What attempts have used since a moment, with what was charged for in vain before it."""
     rows = session.execute(
         select(
             Attempt.slots,
             Attempt.price,
+            Attempt.outcome,
             Attempt.offered_at,
             Attempt.finished_at,
             Job.org,
@@ -176,16 +208,23 @@ def _charges(
         .join(Job, Job.id == Attempt.job_id)
         .join(User, User.id == Job.submitted_by)
         .where((Attempt.finished_at.is_(None)) | (Attempt.finished_at > since))
-        .where((Attempt.outcome.is_(None)) | (Attempt.outcome != Outcome.EXPIRED))
         .execution_options(yield_per=5000)
     )
-    for slots, price, begun, ended, org, team, user in rows:
-        older = (now - max(begun, since)).total_seconds()
-        newer = max(0.0, (now - (ended or now)).total_seconds())
-        if older > newer:
-            charge = len(slots) * price * (exp(-decay * newer) - exp(-decay * older)) / decay
+    for slots, price, outcome, begun, ended, org, team, user in rows:
+        if outcome == Outcome.EXPIRED:
+            charge = -_used(begun, since, decay, now)
+        else:
+            charge = _used(max(begun, since), ended or now, decay, now)
+        if charge:
             for path in (org, f"{org}/{team}", f"{org}/{team}/{user}"):
-                yield path, charge
+                yield path, len(slots) * price * charge
+
+
+def _used(begun: datetime, ended: datetime, decay: float, now: datetime) -> float:
+    """What one slot-second a second between two moments has decayed to; 0 when they are turned."""
+    older = (now - begun).total_seconds()
+    newer = max(0.0, (now - ended).total_seconds())
+    return (exp(-decay * newer) - exp(-decay * older)) / decay if older > newer else 0.0
 
 
 def _capacity(worker: Worker, prices: SlotPrices) -> WorkerCapacity:

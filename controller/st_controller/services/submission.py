@@ -12,6 +12,7 @@ from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.jobs import get_job
 from st_controller.services.moves import begin_jobs
+from st_controller.store.requests import request_text, wanted_contents
 from st_controller.store.schema import Dataset, Job, User
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
@@ -37,7 +38,8 @@ def submit(
         NotPermitted: it asks for what the actor may not have.
         Conflict: the key was used with another body.
     """
-    return enqueue(tx, actor, check(actor, document, rules), idempotency_key)
+    job_id, row = enqueue(tx, actor, check(actor, document, rules), idempotency_key)
+    return (Job(**row), True) if row else (get_job(tx.session, actor, job_id), False)
 
 
 def check(actor: Actor, document: object, rules: Rules) -> Draft:
@@ -57,16 +59,19 @@ def check_batch(actor: Actor, documents: Sequence[object], rules: Rules) -> list
 
 def enqueue(
     tx: Transaction, actor: Actor, draft: Draft, idempotency_key: str | None = None
-) -> tuple[Job, bool]:
-    """Queue a checked job; the same key and body give the job of the first call, and false."""
+) -> tuple[str, dict[str, Any] | None]:
+    """Queue a checked job; its id, and its columns where it is new.
+
+    The same key and body give the id of the first call.
+    """
     job_id = new_id("job")
     if idempotency_key is not None:
         body = f"jobs\n{draft.text}"
         earlier = idempotency.take(tx, actor, idempotency_key, body, {"job": job_id})
         if earlier is not None:
-            return get_job(tx.session, actor, earlier["job"]), False
+            return str(earlier["job"]), None
     (row,) = store(tx, actor, [draft], [job_id])
-    return Job(**row), True
+    return job_id, row
 
 
 def enqueue_batch(
@@ -102,9 +107,7 @@ def store(
     """
     pins = _pinned_datasets(tx.session, batch)
     parents = parentage.parents(tx.session, actor, batch, ids, inside)
-    org, team = tx.session.execute(
-        select(User.org, User.team).where(User.id == actor.user_id)
-    ).one()
+    org, team = actor.tenant or _tenant(tx.session, actor)
     rows = [
         {
             **_new_job(draft, waits_for, pins),
@@ -127,18 +130,28 @@ def store(
     return rows
 
 
+def _tenant(session: Session, actor: Actor) -> tuple[str, str]:
+    query = select(User.org, User.team).where(User.id == actor.user_id)
+    org, team = session.execute(query).one()
+    return org, team
+
+
 def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> dict[str, Any]:
     spec = draft.spec
     document = spec.model_dump(mode="json")
     document["after"] = [parent.id for parent in parents]
     datasets = spec.training.datasets if spec.training else ()
+    pinned = {item.name: pins[item.name] for item in datasets if item.name}
     why = why_waiting(parents)
     return {
         "name": spec.name,
         "kind": spec.kind,
         "family": spec.training.model.family if spec.training else spec.kind,
         "spec": document,
-        "dataset_pins": {item.name: pins[item.name] for item in datasets if item.name},
+        "request": request_text(document),
+        "dataset_pins": pinned,
+        "wants": wanted_contents(document, pinned),
+        "expected_seconds": spec.expected_time,
         "priority": spec.priority.value,
         "level": spec.priority.level,
         "override": None,

@@ -1,6 +1,7 @@
 """Rows as the public API shows them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,6 +24,10 @@ from st_shared.protocol.resources import (
 from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import Inventory, Usage
 
+_NEW_COLUMNS = frozenset(JobView.model_fields) & frozenset(Job.__table__.columns.keys()) - {
+    "submitted_by"
+}
+"""What a job's view takes over from its columns as it stands."""
 DOWNLOAD_SECONDS = 900
 """How long a link to an artifact may be opened."""
 
@@ -47,9 +52,18 @@ def job_view(session: Session, job: Job, reasons: Mapping[str, Reason] | None = 
     return job_views(session, [job], reasons)[0]
 
 
-def new_job_view(job: Job, username: str, warnings: Sequence[Reason]) -> JobView:
-    """A job that was made just now, told to whoever submitted it; asks the database nothing."""
-    return JobView.model_validate({**_fields(job, username, None, None), "warnings": warnings})
+def new_job_view(job: Mapping[str, Any], username: str, warnings: Sequence[Reason]) -> JobView:
+    """A job that was made just now of these columns; asks the database nothing."""
+    return JobView.model_validate(
+        {
+            **{name: job[name] for name in _NEW_COLUMNS},
+            "array": job["array_id"],
+            "submitted_by": username,
+            "cancel_requested": False,
+            "worker": None,
+            "warnings": warnings,
+        }
+    )
 
 
 def array_views(

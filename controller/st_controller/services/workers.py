@@ -11,7 +11,7 @@ from st_controller.errors import Conflict, NotFound
 from st_controller.services import topics
 from st_controller.services.leases import lose_unknown, renew, stop_order, take_back
 from st_controller.store.schema import Attempt, JoinToken, Worker
-from st_controller.store.transaction import QUEUE_WORKER, Transaction
+from st_controller.store.transaction import CREDENTIALS, QUEUE_WORKER, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import (
@@ -155,6 +155,7 @@ def order(tx: Transaction, actor: str, worker_id: str, desired: WorkerDesired) -
     worker.desired = desired
     if desired is WorkerDesired.RETIRED:
         take_back(tx, worker.id, actor)
+        tx.wake(CREDENTIALS)
     tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name)
     change = DesiredChange(desired=desired)
     tx.emit(topics.worker(worker.id), "desired", change.model_dump(mode="json"))

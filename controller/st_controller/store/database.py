@@ -18,7 +18,7 @@ __all__ = ["Database", "DatabaseError", "Notify", "ReadSession"]
 Notify = Callable[[frozenset[str]], None]
 """Told, after a commit, which topics have news. Called from any thread."""
 Deliver = Callable[[list[RowOfEvent]], None]
-"""Given, after a commit, new events that have their places already. Called from any thread."""
+"""Given, after a commit, events that got their places in it. Called from any thread."""
 
 
 class Database:
@@ -48,14 +48,14 @@ class Database:
                 yield transaction
                 transaction.settle(group.places)
                 session.commit()
-                group.tell(transaction.topics, transaction.events)
+                group.tell(transaction.topics, transaction.placed)
             return
         with self._session("BEGIN") as session:
             transaction = Transaction(session, self.clock())
             yield transaction
             transaction.settle(None)
             session.commit()
-        self._announce(frozenset(transaction.topics), [])
+        self._announce(frozenset(transaction.topics), transaction.placed)
 
     @contextmanager
     def read(self) -> Iterator[ReadSession]:

@@ -1,24 +1,34 @@
 """What the scheduler reads of a specification, kept beside it so that a queue is read quickly."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultExecutionContext
 
 
-def request_of(context: DefaultExecutionContext) -> str:
-    """The request of a new job as JSON with sorted keys, alike for all jobs that ask the same."""
-    spec = _column(context, "spec")
+def request_text(spec: Mapping[str, Any]) -> str:
+    """The request of a job as JSON with sorted keys, alike for all jobs that ask the same."""
     asked = {**spec["resources"], "limit": spec["time_limit"]}
     return json.dumps(asked, sort_keys=True, separators=(",", ":"))
 
 
-def wants_of(context: DefaultExecutionContext) -> list[str]:
+def wanted_contents(spec: Mapping[str, Any], pins: Mapping[str, str]) -> list[str]:
     """Ids of contents that a worker may hold already: pinned datasets, then the base model."""
-    pins = list(_column(context, "dataset_pins").values())
-    training = _column(context, "spec").get("training") or {}
+    wanted = list(pins.values())
+    training = spec.get("training") or {}
     base = training.get("model", {}).get("base")
-    return [*pins, f"base:{base}"] if base else pins
+    return [*wanted, f"base:{base}"] if base else wanted
+
+
+def request_of(context: DefaultExecutionContext) -> str:
+    """``request_text`` of a new row."""
+    return request_text(_column(context, "spec"))
+
+
+def wants_of(context: DefaultExecutionContext) -> list[str]:
+    """``wanted_contents`` of a new row."""
+    return wanted_contents(_column(context, "spec"), _column(context, "dataset_pins"))
 
 
 def expected_of(context: DefaultExecutionContext) -> float | None:

@@ -7,11 +7,14 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.orm import Session as OrmSession
 
+from st_controller.store.bulk import insert_all
 from st_controller.store.places import Places, RowOfEvent
 from st_controller.store.schema import AuditEntry, OutboxEvent
 
 _EVENTS, _AUDIT = insert(OutboxEvent), insert(AuditEntry)
 
+CREDENTIALS = "credentials"
+"""Topic that says that a credential, or what it permits, has ended."""
 OUTBOX = "outbox"
 """Topic that wakes the relay."""
 QUEUE = "queue"
@@ -38,6 +41,8 @@ class Transaction:
         self.topics: set[str] = set()
         self.events: list[RowOfEvent] = []
         """What was emitted; written at the end, together."""
+        self.placed: list[RowOfEvent] = []
+        """Events that got their places in this transaction, without gaps."""
         self._audit: list[dict[str, Any]] = []
 
     def emit(self, topic: str, kind: str, body: dict[str, Any]) -> None:
@@ -76,16 +81,17 @@ class Transaction:
         self.session.flush()
         connection = self.session.connection()
         if self._audit:
-            connection.execute(_AUDIT, self._audit)
+            insert_all(connection, _AUDIT, self._audit)
         if not self.events:
             return
         if places is None:
             self.topics.add(OUTBOX)
         else:
             places.give(self.events)
+            self.placed = self.events
             self.topics.update(event["topic"] for event in self.events)
         try:
-            connection.execute(_EVENTS, self.events)
+            insert_all(connection, _EVENTS, self.events)
         except BaseException:
             if places:
                 places.take_back(len(self.events))

@@ -124,7 +124,12 @@ def test_a_cycle_is_refused_and_named(steps):
     with pytest.raises(InvalidRequest) as refused:
         submit(
             steps,
-            [noop("free"), noop("a", after=["@b"]), noop("b", after=["@c"]), noop("c", after=["@a"])],
+            [
+                noop("free"),
+                noop("a", after=["@b"]),
+                noop("b", after=["@c"]),
+                noop("c", after=["@a"]),
+            ],
         )
     (error,) = refused.value.errors
     assert error.field in {"jobs.1.after", "jobs.2.after", "jobs.3.after"}

@@ -113,9 +113,7 @@ def test_every_mistake_is_named_and_nothing_is_written(steps, fields, named):
 
 def test_too_much_text_in_all_is_refused(steps):
     spec = {"name": "n", "noop": {}, "resources": {"labels": {}}}
-    spec["training"] = document()["training"] | {
-        "validation": {"prompts": ["x" * 1000] * 100}
-    }
+    spec["training"] = document()["training"] | {"validation": {"prompts": ["x" * 1000] * 100}}
     del spec["noop"]
     fields = refused_fields(steps, spec=spec, grid={"training.steps": list(range(1, 1000))})
     assert fields == ["spec"]

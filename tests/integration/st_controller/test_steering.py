@@ -260,9 +260,7 @@ def test_a_retried_job_has_fresh_tries_and_keeps_what_it_made(steps):
     attempt_id = steps.claimed(worker_id)
     steps.run(worker_id, attempt_id)
     steps.ship(worker_id, attempt_id, [log_line(1)])
-    steps.finish(
-        worker_id, attempt_id, Outcome.FAILED, failure=FailureKind.CRASHED, last=1
-    )
+    steps.finish(worker_id, attempt_id, Outcome.FAILED, failure=FailureKind.CRASHED, last=1)
     before = steps.job(job_id)
     assert before.state == JobState.FAILED
     steps.clock.advance(100)

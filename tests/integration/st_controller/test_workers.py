@@ -5,13 +5,14 @@ import pytest
 from st_controller.domain.policy.permissions import Role
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict
+from st_controller.services import workers
 from st_shared.protocol.states import (
     JobState,
     Outcome,
     WorkerDesired,
     WorkerState,
 )
-from st_shared.protocol.worker import Lease, SlotUse, Usage
+from st_shared.protocol.worker import Heartbeat, Lease, SlotUse, Usage
 
 PATIENCE = Patience()
 
@@ -59,6 +60,25 @@ def test_what_a_heartbeat_tells_is_kept_until_the_next_that_tells_more(steps):
     steps.beat(worker_id)
     [view] = steps.worker_views()
     assert view.usage == told
+
+
+def test_what_a_worker_has_cached_is_known_from_registration_and_heartbeats(steps):
+    worker_id = steps.join()
+
+    def beat(cached):
+        with steps.db.write() as tx:
+            worker = workers.get_worker(tx.session, worker_id, lock=True)
+            workers.heartbeat(tx, worker, Heartbeat(cached=cached), steps.patience)
+        [view] = steps.worker_views()
+        return view.inventory.cached
+
+    [view] = steps.worker_views()
+    assert view.inventory.cached == []
+    assert beat(["a" * 64, "b" * 64]) == ["a" * 64, "b" * 64]
+    assert beat(None) == ["a" * 64, "b" * 64]
+    assert beat([]) == []
+    [view] = steps.worker_views()
+    assert [slot.index for slot in view.inventory.slots] == [0]
 
 
 def test_audit_names_of_users_cannot_be_those_of_the_system(steps):

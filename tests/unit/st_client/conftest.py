@@ -19,6 +19,11 @@ from st_shared.protocol.resources import (
     DatasetTicket,
     DatasetTickets,
     DatasetView,
+    JobArrayChange,
+    JobArrayRequest,
+    JobArrayView,
+    JobBatch,
+    JobBatchRequest,
     JobDetail,
     JobView,
     JoinTokenCreated,
@@ -26,9 +31,12 @@ from st_shared.protocol.resources import (
     LoginRequest,
     Me,
     Page,
+    PriorityChange,
     SessionView,
     SetupRequest,
+    SubmittedJob,
 )
+from st_shared.protocol.states import JobState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 API_KEY = "st_key_of_the_test"
@@ -61,11 +69,19 @@ def job_view(number, state="queued", **changes):
     return JobView(**fields | changes)
 
 
+def array_view(**changes):
+    fields = {
+        "id": f"arr_{1:026d}", "name": "sweep", "submitted_by": "ada", "submitted_at": NOW,
+        "size": 6, "max_running": None, "counts": {"queued": 4, "running": 2},
+    }  # fmt: skip
+    return JobArrayView(**fields | changes)
+
+
 class FakeController:
     """What the routes answer; tests fill it and look at what it was sent."""
 
     def __init__(self):
-        self.jobs = {}
+        self.jobs, self.arrays, self.warnings = {}, [], []
         self.logs, self.metrics, self.artifacts = [], [], []
         self.objects, self.datasets, self.requests = {}, {}, []
         self.page_size = 2
@@ -104,7 +120,7 @@ def build_app(fake):
             return problem(401, "Sign in first", code="not_signed_in", hint="use st login")
         return await proceed(request)
 
-    for add_routes in (add_auth, add_jobs, add_job_parts, add_workers, add_datasets):
+    for add_routes in ADDITIONS:
         add_routes(app, fake)
     return app
 
@@ -157,8 +173,17 @@ def add_jobs(app, fake):
         return view
 
     @app.get("/v1/jobs")
-    def jobs(state: str | None = None, cursor: str | None = None, limit: int = 50):
-        found = [job for job in reversed(fake.jobs.values()) if state in {None, job.state}]
+    def jobs(
+        state: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        array: str | None = None,
+    ):
+        found = [
+            job
+            for job in reversed(fake.jobs.values())
+            if state in {None, job.state} and array in {None, job.array}
+        ]
         return fake.page(found, cursor)
 
     @app.get("/v1/jobs/{job}")
@@ -177,6 +202,53 @@ def add_jobs(app, fake):
             return problem(409, "Conflict", detail="it has ended", code="conflict")
         fake.jobs[job] = fake.jobs[job].model_copy(update={"cancel_requested": True})
         return fake.jobs[job]
+
+
+def add_steering(app, fake):
+    @app.post("/v1/jobs:batch", status_code=201)
+    def batch(body: JobBatchRequest, request: Request):
+        fake.submitted = body.jobs
+        fake.idempotency_key = request.headers["idempotency-key"]
+        told = [SubmittedJob(id=job_id(place), name=job["name"], warnings=fake.warnings)
+                for place, job in enumerate(body.jobs, 1)]  # fmt: skip
+        return JobBatch(jobs=told)
+
+    @app.post("/v1/jobs/{job}/retry")
+    def retry(job: str):
+        fake.jobs[job] = fake.jobs[job].model_copy(update={"state": JobState.QUEUED})
+        return fake.jobs[job]
+
+    @app.post("/v1/jobs/{job}/priority")
+    def prioritise(job: str, body: PriorityChange):
+        changes = body.model_dump(exclude_unset=True)
+        fake.jobs[job] = fake.jobs[job].model_copy(update=changes)
+        return fake.jobs[job]
+
+
+def add_arrays(app, fake):
+    @app.post("/v1/job-arrays", status_code=201)
+    def sweep(body: JobArrayRequest, request: Request):
+        fake.submitted = body.model_dump(by_alias=True, exclude_none=True)
+        fake.idempotency_key = request.headers["idempotency-key"]
+        fake.arrays = [array_view(name=body.name or "sweep", warnings=fake.warnings)]
+        return fake.arrays[0]
+
+    @app.get("/v1/job-arrays")
+    def arrays():
+        return Page(items=fake.arrays)
+
+    @app.get("/v1/job-arrays/{array}")
+    def show(array: str):
+        return fake.arrays[0]
+
+    @app.post("/v1/job-arrays/{array}/cancel")
+    def cancel(array: str):
+        return fake.arrays[0].model_copy(update={"counts": {JobState.CANCELLED: 6}})
+
+    @app.patch("/v1/job-arrays/{array}")
+    def cap(array: str, body: JobArrayChange):
+        fake.arrays[0] = fake.arrays[0].model_copy(update={"max_running": body.max_running})
+        return fake.arrays[0]
 
 
 def add_job_parts(app, fake):
@@ -279,6 +351,17 @@ def add_artifact(fake, path, data, *, kind="output", attempt=1, sha256=None):
             url=f"/v1/objects/{digest}?sig=x",
         )
     )
+
+
+ADDITIONS = (
+    add_auth,
+    add_jobs,
+    add_steering,
+    add_arrays,
+    add_job_parts,
+    add_workers,
+    add_datasets,
+)
 
 
 @pytest.fixture

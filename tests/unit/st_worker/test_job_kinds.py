@@ -1,14 +1,20 @@
 """Jobs that train nothing: a real agent, real HTTP, real processes."""
 
+import os
 from datetime import timedelta
 
 import psutil
 import pytest
 
+from st_shared.clock import utc_now
 from st_shared.protocol.states import FailureKind, Outcome
 from st_worker.agent import Departure
+from st_worker.notes import Notes
+from st_worker.prepare import prepare_script
 from st_worker.record import AttemptRecord
+from st_worker.settings import SCRIPT_COMMAND
 from st_worker.status import read_status
+from st_worker.trainer import TrainerProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -93,12 +99,33 @@ async def test_an_order_ends_a_script_and_all_that_it_started(double, start_agen
 
 async def test_a_deaf_script_is_killed_after_the_grace(double, start_agent):
     await start_agent()
-    attempt = _command(double, "trap '' TERM; echo $$; while :; do sleep 1000; done")
-    await double.until(lambda: len(attempt.messages) > 1)
+    script = "trap '' TERM; setsid sleep 1000 & echo $!; echo $$; while :; do sleep 1000; done"
+    attempt = _command(double, script)
+    await double.until(lambda: len(attempt.messages) > 2)
     double.order_stop(attempt, "cancel")
     finish = await _finished(double, attempt)
     assert finish.outcome == Outcome.CANCELLED
-    assert _is_gone(int(attempt.messages[1]))
+    assert all(_is_gone(int(pid)) for pid in attempt.messages[1:3])
+
+
+async def test_a_script_whose_start_was_not_recorded_is_not_run_twice(
+    double, start_agent, state_folder, tmp_path
+):
+    attempt = _command(double, f"echo ran >> {tmp_path}/ran; exit 3")
+    claim = attempt.claim
+    attempt.is_claimed = True
+    folder = state_folder.attempt(claim.attempt_id)
+    folder.create()
+    AttemptRecord(claim=claim, claimed_at=utc_now()).save(folder)
+    Notes(folder.journal).log("attempt 1")
+    prepare_script(folder, claim.spec["command"]["run"])
+    command = [*SCRIPT_COMMAND, str(folder.run)]
+    process = TrainerProcess.start(folder.run, command, os.environ, folder.output)
+    await double.until(process.exit)
+    await start_agent()
+    finish = await _finished(double, attempt)
+    assert finish.failure.exit_code == 3
+    assert (tmp_path / "ran").read_text() == "ran\n"
 
 
 async def test_a_script_ends_at_its_time_limit(double, start_agent):

@@ -1,10 +1,12 @@
 """Runs a script and writes what it prints into the journal: ``python -m st_worker.script.run DIR``.
 
 It is what the supervisor starts for a command job, in the place of a trainer. The script, with all
-that it starts, is a process group of its own, which gets the request to stop; when the script has
-ended, so have they. This process ends as the script did, by exit code or by signal.
+that it starts, is a process group of its own, which gets the request to stop. When the script has
+ended, whatever it left running is ended too, detached or not. This process ends as the script did,
+by exit code or by signal.
 """
 
+import ctypes
 import os
 import selectors
 import signal
@@ -27,6 +29,7 @@ WORK_NAME = "work"
 _PIECE_BYTES = 65_536
 _LAST_PIECES = 64
 """Pieces that are still read once the script has ended: more than a pipe holds."""
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class _Signals:
@@ -84,8 +87,8 @@ class _Log:
 
 def run(folder: Path) -> int:
     """Run the script of ``folder`` to its end; its exit code comes back, negative for a signal."""
-    signals = _Signals()
-    work = folder / WORK_NAME
+    signals, work = _Signals(), folder / WORK_NAME
+    _adopt_orphans()
     with ScriptJournal(folder / JOURNAL_NAME) as journal:
         script = subprocess.Popen(
             ["/bin/sh", "-e", str(folder / SCRIPT_NAME)],
@@ -95,30 +98,33 @@ def run(folder: Path) -> int:
             process_group=0,
             bufsize=0,
         )
+        assert script.stdout is not None  # noqa: S101 - it was asked for
+        output, log = script.stdout.fileno(), _Log(journal)
+        os.set_blocking(output, False)
         try:
-            _follow(script, signals, _Log(journal))
-        except BaseException:
-            _kill(script.pid)
-            raise
-        code = script.wait()
+            _follow(script.pid, output, signals, log)
+        finally:
+            _kill_group(script.pid)
+            code = script.wait()
+            _end_orphans()
+        for _ in range(_LAST_PIECES):
+            log.take(_read(output) or b"")
+        log.close()
         if code == 0 or not signals.wants_stop:
             announce_outputs(work, folder, journal)
     return code
 
 
-def _follow(script: "subprocess.Popen[bytes]", signals: _Signals, log: _Log) -> None:
+def _follow(script: int, output: int, signals: _Signals, log: _Log) -> None:
     """Keep what the script prints until it has ended, handing on one request to stop."""
-    assert script.stdout is not None  # noqa: S101 - it was asked for
-    output = script.stdout.fileno()
-    os.set_blocking(output, False)
     was_asked = False
     with selectors.DefaultSelector() as waiting:
         waiting.register(output, selectors.EVENT_READ)
         waiting.register(signals.pipe, selectors.EVENT_READ)
-        while not _has_ended(script.pid):
+        while not _has_ended(script):
             if signals.wants_stop and not was_asked:
                 was_asked = True
-                os.killpg(script.pid, signal.SIGTERM)
+                os.killpg(script, signal.SIGTERM)
             ready = [key.fd for key, _ in waiting.select()]
             if signals.pipe in ready:
                 signals.clear()
@@ -127,10 +133,6 @@ def _follow(script: "subprocess.Popen[bytes]", signals: _Signals, log: _Log) -> 
                 log.take(piece or b"")
                 if piece == b"":
                     waiting.unregister(output)  # closed by the script, which goes on
-    _kill(script.pid)
-    for _ in range(_LAST_PIECES):
-        log.take(_read(output) or b"")
-    log.close()
 
 
 def _has_ended(pid: int) -> bool:
@@ -138,10 +140,41 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
-def _kill(pid: int) -> None:
+def _kill_group(pid: int) -> None:
     """End what is left of the script's group; it is not reaped, so the number is still its own."""
     with suppress(ProcessLookupError, PermissionError):  # all gone, or some run as another user
         os.killpg(pid, signal.SIGKILL)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what the script detaches from itself, so that it can be ended.
+
+    Linux alone knows that; elsewhere, and where it is refused, detached processes stay.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_orphans() -> None:
+    """End the children that are left, and theirs, which become ours as soon as these are gone."""
+    spared: set[int] = set()
+    while orphans := _children() - spared:
+        for pid in orphans:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except PermissionError:  # it runs as another user
+                spared.add(pid)
+            else:
+                os.waitpid(pid, 0)
+
+
+def _children() -> set[int]:
+    """Pids of the children of this process; none where the system does not list them."""
+    try:
+        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    except FileNotFoundError:
+        return set()
+    return set(map(int, listed.split()))
 
 
 def _read(output: int) -> bytes | None:

@@ -99,6 +99,15 @@ class Fleet:
             self._rivals[number] = found
         return found
 
+    def price(self, grants: Iterable[Grant]) -> float:
+        """Price of one of these slots for one second, on average."""
+        total, slots = 0.0, 0
+        for grant in grants:
+            host = self._hosts.get(grant.worker)
+            total += len(grant.slots) * (host.capacity.price if host else 1.0)
+            slots += len(grant.slots)
+        return total / slots if slots else 1.0
+
     # Workers come and go
 
     def put(self, capacity: WorkerCapacity) -> Host:

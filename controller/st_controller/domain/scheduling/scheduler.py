@@ -20,9 +20,6 @@ from st_controller.domain.scheduling.preemption import Clearing, Clearings, Runn
 from st_controller.domain.scheduling.reservations import Reservation, Reservations
 from st_controller.domain.scheduling.tenants import Tenants
 
-MOST_RESERVED = 64
-"""Reservations that are made at one time; each keeps its own kind of workers."""
-
 
 class Scheduler:
     """Keeps the queue and the fleet in memory; ``decide`` applies its own decisions to them.
@@ -43,6 +40,8 @@ class Scheduler:
         self._clearings = Clearings(self.policy, self.fleet, self.held)
         self._stuck = 0
         """Gangs of which one node fits, but not all."""
+        self._unexamined = 0
+        """Shapes of which the head of the line may need a reservation."""
         self._freed: set[str] = set()
         """Jobs on whose reserved workers slots came free since they were looked at."""
         self._settled_at = float("-inf")
@@ -167,6 +166,7 @@ class Scheduler:
             self._settled_at = now
             self.backlog.highest = Level.FIRST  # who counts as raised may have changed
         self.backlog.advance(now)
+        self._unexamined = self._pools_without_reservation()
         decisions: list[Decision] = []
         while most is None or len(decisions) < most:
             decision = self._next(now)
@@ -176,32 +176,56 @@ class Scheduler:
         return decisions
 
     def _next(self, now: float) -> Decision | None:
+        """Go down the order of service: what fits starts, what does not is cared for.
+
+        Only the first that does not fit, among jobs that compete for the same workers, gets a
+        reservation or has others preempted; those behind it go by what is left.
+        """
         while True:
-            decision = self._fulfil(now) or self._serve(now)
+            decision: Decision | None = self._fulfil(now)
             if decision is not None:
                 return decision
-            outcome = self._look_ahead(now)
-            if not isinstance(outcome, Reservation):
-                return outcome
-            self._release(outcome, now)
-
-    def _serve(self, now: float) -> Placement | None:
-        """Start the first job in the order of service that fits somewhere."""
-        while True:
-            free = self.fleet.open & ~self._stuck
-            filler = self.reservations.backfill(now)
-            found = self.tenants.pick(free | filler)
+            fitting = (self.fleet.open & ~self._stuck) | self.reservations.backfill(now)
+            found = self.tenants.pick(fitting | self._unexamined)
             if found is None:
                 return None
-            line, _ = found
-            job, number = self.backlog.waiting[line.turn[1]].job, line.shape
-            grants = self.fleet.place(number, job.wants) if free >> number & 1 else None
-            if grants is None and filler >> number & 1:
-                grants = self.reservations.backfill_place(number, now)
-            if grants is not None:
-                self.backlog.take(job.id, now)
-                return self._start(job, grants, now)
+            line, level = found
+            job = self.backlog.waiting[line.turn[1]].job
+            if fitting >> line.shape & 1:
+                decision = self._serve(job, line.shape, now)
+            else:
+                decision = self._keep_room(job, line.shape, level, now)
+            if decision is not None:
+                return decision
+
+    def _serve(self, job: PendingJob, number: int, now: float) -> Placement | None:
+        """Start a job of which at least one node fits; a gang may find that not all do."""
+        grants = None
+        if (self.fleet.open & ~self._stuck) >> number & 1:
+            grants = self.fleet.place(number, job.wants)
+        if grants is None:
+            grants = self.reservations.backfill_place(number, now)
+        if grants is None:
             self._stuck |= 1 << number
+            return None
+        self.backlog.take(job.id, now)
+        self._unexamined |= self.fleet.rivals(number) & ~self.reservations.rivals()
+        return self._start(job, grants, now)
+
+    def _keep_room(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
+        """Care for the head of a line for which there is no room now."""
+        rivals = self.fleet.rivals(number)
+        other = self.reservations.among(rivals)
+        if other is not None and other.level < level:
+            self._release(other, now)  # and look again, with its workers back among the others
+            return None
+        self._unexamined &= ~rivals
+        if other is not None:
+            return None
+        preemption = self._preempt(job, number, level, now)
+        if preemption is None and job.id not in self.reservations:
+            self._reserve(job, number, level, now)
+        return preemption
 
     def _fulfil(self, now: float) -> Placement | None:
         """Start a job whose reservation has come true, there or on any other worker."""
@@ -222,39 +246,21 @@ class Scheduler:
                 self._release(reservation, now)
                 continue
             self.reservations.remove(reservation)
+            self._unexamined |= self.fleet.rivals(reservation.shape)
             return self._start(reservation.job, grants, now)
         return None
 
-    def _look_ahead(self, now: float) -> Preemption | Reservation | None:
-        """Care for the heads of the line, for which there is no room.
+    def _pools_without_reservation(self) -> int:
+        """The shapes of which the head of the line is yet to be looked at.
 
-        For each set of competing shapes the first in the order of service gets a reservation, or
-        has others preempted. A reservation that a higher level displaces is given back.
+        Where a reservation is kept nothing has to be, unless somebody came to a higher level.
         """
         mask = self.fleet.satisfiable
         lowest = self.reservations.lowest_level()
         if lowest is not None and self.backlog.highest <= lowest:
             mask &= ~self.reservations.rivals()
         self.backlog.highest = -1
-        for _ in range(MOST_RESERVED):
-            found = self.tenants.pick(mask)
-            if found is None:
-                return None
-            line, level = found
-            rivals = self.fleet.rivals(line.shape)
-            mask &= ~rivals
-            displaced = self.reservations.among(rivals)
-            if displaced is not None:
-                if displaced.level < level:
-                    return displaced
-                continue
-            job = self.backlog.waiting[line.turn[1]].job
-            preemption = self._preempt(job, line.shape, level, now)
-            if preemption is not None:
-                return preemption
-            if job.id not in self.reservations:
-                self._reserve(job, line.shape, level, now)
-        return None
+        return mask
 
     def _preempt(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
         if job.level < Level.URGENT or not job.may_preempt:
@@ -282,8 +288,7 @@ class Scheduler:
     # The bookkeeping of its decisions
 
     def _start(self, job: PendingJob, grants: tuple[Grant, ...], now: float) -> Placement:
-        host = self.fleet.get(grants[0].worker)
-        price = host.capacity.price if host else 1.0
+        price = self.fleet.price(grants)
         self._hold(RunningJob(job, grants, now, price=price), now)
         return Placement(job.id, grants)
 

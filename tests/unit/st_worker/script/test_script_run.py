@@ -143,8 +143,19 @@ def test_a_second_request_changes_nothing(scripted):
     assert scripted.messages.count("asked") == 1
 
 
-def test_what_the_script_leaves_running_ends_with_it(scripted):
-    assert scripted.run("sleep 600 & echo $!; sleep 600 > /dev/null 2>&1 & echo $!") == 0
+@pytest.mark.parametrize(
+    "left",
+    [
+        "sleep 600 & echo $!",
+        "sleep 600 > /dev/null 2>&1 & echo $!",
+        "setsid sleep 600 & echo $!",
+        "(setsid sh -c 'sleep 600 & echo $!; echo $$; wait' &); while [ ! -e up ]; do :; done",
+    ],
+)
+def test_what_the_script_leaves_running_ends_with_it(scripted, left):
+    left = left.replace("wait'", "touch up; wait'")
+    assert scripted.run(left) == 0
+    assert scripted.messages
     for pid in map(int, scripted.messages):
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 

@@ -1,0 +1,60 @@
+"""Credentials that were looked up a moment ago, so that not every request asks the database."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Generic, TypeVar
+
+from st_controller.services.caller import Caller, WorkerCaller
+
+BELIEVED = timedelta(seconds=2)
+"""The longest that a credential is believed after its end, where the news of it did not arrive."""
+MOST = 10_000
+
+Holder = TypeVar("Holder", Caller, WorkerCaller)
+
+
+class KnownCredentials(Generic[Holder]):
+    """Digests of credentials in force, and who holds them.
+
+    Whatever ends a credential wakes ``CREDENTIALS`` (``store/transaction.py``), on which all
+    processes forget everything. Only what is in force is kept, never a refusal.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: dict[str, tuple[Holder, datetime]] = {}
+        self._forgotten = 0
+
+    def find(
+        self, digest: str, now: datetime, look_up: Callable[[], Holder | None]
+    ) -> Holder | None:
+        """The holder, from memory or by ``look_up``."""
+        return self.recall(digest, now) or self._keep(digest, now, self._forgotten, look_up())
+
+    def recall(self, digest: str, now: datetime) -> Holder | None:
+        """The holder, where it was looked up a moment ago."""
+        found = self._known.get(digest)
+        if found is None or not timedelta() <= now - found[1] < BELIEVED:
+            return None
+        holder = found[0]
+        ends = holder.expires_at if isinstance(holder, Caller) else None
+        return None if ends is not None and ends <= now else holder
+
+    def forget(self) -> None:
+        """Some credential ended: believe none."""
+        with self._lock:
+            self._forgotten += 1
+            self._known.clear()
+
+    def _keep(
+        self, digest: str, now: datetime, forgotten: int, holder: Holder | None
+    ) -> Holder | None:
+        with self._lock:
+            # What was looked up before somebody said "forget" may be what they meant.
+            if holder is not None and forgotten == self._forgotten:
+                self._known.pop(digest, None)
+                self._known[digest] = (holder, now)
+                if len(self._known) > MOST:
+                    del self._known[next(iter(self._known))]
+        return holder

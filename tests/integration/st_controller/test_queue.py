@@ -1,0 +1,347 @@
+"""The queue as a whole: shares, limits, preemption, forecasts, and a leader that takes over."""
+
+from datetime import timedelta
+
+import pytest
+
+from st_controller.dispatch.rounds import Rounds
+from st_controller.domain.policy.permissions import Role
+from st_controller.errors import InvalidRequest
+from st_controller.services import explaining, queue_rules, steering
+from st_controller.services.live_queue import LiveQueue, News
+from st_controller.services.slot_prices import SlotPrices
+from st_shared.protocol.queue import QueueRules, ShareRequest
+from st_shared.protocol.states import JobState, Outcome
+
+GRACE = timedelta(seconds=25)
+
+
+def serve(steps, worker_id: str, count: int, seconds: float = 60.0) -> list[str]:
+    """Names of the jobs that one slot serves one after the other."""
+    order = []
+    for _ in range(count):
+        attempt_id = steps.claimed(worker_id)
+        order.append(steps.job(steps.attempt(attempt_id).job_id).name)
+        pass_time(steps, worker_id, attempt_id, seconds)
+        steps.finish(worker_id, attempt_id)
+    return order
+
+
+def pass_time(steps, worker_id: str, attempt_id: str, seconds: float) -> None:
+    """Let a worker train for so long."""
+    while seconds > 0:
+        steps.clock.advance(min(20.0, seconds))
+        steps.beat(worker_id, attempt_id)
+        seconds -= 20.0
+
+
+def set_share(steps, path: str, **share) -> None:
+    with steps.db.write() as tx:
+        queue_rules.set_share(tx, steps.admin, path, ShareRequest(**share))
+
+
+def explain(steps, job_id: str, queue: LiveQueue | None = None, actor=None):
+    with steps.db.read() as session:
+        job = steps.job(job_id)
+        return explaining.explain(
+            session, queue or LiveQueue(), actor or steps.admin, job, steps.clock()
+        )
+
+
+def overview(steps, actor=None):
+    with steps.db.read() as session:
+        return explaining.overview(session, LiveQueue(), actor or steps.admin, steps.clock())
+
+
+def test_users_share_by_weight_whatever_they_queued_first(steps):
+    ann, ben = steps.user("ann", Role.RESEARCHER), steps.user("ben", Role.RESEARCHER)
+    set_share(steps, "default/default/ben", weight=2.0)
+    for number in range(12):
+        steps.submit(f"ann-{number}", actor=ann)
+    for number in range(12):
+        steps.submit(f"ben-{number}", actor=ben)
+    worker_id = steps.join()
+
+    order = serve(steps, worker_id, 12)
+
+    assert sum(name.startswith("ben") for name in order) == 8
+
+
+def test_usage_survives_the_leader_and_is_the_time_really_used(steps):
+    ann, ben = steps.user("ann", Role.RESEARCHER), steps.user("ben", Role.RESEARCHER)
+    for number in range(3):
+        steps.submit(f"ann-{number}", actor=ann)
+    worker_id = steps.join()
+    serve(steps, worker_id, 1, 600.0)
+    steps.place()  # writes usage down
+    attempt_id = steps.claimed(worker_id)
+    pass_time(steps, worker_id, attempt_id, 300.0)
+
+    heir = LiveQueue()
+    with steps.db.read() as session:
+        usage = heir.load(session, steps.clock()).usage(steps.clock().timestamp())
+
+    used, _ = usage["default/default/ann"]
+    assert used == pytest.approx(900.0, rel=1e-3)
+    assert usage["default"][0] == pytest.approx(used)
+    steps.finish(worker_id, attempt_id)
+    steps.submit("ben", actor=ben)
+    fresh = Rounds(steps.db, steps.patience, LiveQueue())
+    lead = fresh.seek("ctl_heir", alone=True)
+    fresh.begin(lead, GRACE)
+    steps.beat(worker_id)
+    assert fresh.place(lead) == 1
+    assert steps.job(steps.attempt(steps.offered(worker_id)).job_id).name == "ben"
+
+
+def test_an_offer_that_nobody_claimed_costs_nothing(steps):
+    steps.submit()
+    worker_id = steps.join()
+    steps.place()
+    steps.wait(steps.patience.offer_ttl, alive=[worker_id])
+    queue = LiveQueue()
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())  # the record was made while the offer stood
+    assert not any(used for used, _ in queue.usage(steps.clock()).values())
+
+
+def test_slots_weigh_their_price(steps):
+    job_id = steps.submit()
+    worker_id = steps.join()
+    rounds = Rounds(steps.db, steps.patience, LiveQueue(SlotPrices({"cpu": 0.25})))
+    rounds.place(steps.lead)
+    attempt = steps.attempt(steps.offered(worker_id))
+    assert (attempt.job_id, attempt.price) == (job_id, 0.25)
+
+
+def test_a_limit_gates_dispatch_and_is_named(steps):
+    set_share(steps, "default/default/root", max_jobs=1)
+    first, second = steps.submit("first"), steps.submit("second")
+    worker_id = steps.join(slots=4)
+    assert steps.place() == 1
+    found = explain(steps, second)
+    assert found.reason.code == "limit"
+    assert "default/default/root has 1 of 1 jobs" in found.reason.message
+    set_share(steps, "default/default/root", max_jobs=2)
+    assert steps.place() == 1
+    assert {steps.job(job).state for job in (first, second)} == {JobState.ASSIGNED}
+    assert len(steps.audit_of("default/default/root")) == 2
+    assert worker_id
+
+
+def test_an_override_reorders_at_once(steps):
+    steps.submit("critical", priority="critical")
+    low = steps.submit("low", priority="low")
+    with steps.db.write() as tx:
+        steering.override(tx, steps.admin, low, 50)
+    worker_id = steps.join()
+    assert serve(steps, worker_id, 2) == ["low", "critical"]
+
+
+def test_ageing_is_bounded_and_lifts_a_low_job_over_fresh_normal_ones(steps):
+    low = steps.submit("low", priority="low")
+    steps.clock.advance(2 * 3600 + 1)
+    steps.submit("normal")
+    worker_id = steps.join()
+    found = explain(steps, low)
+    assert (found.level.asked, found.level.reached) == (0, 20)
+    assert serve(steps, worker_id, 2) == ["low", "normal"]
+    steps.clock.advance(100 * 3600)
+    again = steps.submit("patient", priority="low")
+    steps.clock.advance(100 * 3600)
+    assert explain(steps, again).level.reached == 40
+
+
+def test_an_urgent_job_preempts_and_the_victim_goes_on_later(steps):
+    victim = steps.submit("victim", preemptible=True)
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)
+    steps.run(worker_id, attempt_id)
+    urgent = steps.submit("urgent", priority="urgent")
+    assert steps.place() == 0
+    assert steps.attempt(attempt_id).stop == "preempt"
+    assert [stop.reason for stop in steps.beat(worker_id, attempt_id).stops] == ["preempt"]
+    assert steps.place() == 0  # asked once, not again and again
+    assert steps.job(victim).preemptions == 1
+    assert explain(steps, urgent).reason.code in {"preempting", "busy"}
+    steps.finish(worker_id, attempt_id, Outcome.PREEMPTED)
+    steps.place()
+    assert steps.attempt(steps.offered(worker_id)).job_id == urgent
+    assert (steps.job(victim).state, steps.job(victim).tries_used) == (JobState.QUEUED, 0)
+
+
+def test_a_job_that_may_not_be_preempted_is_left_alone(steps):
+    steps.submit("firm", preemptible=False)
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)
+    steps.submit("urgent", priority="urgent")
+    assert steps.place() == 0
+    assert steps.attempt(attempt_id).stop is None
+    assert worker_id
+
+
+def test_a_wide_job_is_not_passed_by_for_ever(steps):
+    worker_id = steps.join(slots=2)
+    smalls = [steps.submit(f"small-{number}") for number in range(2)]
+    steps.place()
+    steps.clock.advance(10)
+    wide = steps.submit("wide", resources={"slots": 2}, actor=steps.user("ann", Role.LEAD))
+    late = [steps.submit(f"late-{number}") for number in range(4)]
+    assert steps.place() == 0
+    steps.cancel(smalls[0])
+    assert steps.place() == 0
+    steps.cancel(smalls[1])
+    assert steps.place() == 1
+    assert steps.job(wide).state == JobState.ASSIGNED
+    assert {steps.job(job).state for job in late} == {JobState.QUEUED}
+    assert worker_id
+
+
+def test_explain_tells_place_start_and_who_is_ahead(steps):
+    worker_id = steps.join()
+    jobs = [steps.submit(f"job-{n}", expected_time=100.0) for n in range(4)]
+    steps.place()
+    ann = steps.user("ann", Role.RESEARCHER)
+    mine = steps.submit("mine", actor=ann, expected_time=100.0)
+
+    last = explain(steps, jobs[3])
+    assert last.place == 3  # ann has had nothing yet, so hers goes first
+    assert [job.job_id for job in last.ahead] == [mine, jobs[1], jobs[2]]
+    assert last.starts_at == steps.clock() + timedelta(seconds=400)
+    assert last.basis == "declared"
+    seen_by_ann = explain(steps, mine, actor=ann)
+    assert seen_by_ann.place == 0
+    assert seen_by_ann.starts_at == steps.clock() + timedelta(seconds=100)
+    assert [tenant.path for tenant in seen_by_ann.shares] == [
+        "default/default/ann",
+        "default/default",
+        "default",
+    ]
+    assert explain(steps, jobs[0]).reason is None
+    assert worker_id
+
+
+def test_durations_are_learned_from_jobs_of_the_same_name(steps):
+    worker_id = steps.join()
+    for number in range(2):
+        steps.submit(f"tune-{number}")
+    for _ in range(2):
+        attempt_id = steps.claimed(worker_id)
+        steps.run(worker_id, attempt_id)
+        pass_time(steps, worker_id, attempt_id, 120.0)
+        steps.finish(worker_id, attempt_id)
+    first, second = steps.submit("tune-7"), steps.submit("tune-8")
+    steps.place()
+    found = explain(steps, second)
+    assert found.basis == "learned"
+    assert found.starts_at == steps.clock() + timedelta(seconds=120)
+    assert steps.job(first).state == JobState.ASSIGNED
+
+
+def test_others_jobs_are_not_shown_to_those_who_may_not_see_them(steps):
+    steps.join()
+    steps.submit("running", expected_time=50.0)
+    steps.place()
+    steps.submit("secret", priority="high", expected_time=50.0)
+    ann = steps.user("ann", Role.RESEARCHER)
+    mine = steps.submit("mine", actor=ann)
+    found = explain(steps, mine, actor=ann)
+    assert [job.job_id for job in found.ahead] == [None]
+    assert {tenant.path for tenant in overview(steps, ann).tenants} <= {
+        "",
+        "default",
+        "default/default",
+        "default/default/ann",
+    }
+    assert "default/default/root" in {tenant.path for tenant in overview(steps).tenants}
+
+
+def test_the_overview_counts(steps):
+    steps.join(slots=2)
+    steps.submit("runs")
+    steps.submit("wide", resources={"slots": 2})
+    steps.submit("later", not_before=(steps.clock() + timedelta(hours=1)).isoformat())
+    steps.place()
+    found = overview(steps)
+    assert (found.slots, found.slots_taken, found.running) == (2, 1, 1)
+    assert found.held == {"not_before": 1}
+    assert found.waiting == 1
+
+
+def test_rules_are_audited_and_take_effect(steps):
+    low = steps.submit("low", priority="low")
+    steps.clock.advance(61)
+    with steps.db.write() as tx:
+        queue_rules.set_rules(tx, steps.admin, QueueRules(ageing_interval=60.0))
+    (entry,) = steps.audit_of("queue")
+    assert entry.details == {"changed": {"ageing_interval": [3600.0, 60.0]}}
+    assert explain(steps, low).level.reached == 10
+
+
+def test_a_share_that_is_removed_counts_no_more(steps):
+    set_share(steps, "all", max_jobs=0)
+    steps.submit()
+    steps.join()
+    assert steps.place() == 0
+    with steps.db.write() as tx:
+        queue_rules.remove_share(tx, steps.admin, "all")
+    assert steps.place() == 1
+
+
+@pytest.mark.parametrize("path", ["", "a//b", "a/b/c/d", "A", "a/../b", "a b"])
+def test_a_path_that_names_no_tenant_is_refused(steps, path):
+    with pytest.raises(InvalidRequest) as refused:
+        set_share(steps, path)
+    assert refused.value.errors[0].field == "path"
+
+
+def test_news_of_one_job_are_enough(steps):
+    """What a wake-up names is read, and nothing else has to be."""
+    worker_id = steps.join()
+    steps.place()
+    first, second = steps.submit("first"), steps.submit("second")
+    assert steps.rounds.place(steps.lead, News(jobs={second})) == 1
+    assert steps.attempt(steps.offered(worker_id)).job_id == second
+    assert steps.rounds.place(steps.lead, News()) == 0
+    assert steps.job(first).state == JobState.QUEUED
+
+
+def test_a_wake_up_that_was_lost_is_made_up_for(steps):
+    steps.join(slots=2)
+    steps.place()
+    job_id = steps.submit("silent")
+    assert steps.rounds.place(steps.lead, News()) == 0
+    assert steps.rounds.place(steps.lead, News(all_jobs=True)) == 1
+    assert steps.job(job_id).state == JobState.ASSIGNED
+
+
+def test_a_successor_goes_on_where_the_dead_leader_stood(steps):
+    ids = [steps.submit(f"job-{number}") for number in range(6)]
+    worker_id = steps.join(slots=3)
+    assert steps.place() == 3
+    heir = Rounds(steps.db, steps.patience, LiveQueue())
+    lead = heir.seek("ctl_heir", alone=True)
+    heir.begin(lead, GRACE)
+    assert heir.place(lead) == 0  # the slots are taken, and it knows
+    steps.cancel(ids[0])
+    assert heir.place(lead) == 1
+    assert [steps.job(job).attempts for job in ids] == [1, 1, 1, 1, 0, 0]
+    assert worker_id
+
+
+def test_a_long_queue_is_served_from_its_first_jobs_and_read_on_meanwhile(steps, monkeypatch):
+    monkeypatch.setattr("st_controller.services.live_queue.PAGE", 3)
+    monkeypatch.setattr("st_controller.services.live_queue.EACH", 1)
+    ids = [steps.submit(f"job-{number}") for number in range(8)]
+    wide = steps.submit("wide", resources={"slots": 2})
+    worker_id = steps.join()
+    queue = LiveQueue()
+    rounds = Rounds(steps.db, steps.patience, queue)
+    lead = rounds.seek("ctl_heir", alone=True)
+    rounds.begin(lead, GRACE)
+    assert sorted(queue.scheduler.pending()) == sorted([ids[0], wide])
+    assert rounds.place(lead, News()) == 1
+    assert steps.attempt(steps.offered(worker_id)).job_id == ids[0]
+    while not queue.is_whole:
+        rounds.place(lead, News())
+    assert sorted(queue.scheduler.pending()) == sorted([*ids[1:], wide])
