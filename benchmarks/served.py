@@ -59,6 +59,11 @@ class Controller:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of its database."""
+        return self._environment.get("ST_DATABASE_URL") or f"sqlite:///{self.data}/controller.db"
+
+    @property
     def log(self) -> str:
         """What it said so far."""
         return self._log.read_text()

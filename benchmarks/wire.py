@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 PATIENCE = 60.0
-"""Seconds without an answer after which a measurement is given up."""
+"""Seconds without an answer after which a call is given up."""
 
 
 class BrokenConnectionError(ConnectionError):
@@ -65,7 +65,9 @@ class Connection(asyncio.Protocol):
         self._bytes += data
         while found := _answer(self._bytes):
             status, body, self._bytes = found
-            self._answers.popleft().set_result((status, body))
+            waiting = self._answers.popleft()
+            if not waiting.done():  # whoever asked may have been cancelled
+                waiting.set_result((status, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
@@ -108,7 +110,7 @@ class EventStream(asyncio.Protocol):
         self._transport = transport
         transport.write(self._request)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """Called by the loop."""
         self.closed.set()
 

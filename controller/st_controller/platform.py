@@ -1,11 +1,13 @@
 """The parts that a running controller consists of, made once and handed to whoever needs them."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from st_controller.domain.workers import Patience
 from st_controller.events.feed import EventFeed
 from st_controller.events.hub import Hub
 from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.joint_submission import JointSubmission
 from st_controller.services.known_credentials import KnownCredentials
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.survey import Survey
@@ -30,3 +32,8 @@ class Platform:
     callers: KnownCredentials[Caller] = field(default_factory=KnownCredentials)
     workers: KnownCredentials[WorkerCaller] = field(default_factory=KnownCredentials)
     survey: Survey = field(default_factory=Survey)
+
+    @cached_property
+    def submissions(self) -> JointSubmission:
+        """Where single jobs are taken in."""
+        return JointSubmission(self.db)

@@ -94,7 +94,7 @@ def follow_events(
     A stream that breaks off is opened again after the last event that came; ``on_reconnect`` is
     told why. Only the first attempt to connect may raise ``UnreachableError``.
     """
-    seen, last_id, pause, connected = _Seen(), None, _FIRST_PAUSE, False
+    seen, last_id, pause, connected, ended = _Seen(), None, _FIRST_PAUSE, False, False
     while True:
         reason = "the stream ended"
         try:
@@ -103,12 +103,14 @@ def follow_events(
                 event = _parse(raw)
                 if event is not None and seen.is_new(event):
                     yield event
-                    if isinstance(event, StateChange) and event.state.is_final:
-                        return
+                    if isinstance(event, StateChange):
+                        ended = event.state.is_final
         except UnreachableError as error:
             if not connected:
                 raise
             reason = error.detail
+        if ended:  # only now: a job that was retried has ended before, and goes on
+            return
         connected = True
         on_reconnect(reason)
         sleep(pause)

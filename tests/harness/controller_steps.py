@@ -149,9 +149,10 @@ class Steps:
         self, worker_id, attempt_id, outcome=Outcome.SUCCEEDED, *, epoch=1, last=0, failure=None
     ) -> None:
         with self.db.write() as tx:
-            if leases.was_finished_so(tx, worker_id, attempt_id, epoch, outcome):
+            held = leases.to_finish(tx, worker_id, attempt_id, epoch, outcome)
+            if held is None:
                 return
-            attempt, job = leases.held(tx, worker_id, attempt_id, epoch)
+            attempt, job = held
             journal.must_be_whole(attempt, last)
             said = Failure(kind=failure, message="it broke") if failure else None
             endings.end_attempt(tx, attempt, job, outcome, failure=said)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from simulation import invariants
 from simulation.scenario import ARRIVALS, share, worker
 from simulation.world import World
-
 from st_controller.domain.scheduling.model import Level
 from st_shared.protocol.states import AttemptState
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from simulation.tables import Tables
-
 from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
 
 

@@ -1,14 +1,13 @@
 """What must hold after every step of a simulated queue, whatever happened."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from itertools import pairwise
 
 from simulation import ledger
 from simulation.fitting import fits
 from simulation.leader import Leader
 from simulation.rows import JobRow
 from simulation.tables import Tables
-
 from st_controller.domain.attempts import LIVE
 from st_controller.domain.scheduling.model import Policy, Share
 from st_shared.protocol.states import JobState, Outcome
@@ -161,7 +160,7 @@ def attempts_are_one_after_another(tables: Tables) -> None:
                 by_thing[grant.worker, slot].append(span)
     for thing, spans in by_thing.items():
         spans.sort()
-        for (_, end, first), (begun, _, second) in _pairs(spans):
+        for (_, end, first), (begun, _, second) in pairwise(spans):
             _demand(end <= begun, f"{thing}: {first} overlaps {second}")
 
 
@@ -170,12 +169,6 @@ def succeeded_once(tables: Tables) -> None:
     wins = Counter(a.job for a in tables.attempts.values() if a.outcome == Outcome.SUCCEEDED)
     for job in tables.jobs.values():
         _demand(wins[job.id] == (job.state == JobState.SUCCEEDED), f"{job.id}: {wins[job.id]} wins")
-
-
-def _pairs(
-    spans: list[tuple[float, float, str]],
-) -> Iterable[tuple[tuple[float, float, str], tuple[float, float, str]]]:
-    return zip(spans, spans[1:], strict=False)
 
 
 def _demand(holds: bool, otherwise: str) -> None:

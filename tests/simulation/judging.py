@@ -8,7 +8,6 @@ from simulation.fitting import room, slot_suits, worker_suits
 from simulation.invariants import Broken, allowed, full_arrays, running_by_path
 from simulation.rows import JobRow
 from simulation.tables import Tables
-
 from st_controller.domain.scheduling.model import Decision, Level, Placement, Policy, Preemption
 from st_shared.protocol.states import JobState
 

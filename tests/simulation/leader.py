@@ -7,7 +7,6 @@ from typing import Protocol
 from simulation import ledger
 from simulation.rows import JobRow
 from simulation.tables import News, Tables
-
 from st_controller.domain.scheduling.model import (
     Decision,
     PendingJob,

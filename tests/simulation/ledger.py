@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from math import exp, log
 
 from simulation.tables import Tables
-
 from st_controller.domain.scheduling.model import Tenant
 from st_shared.protocol.states import Outcome
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from simulation.rows import AttemptRow, WorkerRow
 from simulation.tables import PATIENCE, StaleLease
-
 from st_controller.domain.scheduling.model import Placement, WorkerCapacity
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome
 
@@ -118,17 +117,20 @@ class Machines:
             lies.append((owner, attempt.epoch))
         who, epoch = world.random.choice(lies)
         before = repr((world.tables.jobs, world.tables.attempts))
-        for tell in (
-            lambda: world.tables.finish(who, attempt.id, epoch, Outcome.SUCCEEDED, world.now),
-            lambda: world.tables.checkpoint(who, attempt.id, epoch, world.now),
-        ):
+        for report in (self._false_end, self._false_checkpoint):
             try:
-                tell()
+                report(who, attempt.id, epoch)
             except StaleLease:
                 world.told["lies refused"] += 1
                 continue
             raise AssertionError(f"a lie was believed: {who} about {attempt.id}, epoch {epoch}")
         assert repr((world.tables.jobs, world.tables.attempts)) == before
+
+    def _false_end(self, who: str, attempt: str, epoch: int) -> None:
+        self._world.tables.finish(who, attempt, epoch, Outcome.SUCCEEDED, self._world.now)
+
+    def _false_checkpoint(self, who: str, attempt: str, epoch: int) -> None:
+        self._world.tables.checkpoint(who, attempt, epoch, self._world.now)
 
     def heal(self) -> None:
         """Everybody answers and takes jobs."""

@@ -5,6 +5,7 @@ that broke an invariant; ends with 1 if any did.
 """
 
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from simulation.invariants import Broken
 from simulation.schedule import play
 from simulation.telling import happened
 
+LONGEST = 60
+"""Seconds of real time for one schedule, which takes a tenth of one."""
 MOST_SHOWN = 20
 """Broken schedules that are told of; the rest is counted."""
 FIRST_SEED = 1_000_000
@@ -23,35 +26,51 @@ FIRST_SEED = 1_000_000
 def main() -> int:
     """Play, print, and say whether all held."""
     if seed := os.environ.get("SEED"):
-        print(dict(happened(play(int(seed)))))
+        _print([f"{times:>10} {what}" for what, times in happened(play(int(seed))).items()])
         return 0
     count = int(os.environ.get("ST_SCHEDULES", "10000"))
     first = int(os.environ.get("ST_FIRST_SEED", str(FIRST_SEED)))
     begun = time.perf_counter()
+    told, broken = play_all(range(first, first + count))
+    seconds = time.perf_counter() - begun
+    _print([f"{count} schedules in {seconds:.0f} s, {len(broken)} broken"])
+    _print([f"{times:>10} {what}" for what, times in sorted(told.items())])
+    _print(broken[:MOST_SHOWN])
+    return 1 if broken else 0
+
+
+def play_all(seeds: range) -> tuple[Counter[str], list[str]]:
+    """Play these on all cores: what happened in those that held, and what broke the others."""
     told: Counter[str] = Counter()
     broken: list[str] = []
     with ProcessPoolExecutor() as pool:
-        seeds = range(first, first + count)
-        for outcome in pool.map(attempt, seeds, chunksize=25):
+        for outcome in pool.map(attempt, seeds, chunksize=20):
             if isinstance(outcome, str):
                 broken.append(outcome)
             else:
                 told += outcome
-    seconds = time.perf_counter() - begun
-    print(f"{count} schedules in {seconds:.0f} s, {len(broken)} broken")
-    for what, times in sorted(told.items()):
-        print(f"{times:>10} {what}")
-    for message in broken[:MOST_SHOWN]:
-        print(message)
-    return 1 if broken else 0
+    return told, broken
 
 
 def attempt(seed: int) -> Counter[str] | str:
-    """What happened in the schedule of a seed, or what broke."""
+    """What happened in the schedule of a seed, or what broke; in the main thread of a process."""
+    before = signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(LONGEST)
     try:
         return happened(play(seed))
     except Broken as broken:
         return str(broken)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _give_up(_signal: int, _frame: object) -> None:
+    raise Broken(f"it goes round in circles: not over after {LONGEST} s")
+
+
+def _print(lines: list[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":

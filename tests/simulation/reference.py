@@ -4,14 +4,13 @@ It looks at every job and every slot at every decision, and works usage out anew
 ever ran. It neither reserves nor preempts.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import exp, log
 
 from simulation.fitting import room
 from simulation.ledger import paths
-
 from st_controller.domain.scheduling.model import (
     Decision,
     Grant,
@@ -100,7 +99,7 @@ class Reference:
     def usage(self, now: float) -> dict[str, tuple[float, float]]:
         """Decayed usage of every node; a share is never forfeited here."""
         decay = log(2) / self._policy.half_life
-        used: Counter[str] = Counter()
+        used: defaultdict[str, float] = defaultdict(float)
         for path, (amount, at) in self._loaded.items():
             used[path] += amount * exp(-decay * (now - at))
         running = [

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from simulation.rows import JobRow
-
 from st_controller.domain.scheduling.model import (
     Level,
     Policy,

@@ -10,7 +10,6 @@ from simulation.rows import JobRow
 from simulation.scenario import ARRIVALS, Scenario, scenario
 from simulation.tables import PATIENCE
 from simulation.world import MakeCore, World
-
 from st_controller.domain.scheduling.scheduler import Scheduler
 
 OVERHEAD = 60.0
@@ -23,7 +22,7 @@ def play(seed: int, make_core: MakeCore = Scheduler) -> World:
     Raises:
         Broken: an invariant does not hold; the message names the seed.
     """
-    random = Random(seed)  # noqa: S311 - a replay needs the same numbers
+    random = Random(seed)
     world = World(scenario(random), random, make_core)
     try:
         _set_up(world, world.scenario)

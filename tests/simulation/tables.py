@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from simulation.rows import AttemptRow, JobRow, WorkerRow
-
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
 from st_controller.domain.jobs import may_move as job_may_move

@@ -4,15 +4,15 @@
 """
 
 import os
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import pytest
+
 from simulation.invariants import Broken
-from simulation.nightly import attempt
+from simulation.nightly import play_all
 from simulation.reference import Reference
 from simulation.schedule import play
-
+from st_controller.domain.scheduling.model import PendingJob, Share, WorkerCapacity
 from st_controller.domain.scheduling.scheduler import Scheduler
 
 SCHEDULES = int(os.environ.get("ST_SCHEDULES", "240"))
@@ -27,14 +27,7 @@ MUST_HAPPEN = (
 @pytest.mark.skipif("SEED" in os.environ, reason="one schedule is played alone")
 @pytest.mark.timeout(3600)
 def test_no_schedule_breaks_an_invariant_and_every_job_ends() -> None:
-    told: Counter[str] = Counter()
-    broken: list[str] = []
-    with ProcessPoolExecutor() as pool:
-        for outcome in pool.map(attempt, range(SCHEDULES), chunksize=20):
-            if isinstance(outcome, str):
-                broken.append(outcome)
-            else:
-                told += outcome
+    told, broken = play_all(range(SCHEDULES))
 
     assert broken == []
     assert [what for what in MUST_HAPPEN if not told[what]] == []  # or it proves nothing
@@ -67,7 +60,7 @@ class _Forgetful(Scheduler):
 class _Greedy(Scheduler):
     """Does not know the limits: as a queue that does not gate dispatch."""
 
-    def set_share(self, path: str, share: object) -> None:
+    def set_share(self, path: str, share: Share) -> None:
         pass
 
 
@@ -85,16 +78,14 @@ class _Hasty(Scheduler):
 class _Latest(Scheduler):
     """Serves the latest first."""
 
-    def enqueue(self, job: object, now: float) -> None:
-        from dataclasses import replace
-
+    def enqueue(self, job: PendingJob, now: float) -> None:
         super().enqueue(replace(job, submitted=-job.submitted), now)
 
 
 class _Lazy(Scheduler):
     """Overlooks what a worker that joins could run."""
 
-    def put_worker(self, worker: object, now: float) -> None:
+    def put_worker(self, worker: WorkerCapacity, now: float) -> None:
         super().put_worker(worker, now)
         self._stuck = (1 << len(self.fleet.shapes.known)) - 1
 

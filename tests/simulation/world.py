@@ -12,7 +12,6 @@ from simulation.leader import Core, Leader
 from simulation.machines import Machines
 from simulation.scenario import Scenario
 from simulation.tables import PATIENCE, StaleLeader, Tables
-
 from st_controller.domain.scheduling.model import Decision, Placement, Policy, Preemption
 
 MOST_ROUNDS = 200

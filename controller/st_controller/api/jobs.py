@@ -49,12 +49,12 @@ def submit(
     """Queue a job; the same Idempotency-Key and body give the same job again, with 200."""
     draft = submission.check(caller, document, rules_of(platform))
     (warnings,) = platform.survey.warnings(platform.db, [draft.spec.resources])
-    with platform.db.write() as tx:
-        job_id, columns = submission.enqueue(tx, caller, draft, idempotency_key)
-        if columns:
-            view = views.new_job_view(columns, caller.username, warnings)
-        else:
-            view = views.job_view(tx.session, jobs.get_job(tx.session, caller, job_id))
+    job_id, columns = platform.submissions.submit(caller, draft, idempotency_key)
+    if columns:
+        view = views.new_job_view(columns, caller.username, warnings)
+    else:
+        with platform.db.read() as session:
+            view = views.job_view(session, jobs.get_job(session, caller, job_id))
     return encoded(view, 201 if columns else 200, {"Location": f"/v1/jobs/{job_id}"})
 
 

@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from st_controller.api.dependencies import PlatformDep, Registrar, WorkerDep, join_token
 from st_controller.api.streams import event_stream
+from st_controller.api.submissions import encoded
 from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind
 from st_controller.errors import InvalidRequest
@@ -105,37 +106,38 @@ def stream(
     )
 
 
-@router.post("/heartbeat")
-def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -> HeartbeatReply:
+@router.post("/heartbeat", response_model=HeartbeatReply)
+def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -> Response:
     """Alive; renews the leases that are named."""
     with platform.db.write() as tx:
         worker = workers.get_worker(tx.session, caller.worker_id, lock=True)
-        return workers.heartbeat(tx, worker, beat, platform.patience)
+        reply = workers.heartbeat(tx, worker, beat, platform.patience)
+    return encoded(reply, 200)
 
 
-@router.post("/attempts/{attempt_id}/claim")
-def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> ClaimReply:
+@router.post("/attempts/{attempt_id}/claim", response_model=ClaimReply)
+def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response:
     """Take the lease of an offered attempt."""
     with platform.db.write() as tx:
         attempt, job = leases.claim(tx, caller.worker_id, attempt_id, platform.patience)
-        tx.session.flush()
         reply = claims.claim_reply(tx.session, platform.objects, attempt, job)
         waited = (attempt.claimed_at or tx.now) - (job.queued_at or job.submitted_at)
     platform.telemetry.queue_wait.observe(waited.total_seconds())
-    return reply
+    return encoded(reply, 200)
 
 
-@router.post("/attempts/{attempt_id}/events")
+@router.post("/attempts/{attempt_id}/events", response_model=EventAck)
 def events(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, batch: EventBatch
-) -> EventAck:
+) -> Response:
     """Store journal lines, each once and in order."""
     with platform.db.write() as tx:
         attempt, job = leases.held(tx, caller.worker_id, attempt_id, batch.epoch)
         if batch.state is not None:
             leases.advance(tx, attempt, job, batch.state)
         journal.append(tx, attempt, job, batch.events)
-        return EventAck.model_validate({"acked_seq": attempt.acked_seq, "stop": attempt.stop})
+        ack = EventAck.model_validate({"acked_seq": attempt.acked_seq, "stop": attempt.stop})
+    return encoded(ack, 200)
 
 
 @router.post("/attempts/{attempt_id}/artifacts")
@@ -172,8 +174,9 @@ def finish(
     """End the attempt; refused while journal lines are missing."""
     outcome = Outcome(request.outcome)
     with platform.db.write() as tx:
-        if not leases.was_finished_so(tx, caller.worker_id, attempt_id, request.epoch, outcome):
-            attempt, job = leases.held(tx, caller.worker_id, attempt_id, request.epoch)
+        held = leases.to_finish(tx, caller.worker_id, attempt_id, request.epoch, outcome)
+        if held is not None:
+            attempt, job = held
             journal.must_be_whole(attempt, request.last_seq)
             endings.end_attempt(
                 tx,

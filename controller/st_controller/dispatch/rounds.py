@@ -1,5 +1,6 @@
 """What the leader does in one go: each a short transaction that proves the leadership first."""
 
+import gc
 from datetime import datetime, timedelta
 
 import structlog
@@ -10,6 +11,7 @@ from st_controller.domain.scheduling.model import Decision, Placement, Preemptio
 from st_controller.domain.workers import Patience
 from st_controller.services import leases, offers, queue_usage, workers
 from st_controller.services.live_queue import LiveQueue, News
+from st_controller.services.offers import Priced
 from st_controller.store.database import Database
 from st_controller.store.transaction import Transaction
 
@@ -41,9 +43,14 @@ class Rounds:
             lead.prove(tx.session)
             workers.forgive(tx)
             leases.extend_all(tx, tx.now + grace)
+        gc.unfreeze()
         with self._db.read() as session:
             self._queue.load(session, self._db.clock())
         self._queue.is_led = True
+        # A long queue lives long: looking through it for garbage again and again costs
+        # milliseconds, in the middle of decisions.
+        gc.collect()
+        gc.freeze()
 
     def resign(self) -> None:
         """Somebody else decides, or may; what is in memory is worth nothing now."""
@@ -74,36 +81,25 @@ class Rounds:
         return made
 
     def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:
+        placements = [found for found in decisions if isinstance(found, Placement)]
+        priced = [Priced(found, self._queue.price(found.grants)) for found in placements]
         try:
             with self._db.write() as tx:
                 lead.prove(tx.session)
-                failed = [decision for decision in decisions if not self._write(tx, decision)]
+                for decision in decisions:
+                    if isinstance(decision, Preemption):
+                        _preempt(tx, decision)
+                offered = offers.offer(tx, priced, self._patience) if priced else []
         except BaseException:
             self.resign()  # what was decided did not happen
             raise
-        for decision in failed:
-            self._queue.retract(decision.job_id, self._db.clock())
-        return sum(isinstance(decision, Placement) for decision in decisions) - len(failed)
-
-    def _write(self, tx: Transaction, decision: Decision) -> bool:
-        """Make one decision true; false when what it rests on has changed."""
-        if isinstance(decision, Preemption):
-            for victim in decision.victims:
-                offers.preempt(tx, victim, decision.job_id)
-            log.info("preempting", job=decision.job_id, victims=decision.victims)
-            return True
-        price = self._queue.price(decision.grants)
-        attempt = offers.offer(tx, decision, price, self._patience)
-        if attempt is None:
-            return False
-        log.info(
-            "offered",
-            job=attempt.job_id,
-            attempt=attempt.id,
-            worker=attempt.worker_id,
-            slots=attempt.slots,
-        )
-        return True
+        made = {offer.job_id for offer in offered}
+        for placement in placements:
+            if placement.job_id not in made:
+                self._queue.retract(placement.job_id, self._db.clock())
+        for offer in offered:
+            log.info("offered", **offer._asdict())
+        return len(offered)
 
     def _save_usage(self, lead: Leadership) -> None:
         now, saved = self._db.clock(), self._usage_saved
@@ -115,3 +111,9 @@ class Rounds:
             if usage is not None:
                 queue_usage.save(tx, usage)
         self._usage_saved = now
+
+
+def _preempt(tx: Transaction, decision: Preemption) -> None:
+    for victim in decision.victims:
+        offers.preempt(tx, victim, decision.job_id)
+    log.info("preempting", job=decision.job_id, victims=decision.victims)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from st_controller.events.frames import frame_of
@@ -74,7 +74,7 @@ def _news(platform: Platform, job_id: str, place: JobPlace) -> tuple[list[bytes]
         over = is_last_page and is_over(session, job_id)
     encoded: list[bytes] = []
     for line in lines:
-        while changes and changes[0].at <= line.at and not changes[0].state.is_final:
+        while changes and changes[0].at <= line.at and not _is_the_end(changes):
             place = _tell(changes.popleft(), place, encoded)
         place = JobPlace(place.version, line.attempt, line.seq)
         frame = frame_of(line)
@@ -82,6 +82,11 @@ def _news(platform: Platform, job_id: str, place: JobPlace) -> tuple[list[bytes]
     while changes and is_last_page:
         place = _tell(changes.popleft(), place, encoded)
     return encoded, place, over
+
+
+def _is_the_end(changes: Sequence[StateChange]) -> bool:
+    """Whether the next change is final and nobody has retried the job since."""
+    return len(changes) == 1 and changes[0].state.is_final
 
 
 def _tell(change: StateChange, place: JobPlace, encoded: list[bytes]) -> JobPlace:

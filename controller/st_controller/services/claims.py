@@ -33,6 +33,8 @@ def claim_reply(session: Session, objects: ObjectStore, attempt: Attempt, job: J
 
 
 def _datasets(session: Session, objects: ObjectStore, job: Job) -> list[DatasetDownload]:
+    if not job.dataset_pins:
+        return []
     pinned = session.scalars(select(Dataset).where(Dataset.id.in_(job.dataset_pins.values())))
     return [
         DatasetDownload(

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session, defer
 
 from st_controller.domain.dependencies import Parent, why_cancelled, why_waiting
@@ -23,6 +23,9 @@ _MOST_IDS = 10_000
 """Ids in one statement; SQLite takes 32,766 values."""
 
 _DEPENDENCIES = insert(JobDependency)
+_A_CHILD = (
+    select(JobDependency.job_id).where(JobDependency.parent_id == bindparam("parent")).limit(1)
+)
 _MAY_WAIT = (JobState.QUEUED, JobState.AWAITING_APPROVAL)
 
 
@@ -129,8 +132,7 @@ def _open_parents(session: Session, job_ids: Sequence[str]) -> dict[str, list[Pa
 
 
 def _has_children(session: Session, job_id: str) -> bool:
-    child = select(JobDependency.job_id).where(JobDependency.parent_id == job_id).limit(1)
-    return session.scalar(child) is not None
+    return session.scalar(_A_CHILD, {"parent": job_id}) is not None
 
 
 def _waiting_children(session: Session, job_id: str) -> Sequence[Job]:

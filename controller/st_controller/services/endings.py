@@ -5,6 +5,7 @@ from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts
 from st_controller.errors import IllegalMove
 from st_controller.services import topics
 from st_controller.services.moves import move_job
+from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import AttemptState, JobState, Outcome
@@ -24,11 +25,14 @@ def end_attempt(
     before = AttemptState(attempt.state)
     if not may_move(before, AttemptState.FINISHED):
         raise IllegalMove(f"an attempt that is {before} cannot be finished")
-    attempt.state = AttemptState.FINISHED
-    attempt.outcome = outcome
-    attempt.failure = failure.model_dump(mode="json") if failure else None
-    attempt.finished_at = tx.now
-    attempt.lease_expires_at = None
+    ended = {
+        "state": AttemptState.FINISHED,
+        "outcome": outcome,
+        "failure": failure.model_dump(mode="json") if failure else None,
+        "finished_at": tx.now,
+        "lease_expires_at": None,
+    }
+    direct.write(tx.session, attempt, ended)
     if counts_as_try(outcome):
         job.tries_used += 1
     tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)

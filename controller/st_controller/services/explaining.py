@@ -1,7 +1,8 @@
 """Why jobs wait and when they will start, for the eyes of one caller."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Literal
 
 from sqlalchemy import func, select
@@ -86,7 +87,7 @@ def overview(session: Session, queue: LiveQueue, actor: Actor, now: datetime) ->
             slots_taken=sum(running.slots for running in scheduler.held.values()),
             tenants=[
                 _tenant(node)
-                for node in scheduler.tenants.settled(now.timestamp())
+                for node in _nodes(scheduler, now.timestamp())
                 if everybody or node.path in own
             ],
             reservations=_reservations(session, scheduler, actor),
@@ -189,6 +190,19 @@ def _may_see(actor: Actor, owner: str | None) -> bool:
     return owner == actor.user_id or actor.may("job.view.all")
 
 
+def _nodes(scheduler: Scheduler, now: float) -> Iterator[Node]:
+    """All tenants; also those of whom only the share is known that was set for them."""
+    yield from scheduler.tenants.settled(now)
+    unknown = {
+        above
+        for path in scheduler.tenants.shared()
+        for above in accumulate(path.split("/"), "{}/{}".format)
+        if scheduler.tenants.find(above) is None
+    }
+    for path in sorted(unknown):
+        yield Node(path, None, scheduler.tenants.share(path))
+
+
 def _tenant(node: Node) -> TenantView:
     share = node.share
     return TenantView(
@@ -199,6 +213,7 @@ def _tenant(node: Node) -> TenantView:
         usage=node.usage,
         forfeited=node.forfeited,
         within_share=node.is_within_share,
+        active=node.is_active,
         running_jobs=node.running_jobs,
         running_slots=node.running_slots,
         waiting=node.waiting,

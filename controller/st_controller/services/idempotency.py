@@ -8,11 +8,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from st_controller.errors import Conflict
 from st_controller.services.actor import Actor
+from st_controller.store.bulk import insert_all
 from st_controller.store.schema import IdempotencyKey
 from st_controller.store.transaction import Transaction
 
 _TAKE = {
-    name: dialect.insert(IdempotencyKey).on_conflict_do_nothing().returning(IdempotencyKey.key)
+    name: dialect.insert(IdempotencyKey).on_conflict_do_nothing()
     for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }
 
@@ -30,17 +31,15 @@ def take(
         Conflict: the key was used with another body.
     """
     digest = hashlib.sha256(body.encode()).hexdigest()
-    taken = tx.session.connection().execute(
-        _TAKE[tx.session.get_bind().dialect.name],
-        {
-            "user_id": actor.user_id,
-            "key": key,
-            "body_sha256": digest,
-            "result": result,
-            "created_at": tx.now,
-        },
-    )
-    if taken.first() is not None:
+    connection = tx.session.connection()
+    row = {
+        "user_id": actor.user_id,
+        "key": key,
+        "body_sha256": digest,
+        "result": result,
+        "created_at": tx.now,
+    }
+    if insert_all(connection, _TAKE[connection.dialect.name], [row]):
         return None
     earlier = tx.session.execute(
         select(IdempotencyKey.body_sha256, IdempotencyKey.result).where(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
@@ -11,10 +11,22 @@ from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, StaleLease
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import move_job
+from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import Lease, StopOrder
+
+# Made once: building a statement costs more than running it. PostgreSQL locks the rows of each
+# table in the order of FROM.
+_LEASE = (
+    select(Job, Attempt)
+    .select_from(Job)
+    .join(Attempt, Attempt.job_id == Job.id)
+    .where(Attempt.id == bindparam("attempt_id"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
 
 
 def claim(
@@ -34,9 +46,12 @@ def claim(
         return attempt, job
     if attempt.state != AttemptState.OFFERED or attempt.offer_expires_at <= tx.now:
         raise StaleLease("this offer is over", code="offer_gone")
-    attempt.state = AttemptState.CLAIMED
-    attempt.claimed_at = tx.now
-    attempt.lease_expires_at = tx.now + timedelta(seconds=patience.lease_ttl)
+    claimed = {
+        "state": AttemptState.CLAIMED,
+        "claimed_at": tx.now,
+        "lease_expires_at": tx.now + timedelta(seconds=patience.lease_ttl),
+    }
+    direct.write(tx.session, attempt, claimed)
     tx.audit(f"worker:{worker_id}", "attempt.claimed", attempt.id, job=job.id)
     return attempt, job
 
@@ -44,21 +59,22 @@ def claim(
 def held(tx: Transaction, worker_id: str, attempt_id: str, epoch: int) -> tuple[Attempt, Job]:
     """The attempt and job of a lease in force, or ``StaleLease``."""
     attempt, job = _load(tx.session, attempt_id)
-    if attempt is None or job is None or not _is_force(attempt, worker_id, epoch):
-        raise StaleLease("another attempt has taken over, or the job is over")
-    return attempt, job
+    return _in_force(attempt, job, worker_id, epoch)
 
 
-def was_finished_so(
+def to_finish(
     tx: Transaction, worker_id: str, attempt_id: str, epoch: int, outcome: Outcome
-) -> bool:
-    """Whether this very call has been made before, and its answer was lost."""
-    attempt, _ = _load(tx.session, attempt_id)
-    return (
-        attempt is not None
-        and attempt.state == AttemptState.FINISHED
-        and (attempt.worker_id, attempt.epoch, attempt.outcome) == (worker_id, epoch, outcome)
-    )
+) -> tuple[Attempt, Job] | None:
+    """The attempt and job of a lease that is to end so, or ``StaleLease``.
+
+    None: this very call has been made before, and its answer was lost.
+    """
+    attempt, job = _load(tx.session, attempt_id)
+    if attempt is not None and attempt.state == AttemptState.FINISHED:
+        ended = (attempt.worker_id, attempt.epoch, attempt.outcome)
+        if ended == (worker_id, epoch, outcome):
+            return None
+    return _in_force(attempt, job, worker_id, epoch)
 
 
 def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState) -> None:
@@ -68,11 +84,12 @@ def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState)
         return
     if not may_move(known, reported):
         raise Conflict(f"an attempt that is {known} cannot become {reported}")
-    attempt.state = reported
+    moved: dict[str, object] = {"state": reported}
     if reported in {AttemptState.RUNNING, AttemptState.UPLOADING}:
-        attempt.started_at = attempt.started_at or tx.now
-        if job.state == JobState.ASSIGNED:
-            move_job(tx, job, JobState.RUNNING, f"worker:{attempt.worker_id}")
+        moved["started_at"] = attempt.started_at or tx.now
+    direct.write(tx.session, attempt, moved)
+    if "started_at" in moved and job.state == JobState.ASSIGNED:
+        move_job(tx, job, JobState.RUNNING, f"worker:{attempt.worker_id}")
 
 
 def renew(
@@ -172,12 +189,17 @@ def _live(session: Session, wanted: Select[str]) -> Iterator[tuple[Attempt, Job]
 
 def _load(session: Session, attempt_id: str) -> tuple[Attempt | None, Job | None]:
     """Lock an attempt and its job. Rows are locked as worker, job, attempt, here as everywhere."""
-    job_id = session.scalar(select(Attempt.job_id).where(Attempt.id == attempt_id))
-    if job_id is None:
-        return None, None
-    job = session.get(Job, job_id, with_for_update=True)
-    return session.get(Attempt, attempt_id, with_for_update=True), job
+    row = session.execute(_LEASE, {"attempt_id": attempt_id}).one_or_none()
+    return (row[1], row[0]) if row else (None, None)
 
 
 def _is_force(attempt: Attempt, worker_id: str, epoch: int) -> bool:
     return attempt.state in LEASED and attempt.worker_id == worker_id and attempt.epoch == epoch
+
+
+def _in_force(
+    attempt: Attempt | None, job: Job | None, worker_id: str, epoch: int
+) -> tuple[Attempt, Job]:
+    if attempt is None or job is None or not _is_force(attempt, worker_id, epoch):
+        raise StaleLease("another attempt has taken over, or the job is over")
+    return attempt, job

@@ -1,13 +1,15 @@
 """The one place where a job's state is written."""
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import insert, update
+from sqlalchemy import bindparam, insert, null, update
 
 from st_controller.domain.jobs import may_move
 from st_controller.errors import Conflict, IllegalMove
 from st_controller.services import dependencies, topics
+from st_controller.store import direct
 from st_controller.store.bulk import insert_all
 from st_controller.store.schema import Job, JobTransition
 from st_controller.store.transaction import Transaction
@@ -15,6 +17,26 @@ from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import JobState
 
 _JOBS, _TRANSITIONS = insert(Job), insert(JobTransition)
+_ASSIGN = (
+    update(Job)
+    .where(Job.id == bindparam("job_id"), Job.version == bindparam("before"))
+    .values(
+        state=JobState.ASSIGNED,
+        version=Job.version + 1,
+        attempts=Job.attempts + 1,
+        changed_at=bindparam("now"),
+        reason=null(),
+        progress=null(),
+    )
+)
+
+
+class Queued(NamedTuple):
+    """A job as it was when it was locked to be assigned."""
+
+    id: str
+    version: int
+    submitted_by: str
 
 
 def begin_jobs(tx: Transaction, jobs: Sequence[dict[str, Any]], actor: str) -> None:
@@ -46,6 +68,47 @@ def begin_jobs(tx: Transaction, jobs: Sequence[dict[str, Any]], actor: str) -> N
         ({"job_id": job["id"], "submitted_by": job["submitted_by"]} for job in jobs),
     )
     topics.wake_queue(tx, [job["id"] for job in jobs])
+
+
+def assign_jobs(tx: Transaction, jobs: Sequence[Queued], actor: str) -> None:
+    """Move jobs that are queued, and locked, to a new attempt each.
+
+    Raises:
+        Conflict: one of them was changed since it was read.
+    """
+    if not jobs:
+        return
+    connection = tx.session.connection()
+    for job in jobs:
+        values = {"job_id": job.id, "before": job.version, "now": tx.now}
+        if connection.execute(_ASSIGN, values).rowcount != 1:
+            raise Conflict("a job was changed by somebody else just now", code="version_conflict")
+    insert_all(
+        connection,
+        _TRANSITIONS,
+        [
+            {
+                "job_id": job.id,
+                "version": job.version + 1,
+                "state": JobState.ASSIGNED,
+                "at": tx.now,
+                "reason": None,
+            }
+            for job in jobs
+        ],
+    )
+    tx.audit_all(
+        actor,
+        f"job.{JobState.ASSIGNED}",
+        ((job.id, {"before": JobState.QUEUED, "reason": None}) for job in jobs),
+    )
+    tx.emit_all(
+        topics.JOBS,
+        "job",
+        ({"job_id": job.id, "submitted_by": job.submitted_by} for job in jobs),
+    )
+    for job in jobs:
+        tx.wake(topics.job(job.id))
 
 
 def move_job(
@@ -92,43 +155,40 @@ def _write(
     before = JobState(job.state)
     if not may_move(before, after, by_retry=by_retry):
         raise IllegalMove(f"a job that is {before} cannot become {after}")
-    job.state = after
-    job.changed_at = tx.now
-    _stamp(tx, job, after)
-    job.reason = reason.model_dump() if reason else None
-    changed = tx.session.execute(
-        update(Job)
-        .where(Job.id == job.id, Job.version == job.version)
-        .values(version=job.version + 1)
-        .execution_options(synchronize_session=False)
-    )
-    if changed.rowcount != 1:  # type: ignore[attr-defined]
+    moved = {
+        "state": after,
+        "version": job.version + 1,
+        "changed_at": tx.now,
+        "reason": reason.model_dump() if reason else None,
+        **_stamp(tx, job, after),
+    }
+    if not direct.write(tx.session, job, moved, only_if={"version": job.version}):
         raise Conflict("the job was changed by somebody else just now", code="version_conflict")
-    tx.session.refresh(job, ["version"])
     _record(tx, job, reason)
     tx.audit(actor, f"job.{after}", job.id, before=before, reason=reason.code if reason else None)
     if after is JobState.QUEUED or after.is_final:
         topics.wake_queue(tx, [job.id])
 
 
-def _stamp(tx: Transaction, job: Job, after: JobState) -> None:
+def _stamp(tx: Transaction, job: Job, after: JobState) -> dict[str, datetime]:
+    """The moment that this move sets, if any."""
     if after is JobState.QUEUED:
-        job.queued_at = tx.now
-    elif after is JobState.RUNNING and job.started_at is None:
-        job.started_at = tx.now
-    elif after.is_final:
-        job.finished_at = tx.now
+        return {"queued_at": tx.now}
+    if after is JobState.RUNNING and job.started_at is None:
+        return {"started_at": tx.now}
+    return {"finished_at": tx.now} if after.is_final else {}
 
 
 def _record(tx: Transaction, job: Job, reason: Reason | None) -> None:
-    tx.session.add(
-        JobTransition(
-            job_id=job.id,
-            version=job.version,
-            state=job.state,
-            at=tx.now,
-            reason=reason.model_dump() if reason else None,
-        )
+    tx.session.connection().execute(
+        _TRANSITIONS,
+        {
+            "job_id": job.id,
+            "version": job.version,
+            "state": job.state,
+            "at": tx.now,
+            "reason": reason.model_dump() if reason else None,
+        },
     )
     tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
     tx.wake(topics.job(job.id))

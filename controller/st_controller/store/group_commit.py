@@ -180,7 +180,6 @@ class GroupCommit:
         group.raw.in_unit = False
         try:
             if group.members and group.error is None:
-                group.places.save()
                 execute(group.raw, "COMMIT")
                 self._announce(frozenset(group.topics), group.events)
         except SQLAlchemyError as error:

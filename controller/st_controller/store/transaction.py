@@ -40,7 +40,7 @@ class Transaction:
         self.now = now
         self.topics: set[str] = set()
         self.events: list[RowOfEvent] = []
-        """What was emitted; written at the end, together."""
+        """What was emitted and is not written yet; it is at the end, together."""
         self.placed: list[RowOfEvent] = []
         """Events that got their places in this transaction, without gaps."""
         self._audit: list[dict[str, Any]] = []
@@ -80,19 +80,15 @@ class Transaction:
         """
         self.session.flush()
         connection = self.session.connection()
-        if self._audit:
-            insert_all(connection, _AUDIT, self._audit)
-        if not self.events:
+        entries, self._audit = self._audit, []
+        insert_all(connection, _AUDIT, entries)
+        events, self.events = self.events, []
+        if not events:
             return
         if places is None:
             self.topics.add(OUTBOX)
         else:
-            places.give(self.events)
-            self.placed = self.events
-            self.topics.update(event["topic"] for event in self.events)
-        try:
-            insert_all(connection, _EVENTS, self.events)
-        except BaseException:
-            if places:
-                places.take_back(len(self.events))
-            raise
+            places.give(events)
+            self.placed += events
+            self.topics.update(event["topic"] for event in events)
+        insert_all(connection, _EVENTS, events)

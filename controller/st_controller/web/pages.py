@@ -4,7 +4,7 @@ from hashlib import sha256
 from importlib import resources
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, select_autoescape
 
@@ -18,16 +18,18 @@ from st_shared import __version__
 router = APIRouter(include_in_schema=False)
 
 _MEDIA_TYPES = {
-    "style.css": "text/css; charset=utf-8",
-    "dashboard.js": "text/javascript; charset=utf-8",
-    "login.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 _FILES = {
-    name: resources.files("st_controller.web").joinpath("static", name).read_bytes()
-    for name in _MEDIA_TYPES
+    file.name: file.read_bytes()
+    for file in resources.files("st_controller.web").joinpath("static").iterdir()
+    if file.name.endswith(tuple(_MEDIA_TYPES))
 }
 _ETAGS = {name: f'"{sha256(body).hexdigest()[:20]}"' for name, body in _FILES.items()}
+
+_TABS = {"Jobs": "/", "Arrays": "/arrays", "Queue": "/queue"}
 
 _pages = Environment(
     loader=PackageLoader("st_controller.web", "templates"), autoescape=select_autoescape()
@@ -44,9 +46,27 @@ Person = Annotated[Caller | None, Depends(_person)]
 @router.get("/", dependencies=[public()])
 def dashboard(platform: PlatformDep, person: Person) -> Response:
     """Jobs, workers and samples, live; who is not signed in is sent to do so."""
-    if person is None:
-        return RedirectResponse("/login", status_code=303)
-    return _page("dashboard.html", platform, username=person.username)
+    return _shell("dashboard.html", "Jobs", platform, person)
+
+
+@router.get("/queue", dependencies=[public()])
+def queue(platform: PlatformDep, person: Person) -> Response:
+    """Who is served next: shares, limits, reservations, and the rules."""
+    return _shell("queue.html", "Queue", platform, person)
+
+
+@router.get("/arrays", dependencies=[public()])
+def arrays(platform: PlatformDep, person: Person) -> Response:
+    """The job arrays, newest first."""
+    return _shell("arrays.html", "Arrays", platform, person)
+
+
+@router.get("/arrays/{array_id}", dependencies=[public()])
+def array(
+    platform: PlatformDep, person: Person, array_id: Annotated[str, Path(max_length=40)]
+) -> Response:
+    """One job array; the browser is told whether it exists."""
+    return _shell("array.html", "Arrays", platform, person, array_id=array_id)
 
 
 @router.get("/login", dependencies=[public()])
@@ -67,7 +87,20 @@ async def static(request: Request, name: str) -> Response:
     headers = {"ETag": _ETAGS[name], "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == _ETAGS[name]:
         return Response(status_code=304, headers=headers)
-    return Response(_FILES[name], media_type=_MEDIA_TYPES[name], headers=headers)
+    media_type = _MEDIA_TYPES[name[name.rindex(".") :]]
+    return Response(_FILES[name], media_type=media_type, headers=headers)
+
+
+def _shell(
+    template: str, tab: str, platform: Platform, person: Caller | None, **values: object
+) -> Response:
+    """A page for those who are signed in; others are sent to do so."""
+    if person is None:
+        return RedirectResponse("/login", status_code=303)
+    tabs = [
+        (path, name) for name, path in _TABS.items() if name != "Queue" or person.may("queue.view")
+    ]
+    return _page(template, platform, username=person.username, tab=tab, tabs=tabs, **values)
 
 
 def _page(template: str, platform: Platform, **values: object) -> HTMLResponse:

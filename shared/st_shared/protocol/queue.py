@@ -31,6 +31,8 @@ class QueueRules(Message):
     """A job that was preempted so often is left alone."""
     preemption_grace: float = Field(120.0, ge=1, le=86_400)
     """Seconds in which a preempted job is expected to have yielded."""
+    reserved_part: float = Field(0.15, ge=0, le=1)
+    """Part of the slots that is kept for heads of the line at most, beside the first of them."""
     settle_interval: float = Field(30.0, ge=1, le=3600)
     """Seconds between two looks at the decay of all usage."""
 
@@ -67,6 +69,8 @@ class TenantView(Resource):
     """Claim on the share that lapsed while it was idle; counts like usage."""
     within_share: bool
     """Whether it has had no more for its weight than its siblings that want slots too."""
+    active: bool
+    """Whether it runs, waits or has slots kept for it; only such siblings share."""
     running_jobs: int
     running_slots: int
     waiting: int

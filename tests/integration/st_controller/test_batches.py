@@ -54,15 +54,25 @@ def test_a_batch_is_queued_in_its_order_with_its_records(steps):
     assert [event.body["job_id"] for event in steps.events("jobs")] == ids
 
 
-def test_a_job_of_a_batch_is_like_one_that_was_submitted_alone(steps):
-    (batched,), _ = submit(steps, [document("same", priority="high")])
-    alone = steps.submit("same", priority="high")
+@pytest.mark.parametrize("size", [1, 40])
+def test_a_job_of_a_batch_is_like_one_that_was_submitted_alone(steps, size):
+    odd = {"labels": {"a": "\"'\\ \n é 漢 😀 ${x} %s :rows"}, "min_memory_gb": 0.1}
+    fields = {"priority": "high", "not_before": "2030-01-01T00:00:00.123456+05:30"}
+    fields |= {"resources": odd, "expected_time": 1.5, "preemptible": False}
+    parent = steps.submit("parent")
+    fields["after"] = [parent]
+    ids, _ = submit(steps, [document("same", **fields) for _ in range(size)])
+    alone = steps.submit("same", **fields)
     ours = {"id", "_sa_instance_state"}
 
     def row(job_id):
         return {key: value for key, value in vars(steps.job(job_id)).items() if key not in ours}
 
-    assert row(batched) == row(alone)
+    assert row(ids[-1]) == row(alone)
+    assert steps.job(alone).open_parents == 1
+    assert [entry.details for entry in steps.audit_of(ids[-1])] == [
+        entry.details for entry in steps.audit_of(alone)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,7 @@ def test_eight_equal_batches_at_once_make_one(steps, together):
 
 def test_a_long_row_of_jobs_that_wait_ends_with_the_first(steps):
     """The end of the first one cancels all the others in one transaction."""
-    chain = [noop("n0"), *(noop(f"n{i}", after=[f"@n{i - 1}"]) for i in range(1, 1000))]
+    chain = [noop("n0"), *(noop(f"n{i}", after=[f"@n{i - 1}"]) for i in range(1, 300))]
     ids, _ = submit(steps, chain)
     steps.cancel(ids[0])
     with steps.db.read() as session:

@@ -9,8 +9,9 @@ from st_controller.dispatch.leadership import LEASE_SECONDS, LeadershipLostError
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.scheduling.model import Grant, Placement
 from st_controller.services import explaining, offers, views
-from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.jobs import get_job
+from st_controller.services.live_queue import LiveQueue
+from st_controller.services.offers import Priced
 from st_controller.store.schema import Attempt, AuditEntry, LeaderLease
 from st_shared.protocol.states import JobState, Outcome, WorkerDesired
 
@@ -160,7 +161,7 @@ def offer(steps, *placements: Placement) -> list[bool]:
     made = []
     for placement in placements:
         with steps.db.write() as tx:
-            made.append(offers.offer(tx, placement, 1.0, steps.patience) is not None)
+            made.append(bool(offers.offer(tx, [Priced(placement, 1.0)], steps.patience)))
     return made
 
 

@@ -138,4 +138,6 @@ def test_followers_are_told_after_the_commit_and_only_then(steps):
     with steps.db.write() as tx:
         move_job(tx, tx.session.get_one(Job, job_id), JobState.ASSIGNED, "root")
         assert told == []
-    assert told == [{"outbox", f"job:{job_id}"}]
+    # Where the event has its place already, its own followers are told, otherwise the relay.
+    events = "jobs" if steps.db.is_sqlite else "outbox"
+    assert told == [{events, f"job:{job_id}"}]

@@ -26,9 +26,9 @@ def override(steps, job_id, level, actor=None):
         steering.override(tx, actor or steps.admin, job_id, level)
 
 
-def retry(steps, job_id, actor=None, rules=Rules()):
+def retry(steps, job_id, actor=None, rules=None):
     with steps.db.write() as tx:
-        steering.retry(tx, actor or steps.admin, job_id, rules)
+        steering.retry(tx, actor or steps.admin, job_id, rules or Rules())
 
 
 def fail(steps, worker_id, kind=FailureKind.BAD_DATA):

@@ -14,11 +14,12 @@ from st_controller.domain.policy.permissions import Role
 from st_controller.events import job_stream, topic_stream
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.events.topic_stream import follow_topics
-from st_controller.services import journal, outbox
+from st_controller.services import journal, outbox, steering
 from st_controller.services.caller import WorkerCaller
+from st_controller.services.drafts import Rules
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader, ServerSentEvent
-from st_shared.protocol.states import Outcome, WorkerDesired
+from st_shared.protocol.states import FailureKind, Outcome, WorkerDesired
 
 SECONDS = 10
 """More than any stream here takes; what waits for its wake-up in vain takes longer."""
@@ -120,6 +121,32 @@ class TestJobStream:
         steps.finish(worker_id, attempt_id, last=3)
         kinds = [event.event for event in events_of(steps, job_id)]
         assert kinds == ["state"] * 3 + ["log"] * 3 + ["state"]
+
+    def test_a_retried_job_is_told_in_the_order_of_time_to_its_last_end(self, steps):
+        job_id, worker_id = steps.submit(), steps.join()
+        for epoch, outcome in ((1, Outcome.FAILED), (2, Outcome.SUCCEEDED)):
+            steps.clock.advance(1)
+            attempt_id = steps.claimed(worker_id)
+            steps.run(worker_id, attempt_id, epoch=epoch)
+            lines = [{**log_line(seq), "at": steps.clock().isoformat()} for seq in (1, 2)]
+            steps.ship(worker_id, attempt_id, lines, epoch=epoch)
+            steps.clock.advance(1)
+            failure = FailureKind.BAD_DATA if outcome is Outcome.FAILED else None
+            steps.finish(worker_id, attempt_id, outcome, epoch=epoch, last=2, failure=failure)
+            if outcome is Outcome.FAILED:
+                with steps.db.write() as tx:
+                    steering.retry(tx, steps.admin, job_id, Rules())
+        events = events_of(steps, job_id)
+        told = [
+            json.loads(event.data).get("state") or json.loads(event.data)["attempt"]
+            for event in events
+        ]
+        assert told == [
+            *("queued", "assigned", "running", 1, 1, "failed"),
+            *("queued", "assigned", "running", 2, 2, "succeeded"),
+        ]
+        for place, event in enumerate(events, start=1):
+            assert events_of(steps, job_id, event.id) == events[place:]
 
     def test_news_arrive_while_a_job_runs(self, steps):
         job_id, worker_id = steps.submit(), steps.join()
@@ -329,3 +356,54 @@ class TestRoutes:
         assert {event.event for event in seen} == {"job"}
         seen = asyncio.run(follow(lead, ready.id, 3))
         assert [json.loads(event.data)["id"] for event in seen] == [mine, other, last]
+
+
+class TestEventsInMemory:
+    """What this process placed reaches its followers without a look into the database."""
+
+    @pytest.fixture(autouse=True)
+    def _feed(self, steps):
+        steps.db.deliver = steps.platform.feed.take
+
+    def test_followers_read_from_memory(self, steps, monkeypatch):
+        async def follow() -> list[ServerSentEvent]:
+            steps.platform.hub.attach(asyncio.get_running_loop())
+            async with aclosing(opened(steps)) as stream:
+                first = await take(stream, 1)
+                waits = asyncio.Event()
+                (bell,) = steps.platform.hub._bells["t"]
+                heard = bell.heard
+
+                async def hear(seconds: float) -> bool:
+                    waits.set()
+                    return await heard(seconds)
+
+                monkeypatch.setattr(bell, "heard", hear)
+                following = asyncio.ensure_future(take(stream, 1))
+                await waits.wait()
+                # Nothing is read any more: what comes now, comes from memory.
+                monkeypatch.setattr(outbox, "events_after", None)
+                await asyncio.to_thread(emit, steps, 1)
+                await asyncio.to_thread(steps.relay)
+                return first + await following
+
+        events = asyncio.run(follow())
+        assert told(events[1:]) == [1]
+        assert events[1].id == "1"
+
+    def test_behind_a_gap_the_database_is_asked(self, steps):
+        """Another process places an event that this one never sees in memory."""
+
+        async def follow() -> list[ServerSentEvent]:
+            steps.platform.hub.attach(asyncio.get_running_loop())
+            async with aclosing(opened(steps)) as stream:
+                first = await take(stream, 1)
+                steps.db.deliver = lambda _events: None
+                emit(steps, 1)
+                steps.relay()
+                steps.db.deliver = steps.platform.feed.take
+                emit(steps, 2)
+                steps.relay()
+                return first + await take(stream, 2)
+
+        assert told(asyncio.run(follow())[1:]) == [1, 2]

@@ -68,11 +68,26 @@ def follow(script, pauses=None, reasons=None):
 
 
 def test_gives_every_event_until_the_final_state():
-    script = Script(state(1, "queued") + b": ping\n\n" + log(1) + state(2, "succeeded") + log(2))
+    script = Script(state(1, "queued") + b": ping\n\n" + log(1) + state(2, "succeeded"))
     events = follow(script)
     assert [type(event) for event in events] == [StateChange, LogLine, StateChange]
     assert script.requests[0].headers["authorization"] == "Bearer key"
     assert script.last_event_ids == [None]
+
+
+def test_a_job_that_was_retried_is_followed_past_its_first_end():
+    script = Script(state(1, "failed") + state(2, "queued") + log(1) + state(3, "succeeded"))
+    events = follow(script)
+    assert [event.state for event in events if isinstance(event, StateChange)] == [
+        "failed",
+        "queued",
+        "succeeded",
+    ]
+
+
+def test_a_stream_that_breaks_off_after_the_final_state_is_not_opened_again():
+    script = Script(Broken(log(1) + state(2, "failed")))
+    assert len(follow(script)) == 2
 
 
 def test_reconnects_after_the_last_whole_event_and_repeats_nothing():

@@ -31,6 +31,8 @@ class Fleet:
         self.shapes = Shapes()
         self._hosts: dict[str, Host] = {}
         self._groups: dict[object, Group] = {}
+        self._open_groups: dict[object, Group] = {}
+        """Groups in which anything fits now."""
         self._holders: dict[str, dict[str, Host]] = defaultdict(dict)
         self._absent: dict[str, dict[str, tuple[tuple[int, ...], float]]] = defaultdict(dict)
         """What jobs hold of workers that take no jobs now: slots, and until when at the latest."""
@@ -38,6 +40,8 @@ class Fleet:
         self._open: int | None = None
         self._satisfiable: int | None = None
         self._rivals: dict[int, int] = {}
+        self._able: dict[int, list[Group]] = {}
+        self._places = 0
         self.rate = 0.0
         """Price of all slots that take jobs, for one second."""
 
@@ -53,6 +57,23 @@ class Fleet:
         """Workers that look alike, together."""
         return self._groups.values()
 
+    def able(self, number: int) -> list[Group]:
+        """The groups of which a worker could run one node if nothing else ran there."""
+        found = self._able.get(number)
+        if found is None:
+            known = self.shapes.known
+            found = [
+                group
+                for group in self._groups.values()
+                if group.size and group.fits(group.full, known) >> number & 1
+            ]
+            self._able[number] = found
+        return found
+
+    def slots_for(self, number: int) -> int:
+        """Slots of all workers that could run one node of a shape."""
+        return sum(group.size * sum(group.full) for group in self.able(number))
+
     def number(self, shape: Shape) -> int:
         """The number of a shape, which is taken into account from now on."""
         found = self.shapes.find(shape)
@@ -61,7 +82,9 @@ class Fleet:
         number = self.shapes.add(shape)
         names = {name for name, _ in shape.labels}
         for group in self._groups.values():
+            before = group.open
             group.learn(shape)
+            self._note(group, before)
         if not names <= self._label_names:
             self._label_names |= names
             self._regroup()
@@ -73,7 +96,7 @@ class Fleet:
         """The shapes of which at least one node fits now on a worker that is not reserved."""
         if self._open is None:
             self._open = 0
-            for group in self._groups.values():
+            for group in self._open_groups.values():
                 self._open |= group.open
         return self._open
 
@@ -135,15 +158,16 @@ class Fleet:
 
     # Slots are taken and given back
 
-    def occupy(self, job_id: str, grant: Grant, until: float) -> None:
+    def occupy(self, job_id: str, grant: Grant, until: float) -> Host | None:
         """Give slots of a worker to a job; on one that takes none now they count once it does."""
         host = self._hosts.get(grant.worker)
         if host is None:
             self._absent[grant.worker][job_id] = (grant.slots, until)
-            return
+            return None
         self._out(host)
         host.occupy(job_id, grant.slots, until)
         self._in(host)
+        return host
 
     def release(self, job_id: str, worker_id: str) -> Host | None:
         """Take slots back from a job; the worker, if it is still here."""
@@ -186,12 +210,12 @@ class Fleet:
     def _openings(self, number: int, slots: int) -> list[Opening]:
         bit = 1 << number
         found: list[Opening] = []
-        for place, group in enumerate(self._groups.values()):
+        for group in self._open_groups.values():
             if group.open & bit:
                 for vector, bucket in group.buckets.items():
                     if group.bits[vector] & bit:
                         left = sum(vector) - slots
-                        found.append(Opening(left, group.price, place, group, bucket))
+                        found.append(Opening(left, group.price, group.place, group, bucket))
         return found
 
     def _best(self, openings: list[Opening], wants: Sequence[str]) -> Host:
@@ -242,7 +266,8 @@ class Fleet:
         key = (kinds, full, tuple(sorted(labels.items())), capacity.provider, capacity.price)
         group = self._groups.get(key)
         if group is None:
-            group = Group(key, kinds, full, labels, capacity.provider, capacity.price)
+            self._places += 1
+            group = Group(key, self._places, kinds, full, labels, capacity.provider, capacity.price)
             for shape in self.shapes.known:
                 group.learn(shape)
             self._groups[key] = group
@@ -271,26 +296,35 @@ class Fleet:
                 del self._holders[content]
         if not host.group.size:
             del self._groups[host.group.key]
+            self._open_groups.pop(host.group.key, None)
         self._forget()
 
     def _in(self, host: Host) -> None:
         if host.takes_jobs and host.kept_for is None:
             before = host.group.open
             host.group.insert(host, self.shapes.known)
-            if host.group.open != before:
-                self._open = None
+            self._note(host.group, before)
 
     def _out(self, host: Host) -> None:
         if host.takes_jobs and host.kept_for is None:
             before = host.group.open
             host.group.remove(host)
-            if host.group.open != before:
-                self._open = None
+            self._note(host.group, before)
+
+    def _note(self, group: Group, before: int) -> None:
+        """What fits in a group may have changed."""
+        if group.open == before:
+            return
+        self._open = None
+        if group.open:
+            self._open_groups[group.key] = group
+        else:
+            self._open_groups.pop(group.key, None)
 
     def _regroup(self) -> None:
         """Sort all workers anew: a label that nobody asked for until now tells them apart."""
         hosts = list(self._hosts.values())
-        self._groups = {}
+        self._groups, self._open_groups = {}, {}
         for host in hosts:
             if host.takes_jobs:
                 host.group = self._group_of(host.capacity)
@@ -300,10 +334,10 @@ class Fleet:
     def _forget(self) -> None:
         self._open = self._satisfiable = None
         self._rivals.clear()
+        self._able.clear()
 
     def _could_ever(self, number: int, shape: Shape) -> bool:
         alike: Counter[tuple[SlotKind, ...]] = Counter()
-        for group in self._groups.values():
-            if group.size and group.fits(group.full, self.shapes.known) >> number & 1:
-                alike[group.kinds] += group.size
+        for group in self.able(number):
+            alike[group.kinds] += group.size
         return any(count >= shape.nodes for count in alike.values())

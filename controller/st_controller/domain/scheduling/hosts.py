@@ -16,7 +16,7 @@ class Hold(NamedTuple):
     """What one job has of a worker."""
 
     until: float
-    """Latest end by the job's time limit."""
+    """When the job is expected to end."""
     slots: tuple[int, ...]
     kinds: FreeSlots
     """How many of the slots are of each kind."""
@@ -82,7 +82,7 @@ class Host:
         return bool(self.group.fits(self.vector, shapes) >> number & 1)
 
     def free_at(self, number: int, slots: int, now: float) -> float:
-        """When one node of the shape fits at the latest, if nothing else is placed here."""
+        """When one node of the shape is expected to fit, if nothing else is placed here."""
         kinds = self.group.fitting[number] or ()
         room = sum(self.vector[kind] for kind in kinds)
         if room >= slots:
@@ -104,6 +104,8 @@ class Group:
 
     key: object
     """What its workers have in common; unlike that of any other group."""
+    place: int
+    """Keeps the order of groups stable where all else is equal."""
     kinds: tuple[SlotKind, ...]
     full: FreeSlots
     """Slots by kind when nothing runs."""

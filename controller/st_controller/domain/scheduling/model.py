@@ -180,5 +180,8 @@ class Policy:
     """A job that was preempted so often is left alone."""
     preemption_grace: float = 120.0
     """Seconds in which a preempted job is expected to have yielded."""
+    reserved_part: float = 0.15
+    """Part of the slots for which a job may compete that is kept for heads of the line at most,
+    where more than one waits for room."""
     settle_interval: float = 30.0
     """Seconds between two looks at the decay of all usage."""

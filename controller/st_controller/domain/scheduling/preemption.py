@@ -25,6 +25,9 @@ class Running:
     rate: float
     started: float
     checkpointed: float
+    rank: int
+    """The level that it had reached by waiting when it started; whom it outranked then does not
+    preempt it now."""
     stopping: bool = False
 
     def lost(self, now: float) -> float:
@@ -108,7 +111,9 @@ class Clearings:
     def _may_yield(self, running: Running, level: Level) -> bool:
         job = running.job
         return (
-            job.preemptible and job.level < level and job.preemptions < self._policy.max_preemptions
+            job.preemptible
+            and running.rank < level
+            and job.preemptions < self._policy.max_preemptions
         )
 
 

@@ -1,12 +1,13 @@
 """Workers kept for the job at the head of the line, and what may run there in the meantime."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from st_controller.domain.scheduling.fleet import Fleet
-from st_controller.domain.scheduling.hosts import Host
-from st_controller.domain.scheduling.model import Grant, PendingJob, SlotKind
+from st_controller.domain.scheduling.hosts import FreeSlots, Host
+from st_controller.domain.scheduling.model import Grant, Level, PendingJob, SlotKind
 
 MOST_COMPARED = 16
 """Workers of one group of which the first to be free is sought."""
@@ -24,14 +25,36 @@ class Reservation:
     start: float
     """When it fits at the latest, by the time limits of what runs there."""
     is_preempting: bool = False
+    beside: int = 0
+    """The shapes that fit on its workers beside what is reserved there."""
+    before: int = 0
+    """The shapes that fit there and are over before they are needed."""
+    until: float = float("-inf")
+    """How long that is true, if no slots are taken or given back."""
 
 
 class Reservations:
-    """All reservations; there is at most one among jobs that compete for the same workers."""
+    """All reservations.
 
-    def __init__(self, fleet: Fleet) -> None:
+    Among jobs that compete for the same workers the first in the order of service has one, and
+    those behind it while all together keep no more than a part of the slots: what is kept lies
+    partly idle, but whoever wants much at once would otherwise be passed by for ever.
+    """
+
+    def __init__(self, fleet: Fleet, part: float) -> None:
         self._fleet = fleet
+        self._part = part
         self._by_job: dict[str, Reservation] = {}
+        self._backfill: tuple[float, int, int] | None = None
+        self._count = Counter[int]()
+        """How many reservations there are of each shape."""
+        self._levels = Counter[int]()
+        self.shapes = 0
+        """The shapes of all reserved jobs."""
+        self.lowest = len(Level)
+        """The lowest level at which any job got its reservation."""
+        self.closed = 0
+        """The shapes for which no more may be reserved."""
 
     def __iter__(self) -> Iterator[Reservation]:
         return iter(list(self._by_job.values()))
@@ -49,40 +72,54 @@ class Reservations:
     def add(self, reservation: Reservation) -> None:
         """Keep the workers from now on."""
         self._by_job[reservation.job.id] = reservation
+        self._note(reservation, 1)
         for host in reservation.hosts:
             self._fleet.reserve(host, reservation.job.id)
 
     def remove(self, reservation: Reservation) -> None:
         """Let everybody in again."""
         del self._by_job[reservation.job.id]
+        self._note(reservation, -1)
+        self.closed &= ~self._fleet.rivals(reservation.shape)
         for host in reservation.hosts:
             if self._fleet.get(host.id) is host:
                 self._fleet.reserve(host, None)
             else:
                 host.kept_for = None
 
-    def among(self, rivals: int) -> Reservation | None:
-        """The reservation of a job whose shape is among these."""
-        for reservation in self._by_job.values():
-            if rivals >> reservation.shape & 1:
-                return reservation
-        return None
+    def below(self, number: int, level: int) -> Reservation | None:
+        """A reservation among the rivals of a shape that was made at a lower level."""
+        if self.lowest >= level:
+            return None
+        rivals = self._fleet.rivals(number)
+        among = [kept for kept in self._by_job.values() if rivals >> kept.shape & 1]
+        lowest = min(among, key=lambda kept: kept.level, default=None)
+        return lowest if lowest is not None and lowest.level < level else None
+
+    def may_add(self, number: int) -> bool:
+        """Whether another job of this shape may have slots kept; if not, its rivals may not."""
+        rivals, known = self._fleet.rivals(number), self._fleet.shapes.known
+        kept = sum(
+            n * known[shape].total for shape, n in self._count.items() if rivals >> shape & 1
+        )
+        if not kept or kept < self._part * self._fleet.slots_for(number):
+            return True
+        self.closed |= rivals
+        return False
+
+    def _note(self, reservation: Reservation, sign: int) -> None:
+        self._backfill = None
+        for counts, key in ((self._count, reservation.shape), (self._levels, reservation.level)):
+            counts[key] += sign
+            if not counts[key]:
+                del counts[key]
+        self.lowest = min(self._levels, default=len(Level))
+        self.shapes = sum(1 << shape for shape in self._count)
 
     def of_host(self, worker_id: str) -> Reservation | None:
         """The reservation that keeps a worker."""
         host = self._fleet.get(worker_id)
         return self._by_job.get(host.kept_for) if host and host.kept_for else None
-
-    def lowest_level(self) -> int | None:
-        """The lowest level at which any job got its reservation."""
-        return min((kept.level for kept in self._by_job.values()), default=None)
-
-    def rivals(self) -> int:
-        """The shapes that compete with those of reserved jobs."""
-        found = 0
-        for reservation in self._by_job.values():
-            found |= self._fleet.rivals(reservation.shape)
-        return found
 
     def grants(self, reservation: Reservation) -> tuple[Grant, ...] | None:
         """The slots of the reserved job, once it fits on all its workers."""
@@ -94,26 +131,64 @@ class Reservations:
 
     # Backfill
 
-    def backfill(self, now: float) -> int:
-        """The shapes that fit on a reserved worker and end before its reservation begins."""
-        found = 0
-        shapes = self._fleet.shapes
+    def backfill(self, now: float) -> tuple[int, int]:
+        """The shapes that fit on reserved workers: beside what is kept there, and before it.
+
+        Those of the second kind are over, by their time limit, before the reserved job is
+        expected to start.
+        """
+        if self._backfill is not None and now <= self._backfill[0]:
+            return self._backfill[1:]
+        beside = before = 0
+        until = float("inf")
         for reservation in self._by_job.values():
-            short = shapes.no_longer(reservation.start - now)
-            if short:
-                for host in reservation.hosts:
-                    found |= host.group.fits(host.vector, shapes.known) & short
-        return found & shapes.of_one_node
+            if now > reservation.until:
+                self._look_at(reservation, now)
+            beside |= reservation.beside
+            before |= reservation.before
+            until = min(until, reservation.until)
+        self._backfill = (until, beside, before)
+        return beside, before
+
+    def changed(self, job_id: str) -> None:
+        """Slots were taken or given back on a worker that is kept for a job."""
+        reservation = self._by_job.get(job_id)
+        if reservation is not None:
+            reservation.until, self._backfill = float("-inf"), None
+
+    def forget_room(self) -> None:
+        """A shape is new, so it is in none of the masks."""
+        for job_id in self._by_job:
+            self.changed(job_id)
 
     def backfill_place(self, number: int, now: float) -> tuple[Grant, ...] | None:
-        """Slots of a reserved worker for a job that is over before they are needed."""
+        """Slots of a reserved worker for a job that is over before they are needed, or beside."""
         shape = self._fleet.shapes.known[number]
         for reservation in self._by_job.values():
-            if shape.limit <= reservation.start - now:
-                for host in reservation.hosts:
-                    if host.fits(number, self._fleet.shapes.known):
-                        return (Grant(host.id, host.choose(number, shape.slots)),)
+            is_short = shape.limit <= reservation.start - now
+            for host in reservation.hosts:
+                vector = host.vector if is_short else self._beside(reservation, host)
+                if host.group.fits(vector, self._fleet.shapes.known) >> number & 1:
+                    return (Grant(host.id, host.choose(number, shape.slots)),)
         return None
+
+    def _look_at(self, reservation: Reservation, now: float) -> None:
+        shapes = self._fleet.shapes
+        room = beside = 0
+        for host in reservation.hosts:
+            room |= host.group.fits(host.vector, shapes.known)
+            beside |= host.group.fits(self._beside(reservation, host), shapes.known)
+        short, longest = shapes.no_longer(reservation.start - now)
+        reservation.beside = beside & shapes.of_one_node
+        reservation.before = room & short & shapes.of_one_node & ~beside
+        reservation.until = reservation.start - longest if room else float("inf")
+
+    def _beside(self, reservation: Reservation, host: Host) -> FreeSlots:
+        """Free slots of a worker of equal slots beyond those that the reserved job takes."""
+        if len(host.vector) > 1:
+            return (0,) * len(host.vector)
+        needed = self._fleet.shapes.known[reservation.shape].slots
+        return (max(0, host.vector[0] - needed),)
 
     # Where
 
@@ -136,15 +211,13 @@ class Reservations:
         """Workers of equal hardware that could run one node, the emptiest of them."""
         shapes = self._fleet.shapes.known
         nodes = shapes[number].nodes
-        by_hardware: dict[tuple[SlotKind, ...], list[Host]] = defaultdict(list)
-        for group in self._fleet.groups():
-            if not group.fits(group.full, shapes) >> number & 1:
-                continue
-            hosts = by_hardware[group.kinds]
-            most = len(hosts) + max(MOST_COMPARED, 2 * nodes)
-            for vector in sorted(group.buckets, key=sum, reverse=True):
-                for host in group.buckets[vector].values():
-                    if len(hosts) >= most:
-                        break
-                    hosts.append(host)
-        return by_hardware.values()
+        most = MOST_COMPARED if nodes == 1 else max(4 * MOST_COMPARED, 4 * nodes)
+        by_hardware: dict[tuple[SlotKind, ...], list[tuple[int, int, dict[str, Host]]]]
+        by_hardware = defaultdict(list)
+        for group in self._fleet.able(number):
+            by_hardware[group.kinds] += [
+                (-sum(vector), group.place, bucket) for vector, bucket in group.buckets.items()
+            ]
+        for buckets in by_hardware.values():
+            buckets.sort(key=lambda found: found[:2])
+            yield list(islice((h for *_, bucket in buckets for h in bucket.values()), most))

@@ -20,6 +20,9 @@ from st_controller.domain.scheduling.preemption import Clearing, Clearings, Runn
 from st_controller.domain.scheduling.reservations import Reservation, Reservations
 from st_controller.domain.scheduling.tenants import Tenants
 
+LEARNING = 0.01
+"""Weight of the newest job in what is learned of how long jobs run."""
+
 
 class Scheduler:
     """Keeps the queue and the fleet in memory; ``decide`` applies its own decisions to them.
@@ -34,12 +37,19 @@ class Scheduler:
         self.fleet = Fleet()
         self.tenants = Tenants(self.policy, self.fleet.shapes)
         self.backlog = Backlog(self.policy, self.tenants)
-        self.reservations = Reservations(self.fleet)
+        self.reservations = Reservations(self.fleet, self.policy.reserved_part)
         self.held: dict[str, Running] = {}
         """Jobs that hold slots."""
         self._clearings = Clearings(self.policy, self.fleet, self.held)
         self._stuck = 0
         """Gangs of which one node fits, but not all."""
+        self._used_of_limit = 1.0
+        """Part of their time limits that jobs used of late."""
+        self._in_vain = 0
+        """Shapes for which room beside or before what is reserved was sought and not found."""
+        self._given_back: set[str] = set()
+        """Jobs that lost their reservation in this decision to a higher level; once is enough, for
+        what is reserved changes who is within its share, and so who has risen."""
         self._unexamined = 0
         """Shapes of which the head of the line may need a reservation."""
         self._freed: set[str] = set()
@@ -63,6 +73,7 @@ class Scheduler:
         """A worker joined, or changed what it has; what it runs stays."""
         self._release_host(worker.id, now)
         self.fleet.put(worker)
+        self.reservations.closed = 0
         self._stuck = 0
         self.tenants.fleet_rate = self.fleet.rate
 
@@ -70,6 +81,7 @@ class Scheduler:
         """A worker takes no more jobs; what it runs goes on until ``finish``."""
         self._release_host(worker_id, now)
         self.fleet.close(worker_id)
+        self.reservations.closed = 0
         self.tenants.fleet_rate = self.fleet.rate
 
     def enqueue(self, job: PendingJob, now: float) -> None:
@@ -81,7 +93,11 @@ class Scheduler:
         if job.id in self.held:
             raise ValueError(f"{job.id} is running")
         self.withdraw(job.id, now)
-        self.backlog.add(job, self.fleet.number(job.shape), now)
+        known = self.fleet.shapes.find(job.shape)
+        if known is None:
+            known = self.fleet.number(job.shape)
+            self.reservations.forget_room()
+        self.backlog.add(job, known, now)
 
     def withdraw(self, job_id: str, now: float) -> None:
         """A job is not to be served any more; unknown ones are ignored."""
@@ -102,6 +118,9 @@ class Scheduler:
         running = self.held.pop(job_id, None)
         if running is None:
             return
+        if charge:
+            used = min(1.0, (now - running.started) / running.job.shape.limit)
+            self._used_of_limit += LEARNING * (used - self._used_of_limit)
         self.tenants.stop(running.leaf, running.slots, running.rate, now)
         if not charge:
             self.tenants.refund(running.leaf, running.rate, running.started, now)
@@ -109,6 +128,7 @@ class Scheduler:
             host = self.fleet.release(job_id, grant.worker)
             if host is not None and host.kept_for is not None:
                 self._freed.add(host.kept_for)
+                self.reservations.changed(host.kept_for)
             elif host is not None:
                 self._stuck &= ~host.group.fits(host.vector, self.fleet.shapes.known)
         self.backlog.array_left(running.job, now)
@@ -165,8 +185,11 @@ class Scheduler:
             self.tenants.settle(now)
             self._settled_at = now
             self.backlog.highest = Level.FIRST  # who counts as raised may have changed
+            self.reservations.closed = 0
         self.backlog.advance(now)
-        self._unexamined = self._pools_without_reservation()
+        self._in_vain = 0
+        self._given_back.clear()
+        self._unexamined = self._pools_without_reservation(now)
         decisions: list[Decision] = []
         while most is None or len(decisions) < most:
             decision = self._next(now)
@@ -185,82 +208,98 @@ class Scheduler:
             decision: Decision | None = self._fulfil(now)
             if decision is not None:
                 return decision
-            fitting = (self.fleet.open & ~self._stuck) | self.reservations.backfill(now)
-            found = self.tenants.pick(fitting | self._unexamined)
+            beside, before = self.reservations.backfill(now)
+            before &= ~self._in_vain
+            fitting = (self.fleet.open & ~self._stuck) | (beside & ~self._in_vain)
+            found = self.tenants.pick(fitting | self._unexamined, before)
             if found is None:
                 return None
             line, level = found
             job = self.backlog.waiting[line.turn[1]].job
-            if fitting >> line.shape & 1:
-                decision = self._serve(job, line.shape, now)
+            if (fitting | before) >> line.shape & 1:
+                decision = self._serve(job, line.shape, level, now)
             else:
                 decision = self._keep_room(job, line.shape, level, now)
             if decision is not None:
                 return decision
 
-    def _serve(self, job: PendingJob, number: int, now: float) -> Placement | None:
+    def _serve(self, job: PendingJob, number: int, level: int, now: float) -> Placement | None:
         """Start a job of which at least one node fits; a gang may find that not all do."""
         grants = None
         if (self.fleet.open & ~self._stuck) >> number & 1:
             grants = self.fleet.place(number, job.wants)
-        if grants is None:
+        if grants is None and self.fleet.shapes.of_one_node >> number & 1:
             grants = self.reservations.backfill_place(number, now)
         if grants is None:
             self._stuck |= 1 << number
+            self._in_vain |= 1 << number
             return None
         self.backlog.take(job.id, now)
-        self._unexamined |= self.fleet.rivals(number) & ~self.reservations.rivals()
-        return self._start(job, grants, now)
+        self._unexamined |= self.fleet.rivals(number) & ~self.reservations.closed
+        return self._start(job, grants, level, now)
 
     def _keep_room(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
         """Care for the head of a line for which there is no room now."""
-        rivals = self.fleet.rivals(number)
-        other = self.reservations.among(rivals)
-        if other is not None and other.level < level:
+        other = self.reservations.below(number, level)
+        if other is not None and other.job.id not in self._given_back:
+            self._given_back.add(other.job.id)
             self._release(other, now)  # and look again, with its workers back among the others
             return None
-        self._unexamined &= ~rivals
-        if other is not None:
-            return None
         preemption = self._preempt(job, number, level, now)
-        if preemption is None and job.id not in self.reservations:
-            self._reserve(job, number, level, now)
-        return preemption
+        if preemption is not None or job.id in self.reservations:
+            return preemption
+        if not self._reserve(job, number, level, now):
+            self._unexamined &= ~self.fleet.rivals(number)
+        return None
 
     def _fulfil(self, now: float) -> Placement | None:
         """Start a job whose reservation has come true, there or on any other worker."""
-        if not self.reservations:
+        open_to_all = self.fleet.open & ~self._stuck
+        if not self._freed and not open_to_all & self.reservations.shapes:
             return None
         for reservation in self.reservations:
-            grants = None
+            shape, grants = reservation.shape, None
             if reservation.job.id in self._freed:
                 self._freed.discard(reservation.job.id)
                 grants = self.reservations.grants(reservation)
-            if grants is None and (self.fleet.open & ~self._stuck) >> reservation.shape & 1:
-                grants = self.fleet.place(reservation.shape, reservation.job.wants)
+            if grants is None and open_to_all >> shape & 1:
+                grants = self.fleet.place(shape, reservation.job.wants)
                 if grants is None:
-                    self._stuck |= 1 << reservation.shape
+                    self._stuck |= 1 << shape
             if grants is None:
                 continue
-            if not self._is_allowed(reservation, now):
+            if self._is_outranked(reservation) or not self._is_allowed(reservation, now):
+                self._given_back.add(reservation.job.id)
                 self._release(reservation, now)
+                open_to_all = self.fleet.open & ~self._stuck
                 continue
             self.reservations.remove(reservation)
-            self._unexamined |= self.fleet.rivals(reservation.shape)
-            return self._start(reservation.job, grants, now)
+            self._unexamined |= self.fleet.rivals(shape)
+            started = self._start(reservation.job, grants, reservation.level, now)
+            self._promise(reservation, -1, now)
+            return started
         return None
 
-    def _pools_without_reservation(self) -> int:
+    def _pools_without_reservation(self, now: float) -> int:
         """The shapes of which the head of the line is yet to be looked at.
 
-        Where a reservation is kept nothing has to be, unless somebody came to a higher level.
+        Where no more may be reserved nothing has to be. What is reserved for a lower level than
+        somebody has come to since is given back first.
         """
-        mask = self.fleet.satisfiable
-        lowest = self.reservations.lowest_level()
-        if lowest is not None and self.backlog.highest <= lowest:
-            mask &= ~self.reservations.rivals()
-        self.backlog.highest = -1
-        return mask
+        highest, self.backlog.highest = self.backlog.highest, -1
+        if highest > self.reservations.lowest:
+            self._displace(now)
+        return self.fleet.satisfiable & ~self.reservations.closed
+
+    def _displace(self, now: float) -> None:
+        first = self.tenants.pick(self.fleet.satisfiable)
+        for reservation in self.reservations:
+            if first is None or first[1] <= reservation.level:
+                continue
+            rivals = self.fleet.rivals(reservation.shape) & self.fleet.satisfiable
+            head = self.tenants.pick(rivals)
+            if head is not None and head[1] > reservation.level:
+                self._release(reservation, now)
 
     def _preempt(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
         if job.level < Level.URGENT or not job.may_preempt:
@@ -273,37 +312,73 @@ class Scheduler:
             self.held[victim].stopping = True
         hosts = tuple(clearing.host for clearing in cleared)
         start = now + self.policy.preemption_grace
-        self.backlog.take(job.id, now)
-        self.reservations.add(Reservation(job, number, level, hosts, start, is_preempting=True))
+        self._keep(Reservation(job, number, level, hosts, start, is_preempting=True), now)
         return Preemption(job.id, victims) if victims else None
 
-    def _reserve(self, job: PendingJob, number: int, level: int, now: float) -> None:
+    def _reserve(self, job: PendingJob, number: int, level: int, now: float) -> bool:
+        """Keep workers for a job until it fits; whether that is to be done and could be."""
         if self.fleet.shapes.known[number].total == 1:
-            return  # the next slot that comes free serves it at once
+            return False  # the next slot that comes free serves it at once
+        if not self.reservations.may_add(number):
+            return False
         found = self.reservations.earliest(number, now)
-        if found is not None:
-            self.backlog.take(job.id, now)
-            self.reservations.add(Reservation(job, number, level, *found))
+        if found is None:
+            return False
+        self._keep(Reservation(job, number, level, *found), now)
+        return True
+
+    def _keep(self, reservation: Reservation, now: float) -> None:
+        self._promise(reservation, 1, now)
+        self.backlog.take(reservation.job.id, now)
+        self.reservations.add(reservation)
+
+    def _promise(self, reservation: Reservation, sign: int, now: float) -> None:
+        """Count what is reserved as if it ran, so that the next to be served is somebody else."""
+        price = sum(host.capacity.price for host in reservation.hosts)
+        slots = self.fleet.shapes.known[reservation.shape].slots
+        leaf = self.tenants.user(reservation.job.tenant.path, now)
+        self.tenants.promise(leaf, sign * price * slots, now)
 
     # The bookkeeping of its decisions
 
-    def _start(self, job: PendingJob, grants: tuple[Grant, ...], now: float) -> Placement:
+    def _start(
+        self, job: PendingJob, grants: tuple[Grant, ...], level: int, now: float
+    ) -> Placement:
         price = self.fleet.price(grants)
-        self._hold(RunningJob(job, grants, now, price=price), now)
+        running = self._hold(RunningJob(job, grants, now, price=price), now)
+        running.rank = max(running.rank, level)
         return Placement(job.id, grants)
 
     def _hold(self, begun: RunningJob, now: float) -> Running:
         job = begun.job
         for grant in begun.grants:
-            self.fleet.occupy(job.id, grant, begun.started + job.shape.limit)
+            host = self.fleet.occupy(job.id, grant, begun.started + self._lasts(job))
+            if host is not None and host.kept_for is not None:
+                self.reservations.changed(host.kept_for)
         leaf = self.tenants.user(job.tenant.path, now)
         slots = sum(len(grant.slots) for grant in begun.grants)
         rate = slots * begun.price
         self.tenants.start(leaf, slots, rate, now)
         checkpointed = begun.checkpointed or begun.started
-        running = Running(job, begun.grants, leaf, slots, rate, begun.started, checkpointed)
+        waited = max(0.0, begun.started - job.waiting_since)
+        rank = max(
+            job.level, min(job.level + int(waited / self.policy.ageing_interval), Level.CRITICAL)
+        )
+        running = Running(job, begun.grants, leaf, slots, rate, begun.started, checkpointed, rank)
         self.held[job.id] = running
         return running
+
+    def _lasts(self, job: PendingJob) -> float:
+        """How long a job is expected to run: as declared or learned, or like others of late."""
+        limit = job.shape.limit
+        return min(limit, limit * self._used_of_limit if job.expected is None else job.expected)
+
+    def _is_outranked(self, reservation: Reservation) -> bool:
+        """Whether somebody at a higher level waits for the same workers."""
+        if reservation.job.id in self._given_back:
+            return False
+        head = self.tenants.pick(self.fleet.rivals(reservation.shape) & self.fleet.satisfiable)
+        return head is not None and head[1] > reservation.level
 
     def _is_allowed(self, reservation: Reservation, now: float) -> bool:
         leaf = self.tenants.user(reservation.job.tenant.path, now)
@@ -315,6 +390,7 @@ class Scheduler:
         self.reservations.remove(reservation)
         self._freed.discard(reservation.job.id)
         self.backlog.add(reservation.job, reservation.shape, now)
+        self._promise(reservation, -1, now)
         self._stuck = 0
 
     def _release_host(self, worker_id: str, now: float) -> None:

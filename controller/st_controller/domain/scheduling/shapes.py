@@ -43,10 +43,13 @@ class Shapes:
             mask = self._small[slots] = sum(fitting)
         return mask
 
-    def no_longer(self, seconds: float) -> int:
-        """The shapes whose time limit ends within ``seconds``."""
+    def no_longer(self, seconds: float) -> tuple[int, float]:
+        """The shapes whose time limit ends within ``seconds``, and the longest such limit."""
         place = bisect_right(self._short, seconds, key=itemgetter(0))
-        return self._short[place - 1][1] if place else 0
+        if not place:
+            return 0, 0.0
+        longest, mask = self._short[place - 1]
+        return mask, longest
 
     def _cumulated_limits(self) -> Iterator[tuple[float, int]]:
         """Each time limit in rising order with the mask of all shapes up to it."""

@@ -42,6 +42,8 @@ class Node:
     """Claim on the share that lapsed while it was idle; counts like usage and decays with it."""
     rate: float = 0.0
     """Price of what runs now, for one second."""
+    promised: float = 0.0
+    """Price of the slots that are reserved for its jobs, for one second."""
     seen: float = 0.0
     running_jobs: int = 0
     running_slots: int = 0
@@ -62,12 +64,15 @@ class Node:
     """By table, level and shape how many children, or lines of a user, hold it."""
     lines: "dict[tuple[int, int], Line] | None" = None
     """A user's jobs by level and shape; none for the inner nodes."""
+    is_limited: bool = False
+    """Whether it has any limit."""
     ancestry: tuple["Node", ...] = ()
     """The node, its parent, and so on up to the root."""
     aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
     """A user's lines by the level that their first job has reached by waiting, and by shape."""
 
     def __post_init__(self) -> None:
+        self.is_limited = self.share.max_jobs is not None or self.share.max_slots is not None
         self.ancestry = (self, *(self.parent.ancestry if self.parent else ()))
 
     @property
@@ -78,20 +83,19 @@ class Node:
     @property
     def is_active(self) -> bool:
         """Whether it wants or has anything; only active nodes share."""
-        return bool(self.waiting or self.running_jobs)
+        return bool(self.waiting or self.running_jobs or self.promised)
 
     @property
-    def served(self) -> float:
-        """What it has had for its weight."""
-        return self.claim / self.share.weight
+    def fair(self) -> float:
+        """What active children have had for their weight, on average; so much is their share."""
+        if self.weights <= 0:
+            return float("inf")
+        return self.claims / self.weights * (1 + 1e-9) + NEGLIGIBLE
 
     @property
     def is_within_share(self) -> bool:
         """Whether it has had no more for its weight than its active siblings on average."""
-        parent = self.parent
-        if parent is None or parent.weights <= 0:
-            return True
-        return self.served <= parent.claims / parent.weights * (1 + 1e-9) + NEGLIGIBLE
+        return self.parent is None or self.claim <= self.parent.fair * self.share.weight
 
     def allowed(self, mask: int, shapes: Shapes) -> int:
         """The shapes in ``mask`` that its limits let start."""
@@ -153,6 +157,7 @@ class Tenants:
         if node.parent and node.is_active:
             node.parent.weights += share.weight - node.share.weight
         node.share = share
+        node.is_limited = share.max_jobs is not None or share.max_slots is not None
         self._reorder(node)
 
     def shared(self) -> set[str]:
@@ -172,6 +177,17 @@ class Tenants:
     def stop(self, leaf: Node, slots: int, rate: float, now: float) -> None:
         """A job gives its slots back."""
         self._use(leaf, -1, -slots, -rate, now)
+
+    def promise(self, leaf: Node, rate: float, now: float) -> None:
+        """Slots are reserved for a job of this user, or (negative) not any more."""
+        for node in leaf.ancestry:
+            was_active = node.is_active
+            left = node.promised + rate
+            node.promised = left if left > NEGLIGIBLE * abs(rate) else 0.0
+            if was_active != node.is_active:
+                self._note_activity(node, was_active, now)
+            if node.waiting:
+                self._reorder(node)
 
     def refund(self, leaf: Node, rate: float, since: float, now: float) -> None:
         """Take back the charge for slots that were held in vain since a moment."""
@@ -212,9 +228,9 @@ class Tenants:
     def wait(self, leaf: Node, count: int, now: float) -> None:
         """Jobs of this user began (or, negative, ceased) to wait."""
         for node in leaf.ancestry:
-            was_active = bool(node.waiting or node.running_jobs)
+            was_active = node.is_active
             node.waiting += count
-            if was_active != bool(node.waiting or node.running_jobs):
+            if was_active != node.is_active:
                 self._note_activity(node, was_active, now)
             if bool(node.waiting) != (node.key is not None):
                 self._reorder(node)
@@ -240,37 +256,61 @@ class Tenants:
 
     # Who is next
 
-    def pick(self, mask: int) -> "tuple[Line, int] | None":
+    def pick(self, mask: int, fillers: int = 0) -> "tuple[Line, int] | None":
         """The line to be served next among the shapes in ``mask``, and at which level.
 
-        The highest level first; within it, from the root down, whoever has had the least for its
-        weight. Levels reached by waiting count only for those within their share: who has had
-        more is not starved, and must not overtake those who have had less by having queued more.
+        ``fillers`` are further shapes, for those within their share alone.
+
+        The highest level first. Within it those who are within their share on every step of the
+        tree, then all; among each, from the root down, whoever has had the least for its weight.
+        So where the head of an organisation's least served user does not fit, its turn does not
+        fall to a user of it who has had too much already while others have not.
+        Levels reached by waiting count only for those within their share: who has had more is
+        not starved, and must not overtake those who have had less by having queued more.
         """
         root = self.root
         mask = root.allowed(mask, self._shapes)
+        more = mask | root.allowed(fillers, self._shapes)
         base, aged = root.masks
         for level in range(len(Level) - 1, -1, -1):
-            if (base[level] | aged[level]) & mask:
-                found = self._descend(root, level, mask, aged_counts=True)
+            if (base[level] | aged[level]) & more:
+                found = self._within_share(root, level, more)
+                if found is None and base[level] & mask:
+                    found = self._of_all(root, level, mask)
                 if found is not None:
                     return found, level
         return None
 
-    def _descend(self, node: Node, level: int, mask: int, *, aged_counts: bool) -> "Line | None":
+    def _within_share(self, node: Node, level: int, mask: int) -> "Line | None":
+        fair = node.fair
         for _, _, child in node.order:
             base, aged = child.masks
-            counts = bool(aged_counts and aged[level] & mask) and child.is_within_share
-            waiting = (base[level] | aged[level] if counts else base[level]) & mask
-            if not waiting:
+            waiting = (base[level] | aged[level]) & mask
+            if not waiting or child.usage + child.forfeited > fair * child.share.weight:
                 continue
-            allowed = child.allowed(mask, self._shapes)
+            allowed = child.allowed(mask, self._shapes) if child.is_limited else mask
             if not waiting & allowed:
                 continue
             if child.lines is not None:
                 found = _earliest(child, level, allowed)
             else:
-                found = self._descend(child, level, allowed, aged_counts=counts)
+                found = self._within_share(child, level, allowed)
+            if found is not None:
+                return found
+        return None
+
+    def _of_all(self, node: Node, level: int, mask: int) -> "Line | None":
+        for _, _, child in node.order:
+            waiting = child.masks[BASE][level] & mask
+            if not waiting:
+                continue
+            allowed = child.allowed(mask, self._shapes) if child.is_limited else mask
+            if not waiting & allowed:
+                continue
+            if child.lines is not None:
+                found = _earliest(child, level, allowed)
+            else:
+                found = self._of_all(child, level, allowed)
             if found is not None:
                 return found
         return None
@@ -280,11 +320,11 @@ class Tenants:
     def _use(self, leaf: Node, jobs: int, slots: int, rate: float, now: float) -> None:
         for node in leaf.ancestry:
             self._accrue(node, now)
-            was_active = bool(node.waiting or node.running_jobs)
+            was_active = node.is_active
             node.running_jobs += jobs
             node.running_slots += slots
             node.rate = node.rate + rate if node.running_jobs else 0.0
-            if was_active != bool(node.waiting or node.running_jobs):
+            if was_active != node.is_active:
                 self._note_activity(node, was_active, now)
             if node.waiting:
                 self._reorder(node)
@@ -302,7 +342,7 @@ class Tenants:
         node.usage = node.usage * factor + node.rate * (1 - factor) / self._decay
         if node.forfeited:
             node.forfeited *= factor
-        if node.parent and (node.waiting or node.running_jobs):
+        if node.parent and node.is_active:
             node.parent.claims += node.usage + node.forfeited - before
 
     def _grown(self, seconds: float) -> float:
@@ -362,7 +402,7 @@ class Tenants:
             del parent.order[place]
             node.key = None
         if node.waiting:
-            ahead = node.rate * self._policy.horizon
+            ahead = (node.rate + node.promised) * self._policy.horizon
             node.key = (node.usage + node.forfeited + ahead) / node.share.weight
             insort(parent.order, (node.key, node.path, node))
 

@@ -1,3 +1,9 @@
+import pytest
+
+from st_controller.services.known_credentials import BELIEVED
+from st_controller.store.transaction import CREDENTIALS
+
+
 def bearer(reply):
     return {"Authorization": f"Bearer {reply.json()['key']}"}
 
@@ -63,6 +69,49 @@ def test_a_revoked_key_opens_nothing(app_client, admin_headers, new_key):
     assert app_client.delete(path, headers=admin_headers).status_code == 404
 
 
+def test_a_key_that_was_used_a_moment_ago_is_refused_as_soon_as_it_is_revoked(
+    app_client, admin_headers, new_key
+):
+    made = new_key()
+    assert app_client.get("/v1/auth/me", headers=bearer(made)).status_code == 200
+    app_client.delete(f"/v1/api-keys/{made.json()['id']}", headers=admin_headers)
+    assert app_client.get("/v1/auth/me", headers=bearer(made)).status_code == 401
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_key_that_another_process_revoked_is_refused_when_told_or_within_seconds(
+    app_client, platform_db, new_key, clock, told
+):
+    from st_controller.store.schema import ApiKey
+
+    made = new_key()
+    assert app_client.get("/v1/auth/me", headers=bearer(made)).status_code == 200
+    with platform_db.write() as transaction:
+        transaction.session.query(ApiKey).update({"revoked_at": clock()})
+    if told:
+        app_client.app.state.platform.hub.ring(frozenset({CREDENTIALS}))
+    else:
+        clock.advance(BELIEVED.total_seconds())
+    assert app_client.get("/v1/auth/me", headers=bearer(made)).status_code == 401
+
+
+def test_a_key_is_no_session_and_a_session_no_key(app_client, new_key):
+    from st_controller.api.dependencies import cookie_name
+
+    cookie = cookie_name(app_client.app.state.platform)
+    key = new_key().json()["key"]
+    app_client.cookies.set(cookie, key)
+    assert app_client.get("/v1/auth/me").status_code == 401
+    app_client.cookies.clear()
+    login = {"username": "root", "password": "correct horse battery"}
+    assert app_client.post("/v1/auth/login", json=login).status_code == 200
+    session = app_client.cookies[cookie]
+    assert app_client.get("/v1/auth/me").status_code == 200
+    headers = {"Authorization": f"Bearer {session}"}
+    app_client.cookies.clear()
+    assert app_client.get("/v1/auth/me", headers=headers).status_code == 401
+
+
 def test_a_disabled_owner_has_no_keys(app_client, platform_db, admin_headers, clock):
     from st_controller.store.schema import User
 
@@ -90,7 +139,7 @@ def test_use_is_noted_at_most_once_a_minute(app_client, admin_headers, clock):
     first = used()
     clock.advance(59)
     assert used() == first
-    clock.advance(1)
+    clock.advance(BELIEVED.total_seconds())  # so long it is not looked up again
     assert used() > first
 
 

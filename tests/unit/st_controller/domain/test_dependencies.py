@@ -1,3 +1,4 @@
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_cycle_is_named_from_its_beginning_to_its_beginning():
     assert path[0] == path[-1]
     assert sorted(path[:-1]) == [1, 2, 3]
     waits_for = {1: [2, 0], 2: [3], 3: [1]}
-    assert all(after in waits_for[before] for before, after in zip(path, path[1:], strict=False))
+    assert all(after in waits_for[before] for before, after in pairwise(path))
 
 
 def test_a_long_chain_is_no_matter_of_depth():
@@ -69,11 +70,12 @@ def test_every_random_graph_is_either_ordered_or_has_a_true_cycle(seed):
     }
     try:
         order = in_order(graph)
-    except Cycle as found:
-        steps = zip(found.path, found.path[1:], strict=False)
-        assert all(parent in graph[child] for child, parent in steps)
-        assert found.path[0] == found.path[-1]
+    except Cycle as cycle:
+        path = cycle.path
+    else:
+        places = {node: place for place, node in enumerate(order)}
+        assert sorted(order) == list(range(size))
+        assert all(places[up] < places[node] for node, above in graph.items() for up in above)
         return
-    places = {node: place for place, node in enumerate(order)}
-    assert sorted(order) == list(range(size))
-    assert all(places[up] < places[node] for node, parents in graph.items() for up in parents)
+    assert path[0] == path[-1]
+    assert all(parent in graph[child] for child, parent in pairwise(path))

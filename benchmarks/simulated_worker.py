@@ -1,0 +1,180 @@
+"""A worker that speaks the real protocol and only pretends to work, so that hundreds fit here.
+
+It does what the agent does for a job of kind ``noop``: it follows its event stream, claims every
+offer, reports ``running`` where the job takes any time, finishes, and sends heartbeats that renew
+its leases.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from served import Api
+from wire import PATIENCE, BrokenConnectionError, Connection, EventStream, encode
+
+HEARTBEAT_SECONDS = 5.0
+RETRY_SECONDS = 0.02
+LANES = 2
+"""Connections over which one worker sends its calls."""
+
+Note = Callable[[str, str, float], None]
+"""Told what happened (``offer``, ``claimed``, ``finished``), of which job, when."""
+
+
+class SimulatedWorker:
+    """One worker with ``slots`` slots of the accelerator ``cpu``."""
+
+    def __init__(self, port: int, name: str, slots: int, note: Note) -> None:
+        self._port, self._name, self._slots, self._note = port, name, slots, note
+        self._credential = ""
+        self._stream: EventStream | None = None
+        self._lanes: asyncio.Queue[Connection] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leases: dict[str, int] = {}
+        self._seen: set[str] = set()
+        self.failures: list[str] = []
+        """What was refused; a benchmark in which anything was is void."""
+
+    def join(self, api: Api, token: str) -> None:
+        """Register for the first time, in a call of its own that nobody times."""
+        reply = Api(api.url).call("POST", "/v1/worker/register", self._described(), key=token)
+        self._credential = reply["credential"]
+
+    async def start(self) -> None:
+        """Connect, and serve until closed."""
+        for _ in range(LANES):
+            self._lanes.put_nowait(await Connection.open(self._port))
+        self._stream = await self._follow()
+        self._begin(self._keep_following())
+        self._begin(self._beat())
+
+    async def close(self) -> None:
+        """End everything at once."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._stream:
+            self._stream.close()
+        while not self._lanes.empty():
+            self._lanes.get_nowait().close()
+
+    def _described(self) -> dict[str, Any]:
+        slots = [
+            {"index": index, "accelerator": "cpu", "memory_gb": 16.0}
+            for index in range(self._slots)
+        ]
+        inventory = {"slots": slots, "cpus": 8, "memory_gb": 256.0, "disk_free_gb": 1000.0}
+        inventory |= {"hostname": self._name, "platform": "linux"}
+        return {"name": self._name, "agent_version": "benchmark", "inventory": inventory}
+
+    def _holding(self) -> list[dict[str, Any]]:
+        return [{"attempt_id": name, "epoch": epoch} for name, epoch in self._leases.items()]
+
+    async def _follow(self) -> EventStream:
+        return await EventStream.open(self._port, self._credential, self._hear, "/v1/worker/stream")
+
+    async def _keep_following(self) -> None:
+        """Come back when the controller has gone, with what is still held here."""
+        while self._stream:
+            await self._stream.closed.wait()
+            await self._call(
+                "/v1/worker/register", {**self._described(), "holding": self._holding()}
+            )
+            self._stream = await self._follow()
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _hear(self, event: str, body: bytes) -> None:
+        if event == "offer":
+            self._take(json.loads(body))
+        elif event == "sync":
+            for offer in json.loads(body)["offers"]:
+                self._take(offer)
+
+    def _take(self, offer: dict[str, Any]) -> None:
+        if offer["attempt_id"] in self._seen:
+            return
+        self._seen.add(offer["attempt_id"])
+        self._note("offer", offer["job_id"], time.perf_counter())
+        self._begin(self._work(offer["attempt_id"], offer["job_id"]))
+
+    async def _work(self, attempt_id: str, job_id: str) -> None:
+        path = f"/v1/worker/attempts/{attempt_id}"
+        reply = await self._call(f"{path}/claim")
+        if reply is None:
+            return
+        self._note("claimed", job_id, time.perf_counter())
+        claim = json.loads(reply)
+        self._leases[attempt_id] = claim["epoch"]
+        if seconds := claim["spec"]["noop"]["seconds"]:
+            until = time.perf_counter() + seconds
+            await self._call(f"{path}/events", {"epoch": claim["epoch"], "state": "running"})
+            await asyncio.sleep(until - time.perf_counter())
+        done = {"epoch": claim["epoch"], "outcome": "succeeded", "last_seq": 0}
+        if await self._call(f"{path}/finish", done) is not None:
+            self._note("finished", job_id, time.perf_counter())
+        del self._leases[attempt_id]
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self._call("/v1/worker/heartbeat", {"holding": self._holding()})
+
+    async def _call(self, path: str, body: Any = None) -> bytes | None:
+        """The answer; none where it was refused, which is noted.
+
+        A call is repeated until it is answered: the protocol is made for answers that are lost.
+        """
+        request = encode(
+            "POST", path, self._credential, b"" if body is None else json.dumps(body).encode()
+        )
+        lane = await self._lanes.get()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    status, answer = await lane.send(request)
+                    break
+                except BrokenConnectionError:
+                    lane = await self._reconnected()
+        self._lanes.put_nowait(lane)
+        if status < 300:
+            return answer
+        self.failures.append(f"{path}: {status} {answer.decode()}")
+        return None
+
+    async def _reconnected(self) -> Connection:
+        """A new connection, as soon as somebody listens."""
+        while True:
+            try:
+                return await Connection.open(self._port)
+            except OSError:
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+def join_many(api: Api, port: int, count: int, slots: int, note: Note) -> list[SimulatedWorker]:
+    """Workers that have joined and are not connected yet."""
+    token = api.call("POST", "/v1/join-tokens", {"expires_in_seconds": 3600, "uses": count})
+    workers = [SimulatedWorker(port, f"w{number:04}", slots, note) for number in range(count)]
+    for worker in workers:
+        worker.join(api, token["token"])
+    return workers
+
+
+async def connect(workers: list[SimulatedWorker]) -> None:
+    """Connect them all."""
+    for worker in workers:
+        await worker.start()
+
+
+async def close(workers: list[SimulatedWorker]) -> None:
+    """End them all; what was refused to any of them is an error."""
+    for worker in workers:
+        await worker.close()
+    failures = [failure for worker in workers for failure in worker.failures]
+    if failures:
+        raise RuntimeError(f"{len(failures)} calls were refused, first: {failures[0]}")

@@ -1,0 +1,24 @@
+/** The workers as cards. */
+
+import { call } from "./api.js";
+import { badge, byId, element } from "./elements.js";
+
+export async function showWorkers() {
+  const page = await call("/v1/workers");
+  byId("workers").replaceChildren(...page.items.map(draw));
+  byId("no-workers").hidden = page.items.length > 0;
+}
+
+function draw(worker) {
+  const item = element("li", "card worker");
+  item.dataset.state = worker.state;
+  const total = worker.inventory.slots.length;
+  const kinds = [...new Set(worker.inventory.slots.map((slot) => slot.accelerator))].join(", ");
+  const desired = worker.desired === "active" ? "" : `, ${worker.desired}`;
+  item.append(
+    element("strong", "", worker.name),
+    badge(worker.state + desired, worker.state),
+    element("span", "quiet", `${total - worker.slots_free} of ${total} slots busy · ${kinds}`),
+  );
+  return item;
+}

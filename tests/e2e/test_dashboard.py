@@ -1,0 +1,305 @@
+"""The pages in a real browser: what is shown, what the buttons do, what is said when it fails."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from browser import BINARY, Browser
+from fleet import BIN, Fleet, wait_for
+
+from st_shared.protocol.queue import ShareRequest
+
+pytestmark = pytest.mark.skipif(BINARY is None, reason="there is no Chromium on this machine")
+
+PASSWORD = "correct horse battery"
+UNWELCOME = "Failed to load resource"
+"""How the browser reports an answer of 4xx, which some tests ask for."""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A controller without workers: whatever is submitted waits."""
+    made = Fleet(tmp_path_factory.mktemp("dashboard"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def admins_browser(fleet, tmp_path_factory) -> Iterator[Browser]:
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    opened.sign_in(fleet.controller.url, "admin", PASSWORD)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def admin(fleet, admins_browser) -> Iterator[Browser]:
+    """The admin's browser on the page of jobs; every script must run without an error."""
+    admins_browser.open(fleet.controller.url)
+    admins_browser.complaints.clear()
+    yield admins_browser
+    assert errors_in(admins_browser) == []
+
+
+@pytest.fixture
+def browser(tmp_path) -> Iterator[Browser]:
+    """A browser in which nobody is signed in."""
+    opened = Browser(tmp_path / "profile")
+    yield opened
+    opened.close()
+    assert errors_in(opened) == []
+
+
+def errors_in(browser):
+    """Errors of scripts, and what the pages' policy forbade."""
+    return [each for each in browser.complaints if not each.startswith(UNWELCOME)]
+
+
+def submit(fleet, name, **fields):
+    return fleet.client.submit({"name": name, "noop": {"seconds": 1}, **fields}).id
+
+
+def row_of(browser, name):
+    """Mark the row of a job, so that selectors find it."""
+    browser.wait_for(f"[...document.querySelectorAll('#jobs tr')].some(r => {_named(name)})")
+    browser.run(
+        f"[...document.querySelectorAll('#jobs tr')].find(r => {_named(name)})"
+        ".querySelector('strong').parentElement.parentElement.id = 'row'"
+    )
+    return "#row"
+
+
+def press_in(browser, name, act):
+    browser.click(f"{row_of(browser, name)} [data-act={act}]")
+
+
+def _named(name):
+    return f"r.querySelector('td strong')?.innerText === '{name}'"
+
+
+def test_a_waiting_job_says_why_and_what_it_was_asked_for(fleet, admin):
+    submit(fleet, "ahead", priority="high")
+    submit(fleet, "waiting")
+
+    press_in(admin, "waiting", "why")
+
+    admin.wait_for_text(".explanation", "No worker that takes jobs is online")
+    said = admin.text(".explanation")
+    assert "asked for as normal" in said
+    assert "default/default/admin" in said
+
+
+def test_a_job_that_is_submitted_meanwhile_appears(fleet, admin):
+    admin.wait_for("document.querySelector('#link').dataset.state === 'live'")
+    submit(fleet, "late")
+    row_of(admin, "late")
+
+
+def test_the_panel_and_the_focus_outlast_a_refresh(fleet, admin):
+    submit(fleet, "kept open")
+    row = row_of(admin, "kept open")
+    admin.run(f"document.querySelector('{row} [data-act=why]').focus()")
+
+    admin.press("Enter")
+    admin.wait_for_text(".explanation", "Expected start")
+    fleet.client.set_share("default", ShareRequest(max_jobs=0))
+    admin.wait_for_text(".explanation", "0 of 0 jobs running")
+
+    assert admin.run("document.activeElement.dataset.act") == "why"
+    assert admin.run("document.activeElement.getAttribute('aria-expanded')") == "true"
+    fleet.client.remove_share("default")
+
+
+def test_a_job_is_raised_and_overridden(fleet, admin):
+    job = submit(fleet, "raised")
+    press_in(admin, "raised", "why")
+    forms = ".panel form:nth-child"
+
+    admin.fill(f"{forms}(1) select", "high")
+    admin.click(f"{forms}(1) button")
+    wait_for("the class", lambda: fleet.client.job(job).priority == "high")
+    admin.wait_for_text(".explanation", "asked for as high")
+
+    admin.fill(f"{forms}(2) select", "50")
+    admin.click(f"{forms}(2) button")
+    wait_for("the override", lambda: fleet.client.job(job).override == 50)
+    admin.wait_for_text(".explanation", "overridden with above all")
+
+
+def test_cancelling_asks_first_and_a_retry_brings_the_job_back(fleet, admin):
+    job = submit(fleet, "doubted")
+
+    press_in(admin, "doubted", "cancel")
+    admin.wait_for("document.querySelector('dialog').open")
+    admin.press("Escape")
+    admin.wait_for("!document.querySelector('dialog')")
+    assert fleet.client.job(job).state == "queued"
+
+    press_in(admin, "doubted", "cancel")
+    admin.click("dialog button[value=yes]")
+    wait_for("the end", lambda: fleet.client.job(job).state == "cancelled")
+
+    press_in(admin, "doubted", "retry")
+    wait_for("the job", lambda: fleet.client.job(job).state == "queued")
+
+
+def test_weights_and_limits_are_set_in_place(fleet, admin):
+    submit(fleet, "counted")
+    admin.open(f"{fleet.controller.url}/queue")
+    admin.click(".depth-1 [data-act=edit]")
+    field = ".share-form label:nth-of-type"
+
+    admin.fill(f"{field}(1) input", "0")
+    admin.click(".share-form button[type=submit]")
+    admin.wait_for_text(f"{field}(1) .problem", "greater than 0")
+
+    admin.fill(f"{field}(1) input", "2.5")
+    admin.fill(f"{field}(3) input", "8")
+    admin.click(".share-form button[type=submit]")
+    admin.wait_for_text(".depth-1", "0 of 8")
+    assert "2.5" in admin.text(".depth-1")
+
+    admin.click(".depth-1 [data-act=edit]")
+    admin.click(".share-form button.bad")
+    admin.click("dialog button[value=yes]")
+    admin.wait_for("!document.querySelector('.depth-1').innerText.includes('2.5')")
+
+
+def test_shares_are_reckoned_among_those_who_want_slots(admin):
+    shares = admin.run(
+        """import("/static/tenant_shares.js").then(({ childrenOf, sharesOf }) => {
+            const tenant = (path, weight, usage, active) =>
+                ({ path, weight, usage, forfeited: 0, active });
+            return Object.fromEntries(sharesOf(childrenOf([
+                tenant("", 1, 0, true),
+                tenant("a", 3, 10, true), tenant("b", 1, 30, true), tenant("idle", 9, 99, false),
+                tenant("a/only", 5, 10, true),
+            ])));
+        })"""
+    )
+    assert shares == {
+        "a": {"used": 0.25, "entitled": 0.75},
+        "b": {"used": 0.75, "entitled": 0.25},
+    }
+
+
+def test_a_search_finds_one_among_many_tenants_and_the_way_to_it(admin):
+    found = admin.run(
+        """import("/static/tenant_shares.js").then(({ matchesOf }) => {
+            const tenants = Array.from({ length: 500 }, (_, i) =>
+                ({ path: `org${i % 20}/team${i % 100}/user${i}` }));
+            const { matching, above } = matchesOf(tenants, "USER499");
+            return [...matching, ...above];
+        })"""
+    )
+    assert found == ["org19/team99/user499", "org19/team99", "org19"]
+
+
+def test_lengths_of_time_are_read_as_in_job_files(admin):
+    lengths = {"90s": 90, "1h30m": 5400, "2d": 172_800, "0.5s": 0.5, "0s": 0, "5": None, "1w": None}
+    read = admin.run(
+        f"""import("/static/words.js").then(({{ secondsOf, written }}) =>
+            {list(lengths)}.map((text) =>
+                [secondsOf(text), secondsOf(written(secondsOf(text)))]))"""
+    )
+    # What is no length of time is NaN, which arrives as nothing.
+    assert read == [[seconds, seconds] for seconds in lengths.values()]
+
+
+def test_a_share_of_somebody_who_has_not_come_yet_is_shown(fleet, admin):
+    admin.open(f"{fleet.controller.url}/queue")
+    admin.click("#add-share")
+    admin.fill("#new-share label:nth-of-type(1) input", "lab/vision")
+    admin.fill("#new-share label:nth-of-type(2) input", "4")
+    admin.click("#new-share button[type=submit]")
+
+    admin.wait_for("document.querySelector('#new-share').hidden")
+    admin.fill("#filter", "vision")
+    admin.wait_for_text(".depth-2", "idle")
+    assert "4" in admin.text(".depth-2").split()
+    fleet.client.remove_share("lab/vision")
+
+
+def test_the_rules_are_changed_and_mistakes_are_named(fleet, admin):
+    admin.open(f"{fleet.controller.url}/queue")
+    admin.click("summary")
+    first = "#rules label:nth-of-type(1)"
+
+    admin.fill(f"{first} input", "soon")
+    admin.click("#rules button")
+    admin.wait_for_text(f"{first} .problem", "write a length of time")
+
+    admin.fill(f"{first} input", "1h30m")
+    admin.click("#rules button")
+    wait_for("the rule", lambda: fleet.client.queue_policy().ageing_interval == 5400)
+
+
+def test_an_array_is_capped_and_cancelled(fleet, admin):
+    array = fleet.client.submit_array(
+        {"noop": {}}, name="grid", grid={"noop.seconds": list(range(60))}
+    )
+    admin.open(f"{fleet.controller.url}/arrays")
+    admin.wait_for_text("#arrays", "60 queued")
+
+    admin.open(f"{fleet.controller.url}/arrays/{array.id}")
+    admin.wait_for("document.querySelectorAll('#jobs tr').length === 50")
+    admin.click("#older")
+    admin.wait_for("document.querySelectorAll('#jobs tr').length === 10")
+
+    admin.fill("#cap-form input", "3")
+    admin.click("#cap-form button")
+    wait_for("the cap", lambda: fleet.client.array(array.id).max_running == 3)
+
+    admin.click("#cancel-all")
+    admin.wait_for_text("dialog", "Cancel 60 jobs of grid?")
+    admin.click("dialog button[value=yes]")
+    admin.wait_for_text("#counts", "60 cancelled")
+    admin.wait_for("document.querySelector('#cancel-all').hidden")
+
+
+def test_what_does_not_exist_is_said_in_words(fleet, admin):
+    admin.open(f"{fleet.controller.url}/arrays/arr_none")
+    admin.wait_for_text("#notices", "There is no job array arr_none")
+
+
+@pytest.mark.parametrize(("role", "sees_queue"), [("researcher", True), ("viewer", False)])
+def test_who_may_not_steer_has_nothing_to_press(fleet, browser, role, sees_queue):
+    add_user(fleet, role)
+    browser.sign_in(fleet.controller.url, role, PASSWORD)
+    assert browser.run("Boolean(document.querySelector('a[href=\"/queue\"]'))") is sees_queue
+
+    browser.open(f"{fleet.controller.url}/queue")
+    if sees_queue:
+        browser.click("summary")
+        browser.wait_for_text("#rules", "Ageing")
+        browser.wait_for_text("#tenants", "The whole system")
+        assert browser.run("document.querySelectorAll('#tenants [data-act=edit]').length") == 0
+        assert browser.run("document.querySelectorAll('#rules input').length") == 0
+        assert browser.run("document.querySelector('#add-share').hidden")
+    else:
+        browser.wait_for_text("#notices", "queue.view")
+
+
+def test_a_controller_that_is_gone_is_missed_until_it_answers_again(fleet, admin):
+    admin.open(f"{fleet.controller.url}/queue")
+    admin.wait_for("document.querySelector('#link').dataset.state === 'live'")
+
+    fleet.controller.kill()
+    admin.wait_for_text("#notices", "The controller cannot be reached")
+    assert admin.run("document.querySelector('#link').dataset.state") == "trouble"
+
+    fleet.controller.start()
+    admin.wait_for("document.querySelector('#link').dataset.state === 'live'")
+    assert admin.text("#notices") == ""
+
+
+def add_user(fleet, role):
+    subprocess.run(
+        [
+            *(str(BIN / "st-controller"), "user", "add", role, "--role", role),
+            *("--password-stdin", "--data", str(fleet.controller.data)),
+        ],
+        input=PASSWORD.encode(),
+        check=True,
+        capture_output=True,
+    )

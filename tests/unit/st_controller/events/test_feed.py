@@ -1,0 +1,80 @@
+"""The stretch of events in memory: it never leaves one out, and says nothing where it could."""
+
+from random import Random
+
+import pytest
+
+from st_controller.events.feed import EventFeed
+
+
+def rows(*places, topic="t"):
+    return [{"position": place, "topic": topic, "kind": "k", "body": {}} for place in places]
+
+
+def places(feed, topics, after):
+    return [event.position for event in feed.after(topics, after)]
+
+
+@pytest.fixture
+def feed():
+    return EventFeed()
+
+
+def test_it_gives_what_came_after_a_place_of_these_topics(feed):
+    feed.take(rows(1, 2))
+    feed.take(rows(3, topic="other"))
+    feed.take(rows(4))
+    assert places(feed, ["t"], 0) == [1, 2, 4]
+    assert places(feed, ["t", "other"], 1) == [2, 3, 4]
+    assert places(feed, ["other"], 3) == []
+    assert places(feed, ["t"], 4) == []
+
+
+def test_it_begins_where_it_was_begun(feed):
+    feed.take(rows(10))
+    assert places(feed, ["t"], 9) == [10]
+    assert places(feed, ["t"], 8) == []  # 9 may be one for this follower
+
+
+def test_behind_a_gap_it_begins_anew(feed):
+    feed.take(rows(1, 2))
+    feed.take(rows(4))  # another process placed 3
+    assert places(feed, ["t"], 2) == []
+    assert places(feed, ["t"], 3) == [4]
+    feed.take(rows(5))
+    assert places(feed, ["t"], 3) == [4, 5]
+
+
+def test_memory_is_bounded():
+    feed = EventFeed(most=3)
+    feed.take(rows(1, topic="rare"))
+    feed.take(rows(2, 3, 4))
+    assert places(feed, ["t", "rare"], 0) == []
+    assert places(feed, ["t", "rare"], 1) == [2, 3, 4]
+    assert set(feed._events) == {"t"}
+
+
+def test_whatever_happens_an_answer_is_whole():
+    """Against a list of all events: what is given is exactly the next ones, or nothing."""
+    for seed in range(200):
+        random = Random(seed)
+        feed, everything, place = EventFeed(most=8), [], 0
+        for _ in range(60):
+            batch = [
+                row
+                for next_place in range(place + 1, place + 1 + random.randint(1, 4))
+                for row in rows(next_place, topic=random.choice("abc"))
+            ]
+            place += len(batch)
+            everything += batch
+            if random.random() < 0.8:  # otherwise another process placed them
+                feed.take(batch)
+            topics = random.sample("abc", random.randint(1, 3))
+            after = random.randint(max(0, place - 12), place)
+            found = places(feed, topics, after)
+            wanted = [
+                row["position"]
+                for row in everything
+                if row["topic"] in topics and row["position"] > after
+            ]
+            assert found == wanted[: len(found)], seed
