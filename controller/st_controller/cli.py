@@ -109,6 +109,25 @@ def user_add(name: str, role: str, password_stdin: bool, data: Path | None, as_j
     _show(as_json, {"id": made.id, "username": name, "role": role}, f"made user {name} ({role})")
 
 
+@user.command("move")
+@click.argument("name")
+@click.argument("org")
+@click.argument("team")
+@data_option
+@json_option
+def user_move(name: str, org: str, team: str, data: Path | None, as_json: bool) -> None:
+    """Put a user into TEAM of ORG, whose share of the queue their jobs count against."""
+    from st_controller.errors import Refusal
+    from st_controller.services.setup import set_tenant
+
+    try:
+        with _open(_settings(data)).write() as transaction:
+            set_tenant(transaction, name, org, team, actor="console")
+    except Refusal as refusal:
+        _fail("; ".join([refusal.detail, *(item.message for item in refusal.errors)]))
+    _show(as_json, {"username": name, "org": org, "team": team}, f"{name} is in {org}/{team}")
+
+
 @user.command("list")
 @data_option
 @json_option
@@ -119,10 +138,11 @@ def user_list(data: Path | None, as_json: bool) -> None:
     with _open(_settings(data)).read() as session:
         rows = [
             {"id": row.id, "username": row.username, "role": row.role}
+            | {"org": row.org, "team": row.team}
             | {"disabled": row.disabled_at is not None}
             for row in list_users(session)
         ]
-    lines = [f"{row['username']:<30} {row['role']}" for row in rows]
+    lines = [f"{row['username']:<30} {row['role']:<12} {row['org']}/{row['team']}" for row in rows]
     _show(as_json, rows, "\n".join(lines) or "no users yet")
 
 

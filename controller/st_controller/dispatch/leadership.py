@@ -8,8 +8,9 @@ from st_controller.store.schema import LeaderLease
 from st_controller.store.transaction import Transaction
 
 LEASE_NAME = "scheduler"
-LEASE_SECONDS = 5.0
-RENEW_SECONDS = 1.5
+LEASE_SECONDS = 3.5
+"""A leader that is gone is replaced after so long and one ``RENEW_SECONDS`` at most."""
+RENEW_SECONDS = 1.0
 
 
 class LeadershipLostError(RuntimeError):

@@ -83,6 +83,8 @@ class Dispatcher:
             # Workers could not renew while nobody listened: that is not their fault.
             grace = timedelta(seconds=self._platform.patience.lease_ttl)
             await asyncio.to_thread(self._rounds.begin, found, grace)
+            # It has just read everything, and what changed meanwhile lies in the inbox.
+            self._repaired = asyncio.get_running_loop().time()
             log.info("leading", epoch=found.epoch, holder=found.holder)
         if found is None:
             self._resign()

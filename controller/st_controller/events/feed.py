@@ -1,4 +1,4 @@
-"""The newest events in memory, so that not each follower of a process asks the database for them."""
+"""The newest events in memory, so that not every follower asks the database for them."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence

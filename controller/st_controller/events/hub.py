@@ -14,10 +14,17 @@ class Bell:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._from_afar = False
 
-    def ring(self) -> None:
+    def ring(self, *, from_afar: bool = False) -> None:
         """Wake whoever waits; from the event loop's thread."""
+        self._from_afar |= from_afar
         self._event.set()
+
+    def take_from_afar(self) -> bool:
+        """Whether another process had news since the last call."""
+        taken, self._from_afar = self._from_afar, False
+        return taken
 
     async def heard(self, timeout: float) -> bool:  # noqa: ASYNC109 - a bound of the wait, not an error
         """Wait for a ring, ``timeout`` seconds at most; whether there was one."""
@@ -68,7 +75,7 @@ class Hub:
 
     def notify(self, topics: frozenset[str]) -> None:
         """Announce news to all processes; from any thread."""
-        self.ring(topics)
+        self._announce(topics, from_afar=False)
         self.publish(topics)
 
     def react(self, topic: str, reaction: Callable[[], None]) -> None:
@@ -76,12 +83,15 @@ class Hub:
         self._reactions[topic].append(reaction)
 
     def ring(self, topics: frozenset[str]) -> None:
-        """Announce news within this process; from any thread."""
+        """Announce within this process what another one has told; from any thread."""
+        self._announce(topics, from_afar=True)
+
+    def _announce(self, topics: frozenset[str], *, from_afar: bool) -> None:
         for topic in topics & self._reactions.keys():
             for reaction in self._reactions[topic]:
                 reaction()
         if self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ring, topics)
+            self._loop.call_soon_threadsafe(self._ring, topics, from_afar)
 
     @contextmanager
     def follow(self, *topics: str) -> Iterator[Bell]:
@@ -107,10 +117,10 @@ class Hub:
         finally:
             self._inboxes.discard(inbox)
 
-    def _ring(self, topics: frozenset[str]) -> None:
+    def _ring(self, topics: frozenset[str], from_afar: bool) -> None:
         for topic in topics:
             for bell in self._bells.get(topic, ()):
-                bell.ring()
+                bell.ring(from_afar=from_afar)
             for inbox in self._inboxes:
                 if topic.startswith(inbox.prefix):
                     inbox.put(topic)

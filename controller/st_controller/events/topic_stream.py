@@ -35,30 +35,38 @@ async def follow_topics(
         place, frames = await asyncio.to_thread(_begin, platform, last_id, opening)
         for frame in frames:
             yield frame
-        silence = 0.0
-        rang = False
+        silence, is_near = 0.0, False
         while True:
             before = place
-            if rang and tell is None and (events := platform.feed.after(topics, place)):
-                place = events[-1].position
-                for event in events:
-                    yield _encoded(event, json.dumps(event.body))
-                silence = 0.0
-                rang = await bell.heard(REPAIR_SECONDS)
-                continue
-            place, frames = await asyncio.to_thread(_news, platform, topics, place, tell)
+            place, frames, is_all = await _after(platform, topics, place, tell, is_near=is_near)
             for frame in frames:
                 yield frame
             if frames:
                 silence = 0.0
-            if place != before:  # there may be more, even if none of these were for its eyes
+            if place != before and not is_all:
                 continue
             rang = await bell.heard(REPAIR_SECONDS)
+            is_near = rang and not bell.take_from_afar()
             if not rang:
                 silence += REPAIR_SECONDS
             if silence >= PING_SECONDS:
                 silence = 0.0
                 yield sse.PING
+
+
+async def _after(
+    platform: Platform, topics: Sequence[str], place: int, tell: Tell | None, *, is_near: bool
+) -> tuple[int, list[bytes], bool]:
+    """The place after the next events, these, and whether more would be told by a ring.
+
+    ``is_near``: a bell rang, and only for what this process placed, so memory may answer. What
+    another process placed is in the database alone.
+    """
+    if is_near and tell is None and (events := platform.feed.after(topics, place)):
+        frames = [_encoded(event, json.dumps(event.body)) for event in events]
+        return events[-1].position, frames, True
+    place, frames = await asyncio.to_thread(_news, platform, topics, place, tell)
+    return place, frames, False
 
 
 def _begin(

@@ -21,6 +21,8 @@ OVERLAP = timedelta(seconds=30)
 """How long a transaction may take from its beginning to its commit and still be noticed at once."""
 
 
+UNCOMMITTED = timedelta(seconds=5)
+"""How long before everything was read a transaction may have begun that was not read."""
 PAGE = 5000
 """Jobs that are read at one time."""
 EACH = 50
@@ -250,6 +252,9 @@ class LiveQueue:
         look reaches back far enough for it.
         """
         since = (self._looked_at or now) - OVERLAP
+        if self._read_at is not None:
+            # What was committed when everything was read is known, of a long queue it is much.
+            since = max(since, self._read_at - UNCOMMITTED)
         self._looked_at = now
         found = {
             job_id

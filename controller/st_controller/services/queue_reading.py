@@ -216,7 +216,7 @@ def _charges(
         else:
             charge = _used(max(begun, since), ended or now, decay, now)
         if charge:
-            for path in (org, f"{org}/{team}", f"{org}/{team}/{user}"):
+            for path in ("", org, f"{org}/{team}", f"{org}/{team}/{user}"):
                 yield path, len(slots) * price * charge
 
 
@@ -237,7 +237,7 @@ def _capacity(worker: Worker, prices: SlotPrices) -> WorkerCapacity:
     }
     dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
     holds = frozenset(inventory.get("cached", ()))
-    return WorkerCapacity(worker.id, slots, labels, provider, dearest, holds)
+    return WorkerCapacity(worker.id, slots, labels, provider, dearest, holds, worker.name)
 
 
 def _job_columns(*more: Any) -> Select[Any]:

@@ -18,7 +18,6 @@ def save(tx: Transaction, usage: Mapping[str, tuple[float, float]]) -> None:
     rows = [
         {"path": path, "usage": used, "forfeited": forfeited, "as_of": tx.now}
         for path, (used, forfeited) in usage.items()
-        if path
     ]
     if rows:
         tx.session.execute(insert(TenantUsage), rows)

@@ -1,5 +1,7 @@
 """The first admin, users made by an operator, and the one-time token that starts it all."""
 
+import re
+
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as OrmSession
@@ -7,12 +9,14 @@ from sqlalchemy.orm import Session as OrmSession
 from st_controller.auth import passwords, secrets
 from st_controller.auth.secrets import SecretKind
 from st_controller.domain.policy.permissions import Role, effective
-from st_controller.errors import Conflict, InvalidRequest, NotPermitted
+from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from st_controller.services.caller import Caller
 from st_controller.store.schema import SetupToken, User
-from st_controller.store.transaction import Transaction
+from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def is_set_up(session: OrmSession) -> bool:
@@ -98,6 +102,36 @@ def add_user(
             errors=[FieldProblem(field="username", message="is taken; choose another")],
         ) from None
     transaction.audit(actor, "user.created", user.id, username=username, role=role.value)
+    return user
+
+
+def set_tenant(transaction: Transaction, username: str, org: str, team: str, *, actor: str) -> User:
+    """Put a user into a team of an organisation; jobs submitted from now on count there.
+
+    Raises:
+        InvalidRequest: a name is none for a tenant.
+        NotFound: there is no such user.
+    """
+    for field, name in (("org", org), ("team", team)):
+        if not _TENANT.fullmatch(name):
+            raise InvalidRequest(
+                f"{name!r} is no name for a tenant",
+                errors=[
+                    FieldProblem(
+                        field=field,
+                        message="lower-case letters, digits, dots, dashes; 64 at most",
+                    )
+                ],
+            )
+    user = transaction.session.scalar(
+        select(User).where(User.username == username).with_for_update()
+    )
+    if user is None:
+        raise NotFound(f"there is no user {username!r}")
+    before = f"{user.org}/{user.team}"
+    user.org, user.team = org, team
+    transaction.audit(actor, "user.moved", user.id, before=before, after=f"{org}/{team}")
+    transaction.wake(CREDENTIALS)
     return user
 
 

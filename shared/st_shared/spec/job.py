@@ -110,7 +110,7 @@ class JobSpec(Section):
         None, description="How long it will take, as far as you know; used for forecasts alone."
     )
     preemptible: bool = Field(
-        True,  # noqa: FBT003
+        True,
         description="Whether urgent work may stop it at a checkpoint and queue it again.",
     )
     not_before: AwareDatetime | None = Field(

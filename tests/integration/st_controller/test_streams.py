@@ -370,15 +370,7 @@ class TestEventsInMemory:
             steps.platform.hub.attach(asyncio.get_running_loop())
             async with aclosing(opened(steps)) as stream:
                 first = await take(stream, 1)
-                waits = asyncio.Event()
-                (bell,) = steps.platform.hub._bells["t"]
-                heard = bell.heard
-
-                async def hear(seconds: float) -> bool:
-                    waits.set()
-                    return await heard(seconds)
-
-                monkeypatch.setattr(bell, "heard", hear)
+                waits = self._when_it_waits(steps, monkeypatch)
                 following = asyncio.ensure_future(take(stream, 1))
                 await waits.wait()
                 # Nothing is read any more: what comes now, comes from memory.
@@ -407,3 +399,41 @@ class TestEventsInMemory:
                 return first + await take(stream, 2)
 
         assert told(asyncio.run(follow())[1:]) == [1, 2]
+
+    def test_news_from_afar_are_looked_for_in_the_database(self, steps, monkeypatch):
+        """Both processes ring before the follower hears; memory alone would miss the second."""
+
+        async def follow() -> list[ServerSentEvent]:
+            steps.platform.hub.attach(asyncio.get_running_loop())
+            async with aclosing(opened(steps)) as stream:
+                first = await take(stream, 1)
+                waits = self._when_it_waits(steps, monkeypatch)
+                following = asyncio.ensure_future(take(stream, 2))
+                await waits.wait()
+                self._place_here_and_afar(steps)  # here, so that both ring before it can hear
+                return first + await following
+
+        assert told(asyncio.run(follow())[1:]) == [1, 2]
+
+    @staticmethod
+    def _when_it_waits(steps, monkeypatch) -> asyncio.Event:
+        """Set once the follower waits for its bell."""
+        waits = asyncio.Event()
+        (bell,) = steps.platform.hub._bells["t"]
+        heard = bell.heard
+
+        async def hear(seconds: float) -> bool:
+            waits.set()
+            return await heard(seconds)
+
+        monkeypatch.setattr(bell, "heard", hear)
+        return waits
+
+    @staticmethod
+    def _place_here_and_afar(steps) -> None:
+        emit(steps, 1)
+        steps.relay()
+        steps.db.deliver, steps.db.notify = (lambda _events: None), (lambda _topics: None)
+        emit(steps, 2)
+        steps.relay()
+        steps.platform.hub.ring(frozenset({"t"}))

@@ -134,6 +134,8 @@ class WorkerCapacity:
     """Weight of a slot-second here."""
     holds: frozenset[str] = frozenset()
     """Contents that it has stored."""
+    name: str = ""
+    """For people."""
 
 
 @dataclass(frozen=True, slots=True)

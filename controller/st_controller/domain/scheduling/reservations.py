@@ -12,6 +12,9 @@ from st_controller.domain.scheduling.model import Grant, Level, PendingJob, Slot
 MOST_COMPARED = 16
 """Workers of one group of which the first to be free is sought."""
 
+MOST_RESERVED = 8
+"""Reservations among jobs that compete for the same workers."""
+
 
 @dataclass(slots=True, eq=False)
 class Reservation:
@@ -99,10 +102,13 @@ class Reservations:
     def may_add(self, number: int) -> bool:
         """Whether another job of this shape may have slots kept; if not, its rivals may not."""
         rivals, known = self._fleet.rivals(number), self._fleet.shapes.known
-        kept = sum(
-            n * known[shape].total for shape, n in self._count.items() if rivals >> shape & 1
-        )
-        if not kept or kept < self._part * self._fleet.slots_for(number):
+        jobs = slots = 0
+        for shape, count in self._count.items():
+            if rivals >> shape & 1:
+                jobs += count
+                slots += count * known[shape].total
+        most = self._part * self._fleet.slots_for(number)
+        if not jobs or (slots < most and jobs < MOST_RESERVED):
             return True
         self.closed |= rivals
         return False

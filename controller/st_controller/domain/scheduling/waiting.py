@@ -81,7 +81,7 @@ def _reserved(scheduler: Scheduler, job: PendingJob) -> Reason | None:
     reservation = scheduler.reservations.find(job.id)
     if reservation is None:
         return None
-    names = ", ".join(host.id for host in reservation.hosts[:3])
+    names = ", ".join(host.capacity.name or host.id for host in reservation.hosts[:3])
     more = f" and {len(reservation.hosts) - 3} more" if len(reservation.hosts) > 3 else ""
     kept = f"{names}{more} {'are' if len(reservation.hosts) > 1 else 'is'} kept for it"
     if reservation.is_preempting:

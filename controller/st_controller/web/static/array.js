@@ -58,7 +58,7 @@ function showCap(array) {
   const most = array.max_running;
   setText(byId("cap-words"), mayCap ? "" : most ? `At most ${count(most)} run at one time.` : "");
   // Not under the fingers of whoever is just changing it.
-  if (document.activeElement !== capInput) capInput.value = most ?? "";
+  if (!byId("cap-form").contains(document.activeElement)) capInput.value = most ?? "";
 }
 
 const openOnes = ({ counts }) =>
@@ -79,7 +79,7 @@ async function cancelAll(array) {
 async function saveCap() {
   const most = capInput.value === "" ? null : Number(capInput.value);
   const array = await call(address, { method: "PATCH", body: { max_running: most } });
-  capInput.blur();
+  document.activeElement.blur();
   showArray(array);
   say(most === null ? "The cap is taken away." : `At most ${count(most)} run at one time.`);
 }

@@ -14,7 +14,10 @@ const KNOWN = {
   catch_up: ["Catching up", "Who was idle may claim so much of its share at most.", "time"],
   max_preemptions: ["Preemptions at most", "A job that was preempted so often is left alone."],
   preemption_grace: ["Time to yield", "A preempted job must have yielded by then.", "time"],
-  reserved_part: ["Reserved part", "At most this part of the slots, 0 to 1, is kept for heads of the line."],
+  reserved_part: [
+    "Reserved part",
+    "At most this part of the slots, 0 to 1, is kept for heads of the line beside the first.",
+  ],
   settle_interval: ["Settling", "Between two looks at the decay of all usage.", "time"],
 };
 

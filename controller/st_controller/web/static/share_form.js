@@ -77,8 +77,12 @@ async function save(path, inputs, finish) {
 }
 
 async function remove(path, finish) {
+  const question =
+    path === WHOLE
+      ? "Take the limits of the whole system away?"
+      : `Give ${path} weight 1 and no limits?`;
   const agreed = await ask(
-    path === WHOLE ? "Take all limits of the whole system away?" : `Give ${path} weight 1 and no limits?`,
+    question,
     "What was set for it is forgotten; the queue goes by it at once.",
     "Forget it",
   );
