@@ -63,6 +63,14 @@ bench: $(VENV)/made-dev ## measure; prints tables, writes benchmarks/results/ (s
 	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
 	$(BIN)/python benchmarks/skeleton.py --json benchmarks/results/skeleton.json
 
+QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery
+.PHONY: bench-queue
+bench-queue: $(VENV)/made-dev ## measure the queue, shorter runs; half an hour
+	@for name in $(QUEUE_BENCHMARKS); do \
+		$(BIN)/python benchmarks/$$name.py --quick --json benchmarks/results/$$name.json \
+			|| missed="$$missed $$name"; \
+	done; test -z "$$missed" || { echo "goals missed:$$missed"; exit 1; }
+
 .PHONY: clean
 clean: ## remove the environment, caches and the data of the demo
 	rm -rf $(VENV) .st .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist

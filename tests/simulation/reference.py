@@ -24,6 +24,9 @@ from st_controller.domain.scheduling.model import (
     WorkerCapacity,
 )
 
+NEGLIGIBLE = 1e-3
+"""Priced slot-seconds by which a share may be passed."""
+
 
 class Reference:
     """The rules in their plainest form; every method promises what the real scheduler's does."""
@@ -143,7 +146,9 @@ class Reference:
     def _next(self, now: float) -> Placement | None:
         may = [job for job in self._waiting.values() if self._may_start(job, now)]
         usage = self.usage(now)
-        for job in sorted(may, key=lambda job: self._turn(job, usage, now)):
+        wanted = {path for tenant in {job.tenant for job in may} for path in paths(tenant)}
+        over = {path for path in wanted if self._is_over(path, usage)}
+        for job in sorted(may, key=lambda job: self._turn(job, usage, over, now)):
             grants = self._place(job.shape)
             if grants is not None:
                 price = sum(
@@ -155,11 +160,33 @@ class Reference:
         return None
 
     def _turn(
-        self, job: PendingJob, usage: dict[str, tuple[float, float]], now: float
+        self, job: PendingJob, usage: dict[str, tuple[float, float]], over: set[str], now: float
     ) -> tuple[object, ...]:
-        """The higher level first; then org, team and user served least; then who came first."""
-        served = [(self._served(path, usage), path) for path in paths(job.tenant) if path]
-        return -self._level(job, now), *served, job.submitted, job.id
+        """The higher level first; then those within their share on every step of the tree.
+
+        Then org, team and user served least; then who came first.
+        """
+        steps = [path for path in paths(job.tenant) if path]
+        has_more = any(path in over for path in steps)
+        served = [(self._served(path, usage), path) for path in steps]
+        return -self._level(job, now), has_more, *served, job.submitted, job.id
+
+    def _is_over(self, path: str, usage: dict[str, tuple[float, float]]) -> bool:
+        """Whether a node has had more for its weight than its active siblings on average."""
+        if not path:
+            return False
+        above = path.rpartition("/")[0]
+        jobs = [*self._waiting.values(), *(held.job for held in self._running.values())]
+        active = {
+            node
+            for job in jobs
+            for node in paths(job.tenant)
+            if node and node.rpartition("/")[0] == above
+        }
+        used = sum(usage.get(node, (0.0, 0.0))[0] for node in active)
+        weights = sum(self._shares.get(node, Share()).weight for node in active)
+        weight = self._shares.get(path, Share()).weight
+        return usage.get(path, (0.0, 0.0))[0] > used / weights * weight * (1 + 1e-9) + NEGLIGIBLE
 
     def _level(self, job: PendingJob, now: float) -> int:
         """Its class, raised for each interval that it waited."""

@@ -112,7 +112,7 @@ class Clearings:
         job = running.job
         return (
             job.preemptible
-            and running.rank < level
+            and max(running.rank, job.level) < level
             and job.preemptions < self._policy.max_preemptions
         )
 
