@@ -11,6 +11,9 @@ WORDS = {"public", "signed in", "worker", "join", "url", "metrics"}
 PUBLIC = {
     "/",
     "/login",
+    "/arrays",
+    "/arrays/{array_id}",
+    "/queue",
     "/static/{name}",
     "/healthz",
     "/readyz",
