@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from st_controller.domain.scheduling.backlog import Backlog
 from st_controller.domain.scheduling.fleet import Fleet
+from st_controller.domain.scheduling.lines import Line
 from st_controller.domain.scheduling.model import (
     Decision,
     Grant,
@@ -217,6 +218,8 @@ class Scheduler:
             line, level = found
             job = self.backlog.waiting[line.turn[1]].job
             if (fitting | before) >> line.shape & 1:
+                if self._care_for_passed_over(line, level, now):
+                    continue
                 decision = self._serve(job, line.shape, level, now)
             else:
                 decision = self._keep_room(job, line.shape, level, now)
@@ -237,6 +240,21 @@ class Scheduler:
         self.backlog.take(job.id, now)
         self._unexamined |= self.fleet.rivals(number) & ~self.reservations.closed
         return self._start(job, grants, level, now)
+
+    def _care_for_passed_over(self, line: Line, level: int, now: float) -> bool:
+        """Reserve for somebody within its share before a sibling that is over its own is served.
+
+        Who has small jobs fills every hole; those beside it who want much at once would see their
+        team go over its share by that, and never come first.
+        """
+        wanted = self.fleet.rivals(line.shape) & self.fleet.satisfiable & ~self.fleet.shapes.single
+        passed = self.tenants.passed_over(line.leaf, level, wanted)
+        if passed is None:
+            return False
+        job = self.backlog.waiting[passed.turn[1]].job
+        if job.id in self._given_back:
+            return False
+        return self._reserve(job, passed.shape, level, now, at_any_rate=True)
 
     def _keep_room(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
         """Care for the head of a line for which there is no room now."""
@@ -274,6 +292,7 @@ class Scheduler:
                 open_to_all = self.fleet.open & ~self._stuck
                 continue
             self.reservations.remove(reservation)
+            self._stuck = 0
             self._unexamined |= self.fleet.rivals(shape)
             started = self._start(reservation.job, grants, reservation.level, now)
             self._promise(reservation, -1, now)
@@ -315,11 +334,13 @@ class Scheduler:
         self._keep(Reservation(job, number, level, hosts, start, is_preempting=True), now)
         return Preemption(job.id, victims) if victims else None
 
-    def _reserve(self, job: PendingJob, number: int, level: int, now: float) -> bool:
+    def _reserve(
+        self, job: PendingJob, number: int, level: int, now: float, *, at_any_rate: bool = False
+    ) -> bool:
         """Keep workers for a job until it fits; whether that is to be done and could be."""
         if self.fleet.shapes.known[number].total == 1:
             return False  # the next slot that comes free serves it at once
-        if not self.reservations.may_add(number):
+        if not at_any_rate and not self.reservations.may_add(number):
             return False
         found = self.reservations.earliest(number, now)
         if found is None:

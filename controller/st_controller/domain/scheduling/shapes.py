@@ -18,6 +18,8 @@ class Shapes:
         self._numbers: dict[Shape, int] = {}
         self._small: dict[int, int] = {}
         self._short: list[tuple[float, int]] = []
+        self.single = 0
+        """The shapes of one slot; the next that comes free serves them, so none is reserved."""
         self.of_one_node = 0
         """The shapes that are no gangs."""
 
@@ -29,6 +31,8 @@ class Shapes:
         """Give a new shape its number."""
         number = self._numbers[shape] = len(self.known)
         self.known.append(shape)
+        if shape.total == 1:
+            self.single |= 1 << number
         if shape.nodes == 1:
             self.of_one_node |= 1 << number
         self._small.clear()

@@ -281,6 +281,33 @@ class Tenants:
                     return found, level
         return None
 
+    def passed_over(self, leaf: Node, level: int, mask: int) -> "Line | None":
+        """The line of somebody within its share whom a user that is over its own passes by.
+
+        On each step of the tree at which the user, or what it belongs to, has had too much, the
+        siblings are looked at that have had less, and for which nothing is reserved.
+        """
+        for node in leaf.ancestry:
+            parent = node.parent
+            if parent is None or node.claim <= parent.fair * node.share.weight:
+                continue
+            for above in parent.ancestry:
+                mask = above.allowed(mask, self._shapes)
+            for _, _, sibling in parent.order:
+                if sibling is node:
+                    break
+                waiting = sibling.masks[BASE][level] & mask
+                within = sibling.claim <= parent.fair * sibling.share.weight
+                if waiting and within and not sibling.promised:
+                    allowed = sibling.allowed(waiting, self._shapes)
+                    if sibling.lines is None:
+                        found = self._of_all(sibling, level, allowed)
+                    else:
+                        found = _earliest(sibling, level, allowed) if allowed else None
+                    if found is not None:
+                        return found
+        return None
+
     def _within_share(self, node: Node, level: int, mask: int) -> "Line | None":
         fair = node.fair
         for _, _, child in node.order:
