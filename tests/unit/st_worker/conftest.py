@@ -383,10 +383,12 @@ async def serving(double: ControllerDouble) -> AsyncIterator[ControllerDouble]:
         double.cut_streams()
         server.force_exit = True
         await server.shutdown()
-        while server.server_state.connections:  # those of agents that were killed in mid-request
+        ticks = 0  # one that was accepted just now is known to the server some ticks later
+        while server.server_state.connections or ticks < 5:
             for connection in list(server.server_state.connections):
-                connection.transport.abort()
+                connection.transport.abort()  # of agents that were killed in mid-request
             await asyncio.sleep(0)
+            ticks += 1
 
 
 @pytest.fixture
