@@ -21,6 +21,8 @@ from st_controller.domain.scheduling.preemption import Clearing, Clearings, Runn
 from st_controller.domain.scheduling.reservations import Reservation, Reservations
 from st_controller.domain.scheduling.tenants import Tenants
 
+MOST_AT_ANY_RATE = 32
+"""Reservations beyond which nobody gets one for having been passed by."""
 LEARNING = 0.01
 """Weight of the newest job in what is learned of how long jobs run."""
 
@@ -249,7 +251,7 @@ class Scheduler:
         """
         wanted = self.fleet.rivals(line.shape) & self.fleet.satisfiable & ~self.fleet.shapes.single
         passed = self.tenants.passed_over(line.leaf, level, wanted)
-        if passed is None:
+        if passed is None or len(self.reservations) >= MOST_AT_ANY_RATE:
             return False
         job = self.backlog.waiting[passed.turn[1]].job
         if job.id in self._given_back:
