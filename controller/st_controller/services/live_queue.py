@@ -19,8 +19,6 @@ from st_controller.store.transaction import QUEUE_JOB, QUEUE_RELOAD, QUEUE_RULES
 
 OVERLAP = timedelta(seconds=30)
 """How long a transaction may take from its beginning to its commit and still be noticed at once."""
-
-
 UNCOMMITTED = timedelta(seconds=5)
 """How long before everything was read a transaction may have begun that was not read."""
 PAGE = 5000
@@ -100,6 +98,7 @@ class LiveQueue:
             policy = queue_reading.policy(session)
             self.scheduler = scheduler = Scheduler(policy)
             self._seen, self._attempts, self._again = {}, {}, set()
+            self._forecast = None
             self._read_at = self._looked_at = now
             self._take_rules(session, now)
             for worker in queue_reading.workers(session, self._prices):

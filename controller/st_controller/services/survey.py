@@ -10,6 +10,7 @@ from sqlalchemy import Text, cast, select
 
 from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
 from st_controller.domain.scheduling.near_miss import near_miss
+from st_controller.services.queue_reading import STATIC
 from st_controller.store.database import Database, ReadSession
 from st_controller.store.schema import Worker
 from st_shared.protocol.resources import Reason
@@ -84,7 +85,7 @@ def _kinds(session: ReadSession) -> list[WorkerCapacity]:
         if row.slots not in slots:
             slots[row.slots] = _slots(json.loads(row.slots))
         labels: Mapping[str, str] = {**json.loads(row.own), **json.loads(row.given)}
-        provider = labels.get("provider", "static")
+        provider = labels.get("provider", STATIC)
         found.append(WorkerCapacity(row.id, slots[row.slots], dict(labels), provider))
     return found
 

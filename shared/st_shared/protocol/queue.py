@@ -83,7 +83,7 @@ class ReservationView(Resource):
     """None where the job is not for the caller's eyes."""
     workers: list[str]
     starts_by: Moment | None
-    """When it starts at the latest, by the time limits of what runs there."""
+    """When it is expected to fit, by how long what runs there is expected to last."""
     preempting: bool
 
 

@@ -35,7 +35,7 @@ class Fleet:
         """Groups in which anything fits now."""
         self._holders: dict[str, dict[str, Host]] = defaultdict(dict)
         self._absent: dict[str, dict[str, tuple[tuple[int, ...], float]]] = defaultdict(dict)
-        """What jobs hold of workers that take no jobs now: slots, and until when at the latest."""
+        """What jobs hold of workers that take no jobs now: slots, and until when as expected."""
         self._label_names: set[str] = set()
         self._open: int | None = None
         self._satisfiable: int | None = None

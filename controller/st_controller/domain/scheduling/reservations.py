@@ -10,7 +10,7 @@ from st_controller.domain.scheduling.hosts import FreeSlots, Host
 from st_controller.domain.scheduling.model import Grant, Level, PendingJob, SlotKind
 
 MOST_COMPARED = 16
-"""Workers of one group of which the first to be free is sought."""
+"""Workers of equal hardware of which the first to be free is sought; four times for gangs."""
 
 MOST_RESERVED = 8
 """Reservations among jobs that compete for the same workers."""
@@ -26,7 +26,7 @@ class Reservation:
     """At which the job came to the head of the line."""
     hosts: tuple[Host, ...]
     start: float
-    """When it fits at the latest, by the time limits of what runs there."""
+    """When it is expected to fit, by how long what runs there is expected to last."""
     is_preempting: bool = False
     beside: int = 0
     """The shapes that fit on its workers beside what is reserved there."""
@@ -40,8 +40,8 @@ class Reservations:
     """All reservations.
 
     Among jobs that compete for the same workers the first in the order of service has one, and
-    those behind it while all together keep no more than a part of the slots: what is kept lies
-    partly idle, but whoever wants much at once would otherwise be passed by for ever.
+    those behind it while all together keep no more than a part of the slots, and are few: what is
+    kept lies partly idle, but whoever wants much at once would otherwise be passed by for ever.
     """
 
     def __init__(self, fleet: Fleet, part: float) -> None:
@@ -199,7 +199,7 @@ class Reservations:
     # Where
 
     def earliest(self, number: int, now: float) -> tuple[tuple[Host, ...], float] | None:
-        """The workers on which a job of this shape fits first, and when at the latest."""
+        """The workers on which a job of this shape is expected to fit first, and when."""
         shape = self._fleet.shapes.known[number]
         best: tuple[tuple[Host, ...], float] | None = None
         for hosts in self._alike(number):

@@ -274,9 +274,9 @@ class Tenants:
         base, aged = root.masks
         for level in range(len(Level) - 1, -1, -1):
             if (base[level] | aged[level]) & more:
-                found = self._within_share(root, level, more)
+                found = self._descend(root, level, more, within=True)
                 if found is None and base[level] & mask:
-                    found = self._of_all(root, level, mask)
+                    found = self._descend(root, level, mask, within=False)
                 if found is not None:
                     return found, level
         return None
@@ -301,19 +301,22 @@ class Tenants:
                 if waiting and within and not sibling.promised:
                     allowed = sibling.allowed(waiting, self._shapes)
                     if sibling.lines is None:
-                        found = self._of_all(sibling, level, allowed)
+                        found = self._descend(sibling, level, allowed, within=False)
                     else:
                         found = _earliest(sibling, level, allowed) if allowed else None
                     if found is not None:
                         return found
         return None
 
-    def _within_share(self, node: Node, level: int, mask: int) -> "Line | None":
-        fair = node.fair
+    def _descend(self, node: Node, level: int, mask: int, *, within: bool) -> "Line | None":
+        """The line of the least served below ``node``; ``within``: of those within their share."""
+        fair = node.fair if within else 0.0
         for _, _, child in node.order:
             base, aged = child.masks
-            waiting = (base[level] | aged[level]) & mask
-            if not waiting or child.usage + child.forfeited > fair * child.share.weight:
+            waiting = (base[level] | aged[level] if within else base[level]) & mask
+            if not waiting or (
+                within and child.usage + child.forfeited > fair * child.share.weight
+            ):
                 continue
             allowed = child.allowed(mask, self._shapes) if child.is_limited else mask
             if not waiting & allowed:
@@ -321,23 +324,7 @@ class Tenants:
             if child.lines is not None:
                 found = _earliest(child, level, allowed)
             else:
-                found = self._within_share(child, level, allowed)
-            if found is not None:
-                return found
-        return None
-
-    def _of_all(self, node: Node, level: int, mask: int) -> "Line | None":
-        for _, _, child in node.order:
-            waiting = child.masks[BASE][level] & mask
-            if not waiting:
-                continue
-            allowed = child.allowed(mask, self._shapes) if child.is_limited else mask
-            if not waiting & allowed:
-                continue
-            if child.lines is not None:
-                found = _earliest(child, level, allowed)
-            else:
-                found = self._of_all(child, level, allowed)
+                found = self._descend(child, level, allowed, within=within)
             if found is not None:
                 return found
         return None

@@ -86,8 +86,8 @@ def _reserved(scheduler: Scheduler, job: PendingJob) -> Reason | None:
     kept = f"{names}{more} {'are' if len(reservation.hosts) > 1 else 'is'} kept for it"
     if reservation.is_preempting:
         return Reason(code="preempting", message=f"Lower classes make room: {kept}.")
-    latest = reservation.start
-    when = f", from {_moment(latest)} at the latest" if latest != float("inf") else ""
+    start = reservation.start
+    when = f", expected to fit by {_moment(start)}" if start != float("inf") else ""
     return Reason(code="reserved", message=f"It is at the head of the line: {kept}{when}.")
 
 
