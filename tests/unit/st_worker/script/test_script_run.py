@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -27,14 +29,22 @@ class Scripted:
         self.folder.create()
         Notes(self.folder.journal, start=6).log("begun")
 
-    def start(self, text: str, **environment: str) -> "subprocess.Popen[bytes]":
+    @contextmanager
+    def start(self, text: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
         prepare_script(self.folder, text)
-        return subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "st_worker.script.run", str(self.folder.run)],
             env=os.environ | {"ST_RUN_DIR": str(self.folder.work)} | environment,
             stderr=subprocess.PIPE,
             start_new_session=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:  # the test has failed; nothing of it goes on
+                    for started in psutil.Process(process.pid).children(recursive=True):
+                        started.kill()
+                    process.kill()
 
     def run(self, text: str) -> int:
         with self.start(text) as process:
@@ -112,6 +122,7 @@ def test_it_ends_as_the_script_did(scripted, script, code):
 def test_a_request_to_stop_reaches_everything_that_the_script_started(scripted):
     with scripted.start("trap 'echo bye; exit 9' TERM; echo up; sleep 600; echo never") as process:
         _until(scripted, "up")
+        _until_sleeping(process)
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode == 9
@@ -232,4 +243,14 @@ def _until(scripted: Scripted, message: str) -> None:
     """Wait until the script has printed ``message``; the test's own limit ends a vain wait."""
     line = f'"message": "{message}"'.encode()
     while line not in scripted.folder.journal.read_bytes():
+        os.sched_yield()
+
+
+def _until_sleeping(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the shell has begun to wait for ``sleep``.
+
+    A signal that comes while the shell forks is lost to the child and kept by the shell until the
+    child ends: that is how shells work, and what the grace of a stop is for.
+    """
+    while "sleep" not in [child.name() for child in psutil.Process(process.pid).children(True)]:
         os.sched_yield()
