@@ -1,18 +1,21 @@
 """A worker that speaks the real protocol and only pretends to work, so that hundreds fit here.
 
 It does what the agent does for a job of kind ``noop``: it follows its event stream, claims every
-offer, reports ``running`` where the job takes any time, finishes, and sends heartbeats that renew
-its leases.
+offer (those that come together in one call, by the agent's own code), reports ``running`` where the
+job takes any time, finishes, and sends heartbeats that renew its leases.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from served import Api
 from wire import PATIENCE, BrokenConnectionError, Connection, EventStream, encode
+
+from st_shared.protocol.worker import LARGEST_BATCH
+from st_worker.together import Together
 
 HEARTBEAT_SECONDS = 5.0
 RETRY_SECONDS = 0.02
@@ -33,6 +36,8 @@ class SimulatedWorker:
         self._lanes: asyncio.Queue[Connection] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases: dict[str, int] = {}
+        self._claims = Together(self._claim, self._alone, LARGEST_BATCH)
+        self._finishes = Together(self._finish, self._alone, LARGEST_BATCH)
         self._seen: set[str] = set()
         self.failures: list[str] = []
         """What was refused; a benchmark in which anything was is void."""
@@ -106,21 +111,45 @@ class SimulatedWorker:
         self._begin(self._work(offer["attempt_id"], offer["job_id"]))
 
     async def _work(self, attempt_id: str, job_id: str) -> None:
-        path = f"/v1/worker/attempts/{attempt_id}"
-        reply = await self._call(f"{path}/claim")
-        if reply is None:
+        claim = await self._claims.do(attempt_id)
+        if claim is None:
             return
         self._note("claimed", job_id, time.perf_counter())
-        claim = json.loads(reply)
         self._leases[attempt_id] = claim["epoch"]
         if seconds := claim["spec"]["noop"]["seconds"]:
             until = time.perf_counter() + seconds
-            await self._call(f"{path}/events", {"epoch": claim["epoch"], "state": "running"})
+            running = {"epoch": claim["epoch"], "state": "running"}
+            await self._call(f"/v1/worker/attempts/{attempt_id}/events", running)
             await asyncio.sleep(until - time.perf_counter())
         done = {"epoch": claim["epoch"], "outcome": "succeeded", "last_seq": 0}
-        if await self._call(f"{path}/finish", done) is not None:
+        if await self._finishes.do((attempt_id, done)):
             self._note("finished", job_id, time.perf_counter())
         del self._leases[attempt_id]
+
+    async def _alone(self, ask: Any) -> Any:
+        raise RuntimeError(f"a call for {ask} failed, which is tried for ever")
+
+    async def _claim(self, attempt_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """The leases; none where an offer was over."""
+        if len(attempt_ids) == 1:
+            reply = await self._call(f"/v1/worker/attempts/{attempt_ids[0]}/claim")
+            return [None if reply is None else json.loads(reply)]
+        reply = await self._call("/v1/worker/claims", {"attempt_ids": attempt_ids})
+        answer = json.loads(reply or b'{"claims": [], "refused": []}')
+        self.late += len(answer["refused"])
+        claims = {claim["attempt_id"]: claim for claim in answer["claims"]}
+        return [claims.get(attempt_id) for attempt_id in attempt_ids]
+
+    async def _finish(self, ends: Sequence[tuple[str, dict[str, Any]]]) -> list[bool]:
+        """Whether each was taken."""
+        if len(ends) == 1:
+            ((attempt_id, done),) = ends
+            return [await self._call(f"/v1/worker/attempts/{attempt_id}/finish", done) is not None]
+        finishes = [{"attempt_id": attempt_id, **done} for attempt_id, done in ends]
+        reply = await self._call("/v1/worker/finishes", {"finishes": finishes})
+        refused = json.loads(reply)["refused"] if reply else finishes
+        self.failures += [f"finish: {each}" for each in refused]
+        return [True] * len(ends)
 
     async def _beat(self) -> None:
         while True:

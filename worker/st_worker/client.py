@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import TypeVar
@@ -15,15 +15,22 @@ from pydantic import BaseModel, ValidationError
 from st_shared import __version__
 from st_shared.protocol.problems import Problem
 from st_shared.protocol.worker import (
+    LARGEST_BATCH,
     ArtifactOffer,
     ArtifactsStored,
     ArtifactTickets,
+    ClaimBatch,
+    ClaimBatchReply,
     ClaimReply,
     EventAck,
     EventBatch,
+    Finish,
+    FinishBatch,
+    FinishBatchReply,
     FinishRequest,
     Heartbeat,
     HeartbeatReply,
+    RefusedAttempt,
     RegisterReply,
     RegisterRequest,
 )
@@ -37,6 +44,7 @@ from st_worker.errors import (
     WorkerError,
 )
 from st_worker.settings import AgentSettings
+from st_worker.together import Together
 
 log = structlog.get_logger(__name__)
 
@@ -69,9 +77,13 @@ class Controller:
         self.secret = ""
         self._settings = settings
         self._http = new_client(url, settings, transport)
+        self._claims = Together(self._claim_all, self._claim, LARGEST_BATCH)
+        self._finishes = Together(self._finish_all, self._finish, LARGEST_BATCH)
 
     async def close(self) -> None:
         """Let go of the sockets."""
+        await self._claims.close()
+        await self._finishes.close()
         await self._http.aclose()
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
@@ -84,8 +96,7 @@ class Controller:
 
     async def claim(self, attempt_id: str) -> ClaimReply:
         """Take what was offered; asking again gives the same lease."""
-        patience = self._settings.claim_patience_seconds
-        return await self._post(f"attempts/{attempt_id}/claim", None, _reader(ClaimReply), patience)
+        return await self._claims.do(attempt_id)
 
     async def send_events(self, attempt_id: str, batch: EventBatch) -> EventAck:
         """Deliver journal lines and the attempt's state."""
@@ -102,7 +113,7 @@ class Controller:
 
     async def finish(self, attempt_id: str, request: FinishRequest) -> None:
         """End the attempt and give the lease back."""
-        await self._post(f"attempts/{attempt_id}/finish", request, _nothing, FOREVER)
+        await self._finishes.do(Finish(attempt_id=attempt_id, **request.model_dump()))
 
     @asynccontextmanager
     async def stream(self, last_id: str | None) -> AsyncIterator[AsyncIterator[str]]:
@@ -123,6 +134,38 @@ class Controller:
                 yield reply.aiter_lines()
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"the stream broke: {said(error)}") from error
+
+    async def _claim(self, attempt_id: str, patience: float | None = None) -> ClaimReply:
+        if patience is None:
+            patience = self._settings.claim_patience_seconds
+        return await self._post(f"attempts/{attempt_id}/claim", None, _reader(ClaimReply), patience)
+
+    async def _claim_all(self, attempt_ids: Sequence[str]) -> list[ClaimReply | WorkerError]:
+        """One try."""
+        if len(attempt_ids) == 1:
+            return [await _told(self._claim(attempt_ids[0], 0))]
+        batch = ClaimBatch(attempt_ids=list(attempt_ids))
+        reply = await self._post("claims", batch, _reader(ClaimBatchReply), 0)
+        found: dict[str, ClaimReply | WorkerError] = {
+            claim.attempt_id: claim for claim in reply.claims
+        }
+        found |= _errors(reply.refused)
+        missing = TemporaryTrouble("the controller said nothing of this offer")
+        return [found.get(attempt_id, missing) for attempt_id in attempt_ids]
+
+    async def _finish(self, request: Finish, patience: float = FOREVER) -> None:
+        path = f"attempts/{request.attempt_id}/finish"
+        alone = FinishRequest(**request.model_dump(exclude={"attempt_id"}))
+        await self._post(path, alone, _nothing, patience)
+
+    async def _finish_all(self, requests: Sequence[Finish]) -> list[WorkerError | None]:
+        """One try."""
+        if len(requests) == 1:
+            return [await _told(self._finish(requests[0], 0))]
+        batch = FinishBatch(finishes=list(requests))
+        reply = await self._post("finishes", batch, _reader(FinishBatchReply), 0)
+        refused = _errors(reply.refused)
+        return [refused.get(request.attempt_id) for request in requests]
 
     async def _post(
         self,
@@ -174,12 +217,27 @@ def new_client(
 
 def problem_error(reply: httpx.Response) -> WorkerError:
     """The error that an answer of 300 or more means."""
-    problem = problem_of(reply)
-    if reply.status_code >= 500 or reply.status_code in LATER:
+    return _error_of(reply.status_code, problem_of(reply))
+
+
+def _error_of(status: int, problem: Problem) -> WorkerError:
+    if status >= 500 or status in LATER:
         return TemporaryTrouble(f"{problem.detail} ({problem.status} {problem.code})")
-    if reply.status_code in {401, 403} or problem.code == "retired":
+    if status in {401, 403} or problem.code == "retired":
         return Refused(problem)
     return _BY_CODE.get(problem.code, RequestRefused)(problem)
+
+
+async def _told(call: Awaitable[Answer]) -> Answer | WorkerError:
+    """The answer, or the error that the controller answered with."""
+    try:
+        return await call
+    except (Refused, RequestRefused) as error:
+        return error
+
+
+def _errors(refused: Sequence[RefusedAttempt]) -> dict[str, WorkerError]:
+    return {each.attempt_id: _error_of(each.problem.status, each.problem) for each in refused}
 
 
 def problem_of(reply: httpx.Response) -> Problem:

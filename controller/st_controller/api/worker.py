@@ -1,5 +1,6 @@
 """``/v1/worker``: what workers call; see ``st_shared.protocol.worker``."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import structlog
@@ -11,13 +12,13 @@ from st_controller.api.streams import event_stream
 from st_controller.api.submissions import encoded
 from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind
-from st_controller.errors import InvalidRequest
+from st_controller.errors import InvalidRequest, Refusal
 from st_controller.events.topic_stream import follow_topics
 from st_controller.platform import Platform
 from st_controller.services import (
     artifacts,
     claims,
-    endings,
+    finishing,
     join_tokens,
     journal,
     leases,
@@ -26,18 +27,23 @@ from st_controller.services import (
 )
 from st_controller.store.database import ReadSession
 from st_controller.store.schema import Worker
-from st_shared.protocol.states import Outcome, WorkerDesired
+from st_shared.protocol.states import WorkerDesired
 from st_shared.protocol.worker import (
     PROTOCOL_VERSION,
     ArtifactOffer,
     ArtifactsStored,
     ArtifactTickets,
+    ClaimBatch,
+    ClaimBatchReply,
     ClaimReply,
     EventAck,
     EventBatch,
+    FinishBatch,
+    FinishBatchReply,
     FinishRequest,
     Heartbeat,
     HeartbeatReply,
+    RefusedAttempt,
     RegisterReply,
     RegisterRequest,
 )
@@ -126,6 +132,26 @@ def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response
     return encoded(reply, 200)
 
 
+@router.post("/claims", response_model=ClaimBatchReply)
+def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> Response:
+    """Take the leases of several offered attempts."""
+    with platform.db.write() as tx:
+        claimed, refused = leases.claim_all(
+            tx, caller.worker_id, wanted.attempt_ids, platform.patience
+        )
+        reply = ClaimBatchReply(
+            claims=[claims.claim_reply(tx.session, platform.objects, *pair) for pair in claimed],
+            refused=_refused(refused),
+        )
+        waits = [
+            (attempt.claimed_at or tx.now) - (job.queued_at or job.submitted_at)
+            for attempt, job in claimed
+        ]
+    for waited in waits:
+        platform.telemetry.queue_wait.observe(waited.total_seconds())
+    return encoded(reply, 200)
+
+
 @router.post("/attempts/{attempt_id}/events", response_model=EventAck)
 def events(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, batch: EventBatch
@@ -172,18 +198,21 @@ def finish(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, request: FinishRequest
 ) -> Response:
     """End the attempt; refused while journal lines are missing."""
-    outcome = Outcome(request.outcome)
     with platform.db.write() as tx:
-        held = leases.to_finish(tx, caller.worker_id, attempt_id, request.epoch, outcome)
-        if held is not None:
-            attempt, job = held
-            journal.must_be_whole(attempt, request.last_seq)
-            endings.end_attempt(
-                tx,
-                attempt,
-                job,
-                outcome,
-                failure=request.failure,
-                actor=f"worker:{caller.worker_id}",
-            )
+        finishing.finish(tx, caller.worker_id, attempt_id, request)
     return Response(status_code=204)
+
+
+@router.post("/finishes", response_model=FinishBatchReply)
+def finish_all(platform: PlatformDep, caller: WorkerDep, batch: FinishBatch) -> Response:
+    """End several attempts; what is refused of them is named, and the others are over."""
+    with platform.db.write() as tx:
+        refused = finishing.finish_all(tx, caller.worker_id, batch)
+    return encoded(FinishBatchReply(refused=_refused(refused)), 200)
+
+
+def _refused(errors: Mapping[str, Refusal]) -> list[RefusedAttempt]:
+    return [
+        RefusedAttempt(attempt_id=attempt_id, problem=error.problem())
+        for attempt_id, error in errors.items()
+    ]

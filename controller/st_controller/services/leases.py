@@ -1,6 +1,6 @@
 """Leases: claimed, proven, renewed, and lost when nobody renews them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Select, bindparam, select
@@ -19,14 +19,18 @@ from st_shared.protocol.worker import Lease, StopOrder
 
 # Made once: building a statement costs more than running it. PostgreSQL locks the rows of each
 # table in the order of FROM.
-_LEASE = (
+_LOCKED = (
     select(Job, Attempt)
     .select_from(Job)
     .join(Attempt, Attempt.job_id == Job.id)
-    .where(Attempt.id == bindparam("attempt_id"))
     .with_for_update()
     .execution_options(populate_existing=True)
 )
+_LEASE = _LOCKED.where(Attempt.id == bindparam("attempt_id"))
+_LEASES = _LOCKED.where(Attempt.id.in_(bindparam("ids", expanding=True))).order_by(Job.id)
+
+Found = tuple[Attempt | None, Job | None]
+"""An attempt and its job, locked; none where there is no such attempt."""
 
 
 def claim(
@@ -39,21 +43,27 @@ def claim(
     Raises:
         StaleLease: the offer is over, or was made to another worker.
     """
-    attempt, job = _load(tx.session, attempt_id)
-    if attempt is None or job is None or attempt.worker_id != worker_id:
-        raise StaleLease("this offer is not yours, or is over", code="offer_gone")
-    if attempt.state == AttemptState.CLAIMED:
-        return attempt, job
-    if attempt.state != AttemptState.OFFERED or attempt.offer_expires_at <= tx.now:
-        raise StaleLease("this offer is over", code="offer_gone")
-    claimed = {
-        "state": AttemptState.CLAIMED,
-        "claimed_at": tx.now,
-        "lease_expires_at": tx.now + timedelta(seconds=patience.lease_ttl),
-    }
-    direct.write(tx.session, attempt, claimed)
-    tx.audit(f"worker:{worker_id}", "attempt.claimed", attempt.id, job=job.id)
+    attempt, job = _claimable(tx, _load(tx.session, attempt_id), worker_id)
+    if attempt.state == AttemptState.OFFERED:
+        _give(tx, [(attempt, job)], worker_id, patience)
     return attempt, job
+
+
+def claim_all(
+    tx: Transaction, worker_id: str, attempt_ids: Sequence[str], patience: Patience
+) -> tuple[list[tuple[Attempt, Job]], dict[str, StaleLease]]:
+    """The same for many offers of one worker: what it has now, and what was refused."""
+    found = load_all(tx.session, attempt_ids)
+    claimed: list[tuple[Attempt, Job]] = []
+    refused: dict[str, StaleLease] = {}
+    for attempt_id in dict.fromkeys(attempt_ids):
+        try:
+            claimed.append(_claimable(tx, found.get(attempt_id, (None, None)), worker_id))
+        except StaleLease as error:
+            refused[attempt_id] = error
+    offered = [pair for pair in claimed if pair[0].state == AttemptState.OFFERED]
+    _give(tx, offered, worker_id, patience)
+    return claimed, refused
 
 
 def held(tx: Transaction, worker_id: str, attempt_id: str, epoch: int) -> tuple[Attempt, Job]:
@@ -69,12 +79,25 @@ def to_finish(
 
     None: this very call has been made before, and its answer was lost.
     """
-    attempt, job = _load(tx.session, attempt_id)
+    return finishable(_load(tx.session, attempt_id), worker_id, epoch, outcome)
+
+
+def finishable(
+    found: Found, worker_id: str, epoch: int, outcome: Outcome
+) -> tuple[Attempt, Job] | None:
+    """The same for an attempt that is locked already."""
+    attempt, job = found
     if attempt is not None and attempt.state == AttemptState.FINISHED:
         ended = (attempt.worker_id, attempt.epoch, attempt.outcome)
         if ended == (worker_id, epoch, outcome):
             return None
     return _in_force(attempt, job, worker_id, epoch)
+
+
+def load_all(session: Session, attempt_ids: Iterable[str]) -> dict[str, Found]:
+    """Lock attempts with their jobs, the lower id of a job first; unknown ones are left out."""
+    rows = session.execute(_LEASES, {"ids": sorted(set(attempt_ids))})
+    return {attempt.id: (attempt, job) for job, attempt in rows}
 
 
 def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState) -> None:
@@ -187,7 +210,34 @@ def _live(session: Session, wanted: Select[str]) -> Iterator[tuple[Attempt, Job]
             yield attempt, job
 
 
-def _load(session: Session, attempt_id: str) -> tuple[Attempt | None, Job | None]:
+def _claimable(tx: Transaction, found: Found, worker_id: str) -> tuple[Attempt, Job]:
+    """What is offered to this worker, or what it has claimed before."""
+    attempt, job = found
+    if attempt is None or job is None or attempt.worker_id != worker_id:
+        raise StaleLease("this offer is not yours, or is over", code="offer_gone")
+    is_open = attempt.state == AttemptState.OFFERED and attempt.offer_expires_at > tx.now
+    if not is_open and attempt.state != AttemptState.CLAIMED:
+        raise StaleLease("this offer is over", code="offer_gone")
+    return attempt, job
+
+
+def _give(
+    tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], worker_id: str, patience: Patience
+) -> None:
+    claimed = {
+        "state": AttemptState.CLAIMED,
+        "claimed_at": tx.now,
+        "lease_expires_at": tx.now + timedelta(seconds=patience.lease_ttl),
+    }
+    direct.write_all(tx.session, [attempt for attempt, _ in pairs], claimed)
+    tx.audit_all(
+        f"worker:{worker_id}",
+        "attempt.claimed",
+        ((attempt.id, {"job": job.id}) for attempt, job in pairs),
+    )
+
+
+def _load(session: Session, attempt_id: str) -> Found:
     """Lock an attempt and its job. Rows are locked as worker, job, attempt, here as everywhere."""
     row = session.execute(_LEASE, {"attempt_id": attempt_id}).one_or_none()
     return (row[1], row[0]) if row else (None, None)

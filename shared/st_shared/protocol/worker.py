@@ -10,6 +10,11 @@
 | ``POST attempts/{id}/artifacts`` | the lease | ``ArtifactOffer`` | ``ArtifactTickets`` |
 | ``POST attempts/{id}/artifacts/complete`` | the lease | ``ArtifactsStored`` | 204 |
 | ``POST attempts/{id}/finish`` | the lease | ``FinishRequest`` | 204 |
+| ``POST claims`` | worker credential | ``ClaimBatch`` | ``ClaimBatchReply`` |
+| ``POST finishes`` | the leases | ``FinishBatch`` | ``FinishBatchReply`` |
+
+The last two do what many calls of ``claim`` and ``finish`` would, for workers of short jobs; what
+is refused of them is named, and the rest is done.
 
 A lease is an attempt id and its epoch. A call whose epoch is no longer the current one is
 answered 409 ``stale_lease``, and the worker ends that process.
@@ -29,7 +34,11 @@ from st_shared.protocol.message import (
     Sha256,
     Text,
 )
+from st_shared.protocol.problems import Problem
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome, WorkerDesired
+
+LARGEST_BATCH = 64
+"""Attempts in one call of ``claims`` or ``finishes``."""
 
 PROTOCOL_VERSION = 1
 """Raised when either side could no longer understand the other."""
@@ -294,3 +303,41 @@ class FinishRequest(Message):
     outcome: Literal[Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.PREEMPTED]
     failure: Failure | None = None
     last_seq: int = Field(ge=0)
+
+
+class ClaimBatch(Message):
+    """Offers to be claimed together."""
+
+    attempt_ids: list[Identifier] = Field(min_length=1, max_length=LARGEST_BATCH)
+
+
+class RefusedAttempt(Resource):
+    """One attempt of a batch that was refused, as a call of its own would have been."""
+
+    attempt_id: str
+    problem: Problem
+
+
+class ClaimBatchReply(Resource):
+    """What was claimed, and what was not."""
+
+    claims: list[ClaimReply]
+    refused: list[RefusedAttempt]
+
+
+class Finish(FinishRequest):
+    """The end of one attempt of a batch."""
+
+    attempt_id: Identifier
+
+
+class FinishBatch(Message):
+    """Attempts that are over."""
+
+    finishes: list[Finish] = Field(min_length=1, max_length=LARGEST_BATCH)
+
+
+class FinishBatchReply(Resource):
+    """What was not taken; every other attempt of the batch is over."""
+
+    refused: list[RefusedAttempt]

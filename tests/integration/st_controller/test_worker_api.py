@@ -104,7 +104,7 @@ def test_the_routes_are_those_of_the_contracts_table_and_no_others(tmp_path):
         (method, re.sub(r"{\w+}", "{}", call)): (body.strip("` ") or None, answer.strip("` "))
         for method, call, body, answer in ROW.findall(contract.__doc__)
     }
-    assert len(table) == 8
+    assert len(table) == 10
     routes = described(tmp_path)
     assert routes.pop(("GET", "stream")) == (None, "events")
     assert table.pop(("GET", "stream"))[0] is None
@@ -232,3 +232,102 @@ def test_paths_that_no_store_can_hold_are_refused(app_client, admin_headers, age
     refused = app_client.put(second["url"], content=b"x")
     assert codes(refused) == [(422, "bad_key")]
     assert json.loads(refused.text)["hint"]
+
+
+@pytest.fixture
+def wide_agent(app_client, admin_headers) -> Agent:
+    """A worker of eight slots."""
+    token = app_client.post("/v1/join-tokens", json={"uses": 1}, headers=admin_headers).json()
+    described = registration(slots=8).model_dump(mode="json")
+    joined = Agent(app_client, token["token"]).post("register", {**described, "name": "wide"})
+    return Agent(app_client, joined.json()["credential"])
+
+
+@pytest.fixture
+def offered(app_client, admin_headers, wide_agent):
+    """Attempts of three no-op jobs that are offered to the worker of eight slots."""
+    platform = app_client.app.state.platform
+    rounds = Rounds(platform.db, platform.patience)
+    jobs = []
+    for number in range(3):
+        body = {"name": f"n{number}", "noop": {"seconds": 0}}
+        jobs.append(app_client.post("/v1/jobs", json=body, headers=admin_headers).json()["id"])
+    assert rounds.place(rounds.seek("ctl_test", alone=True)) == 3
+    return [
+        app_client.get(f"/v1/jobs/{job_id}/attempts", headers=admin_headers).json()["items"][0][
+            "id"
+        ]
+        for job_id in jobs
+    ]
+
+
+def finish_of(attempt_id: str, **changes):
+    done = {"attempt_id": attempt_id, "epoch": 1, "outcome": "succeeded", "last_seq": 0}
+    return {**done, **changes}
+
+
+def refusals(reply) -> list[tuple[str, str]]:
+    assert reply.status_code == 200, reply.text
+    return [(each["attempt_id"], each["problem"]["code"]) for each in reply.json()["refused"]]
+
+
+def test_many_are_claimed_and_finished_together(app_client, admin_headers, wide_agent, offered):
+    for _ in range(2):  # an answer may be lost, and the call repeated
+        reply = wide_agent.post("claims", {"attempt_ids": offered})
+        assert refusals(reply) == []
+        assert [claim["attempt_id"] for claim in reply.json()["claims"]] == offered
+        assert {claim["epoch"] for claim in reply.json()["claims"]} == {1}
+    for _ in range(2):
+        finishes = {"finishes": [finish_of(attempt_id) for attempt_id in offered]}
+        assert refusals(wide_agent.post("finishes", finishes)) == []
+    shown = app_client.get("/v1/jobs", headers=admin_headers).json()["items"]
+    assert [job["state"] for job in shown] == ["succeeded"] * 3
+    (worker,) = app_client.get("/v1/workers", headers=admin_headers).json()["items"]
+    assert worker["slots_free"] == 8
+
+
+def test_one_of_many_that_is_refused_harms_no_other(app_client, admin_headers, wide_agent, offered):
+    one, two, three = offered
+    strange = "att_00000000000000000000000000"
+    assert wide_agent.post(f"attempts/{one}/claim").status_code == 200
+    app_client.post(
+        f"/v1/jobs/{_job_of(app_client, admin_headers, two)}/cancel", headers=admin_headers
+    )
+    reply = wide_agent.post("claims", {"attempt_ids": [strange, *offered]})
+    assert sorted(refusals(reply)) == sorted([(strange, "offer_gone"), (two, "offer_gone")])
+    assert [claim["attempt_id"] for claim in reply.json()["claims"]] == [one, three]
+    finishes = [finish_of(one, last_seq=5), finish_of(two), finish_of(three), finish_of(strange)]
+    reply = wide_agent.post("finishes", {"finishes": finishes})
+    assert refusals(reply) == [
+        (one, "sequence_gap"),
+        (two, "stale_lease"),
+        (strange, "stale_lease"),
+    ]
+    assert reply.json()["refused"][0]["problem"]["acked_seq"] == 0
+    states = {job["name"]: job["state"] for job in _jobs(app_client, admin_headers)}
+    assert states == {"n0": "assigned", "n1": "cancelled", "n2": "succeeded"}
+
+
+def test_what_was_offered_to_another_worker_cannot_be_claimed_or_finished(offered, agent):
+    reply = agent.post("claims", {"attempt_ids": offered})
+    assert [code for _, code in refusals(reply)] == ["offer_gone"] * 3
+    reply = agent.post("finishes", {"finishes": [finish_of(offered[0])]})
+    assert refusals(reply) == [(offered[0], "stale_lease")]
+
+
+def test_a_batch_is_bounded(wide_agent):
+    empty = wide_agent.post("claims", {"attempt_ids": []})
+    long = wide_agent.post("claims", {"attempt_ids": ["att_0"] * 65})
+    assert codes(empty, long) == [(422, "invalid_request")] * 2
+
+
+def _jobs(client, headers):
+    return client.get("/v1/jobs", headers=headers).json()["items"]
+
+
+def _job_of(client, headers, attempt_id: str) -> str:
+    for job in _jobs(client, headers):
+        tries = client.get(f"/v1/jobs/{job['id']}/attempts", headers=headers).json()["items"]
+        if attempt_id in [attempt["id"] for attempt in tries]:
+            return job["id"]
+    raise LookupError(attempt_id)

@@ -1,3 +1,11 @@
+import io
+import json
+import logging
+
+import pytest
+import structlog
+
+from st_shared import logging as ours
 from st_shared.logging import hide_secrets
 
 
@@ -8,3 +16,45 @@ def test_values_of_secret_keys_never_show() -> None:
 
     assert shown["worker"] == "w"
     assert {shown["join_token"], shown["Authorization"]} == {"[hidden]"}
+
+
+@pytest.fixture
+def written():
+    """Lines that were logged, after ``configure(level="info", format="json")``."""
+    stream = io.StringIO()
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    ours.configure(level="info", format="json", stream=stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize("made_by", [structlog.get_logger, logging.getLogger])
+def test_a_line_is_json_with_time_level_and_name(written, made_by):
+    log = made_by("some.module")
+    log.debug("too small")
+    log.warning("told")
+    (line,) = written()
+    assert (line["event"], line["level"]) == ("told", "warning")
+    assert line["logger"] == "some.module"
+    assert line["timestamp"].endswith("Z")
+
+
+def test_values_of_any_kind_are_written_and_secrets_are_not(written):
+    log = structlog.get_logger("some.module")
+    with structlog.contextvars.bound_contextvars(request="req_1"):
+        log.info("told", thing=io, token="stj_x", text="ä\nb")
+    (line,) = written()
+    assert (line["request"], line["token"], line["text"]) == ("req_1", "[hidden]", "ä\nb")
+    assert "module 'io'" in line["thing"]
+
+
+def test_an_exception_is_told_with_its_traceback(written):
+    try:
+        int("boom")
+    except ValueError:
+        structlog.get_logger("some.module").exception("failed")
+    (line,) = written()
+    assert line["exception"].endswith("'boom'")

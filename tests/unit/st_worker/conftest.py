@@ -25,12 +25,17 @@ from st_shared.protocol.worker import (
     ArtifactOffer,
     ArtifactsStored,
     CheckpointDownload,
+    ClaimBatch,
+    ClaimBatchReply,
     ClaimReply,
     DatasetDownload,
     Download,
     EventBatch,
+    FinishBatch,
+    FinishBatchReply,
     FinishRequest,
     Heartbeat,
+    RefusedAttempt,
     RegisterRequest,
 )
 from st_worker.agent import Agent, Departure
@@ -93,6 +98,8 @@ class ControllerDouble:
         self.fetched: list[str] = []
         self.events: list[tuple[int, str, str]] = []
         self.streams: list[str | None] = []
+        self.batches: list[int] = []
+        """Attempts in each call for several of them."""
         self.faults: dict[str, list[int]] = {}
         """Statuses with which the next calls of an endpoint are answered, after they were done
         (599 and what is below 500: not done; the others: done but the answer is lost)."""
@@ -263,6 +270,20 @@ class ControllerDouble:
             self._fault("claim", before=False)
             return attempt.claim
 
+        @app.post("/v1/worker/claims")
+        async def claim_all(request: Request, body: ClaimBatch) -> ClaimBatchReply:
+            self.batches.append(len(body.attempt_ids))
+            reply = ClaimBatchReply(claims=[], refused=[])
+            for attempt_id in body.attempt_ids:
+                try:
+                    reply.claims.append(await claim(request, attempt_id))
+                except DoubleRefusal as error:
+                    if error.problem.code == "fault":
+                        raise
+                    refused = RefusedAttempt(attempt_id=attempt_id, problem=error.problem)
+                    reply.refused.append(refused)
+            return reply
+
         @app.post("/v1/worker/attempts/{attempt_id}/events")
         async def events(request: Request, attempt_id: str, body: EventBatch) -> dict[str, Any]:
             attempt = self._leased(request, attempt_id, body.epoch)
@@ -325,6 +346,21 @@ class ControllerDouble:
                 raise DoubleRefusal(409, "stale_lease")
             attempt.finish = body
             self._fault("finish", before=False)
+
+        @app.post("/v1/worker/finishes")
+        async def finish_all(request: Request, body: FinishBatch) -> FinishBatchReply:
+            self.batches.append(len(body.finishes))
+            reply = FinishBatchReply(refused=[])
+            for each in body.finishes:
+                alone = FinishRequest(**each.model_dump(exclude={"attempt_id"}))
+                try:
+                    await finish(request, each.attempt_id, alone)
+                except DoubleRefusal as error:
+                    if error.problem.code == "fault":
+                        raise
+                    refused = RefusedAttempt(attempt_id=each.attempt_id, problem=error.problem)
+                    reply.refused.append(refused)
+            return reply
 
         @app.get("/objects/{key:path}")
         async def download(request: Request, key: str) -> Response:

@@ -217,3 +217,23 @@ async def test_the_controller_is_told_once_of_each_dataset_in_the_cache(
     assert [beat.cached for beat in double.heartbeats if beat.cached is not None] == [told]
     held.rmdir()
     await double.until(lambda: double.heartbeats[-1].cached == [dataset.digest])
+
+
+async def test_short_jobs_that_come_together_are_claimed_and_finished_together(
+    double, start_agent, agent_settings
+):
+    attempts = [double.offer(noop={"seconds": 0}, slots=[slot]) for slot in range(4)]
+    attempts[2].is_stale = True
+    await start_agent(slots=4)
+    await double.until(lambda: all(one.finish for one in attempts if not one.is_stale))
+    assert not attempts[2].is_claimed
+    assert {one.finish.outcome for one in attempts if one.finish} == {Outcome.SUCCEEDED}
+    assert sum(double.batches) >= 6  # of the calls for one at most the first of each kind
+
+
+async def test_a_call_for_many_that_fails_is_followed_by_calls_for_each(double, start_agent):
+    double.faults["claim"] = [503, 599]
+    attempts = [double.offer(noop={"seconds": 0}, slots=[slot]) for slot in range(3)]
+    double.faults["finish"] = [503]
+    await start_agent(slots=3)
+    await double.until(lambda: all(one.finish for one in attempts))

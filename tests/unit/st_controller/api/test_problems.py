@@ -1,6 +1,7 @@
 import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel
+from structlog.testing import capture_logs
 
 from st_controller.api.dependencies import public
 from st_shared.protocol.problems import Problem
@@ -56,13 +57,14 @@ def test_broken_json_is_told(client):
     assert problem(reply).status == 422
 
 
-def test_a_defect_of_ours_leaks_nothing_and_can_be_found_in_the_log(client, caplog):
-    reply = client.get("/fails")
+def test_a_defect_of_ours_leaks_nothing_and_can_be_found_in_the_log(client):
+    with capture_logs() as logs:
+        reply = client.get("/fails")
     told = problem(reply)
     assert (told.status, told.code) == (500, "internal_error")
     assert "hunter2" not in reply.text
     assert reply.headers["x-request-id"] in told.detail
-    assert any("request failed" in record.getMessage() for record in caplog.records)
+    assert "request failed" in [entry["event"] for entry in logs]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/nothing", "/v1/auth/me", "/fails"])

@@ -1,6 +1,5 @@
-import logging
-
 import pytest
+from structlog.testing import capture_logs
 
 from st_controller.auth.rate_limit import RateLimit
 
@@ -40,9 +39,10 @@ def test_replicas_count_together(valkey_url, clock):
     assert answers == [True, True, True, False]
 
 
-def test_without_redis_the_limit_still_holds_and_the_outage_is_logged_once(tmp_path, clock, caplog):
+def test_without_redis_the_limit_still_holds_and_the_outage_is_logged_once(tmp_path, clock):
     away = limit(f"unix://{tmp_path}/nobody.sock")
-    with caplog.at_level(logging.WARNING):
+    with capture_logs() as logs:
         answers = [away.allows("ann", clock()) for _ in range(4)]
     away.close()
     assert answers == [True, True, True, False]
+    assert [entry["log_level"] for entry in logs] == ["warning"]

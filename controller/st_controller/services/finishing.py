@@ -1,0 +1,54 @@
+"""What a worker says of attempts that are over, taken one by one or many together."""
+
+from st_controller.errors import Refusal, SequenceGap, StaleLease
+from st_controller.services import endings, journal, leases
+from st_controller.store.schema import Attempt, Job
+from st_controller.store.transaction import Transaction
+from st_shared.protocol.states import Outcome
+from st_shared.protocol.worker import FinishBatch, FinishRequest
+
+
+def finish(tx: Transaction, worker_id: str, attempt_id: str, request: FinishRequest) -> None:
+    """End an attempt whose journal has arrived in full.
+
+    Raises:
+        StaleLease: the lease is not in force.
+        SequenceGap: journal lines are missing.
+    """
+    outcome = Outcome(request.outcome)
+    held = leases.to_finish(tx, worker_id, attempt_id, request.epoch, outcome)
+    if held is not None:
+        _end(tx, *held, request)
+
+
+def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str, Refusal]:
+    """The same for many; what was refused comes back, and the others are over.
+
+    What cannot be written after it was found right undoes the whole, and is raised.
+    """
+    refused: dict[str, Refusal] = {}
+    found = leases.load_all(tx.session, (each.attempt_id for each in batch.finishes))
+    for each in batch.finishes:
+        locked = found.get(each.attempt_id, (None, None))
+        try:
+            held = leases.finishable(locked, worker_id, each.epoch, Outcome(each.outcome))
+            if held is not None:
+                journal.must_be_whole(held[0], each.last_seq)
+        except (StaleLease, SequenceGap) as error:
+            refused[each.attempt_id] = error
+            continue
+        if held is not None:
+            _end(tx, *held, each)
+    return refused
+
+
+def _end(tx: Transaction, attempt: Attempt, job: Job, request: FinishRequest) -> None:
+    journal.must_be_whole(attempt, request.last_seq)
+    endings.end_attempt(
+        tx,
+        attempt,
+        job,
+        Outcome(request.outcome),
+        failure=request.failure,
+        actor=f"worker:{attempt.worker_id}",
+    )
