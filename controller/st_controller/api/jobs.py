@@ -1,8 +1,9 @@
 """``/v1/jobs``: submit, look, follow, steer, cancel."""
 
+import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from st_controller.api.dependencies import PlatformDep, requires
@@ -10,8 +11,10 @@ from st_controller.api.paging import Cursor, Limit
 from st_controller.api.streams import event_stream
 from st_controller.api.submissions import IdempotencyKey, encoded, rules_of
 from st_controller.events.job_stream import JobPlace, follow_job
+from st_controller.platform import Platform
 from st_controller.services import artifacts, explaining, jobs, journal, steering, submission, views
 from st_controller.services.caller import Caller
+from st_controller.services.drafts import Draft
 from st_controller.services.paging import decode_place, encode_place
 from st_shared.protocol.resources import (
     ArtifactView,
@@ -24,6 +27,7 @@ from st_shared.protocol.resources import (
     MetricPoint,
     Page,
     PriorityChange,
+    Reason,
     SubmittedJob,
 )
 from st_shared.protocol.states import JobState
@@ -35,27 +39,47 @@ batch_router = APIRouter(prefix="/v1/jobs:batch", tags=["jobs"])
 Submitter = Annotated[Caller, requires("job.submit")]
 Viewer = Annotated[Caller, requires("job.view.own")]
 Canceller = Annotated[Caller, requires("job.cancel.own")]
+_SMALL = 32_768
+"""Bytes of a body that is checked in less than a millisecond or two."""
 LineLimit = Annotated[int, Query(ge=1, le=5000)]
 After = Annotated[str | None, Query(max_length=40, description="`next_cursor` of the last page")]
 
 
 @router.post("", status_code=201, response_model=JobView, responses={200: {"model": JobView}})
-def submit(
+async def submit(
+    request: Request,
     platform: PlatformDep,
     caller: Submitter,
     document: Annotated[dict[str, Any], Body(description="A JobSpec")],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue a job; the same Idempotency-Key and body give the same job again, with 200."""
-    draft = submission.check(caller, document, rules_of(platform))
-    (warnings,) = platform.survey.warnings(platform.db, [draft.spec.resources])
-    job_id, columns = platform.submissions.submit(caller, draft, idempotency_key)
+    rules = rules_of(platform)
+    if int(request.headers.get("content-length", _SMALL)) < _SMALL:
+        draft = submission.check(caller, document, rules)
+    else:  # others would wait too long meanwhile
+        draft = await asyncio.to_thread(submission.check, caller, document, rules)
+    warnings = await _warnings(platform, draft)
+    job_id, columns = await platform.submissions.submit(caller, draft, idempotency_key)
     if columns:
         view = views.new_job_view(columns, caller.username, warnings)
     else:
-        with platform.db.read() as session:
-            view = views.job_view(session, jobs.get_job(session, caller, job_id))
+        view = await asyncio.to_thread(_known_job, platform, caller, job_id)
     return encoded(view, 201 if columns else 200, {"Location": f"/v1/jobs/{job_id}"})
+
+
+async def _warnings(platform: Platform, draft: Draft) -> list[Reason]:
+    """Why the job can never start, as far as is known; only a look into the database waits."""
+    resources = draft.spec.resources
+    if platform.survey.is_known_to_fit(resources, platform.db.clock()):
+        return []
+    (warnings,) = await asyncio.to_thread(platform.survey.warnings, platform.db, [resources])
+    return warnings
+
+
+def _known_job(platform: Platform, caller: Caller, job_id: str) -> JobView:
+    with platform.db.read() as session:
+        return views.job_view(session, jobs.get_job(session, caller, job_id))
 
 
 @batch_router.post(

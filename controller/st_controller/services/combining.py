@@ -1,8 +1,9 @@
-"""Requests of one kind that come at the same time, answered with one piece of work."""
+"""Requests of one kind that come at the same time, answered with one piece of work in a thread."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Ask = TypeVar("Ask")
@@ -12,25 +13,20 @@ MOST = 64
 """Requests that are answered together."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Entry(Generic[Ask, Answer]):
-    """One request; its gate opens when it was answered, or when it is its turn to lead."""
+    """One request, and the future that its answer is put into."""
 
-    __slots__ = ("answer", "ask", "error", "gate", "is_answered")
-
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
-        self.answer: Answer | None = None
-        self.error: BaseException | None = None
-        self.is_answered = False
-        self.gate = Lock()
-        self.gate.acquire()
+    ask: Ask
+    answered: "asyncio.Future[Answer]"
 
 
 class Combining(Generic[Ask, Answer]):
-    """Whoever comes while nobody works does so for itself and for all who wait by then.
+    """Those who come while a thread is at work are served together by the next.
 
     ``together`` answers many requests, in their order, or none of them; what it raises among
     ``retried`` says that nothing was done because of one of them, so each is tried ``alone``.
+    Both run in a thread. One object serves one event loop.
     """
 
     def __init__(
@@ -40,56 +36,55 @@ class Combining(Generic[Ask, Answer]):
         retried: tuple[type[Exception], ...],
     ) -> None:
         self._together, self._alone, self._retried = together, alone, retried
-        self._mutex = Lock()
         self._line: deque[_Entry[Ask, Answer]] = deque()
-        self._is_led = False
+        self._worker: asyncio.Task[None] | None = None
 
-    def do(self, ask: Ask) -> Answer:
-        """The answer, or the error that belongs to this request."""
-        entry: _Entry[Ask, Answer] = _Entry(ask)
-        with self._mutex:
-            self._line.append(entry)
-            leads, self._is_led = not self._is_led, True
-        if not leads:
-            entry.gate.acquire()
-        if not entry.is_answered:
-            self._lead(entry)
-        if entry.error is not None:
-            raise entry.error
-        return entry.answer  # type: ignore[return-value]
+    async def do(self, ask: Ask) -> Answer:
+        """The answer, or the error that belongs to this request.
 
-    def _lead(self, own: _Entry[Ask, Answer]) -> None:
-        with self._mutex:  # whoever leads stands first
-            part = [self._line.popleft() for _ in range(min(MOST, len(self._line)))]
-        self._answer(part)
-        with self._mutex:
-            following = self._line[0] if self._line else None
-            self._is_led = following is not None
-        if following:
-            following.gate.release()
-        for entry in part:
-            entry.is_answered = True
-            if entry is not own:
-                entry.gate.release()
+        Whoever is cancelled may have been served all the same.
+        """
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._line.append(_Entry(ask, answered))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await answered
 
-    def _answer(self, part: Sequence[_Entry[Ask, Answer]]) -> None:
-        if len(part) == 1:
-            self._answer_alone(part[0])
-            return
+    async def _work(self) -> None:
+        part: list[_Entry[Ask, Answer]] = []
         try:
-            answers = self._together([entry.ask for entry in part])
+            while self._line:
+                part = [self._line.popleft() for _ in range(min(MOST, len(self._line)))]
+                answers = await asyncio.to_thread(self._answer, [entry.ask for entry in part])
+                for entry, answer in zip(part, answers, strict=True):
+                    _give(entry, answer)
+        finally:
+            self._worker = None
+            for entry in [*part, *self._line]:
+                entry.answered.cancel()  # nothing happens to those that were answered
+            self._line.clear()
+
+    def _answer(self, asks: Sequence[Ask]) -> Sequence[Answer | BaseException]:
+        if len(asks) == 1:
+            return [self._answer_alone(asks[0])]
+        try:
+            return self._together(asks)
         except self._retried:
-            for entry in part:
-                self._answer_alone(entry)
+            return [self._answer_alone(ask) for ask in asks]
         except BaseException as error:  # noqa: BLE001 - raised where each of them waits
-            for entry in part:
-                entry.error = error
-        else:
-            for entry, answer in zip(part, answers, strict=True):
-                entry.answer = answer
+            return [error] * len(asks)
 
-    def _answer_alone(self, entry: _Entry[Ask, Answer]) -> None:
+    def _answer_alone(self, ask: Ask) -> Answer | BaseException:
         try:
-            entry.answer = self._alone(entry.ask)
+            return self._alone(ask)
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            entry.error = error
+            return error
+
+
+def _give(entry: _Entry[Ask, Answer], answer: Answer | BaseException) -> None:
+    if entry.answered.done():  # whoever asked has gone
+        return
+    if isinstance(answer, BaseException):
+        entry.answered.set_exception(answer)
+    else:
+        entry.answered.set_result(answer)

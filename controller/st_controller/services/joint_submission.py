@@ -1,5 +1,6 @@
 """Single submissions that come at the same time, written in one transaction."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -37,12 +38,12 @@ class JointSubmission:
         retried = (Refusal, IntegrityError, DataError)
         self._combining = Combining(self._together, self._alone, retried)
 
-    def submit(self, actor: Actor, draft: Draft, idempotency_key: str | None) -> Submitted:
+    async def submit(self, actor: Actor, draft: Draft, idempotency_key: str | None) -> Submitted:
         """As ``submission.enqueue``, in a transaction that others may share."""
         asked = Submission(actor, draft, idempotency_key)
         if draft.spec.after:  # it locks other jobs, in an order that a crowd would not keep
-            return self._alone(asked)
-        return self._combining.do(asked)
+            return await asyncio.to_thread(self._alone, asked)
+        return await self._combining.do(asked)
 
     def _alone(self, asked: Submission) -> Submitted:
         with self._db.write() as tx:

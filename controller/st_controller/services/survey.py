@@ -42,6 +42,11 @@ class Survey:
         with self._lock:
             return [self._warnings(db, _shape(request), now) for request in requests]
 
+    def is_known_to_fit(self, request: ResourceRequest, now: datetime) -> bool:
+        """Whether some worker was seen a while ago that could run it; asks nobody."""
+        known = self._satisfiable.get(_shape(request))
+        return known is not None and now - known < TRUSTED
+
     def _warnings(self, db: Database, shape: Shape, now: datetime) -> list[Reason]:
         known = self._satisfiable.get(shape)
         if known is not None and now - known < TRUSTED:

@@ -1,6 +1,6 @@
 """Single submissions of many clients at once: one transaction, and a mistake only its own."""
 
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
 from threading import Event
 
 import pytest
@@ -18,33 +18,33 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def at_once(steps, monkeypatch):
-    """Submits ``(actor, body, key)`` each in a thread, all of them in one transaction."""
+    """Submits ``(actor, body, key)`` at once, all of them in one transaction."""
 
-    def submit(*asks):
+    async def run(asks):
         line = JointSubmission(steps.db)
-        begun, go = Event(), Event()
+        begun, go, loop = asyncio.Event(), Event(), asyncio.get_running_loop()
         alone = line._combining._alone
 
         def held(asked):
             if asked.draft.spec.name == "first":
-                begun.set()
+                loop.call_soon_threadsafe(begun.set)
                 assert go.wait(10)
             return alone(asked)
 
         monkeypatch.setattr(line._combining, "_alone", held)
-        with ThreadPoolExecutor(len(asks) + 1) as pool:
-            pool.submit(line.submit, steps.admin, draft(steps.admin, document("first")), None)
-            assert begun.wait(10)
-            futures = []
-            for number, (actor, body, key) in enumerate(asks, start=1):
-                checked = draft(actor, body)
-                futures.append(pool.submit(line.submit, actor, checked, key))
-                while len(line._combining._line) < number:
-                    pass
-            go.set()
-            return [future.exception(20) or future.result() for future in futures]
 
-    return submit
+        def submit(actor, body, key):
+            return asyncio.create_task(line.submit(actor, draft(actor, body), key))
+
+        first = submit(steps.admin, document("first"), None)
+        await begun.wait()
+        others = [submit(*ask) for ask in asks]
+        await asyncio.sleep(0)
+        go.set()
+        await first
+        return await asyncio.gather(*others, return_exceptions=True)
+
+    return lambda *asks: asyncio.run(run(asks))
 
 
 def draft(actor, body):
@@ -122,9 +122,8 @@ def test_jobs_that_wait_for_others_go_alone(steps, monkeypatch):
     parent = steps.submit("parent")
     line = JointSubmission(steps.db)
     monkeypatch.setattr(line, "_combining", None)
-    job_id, columns = line.submit(
-        steps.admin, draft(steps.admin, noop("child", after=[parent])), None
-    )
+    child = draft(steps.admin, noop("child", after=[parent]))
+    job_id, columns = asyncio.run(line.submit(steps.admin, child, None))
     assert columns["open_parents"] == 1
     assert stored(steps)[job_id].name == "child"
 
