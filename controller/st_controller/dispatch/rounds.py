@@ -98,7 +98,14 @@ class Rounds:
             if placement.job_id not in made:
                 self._queue.retract(placement.job_id, self._db.clock())
         for offer in offered:
-            log.info("offered", **offer._asdict())
+            self._queue.note(offer.job_id, (offer.version, tx.now))
+            log.info(
+                "offered",
+                attempt=offer.attempt_id,
+                job=offer.job_id,
+                worker=offer.worker_id,
+                slots=offer.slots,
+            )
         return len(offered)
 
     def _save_usage(self, lead: Leadership) -> None:

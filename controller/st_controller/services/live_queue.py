@@ -21,6 +21,8 @@ OVERLAP = timedelta(seconds=30)
 """How long a transaction may take from its beginning to its commit and still be noticed at once."""
 UNCOMMITTED = timedelta(seconds=5)
 """How long before everything was read a transaction may have begun that was not read."""
+THOROUGH = timedelta(seconds=60)
+"""The longest between two looks at every job that was written of; in between they are counted."""
 PAGE = 5000
 """Jobs that are read at one time."""
 EACH = 50
@@ -159,6 +161,11 @@ class LiveQueue:
         with self.lock:
             return self.scheduler.decide(now.timestamp(), most) if self.scheduler else []
 
+    def note(self, job_id: str, mark: Mark) -> None:
+        """This process wrote of a job what the scheduler knows already."""
+        with self.lock:
+            self._seen[job_id] = max(mark, self._seen.get(job_id, mark))
+
     def retract(self, job_id: str, now: datetime) -> None:
         """A decision could not be made true; the job is looked at again."""
         with self.lock:
@@ -244,6 +251,12 @@ class LiveQueue:
         shares, caps = queue_reading.shares(session), queue_reading.array_caps(session)
         return bool(scheduler.shared() - set(shares) or scheduler.capped() - set(caps))
 
+    def _counts_fit(self, session: Session, since: datetime) -> bool:
+        """Whether as much was written as was noticed; what fits by chance is found later."""
+        versions = [version for version, at in self._seen.values() if at >= since]
+        counted = queue_reading.count_changed_since(session, since)
+        return counted == (len(versions), sum(versions))
+
     def _overlooked(self, session: Session, now: datetime) -> set[str]:
         """Jobs that were written of lately and have not been looked at since.
 
@@ -254,6 +267,12 @@ class LiveQueue:
         if self._read_at is not None:
             # What was committed when everything was read is known, of a long queue it is much.
             since = max(since, self._read_at - UNCOMMITTED)
+        if (
+            self._looked_at
+            and now - self._looked_at < THOROUGH
+            and self._counts_fit(session, since)
+        ):
+            return set()
         self._looked_at = now
         found = {
             job_id

@@ -48,6 +48,8 @@ class Offered(NamedTuple):
     job_id: str
     worker_id: str
     slots: tuple[int, ...]
+    version: int
+    """Of the job, now that it is assigned."""
 
 
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
@@ -136,7 +138,7 @@ def _write(
     insert_all(tx.session.connection(), _ATTEMPTS, attempts)
     queued = [Queued(job.id, job.version, job.submitted_by) for _, job in made]
     assign_jobs(tx, queued, SCHEDULER)
-    for attempt in attempts:
+    for attempt, job in zip(attempts, queued, strict=True):
         message = Offer(
             attempt_id=attempt["id"],
             job_id=attempt["job_id"],
@@ -144,7 +146,8 @@ def _write(
         )
         worker_id = attempt["worker_id"]
         tx.emit(topics.worker(worker_id), "offer", message.model_dump(mode="json"))
-        yield Offered(attempt["id"], attempt["job_id"], worker_id, tuple(attempt["slots"]))
+        slots = tuple(attempt["slots"])
+        yield Offered(attempt["id"], job.id, worker_id, slots, job.version + 1)
 
 
 def _new_attempt(

@@ -9,7 +9,7 @@ from math import exp, log
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy import Row, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LIVE
@@ -134,17 +134,19 @@ def _may_be_served() -> Any:
 
 
 def _all_pending(
-    session: Session, rows: Iterable[Row[Any]], learned: Durations
+    session: Session, found: Iterable[Row[Any]], learned: Durations
 ) -> list[PendingJob]:
-    datasets = _digests(session)
+    rows = list(found)
+    datasets = _digests(session, rows)
     tenants: dict[tuple[str, str, str], Tenant] = {}
     return [_pending(row, datasets, learned, tenants) for row in rows]
 
 
 def running(session: Session, learned: Durations) -> Iterator[JobNow]:
     """Every job that holds slots."""
-    datasets = _digests(session)
-    rows = session.execute(_job_columns(Attempt).where(Attempt.state.in_(LIVE), _its_attempt()))
+    query = _job_columns(*_ATTEMPT).where(Attempt.state.in_(LIVE), _its_attempt())
+    rows = session.execute(query).all()
+    datasets = _digests(session, rows)
     for row in rows:
         yield _running(row, datasets, learned)
 
@@ -152,14 +154,10 @@ def running(session: Session, learned: Durations) -> Iterator[JobNow]:
 def jobs(session: Session, ids: Iterable[str], learned: Durations) -> list[JobNow]:
     """How these jobs stand; those that do not exist are left out."""
     wanted = sorted(ids)
-    datasets = _digests(session) if wanted else {}
     found: list[JobNow] = []
     for start in range(0, len(wanted), _MOST_IDS):
-        part = wanted[start : start + _MOST_IDS]
-        latest = _job_columns(Attempt).outerjoin(
-            Attempt, (Attempt.job_id == Job.id) & (Attempt.number == Job.attempts)
-        )
-        rows = session.execute(latest.where(Job.id.in_(part)))
+        rows = session.execute(_JOBS_NOW, {"ids": wanted[start : start + _MOST_IDS]}).all()
+        datasets = _digests(session, rows)
         found += [_now(row, datasets, learned) for row in rows]
     return found
 
@@ -168,6 +166,16 @@ def changed_since(session: Session, moment: datetime) -> list[tuple[str, Mark]]:
     """Jobs that anything was written of since ``moment``."""
     query = select(Job.id, Job.version, Job.changed_at).where(Job.changed_at >= moment)
     return [(job_id, (version, at)) for job_id, version, at in session.execute(query)]
+
+
+def count_changed_since(session: Session, moment: datetime) -> tuple[int, int]:
+    """How many jobs anything was written of since ``moment``, and the sum of their versions."""
+    count, versions = session.execute(
+        select(func.count(), func.coalesce(func.sum(Job.version), 0)).where(
+            Job.changed_at >= moment
+        )
+    ).one()
+    return int(count), int(versions)
 
 
 def usage(session: Session, half_life: float, now: datetime) -> dict[str, tuple[float, float]]:
@@ -274,9 +282,27 @@ def _its_attempt() -> Any:
     return (Attempt.job_id == Job.id) & (Attempt.number == Job.attempts)
 
 
+_ATTEMPT: tuple[Any, ...] = (
+    Attempt.id.label("attempt_id"),
+    Attempt.state.label("attempt_state"),
+    Attempt.slots.label("attempt_slots"),
+    Attempt.outcome,
+    Attempt.worker_id,
+    Attempt.offered_at,
+    Attempt.checkpoint_at,
+    Attempt.stop,
+    Attempt.price,
+)
+# Made once: building a statement costs more than running it.
+_JOBS_NOW = (
+    _job_columns(*_ATTEMPT)
+    .outerjoin(Attempt, _its_attempt())
+    .where(Job.id.in_(bindparam("ids", expanding=True)))
+)
+
+
 def _now(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobNow:
-    attempt: Attempt | None = row.Attempt
-    if attempt is not None and attempt.state in LIVE:
+    if row.attempt_state in LIVE:
         return _running(row, datasets, learned)
     waits = row.state == JobState.QUEUED and row.open_parents == 0
     return JobNow(
@@ -285,26 +311,25 @@ def _now(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobN
         waits=_pending(row, datasets, learned, {}) if waits else None,
         runs=None,
         attempt=None,
-        last_expired=attempt is not None and attempt.outcome == Outcome.EXPIRED,
+        last_expired=row.outcome == Outcome.EXPIRED,
     )
 
 
 def _running(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobNow:
-    attempt: Attempt = row.Attempt
     held = RunningJob(
         _pending(row, datasets, learned, {}),
-        (Grant(attempt.worker_id, tuple(attempt.slots)),),
-        attempt.offered_at.timestamp(),
-        attempt.checkpoint_at.timestamp() if attempt.checkpoint_at else None,
-        stopping=attempt.stop is not None,
-        price=attempt.price,
+        (Grant(row.worker_id, tuple(row.attempt_slots)),),
+        row.offered_at.timestamp(),
+        row.checkpoint_at.timestamp() if row.checkpoint_at else None,
+        stopping=row.stop is not None,
+        price=row.price,
     )
     return JobNow(
         row.id,
         (row.version, row.changed_at),
         waits=None,
         runs=held,
-        attempt=attempt.id,
+        attempt=row.attempt_id,
         last_expired=False,
     )
 
@@ -352,6 +377,12 @@ def shape_of(request: str) -> Shape:
     )
 
 
-def _digests(session: Session) -> dict[str, str]:
-    """Dataset id -> what workers call its content."""
-    return {key: digest for key, digest in session.execute(select(Dataset.id, Dataset.digest))}  # noqa: C416
+def _digests(session: Session, rows: Iterable[Row[Any]]) -> dict[str, str]:
+    """Dataset id -> what workers call its content, of what these jobs want."""
+    wanted = sorted({want for row in rows for want in row.wants})
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), _MOST_IDS):
+        part = wanted[start : start + _MOST_IDS]
+        query = select(Dataset.id, Dataset.digest).where(Dataset.id.in_(part))
+        found.update((key, digest) for key, digest in session.execute(query))
+    return found
