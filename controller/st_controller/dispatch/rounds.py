@@ -84,7 +84,7 @@ class Rounds:
         placements = [found for found in decisions if isinstance(found, Placement)]
         priced = [Priced(found, self._queue.price(found.grants)) for found in placements]
         try:
-            with self._db.write() as tx:
+            with self._db.write(places_events=True) as tx:
                 lead.prove(tx.session)
                 for decision in decisions:
                     if isinstance(decision, Preemption):

@@ -30,8 +30,13 @@ class EventFeed:
         """Place of the last one; none: nothing is here yet."""
 
     def take(self, rows: Sequence[RowOfEvent]) -> None:
-        """Add committed events, in the order of their places and without gaps; from any thread."""
+        """Add committed events, in the order of their places and without gaps; from any thread.
+
+        A stretch that comes late, after the one behind it, is left out: the database has it.
+        """
         with self._lock:
+            if self._ends is not None and rows[0]["position"] <= self._ends:
+                return
             if self._ends is None or rows[0]["position"] != self._ends + 1:
                 self._topics.clear()
                 self._events.clear()

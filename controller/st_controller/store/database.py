@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.orm import Session as ReadSession
 
 from st_controller.store.group_commit import GroupCommit, UnitConnection
-from st_controller.store.places import RowOfEvent
+from st_controller.store.places import PlacesLocked, RowOfEvent
 from st_controller.store.transaction import Transaction
 from st_shared.clock import Clock, utc_now
 
@@ -37,8 +37,12 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        """A transaction that changes something: committed at the end, undone by an exception."""
+    def write(self, *, places_events: bool = False) -> Iterator[Transaction]:
+        """A transaction that changes something: committed at the end, undone by an exception.
+
+        ``places_events`` is for whoever writes events that are urgent, often and alone: they are
+        told as soon as they are committed, and nobody else's get a place before that.
+        """
         if self._together:
             with (
                 self._together.unit() as group,
@@ -53,7 +57,7 @@ class Database:
         with self._session("BEGIN") as session:
             transaction = Transaction(session, self.clock())
             yield transaction
-            transaction.settle(None)
+            transaction.settle(PlacesLocked(session.connection()) if places_events else None)
             session.commit()
         self._announce(frozenset(transaction.topics), transaction.placed)
 

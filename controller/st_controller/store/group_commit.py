@@ -17,7 +17,7 @@ from threading import Lock
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from st_controller.store.places import Places, RowOfEvent, execute
+from st_controller.store.places import PlacesAlone, RowOfEvent, execute
 
 MOST = 64
 """Writers that share a transaction."""
@@ -70,7 +70,7 @@ class Group:
 
     connection: Connection
     raw: UnitConnection
-    places: Places
+    places: PlacesAlone
     begun: float
     members: list[_Turn] = field(default_factory=list)
     """Those who have done their work and wait for the commit."""
@@ -142,7 +142,7 @@ class GroupCommit:
             connection.close()
             raise
         raw.in_unit = True
-        self._group = Group(connection, raw, Places(raw), time.monotonic())
+        self._group = Group(connection, raw, PlacesAlone(raw), time.monotonic())
         return self._group
 
     def _leave(self, group: Group, turn: _Turn | None) -> None:

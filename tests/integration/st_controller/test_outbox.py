@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from st_controller.services import outbox
+from st_controller.store.places import PlacesLocked
 from st_controller.store.schema import OutboxEvent
 
 
@@ -132,6 +133,31 @@ def test_a_relay_waits_for_the_one_that_is_placing_events(steps, meanwhile):
         second.result(10)
     assert numbers(steps, 0) == [2, 1]
     assert [position for position, _ in placed(steps)] == [1, 2]
+
+
+def test_urgent_events_have_their_places_at_their_commit(steps):
+    emit(steps, 1)
+    steps.relay()
+    with steps.db.write(places_events=True) as tx:
+        tx.emit("t", "k", {"n": 2})
+        tx.emit("t", "k", {"n": 3})
+    assert numbers(steps, 0) == [1, 2, 3]
+    emit(steps, 4)
+    steps.relay()
+    assert placed(steps) == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+
+def test_nobody_else_gives_places_until_urgent_events_are_committed(steps, meanwhile):
+    if steps.db.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    emit(steps, 1)
+    with steps.db.write() as urgent:
+        urgent.emit("t", "k", {"n": 2})
+        urgent.settle(PlacesLocked(urgent.session.connection()))
+        others = meanwhile(steps.relay)
+        assert numbers(steps, 0) == []
+    others.result(10)
+    assert placed(steps) == [(1, 2), (2, 1)]
 
 
 def test_what_is_too_old_cannot_be_replayed(steps):

@@ -45,6 +45,15 @@ def test_behind_a_gap_it_begins_anew(feed):
     assert places(feed, ["t"], 3) == [4, 5]
 
 
+def test_a_stretch_that_comes_late_is_left_to_the_database(feed):
+    feed.take(rows(1, 2))
+    feed.take(rows(5, 6))  # committed after 3 and 4, but told first
+    feed.take(rows(3, 4))
+    assert places(feed, ["t"], 2) == []
+    feed.take(rows(7))
+    assert places(feed, ["t"], 4) == [5, 6, 7]
+
+
 def test_memory_is_bounded():
     feed = EventFeed(most=3)
     feed.take(rows(1, topic="rare"))
