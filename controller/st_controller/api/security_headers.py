@@ -1,6 +1,5 @@
 """Headers by which browsers protect the people who use this."""
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
@@ -23,9 +22,13 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, tls: bool) -> None:
         self._app = app
-        self._headers = {**_HEADERS}
+        headers = {**_HEADERS}
         if tls:
-            self._headers["Strict-Transport-Security"] = _STRICT_TRANSPORT
+            headers["Strict-Transport-Security"] = _STRICT_TRANSPORT
+        self._headers = {
+            name.lower().encode("latin-1"): value.encode("latin-1")
+            for name, value in headers.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Add headers at the start of the response; the body passes untouched."""
@@ -35,9 +38,10 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    headers.setdefault(name, value)
+                given = message.get("headers", ())
+                own = {name.lower() for name, _ in given}
+                added = [header for header in self._headers.items() if header[0] not in own]
+                message["headers"] = [*given, *added]
             await send(message)
 
         await self._app(scope, receive, with_headers)
