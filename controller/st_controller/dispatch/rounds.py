@@ -1,12 +1,12 @@
 """What the leader does in one go: each a short transaction that proves the leadership first."""
 
-import gc
 from datetime import datetime, timedelta
 
 import structlog
 
 from st_controller.dispatch import leadership
 from st_controller.dispatch.leadership import Leadership
+from st_controller.dispatch.long_lived import LongLived
 from st_controller.domain.scheduling.model import Decision, Placement, Preemption
 from st_controller.domain.workers import Patience
 from st_controller.services import leases, offers, queue_usage, workers
@@ -31,6 +31,7 @@ class Rounds:
         self._patience = patience
         self._queue = queue or LiveQueue()
         self._usage_saved: datetime | None = None
+        self._long_lived = LongLived()
 
     def seek(self, holder: str, *, alone: bool) -> Leadership | None:
         """Take or renew the leadership."""
@@ -43,18 +44,15 @@ class Rounds:
             lead.prove(tx.session)
             workers.forgive(tx)
             leases.extend_all(tx, tx.now + grace)
-        gc.unfreeze()
         with self._db.read() as session:
             self._queue.load(session, self._db.clock())
         self._queue.is_led = True
-        # A long queue lives long: looking through it for garbage again and again costs
-        # milliseconds, in the middle of decisions.
-        gc.collect()
-        gc.freeze()
+        self._long_lived.begin()
 
     def resign(self) -> None:
         """Somebody else decides, or may; what is in memory is worth nothing now."""
         self._queue.forget()
+        self._long_lived.end()
 
     def sweep(self, lead: Leadership) -> None:
         """End offers and leases that ran out; mark workers that fell silent."""
@@ -78,6 +76,7 @@ class Rounds:
         if not self._queue.is_whole:
             with self._db.read() as session:
                 self._queue.read_on(session, self._db.clock())
+        self._long_lived.note(self._queue.length)
         return made
 
     def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:
@@ -118,6 +117,7 @@ class Rounds:
             if usage is not None:
                 queue_usage.save(tx, usage)
         self._usage_saved = now
+        self._long_lived.sweep()
 
 
 def _preempt(tx: Transaction, decision: Preemption) -> None:

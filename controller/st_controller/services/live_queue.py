@@ -187,6 +187,12 @@ class LiveQueue:
         with self.lock:
             return self.scheduler.usage(now.timestamp()) if self.scheduler else None
 
+    @property
+    def length(self) -> int:
+        """How many jobs wait in memory."""
+        with self.lock:
+            return len(self.scheduler.backlog) if self.scheduler else 0
+
     def next_moment(self) -> float | None:
         """When time alone may change a decision."""
         with self.lock:
