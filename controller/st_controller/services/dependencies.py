@@ -77,6 +77,17 @@ def lock_descendants(session: Session, job_id: str) -> None:
     ).all()
 
 
+def after_success(tx: Transaction, parents: Sequence[Job]) -> None:
+    """Release what waited for jobs that have just succeeded."""
+    ids = [parent.id for parent in parents]
+    for part in _parts(ids):
+        query = select(JobDependency.parent_id).where(JobDependency.parent_id.in_(part)).distinct()
+        have_children = set(tx.session.scalars(query))
+        for parent_id in part:
+            if parent_id in have_children:
+                _look_again(tx, _waiting_children(tx.session, parent_id))
+
+
 def after_end(tx: Transaction, parent: Job) -> list[tuple[Job, Reason]]:
     """Release or hold what waits for a job that has just ended.
 

@@ -1,10 +1,12 @@
 """How an attempt ends, and what becomes of its job."""
 
+from collections.abc import Sequence
+
 from st_controller.domain.attempts import may_move
 from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
 from st_controller.errors import IllegalMove
 from st_controller.services import topics
-from st_controller.services.moves import move_job
+from st_controller.services.moves import move_job, succeed_all
 from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
@@ -22,9 +24,7 @@ def end_attempt(
     actor: str = "system",
 ) -> None:
     """Finish an attempt and move its job on; frees the slots and voids the lease."""
-    before = AttemptState(attempt.state)
-    if not may_move(before, AttemptState.FINISHED):
-        raise IllegalMove(f"an attempt that is {before} cannot be finished")
+    _must_be_finishable(attempt)
     ended = {
         "state": AttemptState.FINISHED,
         "outcome": outcome,
@@ -56,3 +56,29 @@ def end_attempt(
     if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
         order = StopOrder(attempt_id=attempt.id, reason="stale")
         tx.emit(topics.worker(attempt.worker_id), "stop", order.model_dump(mode="json"))
+
+
+def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], actor: str) -> None:
+    """As ``end_attempt`` with success, for many that are locked."""
+    for attempt, _ in pairs:
+        _must_be_finishable(attempt)
+    ended = {
+        "state": AttemptState.FINISHED,
+        "outcome": Outcome.SUCCEEDED,
+        "failure": None,
+        "finished_at": tx.now,
+        "lease_expires_at": None,
+    }
+    direct.write_all(tx.session, [attempt for attempt, _ in pairs], ended)
+    tx.audit_all(
+        actor,
+        f"attempt.{Outcome.SUCCEEDED}",
+        ((each.id, {"job": job.id, "worker": each.worker_id}) for each, job in pairs),
+    )
+    succeed_all(tx, [job for _, job in pairs], actor)
+
+
+def _must_be_finishable(attempt: Attempt) -> None:
+    before = AttemptState(attempt.state)
+    if not may_move(before, AttemptState.FINISHED):
+        raise IllegalMove(f"an attempt that is {before} cannot be finished")

@@ -27,6 +27,7 @@ def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str,
     What cannot be written after it was found right undoes the whole, and is raised.
     """
     refused: dict[str, Refusal] = {}
+    well: dict[str, tuple[Attempt, Job]] = {}
     found = leases.load_all(tx.session, (each.attempt_id for each in batch.finishes))
     for each in batch.finishes:
         locked = found.get(each.attempt_id, (None, None))
@@ -37,8 +38,11 @@ def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str,
         except (StaleLease, SequenceGap) as error:
             refused[each.attempt_id] = error
             continue
-        if held is not None:
+        if held is not None and each.outcome is Outcome.SUCCEEDED:
+            well[each.attempt_id] = held
+        elif held is not None:
             _end(tx, *held, each)
+    endings.end_well(tx, list(well.values()), f"worker:{worker_id}")
     return refused
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, insert, null, update
+from sqlalchemy.orm.attributes import set_committed_value
 
 from st_controller.domain.jobs import may_move
 from st_controller.errors import Conflict, IllegalMove
@@ -29,6 +30,29 @@ _ASSIGN = (
         progress=null(),
     )
 )
+
+
+_SUCCEED = (
+    update(Job)
+    .where(Job.id == bindparam("job_id"), Job.version == bindparam("before"))
+    .values(
+        state=JobState.SUCCEEDED,
+        version=bindparam("after"),
+        changed_at=bindparam("now"),
+        started_at=bindparam("started"),
+        finished_at=bindparam("now"),
+        reason=null(),
+    )
+)
+
+
+class _Step(NamedTuple):
+    """One change of a job's state."""
+
+    job_id: str
+    version: int
+    before: JobState
+    after: JobState
 
 
 class Queued(NamedTuple):
@@ -79,10 +103,8 @@ def assign_jobs(tx: Transaction, jobs: Sequence[Queued], actor: str) -> None:
     if not jobs:
         return
     connection = tx.session.connection()
-    for job in jobs:
-        values = {"job_id": job.id, "before": job.version, "now": tx.now}
-        if connection.execute(_ASSIGN, values).rowcount != 1:
-            raise Conflict("a job was changed by somebody else just now", code="version_conflict")
+    values = [{"job_id": job.id, "before": job.version, "now": tx.now} for job in jobs]
+    _must_hit_all(connection.execute(_ASSIGN, values).rowcount, jobs)
     insert_all(
         connection,
         _TRANSITIONS,
@@ -109,6 +131,43 @@ def assign_jobs(tx: Transaction, jobs: Sequence[Queued], actor: str) -> None:
     )
     for job in jobs:
         tx.wake(topics.job(job.id))
+
+
+def succeed_all(tx: Transaction, jobs: Sequence[Job], actor: str) -> None:
+    """As ``move_job`` to success, by way of running where they were not, for locked jobs.
+
+    Raises:
+        IllegalMove: the transition table has no such step for one of them.
+        Conflict: one of them was changed since it was read.
+    """
+    if not jobs:
+        return
+    connection = tx.session.connection()
+    values, steps = [], []
+    for job in jobs:
+        path = [JobState.SUCCEEDED]
+        if job.state == JobState.ASSIGNED:
+            path.insert(0, JobState.RUNNING)
+        before = JobState(job.state)
+        for version, after in enumerate(path, start=job.version + 1):
+            if not may_move(before, after):
+                raise IllegalMove(f"a job that is {before} cannot become {after}")
+            steps.append(_Step(job.id, version, before, after))
+            before = after
+        row = {"job_id": job.id, "before": job.version, "after": steps[-1].version, "now": tx.now}
+        values.append({**row, "started": job.started_at or tx.now})
+    _must_hit_all(connection.execute(_SUCCEED, values).rowcount, jobs)
+    for job, row in zip(jobs, values, strict=True):
+        for name, value in _columns_of_success(row).items():
+            set_committed_value(job, name, value)
+    _record_all(tx, steps, actor)
+    tx.emit_all(
+        topics.JOBS, "job", ({"job_id": j.id, "submitted_by": j.submitted_by} for j in jobs)
+    )
+    for job in jobs:
+        tx.wake(topics.job(job.id))
+    topics.wake_queue(tx, [job.id for job in jobs])
+    dependencies.after_success(tx, jobs)
 
 
 def move_job(
@@ -168,6 +227,41 @@ def _write(
     tx.audit(actor, f"job.{after}", job.id, before=before, reason=reason.code if reason else None)
     if after is JobState.QUEUED or after.is_final:
         topics.wake_queue(tx, [job.id])
+
+
+def _columns_of_success(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "state": JobState.SUCCEEDED,
+        "version": row["after"],
+        "changed_at": row["now"],
+        "started_at": row["started"],
+        "finished_at": row["now"],
+        "reason": None,
+    }
+
+
+def _record_all(tx: Transaction, steps: Sequence[_Step], actor: str) -> None:
+    insert_all(
+        tx.session.connection(),
+        _TRANSITIONS,
+        [
+            {
+                "job_id": step.job_id,
+                "version": step.version,
+                "state": step.after,
+                "at": tx.now,
+                "reason": None,
+            }
+            for step in steps
+        ],
+    )
+    for step in steps:
+        tx.audit(actor, f"job.{step.after}", step.job_id, before=step.before, reason=None)
+
+
+def _must_hit_all(hit: int, jobs: Sequence[Any]) -> None:
+    if hit != len(jobs):
+        raise Conflict("a job was changed by somebody else just now", code="version_conflict")
 
 
 def _stamp(tx: Transaction, job: Job, after: JobState) -> dict[str, datetime]:

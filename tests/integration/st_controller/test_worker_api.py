@@ -3,13 +3,16 @@
 import hashlib
 import json
 import re
+from datetime import datetime
 
 import pytest
 from controller_steps import document, file_of, log_line, registration
+from sqlalchemy import select
 
 from st_controller.app import create_app
 from st_controller.dispatch.rounds import Rounds
 from st_controller.settings import Settings
+from st_controller.store.schema import Attempt, AuditEntry, Job, JobTransition
 from st_shared.protocol import worker as contract
 
 ROW = re.compile(
@@ -331,3 +334,60 @@ def _job_of(client, headers, attempt_id: str) -> str:
         if attempt_id in [attempt["id"] for attempt in tries]:
             return job["id"]
     raise LookupError(attempt_id)
+
+
+def test_the_end_of_many_leaves_the_same_traces_as_that_of_one(
+    app_client, admin_headers, wide_agent, offered
+):
+    one, *others = offered
+    wide_agent.post("claims", {"attempt_ids": offered})
+    alone = {name: value for name, value in finish_of(one).items() if name != "attempt_id"}
+    assert wide_agent.post(f"attempts/{one}/finish", alone).status_code == 204
+    wide_agent.post("finishes", {"finishes": [finish_of(attempt_id) for attempt_id in others]})
+    platform = app_client.app.state.platform
+    with platform.db.read() as session:
+        traces = [_traces(session, attempt_id) for attempt_id in offered]
+    assert traces[0] == traces[1] == traces[2]
+    assert [state for state, _ in traces[0]["transitions"]][-2:] == ["running", "succeeded"]
+
+
+def _traces(session, attempt_id: str):
+    """All that an ended attempt and its job have left, without ids, names and moments."""
+    attempt = session.get_one(Attempt, attempt_id)
+    job = session.get_one(Job, attempt.job_id)
+    told = session.scalars(
+        select(AuditEntry).where(AuditEntry.target.in_((attempt.id, job.id)))
+    ).all()
+    moves = session.scalars(
+        select(JobTransition).where(JobTransition.job_id == job.id).order_by(JobTransition.version)
+    ).all()
+    own = {"id", "name", "job_id", "spec", "slots"}
+    columns = {
+        f"{row.__tablename__}.{column.name}": getattr(row, column.name)
+        for row in (attempt, job)
+        for column in row.__table__.columns
+        if column.name not in own
+    }
+    return {
+        "columns": {name: isinstance(value, datetime) or value for name, value in columns.items()},
+        "audit": sorted(
+            (entry.actor, entry.action, {**entry.details, "job": "", "name": ""}.__repr__())
+            for entry in told
+        ),
+        "transitions": [(move.state, move.reason) for move in moves],
+    }
+
+
+def test_what_waits_for_many_is_released_by_their_end(
+    app_client, admin_headers, wide_agent, offered
+):
+    parents = [_job_of(app_client, admin_headers, attempt_id) for attempt_id in offered]
+    child = {"name": "child", "noop": {"seconds": 0}, "after": parents}
+    made = app_client.post("/v1/jobs", json=child, headers=admin_headers).json()
+    wide_agent.post("claims", {"attempt_ids": offered})
+    wide_agent.post("finishes", {"finishes": [finish_of(attempt_id) for attempt_id in offered[:2]]})
+    with app_client.app.state.platform.db.read() as session:
+        assert session.get_one(Job, made["id"]).open_parents == 1
+    wide_agent.post("finishes", {"finishes": [finish_of(offered[2])]})
+    with app_client.app.state.platform.db.read() as session:
+        assert session.get_one(Job, made["id"]).open_parents == 0
