@@ -76,11 +76,18 @@ class NotMigratedError(RuntimeError):
     """The database is not at this version's schema, and migrating it is not ours to do."""
 
 
-def create_app(settings: Settings, *, clock: Clock = utc_now, dispatch: bool = True) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    dispatch: bool = True,
+    holds_folder: bool = False,
+) -> FastAPI:
     """The controller as an ASGI application; its lifespan starts and stops everything.
 
     Once started, ``app.state.setup_token`` is the setup token, none when a user exists.
-    ``dispatch=False`` serves requests and places no jobs, as tests want.
+    ``dispatch=False`` serves requests and places no jobs, as tests want. ``holds_folder`` says that
+    the data folder is locked for this process.
     """
     platform = assembly.open_platform(settings, clock)
     platform.telemetry.registry.register(metrics.SqlFigures(platform.db))
@@ -88,7 +95,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, dispatch: bool = T
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await _start(app, platform, stack, dispatch=dispatch)
+            await _start(app, platform, stack, dispatch=dispatch, holds_folder=holds_folder)
             yield
 
     app = FastAPI(
@@ -113,7 +120,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, dispatch: bool = T
 
 
 async def _start(
-    app: FastAPI, platform: Platform, stack: AsyncExitStack, *, dispatch: bool
+    app: FastAPI, platform: Platform, stack: AsyncExitStack, *, dispatch: bool, holds_folder: bool
 ) -> None:
     """Start the parts; ``stack`` stops them in reverse order."""
     stack.callback(platform.db.close)
@@ -138,7 +145,7 @@ async def _start(
     app.state.edge = Edge(logins, fanout)
     if dispatch:
         background.keep("relay", Relay(platform).run)
-        background.keep("dispatcher", Dispatcher(platform).run)
+        background.keep("dispatcher", Dispatcher(platform, holds_folder=holds_folder).run)
     app.state.setup_token = token
 
 

@@ -52,7 +52,7 @@ def serve(settings: Settings, announce: Announce) -> None:
     prepare_folder(settings)
     with hold_folder(settings.data_dir), _bind(settings.host, settings.port) as listening:
         _warn_if_open(settings)
-        app = create_app(settings)
+        app = create_app(settings, holds_folder=True)
         if not settings.migrates_itself:
             must_be_ready(app.state.platform.db)
         config = uvicorn.Config(

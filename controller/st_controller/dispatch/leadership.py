@@ -32,11 +32,14 @@ class Leadership:
         return lease
 
 
-def seek(tx: Transaction, holder: str, *, alone: bool) -> Leadership | None:
+def seek(
+    tx: Transaction, holder: str, *, alone: bool, predecessor: str | None = None
+) -> Leadership | None:
     """Take or renew the lease; none when another holder's is still in force.
 
     ``alone`` says that no other controller can use this database (it is embedded, and its folder
-    is locked), so the lease of a process that died is taken over at once.
+    is locked); ``predecessor`` is a holder that is known to be dead. In both cases the lease of a
+    process that died is taken over at once.
     """
     lease = tx.session.get(LeaderLease, LEASE_NAME, with_for_update=True)
     until = tx.now + timedelta(seconds=LEASE_SECONDS)
@@ -44,7 +47,8 @@ def seek(tx: Transaction, holder: str, *, alone: bool) -> Leadership | None:
         lease = LeaderLease(name=LEASE_NAME, holder=holder, epoch=1, expires_at=until)
         tx.session.add(lease)
     elif lease.holder != holder:
-        if not alone and lease.expires_at > tx.now:
+        is_dead = alone or lease.holder == predecessor
+        if not is_dead and lease.expires_at > tx.now:
             return None
         lease.holder, lease.epoch = holder, lease.epoch + 1
     lease.expires_at = until

@@ -33,10 +33,12 @@ class Rounds:
         self._usage_saved: datetime | None = None
         self._long_lived = LongLived()
 
-    def seek(self, holder: str, *, alone: bool) -> Leadership | None:
+    def seek(
+        self, holder: str, *, alone: bool, predecessor: str | None = None
+    ) -> Leadership | None:
         """Take or renew the leadership."""
         with self._db.write() as tx:
-            return leadership.seek(tx, holder, alone=alone)
+            return leadership.seek(tx, holder, alone=alone, predecessor=predecessor)
 
     def begin(self, lead: Leadership, grace: timedelta) -> None:
         """Take over: forgive the time in which no controller listened, and read the queue."""

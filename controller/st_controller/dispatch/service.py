@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import structlog
 
+from st_controller.dispatch.last_holder import LastHolder
 from st_controller.dispatch.leadership import (
     RENEW_SECONDS,
     Leadership,
@@ -25,10 +26,18 @@ REPAIR_SECONDS = 10.0
 
 
 class Dispatcher:
-    """Leads when it can; while it leads, it places jobs and ends what ran out."""
+    """Leads when it can; while it leads, it places jobs and ends what ran out.
 
-    def __init__(self, platform: Platform, holder: str | None = None) -> None:
+    ``holds_folder`` says that no other process uses the data folder, so that whoever led from
+    there before is dead and need not be waited for.
+    """
+
+    def __init__(
+        self, platform: Platform, holder: str | None = None, *, holds_folder: bool = False
+    ) -> None:
         self._platform = platform
+        self._last = LastHolder(platform.settings.data_dir) if holds_folder else None
+        self._predecessor = self._last.read() if self._last else None
         self._rounds = Rounds(platform.db, platform.patience, platform.queue)
         self._holder = holder or new_id("ctl")
         self._repaired = float("-inf")
@@ -78,8 +87,12 @@ class Dispatcher:
 
     async def _seek(self) -> bool:
         alone = self._platform.settings.database_url is None
-        found = await asyncio.to_thread(self._rounds.seek, self._holder, alone=alone)
+        found = await asyncio.to_thread(
+            self._rounds.seek, self._holder, alone=alone, predecessor=self._predecessor
+        )
         if found and found != self.leadership:
+            if self._last:
+                await asyncio.to_thread(self._last.write, found.holder)
             # Workers could not renew while nobody listened: that is not their fault.
             grace = timedelta(seconds=self._platform.patience.lease_ttl)
             await asyncio.to_thread(self._rounds.begin, found, grace)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from st_controller.dispatch.last_holder import LastHolder
 from st_controller.dispatch.leadership import LEASE_SECONDS, LeadershipLostError
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.scheduling.model import Grant, Placement
@@ -116,6 +117,30 @@ def test_while_a_leader_holds_its_lease_nobody_else_leads(steps):
 
 def test_a_controller_that_is_alone_takes_over_at_once(steps):
     assert steps.rounds.seek("ctl_restarted", alone=True).epoch == steps.lead.epoch + 1
+
+
+def test_the_lease_of_a_process_that_is_known_to_be_dead_is_taken_over_at_once(steps):
+    rounds = Rounds(steps.db, steps.patience)
+    assert rounds.seek("ctl_heir", alone=False, predecessor="ctl_another") is None
+    heir = rounds.seek("ctl_heir", alone=False, predecessor="ctl_test")
+    assert (heir.holder, heir.epoch) == ("ctl_heir", steps.lead.epoch + 1)
+    steps.submit()
+    steps.join()
+    with pytest.raises(LeadershipLostError):
+        steps.place()
+
+
+def test_who_led_last_from_a_folder_is_written_down(tmp_path):
+    last = LastHolder(tmp_path)
+    assert last.read() is None
+    last.write("ctl_one")
+    last.write("ctl_two")
+    assert LastHolder(tmp_path).read() == "ctl_two"
+    (tmp_path / "leader").write_bytes(b"\xff")
+    assert last.read() is None
+    (tmp_path / "leader").write_text("")
+    assert last.read() is None
+    LastHolder(tmp_path / "missing").write("ctl_one")  # costs the next start some seconds
 
 
 def test_what_a_deposed_leader_decided_changes_nothing(steps):
