@@ -46,11 +46,11 @@ class JointSubmission:
         return await self._combining.do(asked)
 
     def _alone(self, asked: Submission) -> Submitted:
-        with self._db.write() as tx:
+        with self._db.write(places_events=True) as tx:
             return submission.enqueue(tx, *asked)
 
     def _together(self, asked: Sequence[Submission]) -> list[Submitted]:
-        with self._db.write() as tx:
+        with self._db.write(places_events=True) as tx:
             return _enqueue(tx, asked)
 
 

@@ -40,8 +40,8 @@ class Database:
     def write(self, *, places_events: bool = False) -> Iterator[Transaction]:
         """A transaction that changes something: committed at the end, undone by an exception.
 
-        ``places_events`` is for whoever writes events that are urgent, often and alone: they are
-        told as soon as they are committed, and nobody else's get a place before that.
+        ``places_events`` is for the few who write often, one at a time: their events are told as
+        soon as they are committed, and nobody else's get a place before that.
         """
         if self._together:
             with (
