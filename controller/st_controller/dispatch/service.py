@@ -24,6 +24,11 @@ log = structlog.get_logger(__name__)
 REPAIR_SECONDS = 10.0
 """Between two looks for what nobody told."""
 
+BUSY = 3
+"""Jobs of which a round had news: with so many at once, more are coming."""
+LONGEST_REST = 0.02
+"""Seconds at most that news are gathered after a busy round, as long as that took."""
+
 
 class Dispatcher:
     """Leads when it can; while it leads, it places jobs and ends what ran out.
@@ -71,7 +76,10 @@ class Dispatcher:
             if loop.time() - self._repaired >= REPAIR_SECONDS:
                 news.all_jobs = news.all_workers = news.rules = True
                 self._repaired = loop.time()
+            begun = loop.time()
             await asyncio.to_thread(self._rounds.place, leadership, news)
+            if len(news.jobs) >= BUSY:
+                await asyncio.sleep(min(loop.time() - begun, LONGEST_REST))
             left = until - loop.time()
             if left <= 0 or not await inbox.heard(min(left, self._patience())):
                 return
