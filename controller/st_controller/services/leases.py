@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
 from st_controller.domain.workers import Patience
@@ -26,8 +26,11 @@ _LOCKED = (
     .with_for_update()
     .execution_options(populate_existing=True)
 )
-_LEASE = _LOCKED.where(Attempt.id == bindparam("attempt_id"))
-_LEASES = _LOCKED.where(Attempt.id.in_(bindparam("ids", expanding=True))).order_by(Job.id)
+_ONE = _LOCKED.where(Attempt.id == bindparam("attempt_id"))
+_MANY = _LOCKED.where(Attempt.id.in_(bindparam("ids", expanding=True))).order_by(Job.id)
+# Documents are read where they are needed, and whoever claims needs them.
+_LATER = [defer(each) for each in (Job.spec, Job.dataset_pins, Job.wants, Job.progress)]
+_LEASE, _LEASES = _ONE.options(*_LATER), _MANY.options(*_LATER)
 
 Found = tuple[Attempt | None, Job | None]
 """An attempt and its job, locked; none where there is no such attempt."""
@@ -43,7 +46,7 @@ def claim(
     Raises:
         StaleLease: the offer is over, or was made to another worker.
     """
-    attempt, job = _claimable(tx, _load(tx.session, attempt_id), worker_id)
+    attempt, job = _claimable(tx, _load(tx.session, attempt_id, _ONE), worker_id)
     if attempt.state == AttemptState.OFFERED:
         _give(tx, [(attempt, job)], worker_id, patience)
     return attempt, job
@@ -53,7 +56,7 @@ def claim_all(
     tx: Transaction, worker_id: str, attempt_ids: Sequence[str], patience: Patience
 ) -> tuple[list[tuple[Attempt, Job]], dict[str, StaleLease]]:
     """The same for many offers of one worker: what it has now, and what was refused."""
-    found = load_all(tx.session, attempt_ids)
+    found = load_all(tx.session, attempt_ids, _MANY)
     claimed: list[tuple[Attempt, Job]] = []
     refused: dict[str, StaleLease] = {}
     for attempt_id in dict.fromkeys(attempt_ids):
@@ -94,9 +97,11 @@ def finishable(
     return _in_force(attempt, job, worker_id, epoch)
 
 
-def load_all(session: Session, attempt_ids: Iterable[str]) -> dict[str, Found]:
+def load_all(
+    session: Session, attempt_ids: Iterable[str], query: Select[Job, Attempt] = _LEASES
+) -> dict[str, Found]:
     """Lock attempts with their jobs, the lower id of a job first; unknown ones are left out."""
-    rows = session.execute(_LEASES, {"ids": sorted(set(attempt_ids))})
+    rows = session.execute(query, {"ids": sorted(set(attempt_ids))})
     return {attempt.id: (attempt, job) for job, attempt in rows}
 
 
@@ -237,9 +242,9 @@ def _give(
     )
 
 
-def _load(session: Session, attempt_id: str) -> Found:
+def _load(session: Session, attempt_id: str, query: Select[Job, Attempt] = _LEASE) -> Found:
     """Lock an attempt and its job. Rows are locked as worker, job, attempt, here as everywhere."""
-    row = session.execute(_LEASE, {"attempt_id": attempt_id}).one_or_none()
+    row = session.execute(query, {"attempt_id": attempt_id}).one_or_none()
     return (row[1], row[0]) if row else (None, None)
 
 
