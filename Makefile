@@ -40,6 +40,10 @@ demo: $(VENV)/made ## train a small model through the whole system, about five m
 test: $(VENV)/made-dev lint ## checks, then all tests with coverage, at most 12 minutes
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
+.PHONY: test-families
+test-families: $(VENV)/made-dev ## the contract of every model family, one process, minutes
+	$(BIN)/python -m pytest tests/unit/st_trainer -m families $(PYTEST_ARGS)
+
 .PHONY: test-nightly
 test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, about half an hour
 	cd tests && ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly

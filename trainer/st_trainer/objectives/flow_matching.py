@@ -1,52 +1,84 @@
-"""Flow matching with straight paths: from an image to noise, the model learns the velocity.
+"""Flow matching with straight paths: from clean to noise, the model learns the velocity.
 
 Lipman et al. 2023, "Flow Matching for Generative Modeling"; Liu et al. 2022, "Flow Straight and
-Fast". Time runs as in Esser et al. 2024: 0 is the clean image, 1 is noise.
+Fast". Time runs as in Esser et al. 2024: 0 is the clean sample, 1 is noise.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from st_shared.spec.training import ObjectiveSpec
+from st_shared.spec.objective import ObjectiveSpec
+from st_trainer.objectives.losses import over_samples
+from st_trainer.objectives.objective import Objective
+from st_trainer.objectives.timesteps import dynamic_shift, shifted
 
-Predictor = Callable[[Tensor, Tensor], Tensor]
-"""Takes noisy images ``(B, C, H, W)`` and times ``(B,)``, gives velocities ``(B, C, H, W)``."""
+Shift = Callable[[int], float]
+"""The shift of times for latents of so many tokens."""
+
+_SMALLEST = 1e-6
+"""Keeps ratios finite at the ends of the path."""
 
 
-def sample_times(count: int, distribution: str, generator: torch.Generator | None = None) -> Tensor:
-    """Times in (0, 1), ``(count,)``; logit-normal is Esser et al. 2024, equation 19, m=0, s=1."""
-    if distribution == "uniform":
-        return torch.rand(count, generator=generator)
-    if distribution == "logit_normal":
-        return torch.randn(count, generator=generator).sigmoid()
-    raise ValueError(f"unknown distribution of times {distribution!r}")
+class FlowMatching(Objective):
+    """Velocity ``noise - clean`` on the straight path."""
+
+    usual_sampling = "logit_normal"
+
+    def __init__(self, spec: ObjectiveSpec, sampling_shift: Shift | None = None) -> None:
+        super().__init__(spec)
+        self.sampling_shift = sampling_shift or (lambda _tokens: 1.0)
+        """Shift of the sampler's times for latents of so many tokens."""
+
+    def noisy(self, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Point of the path: ``x_t = (1 - t) x_0 + t noise``; Liu et al. 2022, equation 1."""
+        return interpolate(clean, noise, times)
+
+    def target(self, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Derivative of the path by time, the same everywhere on it: ``noise - x_0``."""
+        del times
+        return noise - clean
+
+    def clean(self, predicted: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
+        """``x_0 = x_t - t v``."""
+        return noisy - over_samples(times, noisy) * predicted
+
+    def ratio(self, times: Tensor) -> Tensor:
+        """``t / (1 - t)``."""
+        return times / (1 - times).clamp(min=_SMALLEST)
+
+    def sharpness(self, times: Tensor) -> Tensor:
+        """``1 / t²``, since ``x_0 = x_t - t v``."""
+        return 1 / times.square().clamp(min=_SMALLEST**2)
+
+    def path(self, steps: int, tokens: int) -> Tensor:
+        """Equal distances from 1 to 0, shifted as the family samples."""
+        length = 1 / steps
+        times = torch.tensor(
+            [*(1 - index * length for index in range(steps)), 0.0], dtype=torch.float64
+        )
+        return shifted(times, self.sampling_shift(tokens))
+
+    def step(self, noisy: Tensor, predicted: Tensor, time: Tensor, following: Tensor) -> Tensor:
+        """Euler's step along the velocity."""
+        return noisy - (time - following) * predicted
 
 
 def interpolate(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     """Point of the straight path: ``x_t = (1 - t) x_0 + t noise``."""
-    t = times.view(-1, *[1] * (clean.dim() - 1))
+    t = over_samples(times, clean)
     return (1 - t) * clean + t * noise
 
 
-def velocity(clean: Tensor, noise: Tensor) -> Tensor:
-    """Derivative of the path by time, the same everywhere on it: ``noise - x_0``."""
-    return noise - clean
-
-
-def flow_matching_loss(predict: Predictor, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """Mean squared error between predicted and true velocity, a scalar in fp32."""
-    predicted = predict(interpolate(clean, noise, times), times)
-    return torch.nn.functional.mse_loss(predicted.float(), velocity(clean, noise).float())
-
-
-def drop_captions(
-    captions: list[str], objective: ObjectiveSpec, generator: torch.Generator
-) -> list[str]:
-    """``captions``, a random share of them emptied, for classifier-free guidance.
-
-    Ho & Salimans 2022, algorithm 1.
-    """
-    kept = torch.rand(len(captions), generator=generator) >= objective.caption_dropout
-    return [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
+def shift_in(config: Any) -> Shift:
+    """The shift that the file of a scheduler of Diffusers asks for."""
+    if not config.get("use_dynamic_shifting"):
+        return lambda _tokens: config.get("shift", 1.0)
+    return partial(
+        dynamic_shift,
+        tokens_between=(config["base_image_seq_len"], config["max_image_seq_len"]),
+        mu_between=(config["base_shift"], config["max_shift"]),
+    )

@@ -1,7 +1,7 @@
 import pytest
 
 from st_shared.spec import ScheduleSpec
-from st_trainer.schedule import learning_rate
+from st_trainer.optimizers.schedule import learning_rate
 
 
 @pytest.mark.parametrize(
