@@ -145,6 +145,9 @@ def options(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
     def target(field: dict[str, Any]) -> dict[str, Any]:
         reference = field.get("$ref")
+        options = [each for each in field.get("anyOf", []) if each.get("type") != "null"]
+        if reference is None and len(options) == 1:  # a section that may be left out
+            reference = options[0].get("$ref")
         if reference is None and len(field.get("allOf", [])) == 1:
             reference = field["allOf"][0].get("$ref")
         if not reference:

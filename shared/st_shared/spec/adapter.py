@@ -1,10 +1,25 @@
 """AdapterSpec: what is trained of the model, and how it is written."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from st_shared.spec.section import Section
+
+
+AdapterKind = Literal["lora", "lycoris", "full"]
+
+_UNUSED: dict[AdapterKind, tuple[str, ...]] = {
+    "lora": ("lycoris",),
+    "lycoris": (
+        "rslora", "init", "rank_pattern", "alpha_pattern", "continue_from", "layout",
+    ),
+    "full": (
+        "rank", "alpha", "dropout", "dora", "rslora", "init", "preset", "targets", "exclude",
+        "rank_pattern", "alpha_pattern", "continue_from", "layout", "lycoris",
+    ),
+}  # fmt: skip
+"""Keys that mean nothing for a kind of adapter."""
 
 
 class LycorisSpec(Section):
@@ -24,7 +39,7 @@ class LycorisSpec(Section):
 class AdapterSpec(Section):
     """What is trained: small matrices beside the weights, or the weights themselves."""
 
-    kind: Literal["lora", "lycoris", "full"] | None = Field(
+    kind: AdapterKind | None = Field(
         None,
         description="lora: low-rank matrices, Hu et al. 2021; lycoris: its kin; full: every "
         "weight; none: lora for families with a base, full for those from scratch.",
@@ -64,8 +79,6 @@ class AdapterSpec(Section):
     )
     lycoris: LycorisSpec = Field(default_factory=LycorisSpec)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.kind == "lycoris" and self.continue_from:
-            raise ValueError("continue_from is for kind lora: use a checkpoint for lycoris")
-        return self
+    def unused(self, kind: AdapterKind) -> list[str]:
+        """Keys that were written, but mean nothing for ``kind``."""
+        return [name for name in _UNUSED[kind] if name in self.model_fields_set]

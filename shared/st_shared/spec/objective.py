@@ -74,6 +74,12 @@ class LossSpec(Section):
         "instead of min(snr, gamma).",
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.soft_min_snr and not self.snr_gamma:
+            raise ValueError("soft_min_snr is on: give snr_gamma, such as 5")
+        return self
+
 
 class NoiseSpec(Section):
     """What is done to the noise."""
@@ -122,6 +128,4 @@ class ObjectiveSpec(Section):
     def _consistent(self) -> Self:
         if self.timestep_sampling == "fixed" and not self.timesteps.fixed:
             raise ValueError("timestep_sampling is fixed: give the times in timesteps.fixed")
-        if self.loss.soft_min_snr and not self.loss.snr_gamma:
-            raise ValueError("loss.soft_min_snr is on: give loss.snr_gamma, such as 5")
         return self

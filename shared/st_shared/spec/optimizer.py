@@ -55,7 +55,11 @@ class ScheduleSpec(Section):
 class EmaSpec(Section):
     """Exponential moving average of what is trained, used for samples and for the result."""
 
-    enabled: bool = Field(True, description="Keep an average beside the trained weights.")
+    enabled: bool = Field(
+        True,
+        description="Keep an average beside the trained weights; schedule-free optimisers have "
+        "one of their own, and take none.",
+    )
     decay: float = Field(
         0.995,
         ge=0,

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from st_shared.spec.adapter import AdapterSpec
+from st_shared.spec.adapter import AdapterKind, AdapterSpec
 from st_shared.spec.dataset import DatasetSpec
 from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.objective import ObjectiveSpec
@@ -89,7 +89,7 @@ class TrainingSpec(Section):
     validation: ValidationSpec = Field(default_factory=ValidationSpec)
 
     @property
-    def adapter_kind(self) -> Literal["lora", "lycoris", "full"]:
+    def adapter_kind(self) -> AdapterKind:
         """What is trained, with the default of the family filled in."""
         needs_base = FAMILIES[self.model.family].needs_base
         return self.adapter.kind or ("lora" if needs_base else "full")
@@ -102,6 +102,15 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"objective.name is {self.objective.name}, but family {family.name} is trained "
                 f"with {known}: drop the key"
+            )
+        objective = self.objective.name or family.objectives[0]
+        if self.objective.timestep_sampling == "log_normal" and objective != "edm":
+            raise ValueError("objective.timestep_sampling log_normal is for edm alone: drop it")
+        if self.objective.prediction and objective != "ddpm":
+            raise ValueError(f"objective.prediction is for ddpm, not {objective}: drop it")
+        if unused := self.adapter.unused(self.adapter_kind):
+            raise ValueError(
+                f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"
             )
         if self.adapter_kind != "full" and not family.needs_base and self.model.base is None:
             raise ValueError(

@@ -66,7 +66,9 @@ def write_lora(
         return
     alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
     every = {**file.tensors, **alphas}
-    write_tensors(path, {_comfy_key(key, family): each for key, each in every.items()})
+    named = {_comfy_key(key, family): each for key, each in every.items()}
+    columns = {key: each[:, None] for key, each in named.items() if key.endswith("dora_scale")}
+    write_tensors(path, named | columns)
 
 
 def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFile:
@@ -147,7 +149,8 @@ def _plain(
             module = module.removeprefix(prefix)
         for old, new in _OLD.items():
             rest = rest.replace(old, new)
-        rest = f"{_MAGNITUDE}.weight" if rest in ("dora_scale", _MAGNITUDE) else rest
+        if rest == "dora_scale":
+            rest, tensor = _MAGNITUDE, tensor.flatten()  # noqa: PLW2901 -- a column there
         found[f"{flat.get(module, module)}.{rest}"] = tensor
     return found
 

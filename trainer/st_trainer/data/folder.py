@@ -93,7 +93,7 @@ class Samples:
         if path is None:
             return torch.ones(1, self._size, self._size)
         try:
-            return torch.from_numpy(read_image(path, self._size, 1).pixels).float() / 255
+            return torch.tensor(read_image(path, self._size, 1).pixels) / 255
         except UnreadableSampleError as error:
             raise BadDataError(f"{path.name} changed during the run: {error}") from None
 

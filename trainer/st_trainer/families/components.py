@@ -38,7 +38,16 @@ def load_components(base: str, classes: Mapping[str, str], dtype: torch.dtype) -
             )
     elif base.startswith((".", "/")) or base.count("/") != 1:
         raise BadSpecError(f"training.model.base: no folder {base}; give a model that exists")
+    _quieten()
     return {name: _load(base, name, place, dtype) for name, place in classes.items()}
+
+
+def _quieten() -> None:
+    """Keep bars and hints of the libraries out of the log of a run; errors are raised anyway."""
+    for library in ("diffusers", "transformers"):
+        logging = import_module(f"{library}.utils.logging")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def _load(base: str, name: str, place: str, dtype: torch.dtype) -> Any:

@@ -57,6 +57,24 @@ BAD = [
         "did you mean 'rank'",
     ),
     (
+        "times of another objective",
+        changed("training.objective.timestep_sampling", "log_normal"),
+        "training",
+        "for edm alone",
+    ),
+    (
+        "key of another adapter",
+        changed("training.adapter", {"kind": "full", "rank": 4}),
+        "training",
+        "adapter.rank means nothing",
+    ),
+    (
+        "prediction of another objective",
+        changed("training.objective.prediction", "v"),
+        "training",
+        "for ddpm, not flow_matching",
+    ),
+    (
         "times that cannot be",
         changed("training.objective.timesteps", {"lowest": 0.5, "highest": 0.2}),
         "training.objective.timesteps",
@@ -66,7 +84,7 @@ BAD = [
         "soft weighting without its strength",
         changed("training.objective.loss", {"soft_min_snr": True}),
         "training.objective.loss",
-        "give loss.snr_gamma",
+        "give snr_gamma",
     ),
     ("wrong type", changed("training.steps", "many"), "training.steps", "valid integer"),
     ("negative steps", changed("training.steps", -5), "training.steps", "greater than or equal"),
