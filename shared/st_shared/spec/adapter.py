@@ -6,7 +6,6 @@ from pydantic import Field
 
 from st_shared.spec.section import Section
 
-
 AdapterKind = Literal["lora", "lycoris", "full"]
 
 _UNUSED: dict[AdapterKind, tuple[str, ...]] = {
@@ -80,5 +79,6 @@ class AdapterSpec(Section):
     lycoris: LycorisSpec = Field(default_factory=LycorisSpec)
 
     def unused(self, kind: AdapterKind) -> list[str]:
-        """Keys that were written, but mean nothing for ``kind``."""
-        return [name for name in _UNUSED[kind] if name in self.model_fields_set]
+        """Keys that differ from their default, but mean nothing for ``kind``."""
+        usual = AdapterSpec()
+        return [name for name in _UNUSED[kind] if getattr(self, name) != getattr(usual, name)]
