@@ -100,7 +100,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+FAST = ("lora", "full", "schedule-free")
+"""Kinds that every run of the tests checks."""
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in FAST else pytest.param(k, marks=pytest.mark.families) for k in KINDS]
+)
 def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(sd1_spec, tmp_path, kind):
     spec = sd1_spec(**KINDS[kind])
     assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED

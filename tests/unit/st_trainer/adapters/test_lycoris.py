@@ -32,7 +32,10 @@ def block(load_tiny):
     return replace(load_tiny("sd1"), module=Block().eval())
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm",
+    [a if a == "lokr" else pytest.param(a, marks=pytest.mark.families) for a in ALGORITHMS],
+)
 def test_an_algorithm_learns_is_switched_off_and_is_restored(block, algorithm, tmp_path):
     before = block.module(INPUT).detach()
     spec = AdapterSpec(kind="lycoris", rank=4, lycoris={"algorithm": algorithm})
