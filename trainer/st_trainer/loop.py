@@ -93,8 +93,12 @@ def batch_loss(session: Session, indexes: Sequence[int]) -> Tensor:
         technique.prepare(session, batch)
     denoiser = session.denoiser
     with session.accelerator.autocast():
-        predicted = denoiser.predict(batch.noisy, batch.times, batch.condition)
-        return denoiser.objective.loss(predicted, batch.target, batch.times, batch.weights)
+        answer = denoiser.predict(batch.noisy, batch.times, batch.condition)
+        loss = denoiser.objective.loss(answer, batch.target, batch.times, batch.weights)
+        for technique in session.techniques:
+            term = technique.penalty(session, batch, answer)
+            loss = loss if term is None else loss + term
+    return loss
 
 
 def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: Tensor) -> None:

@@ -30,6 +30,9 @@ class Session:
         self.accelerator = make_accelerator(spec)
         self.adapter = make_adapter(spec)
         self.adapter.attach(denoiser)
+        self.techniques = make_techniques(spec)
+        for technique in self.techniques:
+            technique.attach(denoiser)
         parameters = trained(denoiser.module).values()
         optimizer = make_optimizer(parameters, spec.optimizer, peak_rate(spec))
         module, self.optimizer = self.accelerator.prepare(denoiser.module.train(), optimizer)
@@ -39,7 +42,6 @@ class Session:
         """Noise, times and dropped captions, drawn on the CPU: the same on every device."""
         self.sampler = ShuffledSampler(samples.repeats, spec.seed)
         self.history = LossHistory()
-        self.techniques = make_techniques(spec)
         for technique in self.techniques:
             technique.begin(self)
 

@@ -202,6 +202,27 @@ def test_zero_steps_draw_the_prompts_with_the_base(sd1_spec, tmp_path):
     assert (tmp_path / "run/output/sample_grid.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("sd1", {"resolution": 16}),
+        pytest.param("flux", {"resolution": 16, "caption_length": 12}, marks=pytest.mark.families),
+    ],
+)
+@pytest.mark.parametrize("kind", ["lora", pytest.param("lycoris", marks=pytest.mark.families)])
+def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(
+    sd1_spec, tmp_path, base_folder, family, config, kind
+):
+    model = {"family": family, "base": str(base_folder(family)), "config": config}
+    for name, precision in (("half", "bf16"), ("whole", "fp32")):
+        changes = {"model": model, "precision": precision, "steps": 2} | KINDS[kind]
+        carry_out(sd1_spec(**changes), tmp_path / name)
+    kept = load_file(tmp_path / "half/checkpoints/step-000002/weights.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "whole"), rel=0.1)
+    assert losses(tmp_path / "half") != losses(tmp_path / "whole")
+
+
 @pytest.mark.families
 @pytest.mark.parametrize("kind", ["lora", "full", "lycoris"])
 def test_flux_trains_and_resumes_exactly_too(sd1_spec, tmp_path, base_folder, kind):

@@ -115,6 +115,12 @@ class Denoiser:
         """How it is trained and sampled."""
         return self.family.objective(self.objective_spec, self.assets)
 
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Type of the frozen weights, or of the weights where none is frozen."""
+        frozen = (each.dtype for each in self.module.parameters() if not each.requires_grad)
+        return next(frozen, next(self.module.parameters()).dtype)
+
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
@@ -151,10 +157,14 @@ class Denoiser:
         return self.family.samples(self.assets, latents)
 
     def predict(self, noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:
-        """The answer in the convention of the objective, of the shape of ``noisy``."""
-        return self.family.predict(
-            self.module, self.objective.scaled(noisy, times), times, condition
-        )
+        """The answer in the convention of the objective, of the shape and type of ``noisy``."""
+        dtype = self.dtype
+        told = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in condition.items()
+        }
+        seen = self.objective.scaled(noisy, times).to(dtype)
+        return self.family.predict(self.module, seen, times, told).to(noisy.dtype)
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of ``caption`` that the model has never seen."""

@@ -12,7 +12,7 @@ from st_trainer.families.family import Assets, Condition, Shape
 from st_trainer.families.packing import packed, places, unpacked
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import last_hidden, pooled
-from st_trainer.objectives.flow_matching import FlowMatching, shift_in
+from st_trainer.objectives.flow_matching import FlowMatching, shifted_path
 from st_trainer.objectives.objective import Objective
 
 _CONTEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -44,7 +44,7 @@ class Flux(Pretrained[FluxConfig]):
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
         """Velocity; dev is sampled with a shift by the number of tokens."""
-        return FlowMatching(spec, shift_in(assets["scheduler"].config))
+        return FlowMatching(spec, shifted_path(assets["scheduler"].config))
 
     def tokens(self, shape: Shape) -> int:
         """Squares of 2x2 values."""

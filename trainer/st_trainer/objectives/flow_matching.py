@@ -5,7 +5,6 @@ Fast". Time runs as in Esser et al. 2024: 0 is the clean sample, 1 is noise.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from st_trainer.objectives.losses import over_samples
 from st_trainer.objectives.objective import Objective
 from st_trainer.objectives.timesteps import dynamic_shift, shifted
 
-Shift = Callable[[int], float]
-"""The shift of times for latents of so many tokens."""
+Path = Callable[[int, int], Tensor]
+"""Times of a sampler, ``(steps + 1,)``, from 1 to 0, of ``steps`` and the number of tokens."""
 
 _SMALLEST = 1e-6
 """Keeps ratios finite at the ends of the path."""
@@ -28,10 +27,9 @@ class FlowMatching(Objective):
 
     usual_sampling = "logit_normal"
 
-    def __init__(self, spec: ObjectiveSpec, sampling_shift: Shift | None = None) -> None:
+    def __init__(self, spec: ObjectiveSpec, path: Path | None = None) -> None:
         super().__init__(spec)
-        self.sampling_shift = sampling_shift or (lambda _tokens: 1.0)
-        """Shift of the sampler's times for latents of so many tokens."""
+        self._path = path or even_path
 
     def noisy(self, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """Point of the path: ``x_t = (1 - t) x_0 + t noise``; Liu et al. 2022, equation 1."""
@@ -55,12 +53,8 @@ class FlowMatching(Objective):
         return 1 / times.square().clamp(min=_SMALLEST**2)
 
     def path(self, steps: int, tokens: int) -> Tensor:
-        """Equal distances from 1 to 0, shifted as the family samples."""
-        length = 1 / steps
-        times = torch.tensor(
-            [*(1 - index * length for index in range(steps)), 0.0], dtype=torch.float64
-        )
-        return shifted(times, self.sampling_shift(tokens))
+        """The path of the family's sampler."""
+        return self._path(steps, tokens)
 
     def step(self, noisy: Tensor, predicted: Tensor, time: Tensor, following: Tensor) -> Tensor:
         """Euler's step along the velocity."""
@@ -73,12 +67,37 @@ def interpolate(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     return (1 - t) * clean + t * noise
 
 
-def shift_in(config: Any) -> Shift:
-    """The shift that the file of a scheduler of Diffusers asks for."""
-    if not config.get("use_dynamic_shifting"):
-        return lambda _tokens: config.get("shift", 1.0)
-    return partial(
-        dynamic_shift,
-        tokens_between=(config["base_image_seq_len"], config["max_image_seq_len"]),
-        mu_between=(config["base_shift"], config["max_shift"]),
-    )
+def even_path(steps: int, tokens: int) -> Tensor:
+    """Equal distances."""
+    del tokens
+    length = 1 / steps
+    times = [*(1 - index * length for index in range(steps)), 0.0]
+    return torch.tensor(times, dtype=torch.float64)
+
+
+def shifted_path(config: Any) -> Path:
+    """Equal distances, then the shift that the file of a scheduler of Diffusers asks for.
+
+    For pipelines that give their scheduler the sigmas, as Flux does.
+    """
+
+    def path(steps: int, tokens: int) -> Tensor:
+        if not config.get("use_dynamic_shifting"):
+            return shifted(even_path(steps, tokens), config.get("shift", 1.0))
+        between = config["base_image_seq_len"], config["max_image_seq_len"]
+        mu = config["base_shift"], config["max_shift"]
+        return shifted(even_path(steps, tokens), dynamic_shift(tokens, between, mu))
+
+    return path
+
+
+def scheduler_path(scheduler: Any) -> Path:
+    """What a scheduler of Diffusers makes of a number of steps, for pipelines that ask no more."""
+
+    def path(steps: int, tokens: int) -> Tensor:
+        del tokens
+        scheduler.set_timesteps(steps)
+        sigmas: Tensor = scheduler.sigmas
+        return sigmas.double().cpu()
+
+    return path

@@ -1,8 +1,14 @@
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from st_shared.spec import ObjectiveSpec
-from st_trainer.objectives.flow_matching import FlowMatching, interpolate, shift_in
+from st_trainer.objectives.flow_matching import (
+    FlowMatching,
+    interpolate,
+    scheduler_path,
+    shifted_path,
+)
 
 
 @pytest.fixture
@@ -40,18 +46,22 @@ def test_loss_and_gradient_follow_the_plain_formula(flow):
 
 def test_the_sampler_goes_in_equal_steps_unless_its_scheduler_shifts(flow):
     assert flow.path(4, 64).tolist() == pytest.approx([1, 0.75, 0.5, 0.25, 0])
-    shifted = FlowMatching(ObjectiveSpec(), shift_in({"shift": 3.0})).path(2, 64)
+    shifted = FlowMatching(ObjectiveSpec(), shifted_path({"shift": 3.0})).path(2, 64)
     assert shifted.tolist() == pytest.approx([1, 0.75, 0])
 
 
-def test_a_dynamic_shift_grows_with_the_number_of_tokens():
-    config = {
-        "use_dynamic_shifting": True,
-        "base_image_seq_len": 256,
-        "max_image_seq_len": 4096,
-        "base_shift": 0.5,
-        "max_shift": 1.15,
-    }
-    shift = shift_in(config)
-    assert shift(256) == pytest.approx(1.6487212707)  # exp(0.5)
-    assert shift(4096) == pytest.approx(3.1581929096)  # exp(1.15)
+@pytest.mark.parametrize("tokens", [256, 1000, 4096])
+def test_a_dynamic_path_is_that_of_the_scheduler_when_it_is_told_the_shift(tokens):
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=mu)
+    found = shifted_path(scheduler.config)(4, tokens)
+    torch.testing.assert_close(found.float(), scheduler.sigmas)
+
+
+def test_a_scheduler_that_is_told_only_the_steps_gives_its_own_path():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    found = scheduler_path(scheduler)(5, 64)
+    assert (len(found), found[0].item(), found[-1].item()) == (6, 1.0, 0.0)
+    scheduler.set_timesteps(5)
+    assert found.tolist() == scheduler.sigmas.tolist()
