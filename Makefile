@@ -66,6 +66,7 @@ format: $(VENV)/made-dev ## rewrite code and generated docs as the checks want t
 bench: $(VENV)/made-dev ## measure; prints tables, writes benchmarks/results/ (six minutes)
 	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
 	$(BIN)/python benchmarks/skeleton.py --json benchmarks/results/skeleton.json
+	$(BIN)/python benchmarks/loop_overhead.py --json benchmarks/results/loop_overhead.json
 
 QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery
 .PHONY: bench-queue

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data.images import IMAGE_SUFFIXES, UnreadableSampleError, read_image
+from st_trainer.data.masks import find_mask, read_mask
 from st_trainer.errors import BadDataError
 
 MAX_CAPTION_BYTES = 16_384
@@ -83,19 +84,11 @@ class Samples:
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
         chosen = [self._samples[index].mask for index in indexes]
-        return torch.stack([self._mask(mask) for mask in chosen])
+        return torch.stack([read_mask(mask, self._size) for mask in chosen])
 
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
         return [self._samples[index].regularisation for index in indexes]
-
-    def _mask(self, path: Path | None) -> Tensor:
-        if path is None:
-            return torch.ones(1, self._size, self._size)
-        try:
-            return torch.tensor(read_image(path, self._size, 1).pixels) / 255
-        except UnreadableSampleError as error:
-            raise BadDataError(f"{path.name} changed during the run: {error}") from None
 
     def _pixels(self, sample: Sample) -> NDArray[np.uint8]:
         if sample.pixels is not None:
@@ -165,21 +158,6 @@ def image_files(folder: Path, mask_suffix: str | None = None) -> Iterator[Path]:
     if mask_suffix:
         images = [path for path in images if not path.name.endswith(mask_suffix)]
     yield from sorted(images, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def find_mask(path: Path, suffix: str | None, size: int) -> Path | None:
-    """The mask beside the image at ``path``; None where the dataset has none.
-
-    Raises:
-        UnreadableSampleError: it is missing or damaged.
-    """
-    if suffix is None:
-        return None
-    mask = path.with_name(path.stem + suffix)
-    if not mask.exists():
-        raise UnreadableSampleError(f"no mask: {mask.name} is missing")
-    read_image(mask, size, 1)
-    return mask
 
 
 def read_caption(path: Path) -> str:
