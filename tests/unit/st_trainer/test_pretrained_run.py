@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from fixtures.tiny import FAST as FAST_FAMILIES
+from fixtures.tiny import TINY
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -202,18 +204,18 @@ def test_zero_steps_draw_the_prompts_with_the_base(sd1_spec, tmp_path):
     assert (tmp_path / "run/output/sample_grid.png").is_file()
 
 
-@pytest.mark.parametrize(
-    ("family", "config"),
-    [
-        ("sd1", {"resolution": 16}),
-        pytest.param("flux", {"resolution": 16, "caption_length": 12}, marks=pytest.mark.families),
-    ],
-)
+FAMILIES = [
+    name if name in FAST_FAMILIES else pytest.param(name, marks=pytest.mark.families)
+    for name in TINY
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["lora", pytest.param("lycoris", marks=pytest.mark.families)])
 def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(
-    sd1_spec, tmp_path, base_folder, family, config, kind
+    sd1_spec, tmp_path, base_folder, family, kind
 ):
-    model = {"family": family, "base": str(base_folder(family)), "config": config}
+    model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
     for name, precision in (("half", "bf16"), ("whole", "fp32")):
         changes = {"model": model, "precision": precision, "steps": 2} | KINDS[kind]
         carry_out(sd1_spec(**changes), tmp_path / name)
@@ -224,10 +226,10 @@ def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(
 
 
 @pytest.mark.families
+@pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize("kind", ["lora", "full", "lycoris"])
-def test_flux_trains_and_resumes_exactly_too(sd1_spec, tmp_path, base_folder, kind):
-    config = {"resolution": 16, "caption_length": 12}
-    model = {"family": "flux", "base": str(base_folder("flux")), "config": config}
+def test_every_family_trains_and_resumes_exactly(sd1_spec, tmp_path, base_folder, family, kind):
+    model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
     spec = sd1_spec(model=model, **KINDS[kind])
     carry_out(spec, tmp_path / "whole")
     carry_out(spec, tmp_path / "parts", 3)

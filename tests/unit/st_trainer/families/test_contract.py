@@ -7,7 +7,7 @@ where random weights would hide it.
 
 import pytest
 import torch
-from fixtures.tiny import TINY
+from fixtures.tiny import FAST, TINY
 
 from st_shared.spec import AdapterSpec, ValidationSpec
 from st_trainer.adapters.lora import Lora
@@ -15,8 +15,6 @@ from st_trainer.families.components import class_named
 from st_trainer.families.registry import REGISTRY
 from st_trainer.sampling import denoise, starting_noise
 
-FAST = ("sd1",)
-"""Families that every run of the tests checks; the others have the mark ``families``."""
 FAMILIES = [
     name if name in FAST else pytest.param(name, marks=pytest.mark.families) for name in TINY
 ]
