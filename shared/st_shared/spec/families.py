@@ -62,6 +62,10 @@ class ImageConfig(Section):
 class FluxConfig(ImageConfig):
     """Options of ``flux``."""
 
+    resolution: int = Field(
+        512, ge=16, le=4096, multiple_of=16, description="Height and width of an image, pixels."
+    )
+
     caption_length: int = Field(
         512, ge=8, le=512, description="Tokens of a caption that T5 reads; schnell: 256."
     )
@@ -154,6 +158,11 @@ class ModelSpec(Section):
             family.config.model_validate(self.config)
         except ValidationError as error:
             raise FamilyConfigError(family.config, error) from error
+        if family.needs_base and self.base_sha256:
+            raise ValueError(
+                f"base_sha256 is the checksum of one file, but family {self.family!r} starts from "
+                "a folder: drop it"
+            )
         if family.needs_base and self.base is None:
             raise ValueError(f"family {self.family!r} needs 'base': the weights to start from")
         return self

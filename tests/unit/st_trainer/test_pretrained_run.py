@@ -1,5 +1,6 @@
 """Runs that start from pretrained weights: what is trained, kept, resumed and written."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,22 @@ def test_a_base_of_another_layout_is_refused(sd1_spec, tmp_path):
 def test_a_base_that_is_not_there_is_refused(sd1_spec, tmp_path, base):
     model = {"family": "sd1", "base": base}
     with pytest.raises(BadSpecError, match=r"training\.model\.base: no folder"):
+        carry_out(sd1_spec(model=model), tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`:UserWarning:huggingface_hub")
+def test_a_repository_that_cannot_be_reached_is_told(sd1_spec, tmp_path):
+    model = {"family": "sd1", "base": "someone/some-model"}
+    with pytest.raises(BadSpecError, match="unet of someone/some-model cannot be loaded"):
+        carry_out(sd1_spec(model=model), tmp_path / "run")
+
+
+def test_a_damaged_part_is_named(sd1_spec, tmp_path, base_folder):
+    base = tmp_path / "base"
+    shutil.copytree(base_folder("sd1"), base)
+    (base / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"broken")
+    model = {"family": "sd1", "base": str(base), "config": {"resolution": 16}}
+    with pytest.raises(BadSpecError, match=r"vae of .* cannot be loaded as diffusers\.Autoencoder"):
         carry_out(sd1_spec(model=model), tmp_path / "run")
 
 

@@ -57,6 +57,24 @@ BAD = [
         "did you mean 'rank'",
     ),
     (
+        "base that is missing",
+        changed("training.model", {"family": "sd1"}),
+        "training.model",
+        "family 'sd1' needs 'base'",
+    ),
+    (
+        "checksum of a folder",
+        changed("training.model", {"family": "sd1", "base": "b", "base_sha256": "0" * 64}),
+        "training.model",
+        "starts from a folder",
+    ),
+    (
+        "size that the model cannot cut up",
+        changed("training.model", {"family": "flux", "base": "b", "config": {"resolution": 520}}),
+        "training.model.config.resolution",
+        "multiple of 16",
+    ),
+    (
         "times of another objective",
         changed("training.objective.timestep_sampling", "log_normal"),
         "training",
