@@ -43,6 +43,7 @@ def pages() -> dict[str, str]:
     return {
         "states.md": NOTE + "\n".join(states_page()),
         "job-file.md": NOTE + "\n".join(job_file_page()),
+        "families.md": NOTE + "\n".join(families_page()),
         "api.md": NOTE + "\n".join(api_page()),
         "errors.md": NOTE + "\n".join(errors_page()),
         "settings.md": NOTE + "\n".join(settings_page()),
@@ -117,6 +118,23 @@ def job_file_page() -> Iterator[str]:
         yield f"{family.summary[0].upper()}{family.summary[1:]} ({family.media}).\n"
         schema = family.config.model_json_schema()
         yield from table(("key", "type", "default", "meaning"), options(schema))
+
+
+def families_page() -> Iterator[str]:
+    """Every model family."""
+    yield "# Model families\n"
+    yield "`model.config` of each: [job file](job-file.md).\n"
+    rows = [
+        (
+            f"`{family.name}`",
+            family.media,
+            family.summary,
+            "must be given" if family.needs_base else "none: starts from scratch",
+            ", ".join(f"`{name}`" for name in family.objectives),
+        )
+        for family in FAMILIES.values()
+    ]
+    yield from table(("family", "media", "what it is", "`model.base`", "objective"), rows)
 
 
 def options(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -8,6 +8,7 @@
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,13 +118,20 @@ def _comfy_key(key: str, family: Pretrained[Any]) -> str:
     """A key of PEFT as ComfyUI wants it; magnitudes are ``dora_scale`` there."""
     module, _, rest = _split(key)
     rest = "dora_scale" if rest.startswith(_MAGNITUDE) else rest
+    named = _comfy_module(module, family)
     if family.kohya_prefix is None:
-        return f"{family.comfy_prefix}.{module}.{rest}"
+        return f"{family.comfy_prefix}.{named}.{rest}"
     matrix, _, end = rest.partition(".")
-    matrix = _KOHYA.get(matrix, matrix)
-    return ".".join(
-        filter(None, (f"{family.kohya_prefix}_{module.replace('.', '_')}", matrix, end))
-    )
+    return ".".join(filter(None, (named, _KOHYA.get(matrix, matrix), end)))
+
+
+def _comfy_module(name: str, family: Pretrained[Any]) -> str:
+    """The name of a module in ComfyUI, without the prefix that stands before a dot."""
+    for ours, theirs in family.comfy_renames:
+        name = re.sub(ours, theirs, name)
+    if family.kohya_prefix is None:
+        return name
+    return f"{family.kohya_prefix}_{name.replace('.', '_')}"
 
 
 def _split(key: str) -> tuple[str, str, str]:
@@ -139,7 +147,7 @@ def _plain(
     tensors: Mapping[str, Tensor], names: set[str], family: Pretrained[Any]
 ) -> dict[str, Tensor]:
     """Keys as PEFT has them, alphas included; keys of other parts are left out."""
-    flat = {f"{family.kohya_prefix}_{name.replace('.', '_')}": name for name in names}
+    ours = {_comfy_module(name, family): name for name in names}
     found = {}
     for key, tensor in tensors.items():
         module, dot, rest = _split(key)
@@ -151,7 +159,7 @@ def _plain(
             rest = rest.replace(old, new)
         if rest == "dora_scale":
             rest, tensor = _MAGNITUDE, tensor.flatten()  # noqa: PLW2901 -- a column there
-        found[f"{flat.get(module, module)}.{rest}"] = tensor
+        found[f"{ours.get(module, module)}.{rest}"] = tensor
     return found
 
 

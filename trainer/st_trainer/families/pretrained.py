@@ -32,6 +32,8 @@ class Pretrained(FamilyCode[ConfigT]):
     """Ends of the names of modules that a LoRA adapts, by preset."""
     comfy_prefix: ClassVar[str] = "diffusion_model"
     """What ComfyUI has before the names of modules in a LoRA file."""
+    comfy_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Regular expressions and replacements that turn our names of modules into ComfyUI's."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from st_shared.spec import AdapterSpec
@@ -11,6 +12,7 @@ from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.lora import Lora, lora_layers
 from st_trainer.adapters.lora_file import read_lora
 from st_trainer.errors import BadSpecError
+from st_trainer.families.sd1 import Sd1
 
 INPUT = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 
@@ -120,18 +122,35 @@ def test_what_does_not_fit_is_refused(block, spec, said):
 
 
 def test_a_file_of_another_model_is_refused(block, tmp_path):
-    from safetensors.torch import save_file
-
     path = tmp_path / "other.safetensors"
     save_file({"unet.elsewhere.lora_A.weight": torch.zeros(2, 8)}, path)
     with pytest.raises(BadSpecError, match="it adapts elsewhere"):
         read_lora(path, block.module, block.family)
 
 
+class Renamed(Sd1):
+    """A family whose modules have other names in ComfyUI."""
+
+    comfy_prefix = "diffusion_model"
+    kohya_prefix = None
+    comfy_renames = ((r"^attn\.to_(\w)$", r"attention.\1_proj"), (r"to_out\.0$", "o_proj"))
+
+
+def test_comfyui_gets_its_own_names_of_modules_and_they_are_read_again(block, tmp_path):
+    block = replace(block, family=Renamed())
+    adapter = Lora(AdapterSpec(rank=2, layout="comfyui"))
+    adapter.attach(block)
+    learn(block)
+    path = adapter.write(tmp_path, block, step=3)
+    modules = {key.split(".lora_")[0].removesuffix(".alpha") for key in load_file(path)}
+    names = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attn.o_proj")
+    assert modules == {f"diffusion_model.{name}" for name in names}
+    found = read_lora(path, block.module, block.family)
+    assert found.tensors.keys() == adapter.file(block.module).tensors.keys()
+
+
 @pytest.mark.parametrize("old", [("lora.down", "lora.up"), ("lora_down", "lora_up")])
 def test_older_names_of_the_matrices_are_read(block, old, tmp_path):
-    from safetensors.torch import save_file
-
     path, pair = tmp_path / "old.safetensors", (torch.randn(2, 8), torch.randn(8, 2))
     save_file({f"unet.attn.to_q.{each}.weight": t for each, t in zip(old, pair, strict=True)}, path)
     file = read_lora(path, block.module, block.family)
