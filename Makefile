@@ -40,6 +40,10 @@ demo: $(VENV)/made ## train a small model through the whole system, about five m
 test: $(VENV)/made-dev lint ## checks, then all tests with coverage, at most 12 minutes
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
+.PHONY: test-families
+test-families: $(VENV)/made-dev ## the contract of every model family, one process, minutes
+	$(BIN)/python -m pytest tests/unit/st_trainer -m families $(PYTEST_ARGS)
+
 .PHONY: test-nightly
 test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, about half an hour
 	cd tests && ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
@@ -62,6 +66,7 @@ format: $(VENV)/made-dev ## rewrite code and generated docs as the checks want t
 bench: $(VENV)/made-dev ## measure; prints tables, writes benchmarks/results/ (six minutes)
 	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
 	$(BIN)/python benchmarks/skeleton.py --json benchmarks/results/skeleton.json
+	$(BIN)/python benchmarks/loop_overhead.py --json benchmarks/results/loop_overhead.json
 
 QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery
 .PHONY: bench-queue

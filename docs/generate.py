@@ -43,6 +43,7 @@ def pages() -> dict[str, str]:
     return {
         "states.md": NOTE + "\n".join(states_page()),
         "job-file.md": NOTE + "\n".join(job_file_page()),
+        "families.md": NOTE + "\n".join(families_page()),
         "api.md": NOTE + "\n".join(api_page()),
         "errors.md": NOTE + "\n".join(errors_page()),
         "settings.md": NOTE + "\n".join(settings_page()),
@@ -119,6 +120,23 @@ def job_file_page() -> Iterator[str]:
         yield from table(("key", "type", "default", "meaning"), options(schema))
 
 
+def families_page() -> Iterator[str]:
+    """Every model family."""
+    yield "# Model families\n"
+    yield "`model.config` of each: [job file](job-file.md).\n"
+    rows = [
+        (
+            f"`{family.name}`",
+            family.media,
+            family.summary,
+            "must be given" if family.needs_base else "none: starts from scratch",
+            ", ".join(f"`{name}`" for name in family.objectives),
+        )
+        for family in FAMILIES.values()
+    ]
+    yield from table(("family", "media", "what it is", "`model.base`", "objective"), rows)
+
+
 def options(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Rows of a schema and of everything below it."""
     rows: list[tuple[str, str, str, str]] = []
@@ -145,6 +163,9 @@ def options(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
     def target(field: dict[str, Any]) -> dict[str, Any]:
         reference = field.get("$ref")
+        options = [each for each in field.get("anyOf", []) if each.get("type") != "null"]
+        if reference is None and len(options) == 1:  # a section that may be left out
+            reference = options[0].get("$ref")
         if reference is None and len(field.get("allOf", [])) == 1:
             reference = field["allOf"][0].get("$ref")
         if not reference:

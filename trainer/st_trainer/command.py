@@ -11,8 +11,9 @@ import click
 from st_shared.protocol.journal import ExitCode, JournalEvent, OutputEvent
 from st_shared.spec.training import TrainingSpec
 from st_trainer.data.locate import locate
-from st_trainer.errors import expected_error
+from st_trainer.errors import OutOfMemoryError, expected_error
 from st_trainer.journal import Journal, Listener
+from st_trainer.memory import cheapest_mend
 from st_trainer.run_folder import RunFolder
 
 _OUTCOMES = {
@@ -88,13 +89,13 @@ def run_command(
                 sources = locate(spec.datasets, datasets, environment) if spec.steps else []
                 result.exit_code = _run(spec, sources, folder, journal, resume=resume, stop=stop)
             except Exception as error:
-                result.error = _described(error)
+                result.error = _described(error, spec)
                 journal.log(result.error, "error")
                 raise
     except Exception as error:  # noqa: BLE001 -- the outermost loop: every end has an exit code
         expected = expected_error(error)
         result.exit_code = expected.exit_code if expected else ExitCode.CRASHED
-        result.error = _described(error)
+        result.error = _described(error, spec)
         if not expected:
             click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     return result
@@ -124,8 +125,10 @@ def _resume(text: str) -> Literal["none", "latest"] | Path:
             return Path(text)
 
 
-def _described(error: Exception) -> str:
+def _described(error: Exception, spec: TrainingSpec) -> str:
     expected = expected_error(error)
+    if isinstance(expected, OutOfMemoryError):
+        return f"{expected}: {cheapest_mend(spec)}"
     if expected:
         return str(expected)
     first = str(error).strip().splitlines()

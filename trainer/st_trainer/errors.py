@@ -75,7 +75,5 @@ def expected_error(error: BaseException) -> TrainerError | None:
         isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _MEMORY_SIGNS)
     )
     if is_memory:
-        return OutOfMemoryError(
-            "memory was not enough: lower training.batch_size or the size of the model"
-        )
+        return OutOfMemoryError("memory was not enough")
     return None

@@ -51,6 +51,14 @@ class LossHistory:
         self.add(step, mean)
         return mean
 
+    def recent(self, steps: int) -> float | None:
+        """Mean loss over about the last ``steps`` steps; None before the first."""
+        if not self.points:
+            return sum(self.window) / len(self.window) if self.window else None
+        newest = self.points[-1][0]
+        found = [loss for step, loss in self.points if step > newest - steps]
+        return sum(found) / len(found)
+
     def add(self, step: int, loss: float) -> None:
         """Add a mean loss that ends at ``step``."""
         self._pending.append((step, loss))

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from pathlib import Path
 from time import monotonic
 
 import torch
 from torch import Tensor
 
-from st_trainer.checkpoint import prune_checkpoints, save_checkpoint
+from st_trainer.batch import draw_batch
+from st_trainer.checkpoint import prune_checkpoints
+from st_trainer.checkpoint_writer import CheckpointWriter
 from st_trainer.errors import NotFiniteError
 from st_trainer.journal import Journal
-from st_trainer.objectives.flow_matching import drop_captions, flow_matching_loss, sample_times
+from st_trainer.optimizers.registry import peak_rate
+from st_trainer.optimizers.schedule import learning_rate
 from st_trainer.pace import Pace
 from st_trainer.results import draw_samples
 from st_trainer.run_folder import RunFolder
-from st_trainer.schedule import learning_rate
 from st_trainer.session import Session
+from st_trainer.snapshot import take_snapshot
 
 _PROGRESS_SECONDS = 5.0
 """Longest silence between two reports of progress while steps are being made."""
@@ -42,21 +46,23 @@ def train(
     Raises:
         NotFiniteError: the loss or its gradient became NaN or infinite.
     """
-    spec = session.spec
+    spec, peak = session.spec, peak_rate(session.spec)
     meter = Meter(session, journal, timer)
     saved = session.step
-    while session.step < spec.steps and not stop():
-        indexes = session.sampler.take(spec.batch_size)
-        rate = learning_rate(spec.optimizer.learning_rate, spec.schedule, session.step, spec.steps)
-        loss, norm = step(session, indexes, rate)
-        meter.record(loss, norm, rate)
-        if session.step % spec.checkpoint.every == 0 or session.step == spec.steps:
-            checkpoint(session, folder, journal)
-            saved = session.step
-        if session.step % spec.validation.every == 0 or session.step == spec.steps:
-            draw_samples(session, folder, journal)
-    if saved != session.step:
-        checkpoint(session, folder, journal)
+    with checkpoint_writer(session, folder, journal) as writer:
+        while session.step < spec.steps and not stop():
+            indexes = session.sampler.take(spec.batch_size)
+            rate = learning_rate(peak, spec.schedule, session.step, spec.steps)
+            loss, norm = step(session, indexes, rate)
+            meter.record(loss, norm, rate)
+            writer.poll()
+            if session.step % spec.checkpoint.every == 0 or session.step == spec.steps:
+                checkpoint(session, writer, journal)
+                saved = session.step
+            if session.step % spec.validation.every == 0 or session.step == spec.steps:
+                draw_samples(session, folder, journal)
+        if saved != session.step:
+            checkpoint(session, writer, journal)
     return Ending.FINISHED if session.step == spec.steps else Ending.STOPPED
 
 
@@ -74,28 +80,25 @@ def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, 
         check_finite(session, indexes, loss, norm)
         optimizer.step()
         optimizer.zero_grad()
-    if session.ema:
-        session.ema.update(session.module)
+    for technique in session.techniques:
+        technique.stepped(session)
     session.step += 1
     return loss.item(), float(norm)
 
 
 def batch_loss(session: Session, indexes: Sequence[int]) -> Tensor:
     """Loss on the samples at ``indexes``, with fresh noise, times and dropped captions."""
-    objective, generator = session.spec.objective, session.generator
-    device = session.accelerator.device
-    clean = session.samples.pixels(indexes)
-    noise = torch.randn(clean.shape, generator=generator)
-    times = sample_times(len(indexes), objective.timestep_sampling, generator)
-    captions = drop_captions(session.samples.captions_at(indexes), objective, generator)
-    encoded = session.denoiser.encode(captions)
-    condition = {name: tensor.to(device) for name, tensor in encoded.items()}
-
-    def predict(noisy: Tensor, times: Tensor) -> Tensor:
-        return session.denoiser.predict(noisy, times, condition)
-
+    batch = draw_batch(session, indexes)
+    for technique in session.techniques:
+        technique.prepare(session, batch)
+    denoiser = session.denoiser
     with session.accelerator.autocast():
-        return flow_matching_loss(predict, clean.to(device), noise.to(device), times.to(device))
+        answer = denoiser.predict(batch.noisy, batch.times, batch.condition)
+        loss = denoiser.objective.loss(answer, batch.target, batch.times, batch.weights)
+        for technique in session.techniques:
+            term = technique.penalty(session, batch, answer)
+            loss = loss if term is None else loss + term
+    return loss
 
 
 def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: Tensor) -> None:
@@ -110,13 +113,21 @@ def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: T
     )
 
 
-def checkpoint(session: Session, folder: RunFolder, journal: Journal) -> None:
-    """Write a checkpoint, tell of it, and delete those that are no longer kept."""
-    steps = session.spec.steps
-    journal.progress("saving", session.step, steps)
-    manifest = save_checkpoint(session, folder.checkpoints)
-    journal.checkpoint(session.step, folder.relative(manifest))
-    prune_checkpoints(folder.checkpoints, session.spec.checkpoint.keep_last)
+def checkpoint(session: Session, writer: CheckpointWriter, journal: Journal) -> None:
+    """Begin to write a checkpoint."""
+    journal.progress("saving", session.step, session.spec.steps)
+    writer.write(take_snapshot(session))
+
+
+def checkpoint_writer(session: Session, folder: RunFolder, journal: Journal) -> CheckpointWriter:
+    """A writer that tells of each checkpoint, and deletes those that are no longer kept."""
+    spec = session.spec.checkpoint
+
+    def written(step: int, manifest: Path) -> None:
+        journal.checkpoint(step, folder.relative(manifest))
+        prune_checkpoints(folder.checkpoints, spec)
+
+    return CheckpointWriter(folder.checkpoints, written, background=spec.background)
 
 
 class Meter:

@@ -11,9 +11,8 @@ from st_trainer.journal import Journal
 from st_trainer.pictures.grid import sample_grid
 from st_trainer.pictures.loss_curve import loss_curve
 from st_trainer.run_folder import RunFolder
-from st_trainer.sampling import draw
+from st_trainer.sampling import draw, guidance_of
 from st_trainer.session import Session
-from st_trainer.weights import write_weights
 
 
 def draw_samples(session: Session, folder: RunFolder, journal: Journal) -> None:
@@ -23,15 +22,17 @@ def draw_samples(session: Session, folder: RunFolder, journal: Journal) -> None:
         return
     journal.progress("validating", step, spec.steps)
     path = folder.sample(step)
-    write_picture(path, prompt_grid(session.result, spec, f"step {step:,} of {spec.steps:,}"))
+    with session.evaluating() as denoiser:
+        write_picture(path, prompt_grid(denoiser, spec, f"step {step:,} of {spec.steps:,}"))
     journal.sample(step, folder.relative(path), spec.validation.prompts)
 
 
 def write_results(session: Session, folder: RunFolder, journal: Journal) -> None:
     """Write weights, loss curve and the final sample grid, and tell of each."""
     spec = session.spec
-    write_weights(folder.weights, session.result, session.step)
-    journal.output("weights", folder.relative(folder.weights))
+    with session.evaluating() as denoiser:
+        weights = session.adapter.write(folder.output, denoiser, session.step)
+    journal.output("weights", folder.relative(weights))
     write_picture(folder.loss_curve, loss_curve(session.history.points, spec.steps))
     journal.output("loss_curve", folder.relative(folder.loss_curve))
     if spec.validation.prompts:
@@ -47,7 +48,7 @@ def prompt_grid(denoiser: Denoiser, spec: TrainingSpec, title: str) -> Image.Ima
     """The prompts of ``spec`` drawn with ``denoiser``, with a line that says how."""
     settings = spec.validation
     images = draw(denoiser, settings.prompts, settings)
-    how = f"{settings.sampler_steps} Euler steps, guidance {settings.guidance:g}"
+    how = f"{settings.sampler_steps} Euler steps, guidance {guidance_of(denoiser, settings):g}"
     return sample_grid(
         images.numpy(),
         settings.prompts,

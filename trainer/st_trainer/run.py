@@ -8,6 +8,7 @@ from st_shared.protocol.journal import ExitCode
 from st_shared.spec.digest import spec_sha256
 from st_shared.spec.section import Section
 from st_shared.spec.training import TrainingSpec
+from st_trainer.adapters.adapter import trained
 from st_trainer.checkpoint import (
     check_belongs,
     complete_checkpoints,
@@ -21,8 +22,8 @@ from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
 from st_trainer.results import prompt_grid, write_picture, write_results
 from st_trainer.run_folder import RunFolder
-from st_trainer.session import Session, new_denoiser
-from st_trainer.weights import load_base, model_config
+from st_trainer.session import Session
+from st_trainer.weights import load_base, model_config, open_denoiser
 
 Resume = Literal["none", "latest"] | Path
 """Start anew, go on from the newest whole checkpoint of the run folder, or from one given."""
@@ -55,10 +56,7 @@ def run_training(
             "another --run-dir to start anew"
         )
     journal.progress("loading", 0, spec.steps)
-    base = load_base(spec.model) if spec.model.base else None
-    config = base.config if base else model_config(spec.model)
-    samples = load_samples(spec, config, sources, journal)
-    session = Session(spec, samples, base or new_denoiser(spec, samples.captions))
+    session = open_session(spec, sources, journal)
     tell_what_is_trained(session, journal)
     if resume != "none":
         go_on(session, folder, journal, resume)
@@ -68,6 +66,17 @@ def run_training(
     write_results(session, folder, journal)
     journal.progress("done", session.step, spec.steps)
     return ExitCode.SUCCEEDED
+
+
+def open_session(spec: TrainingSpec, sources: Sequence[Path], journal: Journal) -> Session:
+    """The model, and the samples in the form that it wants."""
+    if spec.model.base:
+        denoiser = open_denoiser(spec, list)
+        samples = load_samples(spec, denoiser.config, sources, journal)
+    else:
+        samples = load_samples(spec, model_config(spec.model), sources, journal)
+        denoiser = open_denoiser(spec, lambda: samples.captions)
+    return Session(spec, samples, denoiser)
 
 
 def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> int:
@@ -122,8 +131,10 @@ def tell_what_is_trained(session: Session, journal: Journal) -> None:
     """Say what is trained and where, and which prompts hold words that the model cannot learn."""
     spec, denoiser = session.spec, session.denoiser
     count = sum(parameter.numel() for parameter in session.module.parameters())
+    learned = sum(parameter.numel() for parameter in trained(session.module).values())
+    part = "" if learned == count else f" of which {learned:,} are trained ({spec.adapter_kind}),"
     journal.log(
-        f"{denoiser.family.name}, {count:,} parameters, {spec.precision}, on "
+        f"{denoiser.family.name}, {count:,} parameters,{part} {spec.precision}, on "
         f"{session.accelerator.device}; {spec.steps} steps of {spec.batch_size} samples"
     )
     unknown = {word for text in spec.validation.prompts for word in denoiser.unknown_words(text)}

@@ -1,32 +1,34 @@
-"""Draws images: Euler steps along the velocity from noise to image, with guidance."""
+"""Draws samples: the steps of the objective from noise to clean, with guidance."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from st_shared.spec.training import ValidationSpec
-from st_trainer.families.family import Condition, Denoiser
+from st_trainer.families.family import Condition, Denoiser, Shape
 
 _AT_ONCE = 64
 """Images that pass through the model together."""
 
 
+@torch.no_grad()
 def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) -> Tensor:
     """One image a caption, ``(B, C, H, W)`` bytes, on the CPU.
 
     The noise of each image depends on ``settings.seed`` and its place in ``captions`` alone.
     """
-    noise = starting_noise(len(captions), denoiser.sample_shape, settings.seed)
+    noise = starting_noise(len(captions), denoiser.latent_shape, settings.seed)
     images = [
-        denoise(denoiser, list(captions[part]), noise[part], settings)
+        denoiser.samples(denoise(denoiser, list(captions[part]), noise[part], settings)).cpu()
         for part in _parts(len(captions))
     ]
     return as_bytes(torch.cat(images))
 
 
-def starting_noise(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Standard normal noise ``(count, C, H, W)``; a larger count begins with the same images."""
+def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:
+    """Standard normal noise ``(count, C, ...)``; a larger count begins with the same samples."""
     generator = torch.Generator().manual_seed(seed)
     return torch.stack([torch.randn(shape, generator=generator) for _ in range(count)])
 
@@ -35,16 +37,23 @@ def starting_noise(count: int, shape: tuple[int, int, int], seed: int) -> Tensor
 def denoise(
     denoiser: Denoiser, captions: Sequence[str], noise: Tensor, settings: ValidationSpec
 ) -> Tensor:
-    """Images ``(B, C, H, W)``, about -1 to 1, reached from ``noise`` at time 1 in equal steps."""
-    device = next(denoiser.module.parameters()).device
-    condition = _to(denoiser.encode(captions), device)
-    null = _to(denoiser.encode([""] * len(captions)), device)
-    images, step = noise.to(device), 1 / settings.sampler_steps
-    for index in range(settings.sampler_steps):
-        times = torch.full((len(captions),), 1 - index * step, device=device)
-        velocity = guided(denoiser, images, times, (condition, null), settings.guidance)
-        images = images - step * velocity
-    return images.cpu()
+    """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path."""
+    objective, device = denoiser.objective, denoiser.device
+    guidance = guidance_of(denoiser, settings)
+    conditions = _conditions(denoiser, captions, guidance)
+    path = objective.path(settings.sampler_steps, denoiser.tokens)
+    latents = objective.start(noise.to(device), denoiser.tokens)
+    for time, following in pairwise(path):
+        times = time.to(device, _dtype_of_times(path)).expand(len(captions))
+        answer = guided(denoiser, latents, times, conditions, guidance)
+        latents = objective.step(latents, answer, time, following)
+    return latents
+
+
+def guidance_of(denoiser: Denoiser, settings: ValidationSpec) -> float:
+    """The guidance that is asked for, or what suits the family."""
+    usual = denoiser.family.usual_guidance
+    return usual if settings.guidance is None else settings.guidance
 
 
 def as_bytes(images: Tensor) -> Tensor:
@@ -54,22 +63,39 @@ def as_bytes(images: Tensor) -> Tensor:
 
 def guided(
     denoiser: Denoiser,
-    images: Tensor,
+    latents: Tensor,
     times: Tensor,
     conditions: tuple[Condition, Condition],
     guidance: float,
 ) -> Tensor:
-    """Velocity pushed away from the caption-less one; Ho & Salimans 2022, equation 6.
+    """Answer pushed away from the caption-less one; Ho & Salimans 2022, equation 6.
 
-    ``conditions`` holds the captions and the null captions.
+    ``conditions`` holds the captions and the null captions. A distilled model is told its
+    guidance, and answers once.
     """
     condition, null = conditions
-    if guidance == 1:
-        return denoiser.predict(images, times, condition)
+    if guidance == 1 or denoiser.family.is_distilled:
+        return denoiser.predict(latents, times, condition)
     both = {name: torch.cat([condition[name], null[name]]) for name in condition}
-    found = denoiser.predict(images.repeat(2, 1, 1, 1), times.repeat(2), both)
+    found = denoiser.predict(torch.cat([latents, latents]), times.repeat(2), both)
     with_caption, without = found.chunk(2)
     return without + guidance * (with_caption - without)
+
+
+def _conditions(
+    denoiser: Denoiser, captions: Sequence[str], guidance: float
+) -> tuple[Condition, Condition]:
+    condition = _to(denoiser.encode(captions), denoiser.device)
+    if denoiser.family.is_distilled:
+        told = torch.full_like(condition["guidance"], guidance)
+        return condition | {"guidance": told}, {}
+    null = {} if guidance == 1 else denoiser.encode([""] * len(captions))
+    return condition, _to(null, denoiser.device)
+
+
+def _dtype_of_times(path: Tensor) -> torch.dtype:
+    """Whole steps stay whole; the rest is as exact as the model."""
+    return torch.float32 if path.is_floating_point() else path.dtype
 
 
 def _to(condition: Condition, device: torch.device) -> Condition:

@@ -1,9 +1,10 @@
 """Weights as safetensors files that load by themselves: the metadata says what they belong to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from st_shared.durable import move_durably, sha256_of
 from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.section import Section
+from st_shared.spec.training import TrainingSpec
 from st_trainer.errors import BadSpecError
-from st_trainer.families.family import Assets, Denoiser
+from st_trainer.families.family import Assets, Denoiser, FromScratch
+from st_trainer.families.pretrained import Pretrained
 from st_trainer.families.registry import REGISTRY
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -22,6 +25,11 @@ _METADATA_KEY = "st_train"
 
 def write_weights(path: Path, denoiser: Denoiser, step: int) -> None:
     """Write the weights of ``denoiser`` at ``path``, whole or not at all."""
+    write_tensors(path, module_tensors(denoiser.module), description(denoiser, step))
+
+
+def description(denoiser: Denoiser, step: int) -> dict[str, str]:
+    """Metadata from which ``load_denoiser`` rebuilds a model that was made from scratch."""
     described = {
         "family": denoiser.family.name,
         "config": denoiser.config.model_dump(mode="json"),
@@ -29,8 +37,7 @@ def write_weights(path: Path, denoiser: Denoiser, step: int) -> None:
         "step": step,
     }
     # One key only: safetensors writes several in an order that changes from run to run.
-    metadata = {_METADATA_KEY: json.dumps(described, sort_keys=True)}
-    write_tensors(path, module_tensors(denoiser.module), metadata)
+    return {_METADATA_KEY: json.dumps(described, sort_keys=True)}
 
 
 def write_tensors(
@@ -72,14 +79,40 @@ def load_denoiser(path: Path) -> Denoiser:
         ) from None
 
 
-def load_base(model: ModelSpec) -> Denoiser:
+def open_denoiser(spec: TrainingSpec, captions: Callable[[], list[str]]) -> Denoiser:
+    """The model that training starts from: pretrained, of an earlier run, or new.
+
+    Random weights follow from ``spec.seed``; ``captions`` are asked for by a new model alone.
+
+    Raises:
+        BadSpecError: the base cannot be loaded, or it is not what the specification says.
+    """
+    family, config = REGISTRY[spec.model.family], model_config(spec.model)
+    if spec.model.base:
+        torch.manual_seed(spec.seed)
+        return load_base(spec.model, torch.bfloat16 if spec.precision == "bf16" else torch.float32)
+    assert isinstance(family, FromScratch)  # noqa: S101 -- the specification has seen to it
+    torch.manual_seed(spec.seed)
+    assets = family.assets(config, captions())
+    return Denoiser(family, config, assets, family.build(config, assets))
+
+
+def load_base(model: ModelSpec, dtype: torch.dtype = torch.float32) -> Denoiser:
     """The model at ``model.base``, checked against its checksum, family and options.
 
-    Options that ``model.config`` leaves out are those of the file.
+    ``dtype`` is for pretrained families. For others, options that ``model.config`` leaves out are
+    those of the file.
 
     Raises:
         BadSpecError: it cannot be loaded, or it is not what the specification says.
     """
+    family = REGISTRY[model.family]
+    if isinstance(family, Pretrained):
+        return family.load(str(model.base), model_config(model), dtype)
+    return _load_own(model)
+
+
+def _load_own(model: ModelSpec) -> Denoiser:
     path = Path(str(model.base))
     file = path / WEIGHTS_NAME if path.is_dir() else path
     if not file.is_file():
@@ -111,6 +144,8 @@ def _check_options(model: ModelSpec, config: Section) -> None:
 def _rebuilt(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Denoiser:
     described = json.loads(metadata[_METADATA_KEY])
     family = REGISTRY[described["family"]]
+    if not isinstance(family, FromScratch):
+        raise ValueError(f"{family.name} is not built from scratch")  # noqa: TRY004 -- bad data
     config = model_config(ModelSpec(family=family.name, config=described["config"]))
     assets: Assets = described["assets"]
     module = family.build(config, assets)

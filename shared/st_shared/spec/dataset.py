@@ -33,6 +33,18 @@ class DatasetSpec(Section):
         1, ge=1, le=1000, description="How often each sample is seen in one epoch."
     )
 
+    regularisation: bool = Field(
+        False,
+        description="Prior regularisation: here the model is to answer as it did before "
+        "training, so that it forgets less.",
+    )
+    mask_suffix: str | None = Field(
+        None,
+        pattern=r"^[._-][A-Za-z0-9._-]{1,32}$",
+        description="End of the name of a grey picture beside each image, such as `.mask.png`; "
+        "white counts in the loss, black does not; none: everything counts.",
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.name is None) == (self.path is None):

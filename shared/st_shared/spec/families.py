@@ -51,6 +51,32 @@ class PixelDitConfig(Section):
         return self
 
 
+class ImageConfig(Section):
+    """Options of a family that starts from pretrained weights and draws images."""
+
+    resolution: int = Field(
+        512, ge=16, le=4096, multiple_of=8, description="Height and width of an image, pixels."
+    )
+
+
+class FluxConfig(ImageConfig):
+    """Options of ``flux``."""
+
+    resolution: int = Field(
+        512, ge=16, le=4096, multiple_of=16, description="Height and width of an image, pixels."
+    )
+
+    caption_length: int = Field(
+        512, ge=8, le=512, description="Tokens of a caption that T5 reads; schnell: 256."
+    )
+    training_guidance: float = Field(
+        1.0, ge=0, le=50, description="Guidance that a distilled model is told in training."
+    )
+
+
+Objective = Literal["flow_matching", "ddpm", "edm", "autoregressive"]
+
+
 @dataclass(frozen=True)
 class Family:
     """What is known of a family without its code."""
@@ -62,6 +88,8 @@ class Family:
     """The model that validates ``model.config``."""
     needs_base: bool
     """Whether ``model.base`` (pretrained weights to start from) must be given."""
+    objectives: tuple[Objective, ...] = ("flow_matching",)
+    """What it can be trained with; the first is the default."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -73,6 +101,21 @@ FAMILIES: dict[str, Family] = {
             summary="small caption-conditioned transformer on pixels, trained from scratch",
             config=PixelDitConfig,
             needs_base=False,
+        ),
+        Family(
+            name="sd1",
+            media="image",
+            summary="Stable Diffusion 1: UNet on latents, CLIP, 0.9B",
+            config=ImageConfig,
+            needs_base=True,
+            objectives=("ddpm",),
+        ),
+        Family(
+            name="flux",
+            media="image",
+            summary="Flux.1 dev and schnell: transformer on packed latents, T5 and CLIP, 12B",
+            config=FluxConfig,
+            needs_base=True,
         ),
     )
 }
@@ -98,7 +141,8 @@ class ModelSpec(Section):
         None,
         min_length=1,
         max_length=4096,
-        description="Folder or safetensors file of weights to start from; none: from scratch.",
+        description="Weights to start from: a folder in the layout of Diffusers, the id of such a "
+        "repository on Hugging Face, or the result of an earlier run; none: from scratch.",
     )
     base_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="Checksum that the base file must have."
@@ -114,6 +158,11 @@ class ModelSpec(Section):
             family.config.model_validate(self.config)
         except ValidationError as error:
             raise FamilyConfigError(family.config, error) from error
+        if family.needs_base and self.base_sha256:
+            raise ValueError(
+                f"base_sha256 is the checksum of one file, but family {self.family!r} starts from "
+                "a folder: drop it"
+            )
         if family.needs_base and self.base is None:
             raise ValueError(f"family {self.family!r} needs 'base': the weights to start from")
         return self

@@ -4,64 +4,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from st_shared.spec.adapter import AdapterKind, AdapterSpec
 from st_shared.spec.dataset import DatasetSpec
-from st_shared.spec.families import ModelSpec
+from st_shared.spec.families import FAMILIES, ModelSpec
+from st_shared.spec.objective import ObjectiveSpec
+from st_shared.spec.optimizer import EmaSpec, OptimizerSpec, ScheduleSpec
 from st_shared.spec.section import Section
-
-
-class OptimizerSpec(Section):
-    """How gradients become changes of the weights."""
-
-    name: Literal["adamw"] = Field("adamw", description="AdamW, Loshchilov & Hutter 2019.")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="Peak step size.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the gradient mean.")
-    beta2: float = Field(0.99, ge=0, lt=1, description="Decay of the squared-gradient mean.")
-    epsilon: float = Field(1e-8, gt=0, le=1e-2, description="Added to the denominator.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
-    max_grad_norm: float = Field(
-        1.0, gt=0, le=1e6, description="Gradients are clipped to this global norm."
-    )
-
-
-class ScheduleSpec(Section):
-    """How the learning rate moves over the run."""
-
-    name: Literal["constant", "cosine", "linear"] = Field(
-        "cosine", description="Shape after the warm-up; cosine and linear end at 0."
-    )
-    warmup_steps: int = Field(
-        0, ge=0, le=10_000_000, description="Steps of linear rise from 0 to the peak."
-    )
-
-
-class ObjectiveSpec(Section):
-    """How noise, timestep and target are made."""
-
-    name: Literal["flow_matching"] = Field(
-        "flow_matching", description="Rectified flow, Liu et al. 2022; Lipman et al. 2023."
-    )
-    timestep_sampling: Literal["uniform", "logit_normal"] = Field(
-        "logit_normal", description="Distribution of training times; Esser et al. 2024, section 3."
-    )
-    caption_dropout: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Share of samples trained without caption, for classifier-free guidance.",
-    )
-
-
-class EmaSpec(Section):
-    """Exponential moving average of the weights, used for samples and for the result."""
-
-    enabled: bool = Field(True, description="Keep an average beside the trained weights.")
-    decay: float = Field(
-        0.995,
-        ge=0,
-        lt=1,
-        description="Share of the old average kept each step; less in the first steps: after n "
-        "of them at most (1 + n) / (10 + n).",
-    )
 
 
 class CheckpointSpec(Section):
@@ -69,6 +17,18 @@ class CheckpointSpec(Section):
 
     every: int = Field(200, ge=1, le=10_000_000, description="Steps between checkpoints.")
     keep_last: int = Field(2, ge=1, le=1000, description="Newest checkpoints kept on disk.")
+    keep_best: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Also kept: those with the least mean loss since the one before.",
+    )
+    keep_every: int | None = Field(
+        None, ge=1, le=10_000_000, description="Also kept: every multiple of so many steps."
+    )
+    background: bool = Field(
+        True, description="Write while training goes on, from a copy in host memory."
+    )
 
 
 class ValidationSpec(Section):
@@ -88,8 +48,12 @@ class ValidationSpec(Section):
         description="Enlargement of each picture in the grid; none: to about 128 pixels.",
     )
     sampler_steps: int = Field(24, ge=1, le=1000, description="Euler steps from noise to image.")
-    guidance: float = Field(
-        2.0, ge=0, le=50, description="Classifier-free guidance, Ho & Salimans 2022; 1: none."
+    guidance: float | None = Field(
+        None,
+        ge=0,
+        le=50,
+        description="Classifier-free guidance, Ho & Salimans 2022, or the guidance that a "
+        "distilled model is told; 1: none of it; none: what suits the family.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the starting noise.")
 
@@ -105,22 +69,55 @@ class TrainingSpec(Section):
         max_length=64, description="Sources of samples; all are mixed."
     )
     steps: int = Field(
+        1000,
         ge=0,
         le=10_000_000,
         description="Optimiser steps of the whole run; 0 only validates `model.base`.",
     )
-    batch_size: int = Field(16, ge=1, le=65_536, description="Samples in one optimiser step.")
+    batch_size: int = Field(4, ge=1, le=65_536, description="Samples in one optimiser step.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of initial weights, order and noise.")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of the forward pass; bf16 is slow on most CPUs."
     )
     log_every: int = Field(10, ge=1, le=100_000, description="Steps between metric points.")
+    adapter: AdapterSpec = Field(default_factory=AdapterSpec)
     objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
     ema: EmaSpec = Field(default_factory=EmaSpec)
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     validation: ValidationSpec = Field(default_factory=ValidationSpec)
+
+    @property
+    def adapter_kind(self) -> AdapterKind:
+        """What is trained, with the default of the family filled in."""
+        needs_base = FAMILIES[self.model.family].needs_base
+        return self.adapter.kind or ("lora" if needs_base else "full")
+
+    @model_validator(mode="after")
+    def _fits_the_family(self) -> Self:
+        family = FAMILIES[self.model.family]
+        if self.objective.name and self.objective.name not in family.objectives:
+            known = " or ".join(family.objectives)
+            raise ValueError(
+                f"objective.name is {self.objective.name}, but family {family.name} is trained "
+                f"with {known}: drop the key"
+            )
+        objective = self.objective.name or family.objectives[0]
+        if self.objective.timestep_sampling == "log_normal" and objective != "edm":
+            raise ValueError("objective.timestep_sampling log_normal is for edm alone: drop it")
+        if self.objective.prediction and objective != "ddpm":
+            raise ValueError(f"objective.prediction is for ddpm, not {objective}: drop it")
+        if unused := self.adapter.unused(self.adapter_kind):
+            raise ValueError(
+                f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"
+            )
+        if self.adapter_kind != "full" and not family.needs_base and self.model.base is None:
+            raise ValueError(
+                f"adapter.kind is {self.adapter_kind}, which needs weights to adapt: give "
+                "model.base, or adapter.kind full"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,3 +1,8 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -6,9 +11,11 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 
-from st_shared.spec import TrainingSpec
+from st_shared.spec import ModelSpec, TrainingSpec
+from st_trainer.families.family import Denoiser
 from st_trainer.journal import Journal
 from st_trainer.run_folder import RunFolder
+from st_trainer.weights import load_base
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +72,31 @@ def run_folder(tmp_path: Path) -> RunFolder:
 def trainer_journal(run_folder: RunFolder) -> Iterator[Journal]:
     with Journal(run_folder.journal) as journal:
         yield journal
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of the tiny pretrained model of a family, built once."""
+    from fixtures.tiny import TINY
+
+    root = tmp_path_factory.mktemp("models")
+
+    def of(name: str) -> Path:
+        folder = root / name
+        if not folder.exists():
+            TINY[name].build(folder)
+        return folder
+
+    return of
+
+
+@pytest.fixture
+def load_tiny(base_folder: Callable[[str], Path]) -> Callable[[str], Denoiser]:
+    """Loads the tiny model of a family through the path that a run takes."""
+    from fixtures.tiny import TINY
+
+    def load(name: str) -> Denoiser:
+        base, config = str(base_folder(name)), TINY[name].config
+        return load_base(ModelSpec(family=name, base=base, config=config))
+
+    return load

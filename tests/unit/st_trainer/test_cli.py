@@ -138,6 +138,7 @@ def test_the_schema_lists_every_option_once():
 
 def test_families_are_listed_with_their_options():
     assert "  patch_size = 1" in call("families").stdout
-    (family,) = json.loads(call("families", "--json").stdout)
-    assert family["name"] == "pixel_dit"
-    assert "width" in family["config"]["properties"]
+    listed = {each["name"]: each for each in json.loads(call("families", "--json").stdout)}
+    assert "width" in listed["pixel_dit"]["config"]["properties"]
+    assert not listed["pixel_dit"]["needs_base"]
+    assert listed["flux"]["needs_base"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data.images import IMAGE_SUFFIXES, UnreadableSampleError, read_image
+from st_trainer.data.masks import find_mask, read_mask
 from st_trainer.errors import BadDataError
 
 MAX_CAPTION_BYTES = 16_384
@@ -31,6 +32,9 @@ class Sample:
     repeats: int
     pixels: NDArray[np.uint8] | None
     """``(C, H, W)``, 0 to 255, when it is kept in memory."""
+    mask: Path | None = None
+    """Grey picture that says how much each place counts."""
+    regularisation: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ class Samples:
         stacked = np.stack([self._pixels(self._samples[index]) for index in indexes])
         return torch.from_numpy(stacked).float() / 127.5 - 1
 
+    def masks(self, indexes: Sequence[int]) -> Tensor:
+        """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
+        chosen = [self._samples[index].mask for index in indexes]
+        return torch.stack([read_mask(mask, self._size) for mask in chosen])
+
+    def regularised(self, indexes: Sequence[int]) -> list[bool]:
+        """Which samples at ``indexes`` are of a dataset for prior regularisation."""
+        return [self._samples[index].regularisation for index in indexes]
+
     def _pixels(self, sample: Sample) -> NDArray[np.uint8]:
         if sample.pixels is not None:
             return sample.pixels
@@ -112,31 +125,38 @@ def read_folders(
     changed: list[Remark] = []
     digest = hashlib.sha256()
     for dataset, folder in zip(datasets, folders, strict=True):
-        for path in image_files(folder):
+        for path in image_files(folder, dataset.mask_suffix):
             name = path.relative_to(folder).as_posix()
             try:
                 caption = read_caption(path.with_suffix(dataset.caption_suffix))
                 image = read_image(path, size, channels)
+                mask = find_mask(path, dataset.mask_suffix, size)
             except UnreadableSampleError as error:
                 skipped.append(Remark(name, str(error)))
                 continue
             changed += [Remark(name, change) for change in image.changes]
             _add(digest, name, caption, image.pixels)
+            if mask:
+                digest.update(mask.read_bytes())
             kept_bytes -= image.pixels.nbytes
             kept = image.pixels if kept_bytes >= 0 else None
-            samples.append(Sample(name, path, caption, dataset.repeats, kept))
+            samples.append(
+                Sample(name, path, caption, dataset.repeats, kept, mask, dataset.regularisation)
+            )
     if not samples:
         raise BadDataError(_nothing_usable(folders, skipped))
     return Reading(Samples(samples, size, channels, digest.hexdigest()), skipped, changed)
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Image files below ``folder``, sorted by path; hidden ones are left out."""
+def image_files(folder: Path, mask_suffix: str | None = None) -> Iterator[Path]:
+    """Image files below ``folder``, sorted by path; hidden ones and masks are left out."""
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    if mask_suffix:
+        images = [path for path in images if not path.name.endswith(mask_suffix)]
     yield from sorted(images, key=lambda path: path.relative_to(folder).as_posix())
 
 

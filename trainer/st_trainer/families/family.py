@@ -1,53 +1,103 @@
-"""What the trainer asks of a model family."""
+"""What the trainer asks of a model family, and the model that answers through it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.section import Section
+from st_trainer.objectives.flow_matching import FlowMatching
+from st_trainer.objectives.objective import Objective
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 Assets = dict[str, Any]
-"""What a model carries beside its weights, such as its vocabulary; JSON can hold it."""
+"""What a model carries beside its weights: a vocabulary, or tokenizers, text encoders, VAE."""
 
 Condition = dict[str, Tensor]
 """Encoded captions: named tensors whose first dimension counts samples."""
 
+Shape = tuple[int, ...]
+
 
 class FamilyCode(ABC, Generic[ConfigT]):
-    """The code of one family; ``st_shared.spec.families`` holds what is known without it."""
+    """The code of one family; ``st_shared.spec.families`` holds what is known without it.
 
-    name: str
+    Everything that is not abstract has a default that suits a model on pixels with flow matching.
+    """
+
+    name: ClassVar[str]
+    usual_guidance: ClassVar[float] = 2.0
+    """Guidance of samples where the specification names none."""
+    is_distilled: ClassVar[bool] = False
+    """Whether guidance is told to the model, as ``condition["guidance"]``, not computed."""
 
     @abstractmethod
-    def assets(self, config: ConfigT, captions: Sequence[str]) -> Assets:
-        """What a new model needs to know of the training captions."""
-
-    @abstractmethod
-    def build(self, config: ConfigT, assets: Assets) -> nn.Module:
-        """A new model with random weights, drawn from torch's global generator."""
-
-    @abstractmethod
-    def sample_shape(self, config: ConfigT) -> tuple[int, int, int]:
-        """Shape ``(C, H, W)`` of one sample, values -1 to 1."""
+    def sample_shape(self, config: ConfigT) -> Shape:
+        """Shape ``(C, H, W)`` of one sample as data is read, values -1 to 1."""
 
     @abstractmethod
     def encode(self, config: ConfigT, assets: Assets, captions: Sequence[str]) -> Condition:
-        """Captions as tensors on the CPU; the empty text is the null caption of guidance."""
-
-    @abstractmethod
-    def unknown_words(self, assets: Assets, caption: str) -> list[str]:
-        """Words of ``caption`` that the model has never seen."""
+        """Captions as tensors; the empty text is the null caption of guidance."""
 
     @abstractmethod
     def predict(
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition
     ) -> Tensor:
-        """Velocity ``noise - clean`` at ``noisy`` ``(B, C, H, W)`` and ``times`` ``(B,)``."""
+        """The answer of the model in the convention of its objective, of the shape of ``noisy``.
+
+        ``noisy`` is ``(B, C, ...)``, ``times`` are those of the objective, ``(B,)``. The family
+        turns time, sign and layout into what the network wants, and back.
+        """
+
+    def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
+        """How the family is trained and sampled."""
+        del assets
+        return FlowMatching(spec)
+
+    def latent_shape(self, config: ConfigT, assets: Assets) -> Shape:
+        """Shape ``(C, ...)`` of one sample as the model sees it."""
+        del assets
+        return self.sample_shape(config)
+
+    def latents(self, assets: Assets, samples: Tensor, generator: torch.Generator) -> Tensor:
+        """Samples ``(B, C, H, W)`` as the model sees them."""
+        del assets, generator
+        return samples
+
+    def samples(self, assets: Assets, latents: Tensor) -> Tensor:
+        """The inverse of ``latents``: samples with values about -1 to 1."""
+        del assets
+        return latents
+
+    def tokens(self, shape: Shape) -> int:
+        """Tokens of latents of ``shape`` ``(C, ...)``, for shifts by length."""
+        count = 1
+        for size in shape[1:]:
+            count *= size
+        return count
+
+    def unknown_words(self, assets: Assets, caption: str) -> list[str]:
+        """Words of ``caption`` that the model has never seen."""
+        del assets, caption
+        return []
+
+
+class FromScratch(FamilyCode[ConfigT]):
+    """A family whose models are built here, with random weights."""
+
+    @abstractmethod
+    def assets(self, config: ConfigT, captions: Sequence[str]) -> Assets:
+        """What a new model needs to know of the training captions; JSON can hold it."""
+
+    @abstractmethod
+    def build(self, config: ConfigT, assets: Assets) -> nn.Module:
+        """A new model with random weights, drawn from torch's global generator."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +108,74 @@ class Denoiser:
     config: Section
     assets: Assets
     module: nn.Module
+    objective_spec: ObjectiveSpec = field(default_factory=ObjectiveSpec)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """How it is trained and sampled."""
+        return self.family.objective(self.objective_spec, self.assets)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Type of the frozen weights, or of the weights where none is frozen."""
+        frozen = (each.dtype for each in self.module.parameters() if not each.requires_grad)
+        return next(frozen, next(self.module.parameters()).dtype)
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """Shape ``(C, H, W)`` of one sample."""
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.module.parameters()).device
+
+    @property
+    def sample_shape(self) -> Shape:
+        """Shape ``(C, H, W)`` of one sample as data is read."""
         return self.family.sample_shape(self.config)
 
+    @property
+    def latent_shape(self) -> Shape:
+        """Shape ``(C, ...)`` of one sample as the model sees it."""
+        return self.family.latent_shape(self.config, self.assets)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one sample."""
+        return self.family.tokens(self.latent_shape)
+
+    @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Condition:
-        """Captions as tensors on the CPU."""
+        """Captions as tensors, on the device of the text encoders, or on the CPU."""
         return self.family.encode(self.config, self.assets, captions)
 
+    @torch.no_grad()
+    def latents(self, samples: Tensor, generator: torch.Generator) -> Tensor:
+        """Samples ``(B, C, H, W)`` as the model sees them."""
+        return self.family.latents(self.assets, samples, generator)
+
+    @torch.no_grad()
+    def samples(self, latents: Tensor) -> Tensor:
+        """Latents as samples with values about -1 to 1."""
+        return self.family.samples(self.assets, latents)
+
     def predict(self, noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:
-        """Velocity ``noise - clean``, of the shape of ``noisy``."""
-        return self.family.predict(self.module, noisy, times, condition)
+        """The answer in the convention of the objective, of the shape and type of ``noisy``."""
+        dtype = self.dtype
+        told = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in condition.items()
+        }
+        seen = self.objective.scaled(noisy, times).to(dtype)
+        return self.family.predict(self.module, seen, times, told).to(noisy.dtype)
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of ``caption`` that the model has never seen."""
         return self.family.unknown_words(self.assets, caption)
 
+    def to(self, device: torch.device) -> None:
+        """Move what the model carries beside its weights, as far as it is made of tensors."""
+        for part in self.assets.values():
+            if isinstance(part, nn.Module):
+                part.to(device)
+
     def with_module(self, module: nn.Module) -> "Denoiser":
-        """The same model with other weights, such as their average."""
+        """The same model in another module, such as what accelerate wraps around it."""
         return replace(self, module=module)

@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from st_shared.spec.families import PixelDitConfig
 from st_trainer.data.captions import PADDING, Vocabulary
-from st_trainer.families.family import Assets, Condition, FamilyCode
+from st_trainer.families.family import Assets, Condition, FromScratch
 
 _TIME_SCALE = 1000.0
 """Times in [0, 1] are stretched to the range that sinusoidal embeddings are made for."""
 
 
-class PixelDitFamily(FamilyCode[PixelDitConfig]):
+class PixelDitFamily(FromScratch[PixelDitConfig]):
     """Plugs ``PixelDit`` into the trainer."""
 
     name = "pixel_dit"

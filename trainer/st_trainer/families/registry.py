@@ -1,8 +1,21 @@
-"""Every family that can be trained; a test keeps the names equal to the shared catalogue."""
+"""Every family that can be trained; a test keeps the names equal to the shared catalogue.
+
+A family's file imports torch and what lies here, never diffusers or transformers: their classes
+are named as text and imported when a model is loaded.
+"""
 
 from typing import Any
 
 from st_trainer.families.family import FamilyCode
+from st_trainer.families.flux import Flux
 from st_trainer.families.pixel_dit import PixelDitFamily
+from st_trainer.families.sd1 import Sd1
 
-REGISTRY: dict[str, FamilyCode[Any]] = {code.name: code for code in (PixelDitFamily(),)}
+REGISTRY: dict[str, FamilyCode[Any]] = {
+    code.name: code
+    for code in (
+        Flux(),
+        PixelDitFamily(),
+        Sd1(),
+    )
+}

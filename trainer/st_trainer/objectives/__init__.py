@@ -1,1 +1,1 @@
-"""How noise, timestep and target are made."""
+"""How noise, timestep, target and loss are made; ``objective`` says what each answers."""

@@ -1,1 +1,1 @@
-"""What alters the step beside the loss, one file a technique."""
+"""What alters the step beside the objective, one file a technique; ``technique`` has the events."""

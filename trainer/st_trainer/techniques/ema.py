@@ -1,30 +1,80 @@
-"""Exponential moving average of the weights: smoother samples than the weights themselves."""
+"""Exponential moving average of what is trained: smoother samples than the weights themselves."""
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from st_shared.spec.optimizer import EmaSpec
+from st_trainer.adapters.adapter import copy_into, trained
+from st_trainer.techniques.technique import Technique, TechniqueState
+
+if TYPE_CHECKING:
+    from st_trainer.session import Session
 
 
-class Ema:
-    """An average of the weights of a module, in a module of its own.
+class Ema(Technique):
+    """An average of the trained parameters, beside them.
 
     After ``n`` updates the old average keeps ``min(decay, (1 + n) / (10 + n))``, so that the
     random start is soon forgotten. Polyak & Juditsky 1992; Karras et al. 2024 for diffusion.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
+    name = "ema"
+
+    def __init__(self, spec: EmaSpec) -> None:
+        self.spec = spec
         self.updates = 0
-        self.module = copy.deepcopy(module).requires_grad_(requires_grad=False).eval()
+        self.average: dict[str, Tensor] = {}
+        """The averages, by the name of the parameter."""
+
+    def begin(self, session: "Session") -> None:
+        """Start from the weights as they are."""
+        self.start(session.module)
+
+    def start(self, module: nn.Module) -> None:
+        """Start from the weights of ``module``."""
+        self.average = {
+            name: each.detach().to(self._device(each), copy=True)
+            for name, each in trained(module).items()
+        }
+
+    def stepped(self, session: "Session") -> None:
+        """Every ``spec.every`` steps, move the average."""
+        if (session.step + 1) % self.spec.every == 0:
+            self.update(session.module)
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the average towards the present weights of ``module``."""
-        kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        pairs = zip(self.module.parameters(), module.parameters(), strict=True)
-        for average, weight in pairs:
-            average.lerp_(weight, 1 - kept)
-        for kept_buffer, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
-            kept_buffer.copy_(buffer)
+        kept = min(self.spec.decay, (1 + self.updates) / (10 + self.updates))
+        averages = list(self.average.values())
+        present = [each.detach() for each in trained(module).values()]
+        weights = [each.to(ours.device) for each, ours in zip(present, averages, strict=True)]
+        torch._foreach_lerp_(averages, weights, 1 - kept)
         self.updates += 1
+
+    @contextmanager
+    def evaluating(self, session: "Session") -> Iterator[None]:
+        """The average stands in for the weights."""
+        present = trained(session.module)
+        before = {name: each.detach().clone() for name, each in present.items()}
+        copy_into(present, self.average)
+        try:
+            yield
+        finally:
+            copy_into(present, before)
+
+    def state(self) -> TechniqueState:
+        """The averages, and how often they were moved."""
+        return TechniqueState(self.average, {"updates": self.updates})
+
+    def restore(self, state: TechniqueState) -> None:
+        """Take the averages of a checkpoint."""
+        copy_into(self.average, state.tensors)
+        self.updates = int(state.numbers["updates"])
+
+    def _device(self, like: Tensor) -> torch.device:
+        return torch.device("cpu") if self.spec.device == "cpu" else like.device

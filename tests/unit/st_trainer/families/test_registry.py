@@ -1,8 +1,11 @@
 import pytest
 import torch
+from fixtures.tiny import TINY
 from torch import nn
 
 from st_shared.spec import FAMILIES
+from st_trainer.families.family import FromScratch
+from st_trainer.families.pretrained import Pretrained
 from st_trainer.families.registry import REGISTRY
 
 
@@ -11,7 +14,15 @@ def test_the_registry_holds_the_families_of_the_catalogue():
     assert all(code.name == name for name, code in REGISTRY.items())
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
+SCRATCH = sorted(name for name, code in REGISTRY.items() if isinstance(code, FromScratch))
+
+
+def test_a_family_that_needs_a_base_has_a_tiny_one_for_the_contract():
+    pretrained = {name for name, code in REGISTRY.items() if isinstance(code, Pretrained)}
+    assert pretrained == set(TINY) == {name for name in FAMILIES if FAMILIES[name].needs_base}
+
+
+@pytest.mark.parametrize("name", SCRATCH)
 def test_a_family_keeps_its_contract_with_its_defaults(name):
     code, config = REGISTRY[name], FAMILIES[name].config()
     assets = code.assets(config, ["a cat", "a dog"])

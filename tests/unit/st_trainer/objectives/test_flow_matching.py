@@ -1,17 +1,19 @@
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from st_shared.spec import ObjectiveSpec
 from st_trainer.objectives.flow_matching import (
-    drop_captions,
-    flow_matching_loss,
+    FlowMatching,
     interpolate,
-    sample_times,
+    scheduler_path,
+    shifted_path,
 )
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+@pytest.fixture
+def flow():
+    return FlowMatching(ObjectiveSpec())
 
 
 def test_the_path_runs_from_the_image_to_noise():
@@ -22,20 +24,13 @@ def test_the_path_runs_from_the_image_to_noise():
     torch.testing.assert_close(path[2], noise[2])
 
 
-def test_an_oracle_has_no_loss():
-    clean, noise = torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)
-    loss = flow_matching_loss(lambda noisy, times: noise - clean, clean, noise, torch.rand(4))
-    assert loss == 0
-
-
-def test_loss_and_gradient_follow_the_plain_formula():
+def test_loss_and_gradient_follow_the_plain_formula(flow):
     """The model is ``a x_t + b t``; its loss and gradients are worked out number by number."""
     a, b = (torch.tensor(value, requires_grad=True) for value in (0.7, -0.4))
     clean, noise = torch.randn(3, 1, 2, 2), torch.randn(3, 1, 2, 2)
     times = torch.tensor([0.2, 0.5, 0.9])
-    loss = flow_matching_loss(
-        lambda noisy, t: a * noisy + b * t.view(-1, 1, 1, 1), clean, noise, times
-    )
+    answer = a * flow.noisy(clean, noise, times) + b * times.view(-1, 1, 1, 1)
+    loss = flow.loss(answer, flow.target(clean, noise, times), times)
     loss.backward()
     errors, by_a, by_b = [], [], []
     for x, e, t in zip(clean, noise, times.tolist(), strict=True):
@@ -49,36 +44,24 @@ def test_loss_and_gradient_follow_the_plain_formula():
         assert found.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
-def test_gradients_agree_with_finite_differences():
-    weight = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
-    clean, noise = torch.randn(2, 2, 1, 4, 4, dtype=torch.float64)
-    times = torch.tensor([0.3, 0.6], dtype=torch.float64)
-
-    def loss(weight):
-        predicted = interpolate(clean, noise, times) @ weight
-        return (predicted - (noise - clean)).square().mean()
-
-    assert torch.autograd.gradcheck(loss, weight)
-    found = flow_matching_loss(lambda noisy, _: noisy @ weight, clean, noise, times)
-    assert found.item() == pytest.approx(loss(weight).item(), rel=1e-5)
+def test_the_sampler_goes_in_equal_steps_unless_its_scheduler_shifts(flow):
+    assert flow.path(4, 64).tolist() == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+    shifted = FlowMatching(ObjectiveSpec(), shifted_path({"shift": 3.0})).path(2, 64)
+    assert shifted.tolist() == pytest.approx([1, 0.75, 0])
 
 
-def test_times_follow_their_distribution():
-    uniform = sample_times(20_000, "uniform", generator())
-    logit_normal = sample_times(20_000, "logit_normal", generator())
-    for times in (uniform, logit_normal):
-        assert 0 <= times.min() < times.max() <= 1
-        assert times.mean().item() == pytest.approx(0.5, abs=0.01)
-    assert (uniform < 0.25).float().mean().item() == pytest.approx(0.25, abs=0.01)
-    # P(sigmoid(z) < 1/4) = P(z < -ln 3) = 0.136
-    assert (logit_normal < 0.25).float().mean().item() == pytest.approx(0.136, abs=0.01)
-    with pytest.raises(ValueError, match="unknown distribution"):
-        sample_times(1, "cauchy")
+@pytest.mark.parametrize("tokens", [256, 1000, 4096])
+def test_a_dynamic_path_is_that_of_the_scheduler_when_it_is_told_the_shift(tokens):
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=mu)
+    found = shifted_path(scheduler.config)(4, tokens)
+    torch.testing.assert_close(found.float(), scheduler.sigmas)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_the_asked_share_of_captions_is_emptied(share):
-    objective = ObjectiveSpec(caption_dropout=share)
-    kept = drop_captions(["a"] * 10_000, objective, generator())
-    assert set(kept) <= {"a", ""}
-    assert kept.count("") / 10_000 == pytest.approx(share, abs=0.02 * (0 < share < 1))
+def test_a_scheduler_that_is_told_only_the_steps_gives_its_own_path():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    found = scheduler_path(scheduler)(5, 64)
+    assert (len(found), found[0].item(), found[-1].item()) == (6, 1.0, 0.0)
+    scheduler.set_timesteps(5)
+    assert found.tolist() == scheduler.sigmas.tolist()

@@ -1,0 +1,84 @@
+"""AdapterSpec: what is trained of the model, and how it is written."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from st_shared.spec.section import Section
+
+AdapterKind = Literal["lora", "lycoris", "full"]
+
+_UNUSED: dict[AdapterKind, tuple[str, ...]] = {
+    "lora": ("lycoris",),
+    "lycoris": (
+        "rslora", "init", "rank_pattern", "alpha_pattern", "continue_from", "layout",
+    ),
+    "full": (
+        "rank", "alpha", "dropout", "dora", "rslora", "init", "preset", "targets", "exclude",
+        "rank_pattern", "alpha_pattern", "continue_from", "layout", "lycoris",
+    ),
+}  # fmt: skip
+"""Keys that mean nothing for a kind of adapter."""
+
+
+class LycorisSpec(Section):
+    """Options of the LyCORIS network; Yeh et al. 2024, "Navigating Text-To-Image ..."."""
+
+    algorithm: Literal[
+        "locon", "loha", "lokr", "dylora", "glora", "ia3", "full", "diag-oft", "boft", "tlora"
+    ] = Field("lokr", description="Algorithm of lycoris-lora.")
+    factor: int = Field(
+        -1, ge=-1, le=1024, description="lokr: size of the small matrix; -1: near square."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of the algorithm, as its docs name."
+    )
+
+
+class AdapterSpec(Section):
+    """What is trained: small matrices beside the weights, or the weights themselves."""
+
+    kind: AdapterKind | None = Field(
+        None,
+        description="lora: low-rank matrices, Hu et al. 2021; lycoris: its kin; full: every "
+        "weight; none: lora for families with a base, full for those from scratch.",
+    )
+    rank: int = Field(16, ge=1, le=10_000, description="Rank of the matrices.")
+    alpha: float | None = Field(
+        None, gt=0, le=100_000, description="Scale, divided by rank; none: the rank, scale 1."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs dropped in training.")
+    dora: bool = Field(False, description="Magnitude and direction apart; Liu et al. 2024.")
+    rslora: bool = Field(False, description="Scale by sqrt(rank); Kalajdzievski 2023.")
+    init: Literal["default", "gaussian", "olora", "pissa"] = Field(
+        "default", description="How the matrices start; default: random and zero."
+    )
+    preset: str = Field(
+        "default", description="Which modules: a preset that the family names, or `all`."
+    )
+    targets: list[str] = Field(
+        default_factory=list,
+        max_length=1024,
+        description="Ends of module names that are trained instead of the preset's.",
+    )
+    exclude: list[str] = Field(
+        default_factory=list, max_length=1024, description="Ends of module names left out."
+    )
+    rank_pattern: dict[str, int] = Field(
+        default_factory=dict, description="Other ranks, by module name or regular expression."
+    )
+    alpha_pattern: dict[str, float] = Field(
+        default_factory=dict, description="Other alphas, by module name or regular expression."
+    )
+    continue_from: str | None = Field(
+        None, min_length=1, max_length=4096, description="LoRA file, of any layout, to go on from."
+    )
+    layout: Literal["diffusers", "comfyui"] = Field(
+        "diffusers", description="Key names of the written file: Diffusers, or ComfyUI and Kohya."
+    )
+    lycoris: LycorisSpec = Field(default_factory=LycorisSpec)
+
+    def unused(self, kind: AdapterKind) -> list[str]:
+        """Keys that differ from their default, but mean nothing for ``kind``."""
+        usual = AdapterSpec()
+        return [name for name in _UNUSED[kind] if getattr(self, name) != getattr(usual, name)]

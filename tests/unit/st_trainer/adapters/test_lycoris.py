@@ -1,0 +1,84 @@
+"""Every algorithm of LyCORIS on a small block: it learns, is switched off, and loads again."""
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from st_shared.spec import AdapterSpec, LycorisSpec
+from st_trainer.adapters.adapter import trained
+from st_trainer.adapters.lycoris import Lycoris
+from st_trainer.errors import BadSpecError
+
+INPUT = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+ALGORITHMS = get_args(LycorisSpec.model_fields["algorithm"].annotation)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.to_q, self.to_k, self.other = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x):
+        return self.other(torch.tanh(self.to_q(x)) + self.to_k(x))
+
+
+@pytest.fixture
+def block(load_tiny):
+    return replace(load_tiny("sd1"), module=Block().eval())
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [a if a == "lokr" else pytest.param(a, marks=pytest.mark.families) for a in ALGORITHMS],
+)
+def test_an_algorithm_learns_is_switched_off_and_is_restored(block, algorithm, tmp_path):
+    before = block.module(INPUT).detach()
+    spec = AdapterSpec(kind="lycoris", rank=4, lycoris={"algorithm": algorithm})
+    adapter = Lycoris(spec)
+    torch.manual_seed(2)
+    adapter.attach(block)
+    torch.testing.assert_close(block.module(INPUT), before, atol=1e-4, rtol=1e-4)
+    optimizer = torch.optim.Adam(trained(block.module).values(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (block.module(INPUT) - 3).square().mean().backward()
+        optimizer.step()
+    after = block.module(INPUT).detach()
+    assert (after - before).abs().max() > 0.01
+    with adapter.off(block.module):
+        torch.testing.assert_close(block.module(INPUT), before, atol=1e-5, rtol=1e-5)
+    assert torch.equal(block.module(INPUT), after)
+    kept = {name: each.detach().clone() for name, each in adapter.tensors(block.module).items()}
+    assert all(name.startswith("lycoris.lycoris_to_") for name in kept)
+    again = replace(block, module=Block().eval())
+    other = Lycoris(spec)
+    torch.manual_seed(2)
+    other.attach(again)
+    other.load(again.module, kept)
+    torch.testing.assert_close(again.module(INPUT), after)
+    written = load_file(adapter.write(tmp_path, block, step=3))
+    assert all(name.startswith(("lycoris_to_q.", "lycoris_to_k.")) for name in written)
+
+
+def test_options_reach_the_algorithm_and_targets_are_obeyed(block):
+    spec = AdapterSpec(
+        rank=10_000, targets=["other"], lycoris={"factor": 4, "options": {"full_matrix": True}}
+    )
+    Lycoris(spec).attach(block)
+    shapes = {name: tuple(each.shape) for name, each in trained(block.module).items()}
+    assert shapes == {
+        "lycoris.lycoris_other.lokr_w1": (4, 4),
+        "lycoris.lycoris_other.lokr_w2": (4, 4),
+    }
+
+
+def test_an_algorithm_that_does_not_fit_is_refused(block):
+    spec = AdapterSpec(rank=7, lycoris={"algorithm": "boft"})
+    block.module.to_q = nn.Linear(7, 7 * 11)
+    with pytest.raises(BadSpecError, match="boft does not fit"):
+        Lycoris(spec).attach(block)

@@ -1,0 +1,254 @@
+"""Runs that start from pretrained weights: what is trained, kept, resumed and written."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from fixtures.tiny import FAST as FAST_FAMILIES
+from fixtures.tiny import TINY
+from PIL import Image
+from safetensors.torch import load_file
+
+from st_shared.protocol.journal import ExitCode, journal_event
+from st_shared.spec import TrainingSpec
+from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
+from st_trainer.errors import BadSpecError
+from st_trainer.journal import Journal
+from st_trainer.run import run_training
+from st_trainer.run_folder import RunFolder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Four RGB images with captions, a mask each."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(4):
+        Image.new("RGB", (16, 16), (60 * index, 90, 200)).save(folder / f"{index}.png")
+        Image.new("L", (16, 16), 255 if index else 0).save(folder / f"{index}.mask.png")
+        (folder / f"{index}.txt").write_text("a red square" if index % 2 else "a blue square")
+    return folder
+
+
+@pytest.fixture
+def sd1_spec(base_folder, pictures):
+    """A few steps of the tiny ``sd1``; keywords replace its keys."""
+
+    def make(**changes):
+        document = {
+            "model": {
+                "family": "sd1",
+                "base": str(base_folder("sd1")),
+                "config": {"resolution": 16},
+            },
+            "datasets": [{"path": str(pictures), "mask_suffix": ".mask.png"}],
+            "steps": 4,
+            "batch_size": 2,
+            "log_every": 1,
+            "adapter": {"rank": 2},
+            "optimizer": {"learning_rate": 0.01},
+            "checkpoint": {"every": 2},
+            "validation": {"prompts": ["a red square"], "every": 2, "sampler_steps": 2},
+        }
+        return TrainingSpec.model_validate(document | changes)
+
+    return make
+
+
+def carry_out(spec, root, stop_after=None, resume="none"):
+    folder = RunFolder(root)
+    folder.create()
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()  # a new process would not have them
+    asked = iter(range(10_000))
+    with Journal(folder.journal) as journal:
+        return run_training(
+            spec,
+            [Path(dataset.path) for dataset in spec.datasets],
+            folder,
+            journal,
+            resume=resume,
+            stop=lambda: stop_after is not None and next(asked) >= stop_after,
+        )
+
+
+def final_state(root):
+    newest = complete_checkpoints(RunFolder(root).checkpoints)[0]
+    return {file.path: file.sha256 for file in verify_checkpoint(newest).files}
+
+
+def losses(root):
+    lines = RunFolder(root).journal.read_bytes().splitlines()
+    found = [journal_event.validate_json(line) for line in lines]
+    return [event.values["loss"] for event in found if event.kind == "metric"]
+
+
+KINDS = {
+    "lora": {"adapter": {"rank": 2, "dropout": 0.2}},
+    "lora without average": {"ema": {"enabled": False}},
+    "dora": {"adapter": {"rank": 2, "dora": True}},
+    "pissa": {"adapter": {"rank": 2, "init": "pissa"}},
+    "lycoris": {"adapter": {"kind": "lycoris", "rank": 2, "lycoris": {"algorithm": "loha"}}},
+    "full": {"adapter": {"kind": "full"}, "optimizer": {"learning_rate": 1e-4}},
+    "schedule-free": {"optimizer": {"name": "adamw_schedulefree", "learning_rate": 0.01}},
+    "prodigy": {"optimizer": {"name": "prodigy"}},
+    "everything of the noise": {
+        "objective": {
+            "noise": {"offset": 0.1, "input_perturbation": 0.1, "input_perturbation_steps": 3},
+            "loss": {"name": "huber", "huber_schedule": "snr", "snr_gamma": 5},
+        }
+    },
+}
+
+
+FAST = ("lora", "full", "schedule-free")
+"""Kinds that every run of the tests checks."""
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in FAST else pytest.param(k, marks=pytest.mark.families) for k in KINDS]
+)
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(sd1_spec, tmp_path, kind):
+    spec = sd1_spec(**KINDS[kind])
+    assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED
+    assert carry_out(spec, tmp_path / "parts", 3) == ExitCode.PREEMPTED
+    torch.manual_seed(999)  # a new process starts with other random numbers
+    assert carry_out(spec, tmp_path / "parts", resume="latest") == ExitCode.SUCCEEDED
+    assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for path in (tmp_path / "whole/output").rglob("*"):
+        if path.is_file():
+            other = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
+            assert path.read_bytes() == other.read_bytes()
+
+
+def test_a_checkpoint_of_an_adapter_holds_the_adapter_alone(sd1_spec, tmp_path):
+    carry_out(sd1_spec(), tmp_path / "run")
+    last = tmp_path / "run/checkpoints/step-000004"
+    weights, average = (load_file(last / f"{name}.safetensors") for name in ("weights", "ema"))
+    assert weights.keys() == average.keys()
+    assert all("lora_" in name for name in weights)
+    assert any(not torch.equal(weights[name], average[name]) for name in weights)
+
+
+def test_a_full_training_leaves_a_part_that_diffusers_loads(sd1_spec, tmp_path):
+    from diffusers import UNet2DConditionModel
+
+    carry_out(sd1_spec(**KINDS["full"]), tmp_path / "run")
+    part = UNet2DConditionModel.from_pretrained(tmp_path / "run/output/unet")
+    average = load_file(tmp_path / "run/checkpoints/step-000004/ema.safetensors")
+    state = part.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in average.items())
+
+
+def test_the_best_the_last_and_every_so_many_checkpoints_are_kept(sd1_spec, tmp_path):
+    rules = {"every": 1, "keep_last": 1, "keep_best": 1, "keep_every": 5}
+    spec = sd1_spec(steps=8, checkpoint=rules, validation={"prompts": []})
+    carry_out(spec, tmp_path / "run")
+    best = min(range(8), key=losses(tmp_path / "run").__getitem__) + 1
+    kept = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+    assert kept == {f"step-00000{step}" for step in (5, 8, best)}
+
+
+def test_writing_in_the_background_and_at_once_give_the_same(sd1_spec, tmp_path):
+    for name, background in (("a", True), ("b", False)):
+        carry_out(sd1_spec(checkpoint={"every": 2, "background": background}), tmp_path / name)
+    assert final_state(tmp_path / "a") == final_state(tmp_path / "b")
+
+
+def test_where_the_mask_is_black_nothing_is_learned(sd1_spec, tmp_path, pictures):
+    for index in range(1, 4):
+        Image.new("L", (16, 16), 0).save(pictures / f"{index}.mask.png")
+    carry_out(sd1_spec(), tmp_path / "run")
+    assert losses(tmp_path / "run") == [0, 0, 0, 0]
+
+
+def test_a_missing_mask_leaves_the_sample_out(sd1_spec, tmp_path, pictures):
+    (pictures / "2.mask.png").unlink()
+    carry_out(sd1_spec(), tmp_path / "run")
+    assert b"skipped 2.png: no mask: 2.mask.png is missing" in (
+        RunFolder(tmp_path / "run").journal.read_bytes()
+    )
+
+
+def test_prior_regularisation_alone_has_nothing_to_learn_from_a_fresh_adapter(
+    sd1_spec, tmp_path, pictures
+):
+    datasets = [{"path": str(pictures), "regularisation": True, "mask_suffix": ".mask.png"}]
+    carry_out(sd1_spec(datasets=datasets), tmp_path / "run")
+    assert losses(tmp_path / "run") == [0, 0, 0, 0]
+
+
+def test_prior_regularisation_needs_the_model_as_it_was(sd1_spec, tmp_path, pictures):
+    datasets = [{"path": str(pictures), "regularisation": True}]
+    with pytest.raises(BadSpecError, match="use lora or lycoris"):
+        carry_out(sd1_spec(datasets=datasets, adapter={"kind": "full"}), tmp_path / "run")
+
+
+def test_a_base_of_another_layout_is_refused(sd1_spec, tmp_path):
+    model = {"family": "flux", "base": sd1_spec().model.base, "config": {"resolution": 16}}
+    with pytest.raises(BadSpecError, match="has no folder transformer, text_encoder_2"):
+        carry_out(sd1_spec(model=model), tmp_path / "run")
+
+
+@pytest.mark.parametrize("base", ["nowhere", "./nowhere", "/no/where"])
+def test_a_base_that_is_not_there_is_refused(sd1_spec, tmp_path, base):
+    model = {"family": "sd1", "base": base}
+    with pytest.raises(BadSpecError, match=r"training\.model\.base: no folder"):
+        carry_out(sd1_spec(model=model), tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`:UserWarning:huggingface_hub")
+def test_a_repository_that_cannot_be_reached_is_told(sd1_spec, tmp_path):
+    model = {"family": "sd1", "base": "someone/some-model"}
+    with pytest.raises(BadSpecError, match="unet of someone/some-model cannot be loaded"):
+        carry_out(sd1_spec(model=model), tmp_path / "run")
+
+
+def test_a_damaged_part_is_named(sd1_spec, tmp_path, base_folder):
+    base = tmp_path / "base"
+    shutil.copytree(base_folder("sd1"), base)
+    (base / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"broken")
+    model = {"family": "sd1", "base": str(base), "config": {"resolution": 16}}
+    with pytest.raises(BadSpecError, match=r"vae of .* cannot be loaded as diffusers\.Autoencoder"):
+        carry_out(sd1_spec(model=model), tmp_path / "run")
+
+
+def test_zero_steps_draw_the_prompts_with_the_base(sd1_spec, tmp_path):
+    assert carry_out(sd1_spec(steps=0, datasets=[]), tmp_path / "run") == ExitCode.SUCCEEDED
+    assert (tmp_path / "run/output/sample_grid.png").is_file()
+
+
+FAMILIES = [
+    name if name in FAST_FAMILIES else pytest.param(name, marks=pytest.mark.families)
+    for name in TINY
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["lora", pytest.param("lycoris", marks=pytest.mark.families)])
+def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(
+    sd1_spec, tmp_path, base_folder, family, kind
+):
+    model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
+    for name, precision in (("half", "bf16"), ("whole", "fp32")):
+        changes = {"model": model, "precision": precision, "steps": 2} | KINDS[kind]
+        carry_out(sd1_spec(**changes), tmp_path / name)
+    kept = load_file(tmp_path / "half/checkpoints/step-000002/weights.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "whole"), rel=0.1)
+    assert losses(tmp_path / "half") != losses(tmp_path / "whole")
+
+
+@pytest.mark.families
+@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("kind", ["lora", "full", "lycoris"])
+def test_every_family_trains_and_resumes_exactly(sd1_spec, tmp_path, base_folder, family, kind):
+    model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
+    spec = sd1_spec(model=model, **KINDS[kind])
+    carry_out(spec, tmp_path / "whole")
+    carry_out(spec, tmp_path / "parts", 3)
+    carry_out(spec, tmp_path / "parts", resume="latest")
+    assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")

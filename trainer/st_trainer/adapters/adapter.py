@@ -1,0 +1,72 @@
+"""What every adapter answers. After ``attach``, what is trained is what requires a gradient."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from st_shared.spec.adapter import AdapterSpec
+from st_trainer.families.family import Denoiser
+
+
+class Adapter(ABC):
+    """One way to train a model, attached to its module in place."""
+
+    def __init__(self, spec: AdapterSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def attach(self, denoiser: Denoiser) -> None:
+        """Make what is to be trained, in fp32, and freeze the rest.
+
+        Raises:
+            BadSpecError: nothing in the module fits the specification.
+        """
+
+    @abstractmethod
+    def off(self, module: nn.Module) -> AbstractContextManager[None]:
+        """While it lasts, ``module`` answers as it did before training.
+
+        Raises:
+            BadSpecError: the weights before training are not kept.
+        """
+
+    @abstractmethod
+    def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
+        """Write the result below ``folder``; gives the path of its weights."""
+
+    def tensors(self, module: nn.Module) -> dict[str, Tensor]:
+        """What a checkpoint keeps of ``module``."""
+        return dict(trained(module))
+
+    def load(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put the tensors of a checkpoint back.
+
+        Raises:
+            ValueError: they are those of another adapter.
+        """
+        copy_into(trained(module), tensors)
+
+
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of ``module`` that are trained, by name."""
+    return {name: each for name, each in module.named_parameters() if each.requires_grad}
+
+
+@torch.no_grad()
+def copy_into(present: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Give the tensors of ``present`` the values of ``wanted``, name by name.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    if present.keys() != wanted.keys():
+        differ = sorted(present.keys() ^ wanted.keys())
+        raise ValueError(f"{len(differ)} tensors have no counterpart, such as {differ[0]}")
+    for name, tensor in present.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(f"{name} has another shape, {tuple(wanted[name].shape)}")
+        tensor.copy_(wanted[name])

@@ -1,0 +1,147 @@
+"""LoRA: low-rank matrices beside frozen weights, by PEFT; Hu et al. 2021, equation 3."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from st_shared.spec.adapter import AdapterSpec
+from st_trainer.adapters.adapter import Adapter, copy_into
+from st_trainer.adapters.lora_file import LoraFile, read_lora, write_lora
+from st_trainer.adapters.targets import target_names
+from st_trainer.errors import BadSpecError
+from st_trainer.families.family import Denoiser
+from st_trainer.families.pretrained import Pretrained
+
+LORA_NAME = "pytorch_lora_weights.safetensors"
+"""The name under which Diffusers looks for a LoRA in a folder."""
+
+_NAME = "default"
+_CHANGE_BASE = ("olora", "pissa")
+"""Ways to start that take their matrices out of the frozen weights."""
+
+
+class Lora(Adapter):
+    """Low-rank matrices, with the variants that PEFT knows."""
+
+    def __init__(self, spec: AdapterSpec) -> None:
+        super().__init__(spec)
+        self._start: dict[str, Tensor] = {}
+        """The first values, where they were taken out of the frozen weights."""
+
+    def attach(self, denoiser: Denoiser) -> None:
+        """Add the matrices to the wanted modules, or to those of the file to go on from."""
+        from peft import inject_adapter_in_model  # noqa: PLC0415 -- seconds
+
+        module, family = denoiser.module, _pretrained(denoiser)
+        module.requires_grad_(requires_grad=False)
+        before = _read(self.spec, denoiser) if self.spec.continue_from else None
+        names = list(before.alphas) if before else target_names(module, self.spec, family)
+        inject_adapter_in_model(_config(self.spec, names, before), module, adapter_name=_NAME)
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        if before:
+            copy_into(lora_tensors(module), before.tensors)
+        if self.spec.init in _CHANGE_BASE:
+            self._start = {n: t.detach().clone() for n, t in lora_tensors(module).items()}
+
+    @contextmanager
+    def off(self, module: nn.Module) -> Iterator[None]:
+        """The frozen weights alone."""
+        if self.spec.init in _CHANGE_BASE:
+            raise BadSpecError(
+                f"training.adapter.init {self.spec.init} changes the frozen weights, so prior "
+                "regularisation cannot ask them: use init default or gaussian"
+            )
+        for _, layer in lora_layers(module):
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for _, layer in lora_layers(module):
+                layer.enable_adapters(True)
+
+    def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
+        """One safetensors file in the layout of the specification."""
+        del step
+        path = folder / LORA_NAME
+        write_lora(path, self.file(denoiser.module), _pretrained(denoiser), self.spec.layout)
+        return path
+
+    def file(self, module: nn.Module) -> LoraFile:
+        """The matrices as a file holds them: added to the weights of the base as it was."""
+        tensors = {name: each.detach() for name, each in lora_tensors(module).items()}
+        alphas = {
+            name: layer.scaling[_NAME] * layer.r[_NAME] for name, layer in lora_layers(module)
+        }
+        if self._start:
+            tensors = {
+                name: _joined(name, each, self._start[name]) for name, each in tensors.items()
+            }
+            alphas = {name: 2 * alpha for name, alpha in alphas.items()}
+        return LoraFile(tensors, alphas)
+
+
+def lora_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    """PEFT's layers by the name of the module that they stand in for."""
+    from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415 -- seconds
+
+    return [
+        (name, each) for name, each in module.named_modules() if isinstance(each, BaseTunerLayer)
+    ]
+
+
+def lora_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The matrices, named as PEFT's files name them: ``blocks.0.to_q.lora_A.weight``."""
+    from peft import get_peft_model_state_dict  # noqa: PLC0415 -- seconds
+
+    own = dict(module.named_parameters())
+    named: dict[str, Tensor] = get_peft_model_state_dict(
+        module, {name: each for name, each in own.items() if each.requires_grad}, adapter_name=_NAME
+    )
+    return named
+
+
+def _joined(name: str, now: Tensor, start: Tensor) -> Tensor:
+    """``B A - B0 A0`` as one pair of twice the rank: what was learned, without the start."""
+    if "lora_A" in name:
+        return torch.cat([now, start.to(now.device)], dim=0)
+    return torch.cat([now, -start.to(now.device)], dim=1)
+
+
+def _read(spec: AdapterSpec, denoiser: Denoiser) -> LoraFile:
+    return read_lora(Path(str(spec.continue_from)), denoiser.module, _pretrained(denoiser))
+
+
+def _config(spec: AdapterSpec, names: list[str], before: LoraFile | None) -> Any:
+    from peft import LoraConfig  # noqa: PLC0415 -- seconds
+
+    ranks = dict(spec.rank_pattern) | (before.ranks if before else {})
+    alphas = dict(spec.alpha_pattern) | dict(before.alphas if before else {})
+    missing = {name: float(rank) for name, rank in ranks.items() if name not in alphas}
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=cast("int", spec.alpha or spec.rank),  # any number will do
+        lora_dropout=spec.dropout,
+        use_dora=spec.dora or bool(before and before.has_dora),
+        use_rslora=spec.rslora and not before,
+        init_lora_weights=True if before or spec.init == "default" else spec.init,
+        target_modules=names,
+        rank_pattern={f"^{name}" if name in names else name: r for name, r in ranks.items()},
+        alpha_pattern={
+            f"^{name}" if name in names else name: alpha
+            for name, alpha in (alphas | ({} if spec.alpha else missing)).items()
+        },
+    )
+
+
+def _pretrained(denoiser: Denoiser) -> Pretrained[Any]:
+    if not isinstance(denoiser.family, Pretrained):
+        raise BadSpecError(
+            f"training.adapter.kind: family {denoiser.family.name} is trained in full only"
+        )
+    return denoiser.family

@@ -1,0 +1,195 @@
+"""LoRA files: the layouts of Diffusers and of ComfyUI and Kohya, read and written.
+
+| layout | key of a matrix | scale |
+|---|---|---|
+| Diffusers | ``transformer.blocks.0.to_q.lora_A.weight`` | PEFT's options in the metadata |
+| ComfyUI | ``diffusion_model.blocks.0.to_q.lora_A.weight`` | ``….alpha``, divided by the rank |
+| Kohya | ``lora_unet_blocks_0_to_q.lora_down.weight`` | ``….alpha``, divided by the rank |
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from st_trainer.errors import BadSpecError
+from st_trainer.families.components import class_named
+from st_trainer.families.pretrained import Pretrained
+from st_trainer.weights import write_tensors
+
+METADATA_KEY = "lora_adapter_metadata"
+"""Where Diffusers keeps PEFT's options in a file."""
+
+_KOHYA = {"lora_A": "lora_down", "lora_B": "lora_up"}
+_OLD = {"lora_down": "lora_A", "lora_up": "lora_B", "lora.down": "lora_A", "lora.up": "lora_B"}
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "base_model.model.")
+_MAGNITUDE = "lora_magnitude_vector"
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """The content of a LoRA file, whatever its layout."""
+
+    tensors: Mapping[str, Tensor]
+    """Keys as PEFT has them, without the name of the part: ``blocks.0.to_q.lora_A.weight``."""
+    alphas: Mapping[str, float]
+    """Scale times rank of each module."""
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each module."""
+        return {name: len(self.tensors[f"{name}.lora_A.weight"]) for name in self.alphas}
+
+    @property
+    def has_dora(self) -> bool:
+        """Whether magnitudes are kept apart; Liu et al. 2024."""
+        return any(_MAGNITUDE in name for name in self.tensors)
+
+
+def write_lora(
+    path: Path,
+    file: LoraFile,
+    family: Pretrained[Any],
+    layout: Literal["diffusers", "comfyui"],
+) -> None:
+    """Write ``file`` at ``path``, whole or not at all."""
+    if layout == "diffusers":
+        named = {f"{family.denoiser}.{key}": each for key, each in file.tensors.items()}
+        write_tensors(
+            path, named, {METADATA_KEY: json.dumps(_options(file, family), sort_keys=True)}
+        )
+        return
+    alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
+    every = {**file.tensors, **alphas}
+    named = {_comfy_key(key, family): each for key, each in every.items()}
+    columns = {key: each[:, None] for key, each in named.items() if key.endswith("dora_scale")}
+    write_tensors(path, named | columns)
+
+
+def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFile:
+    """The LoRA at ``path``, of any layout; a folder stands for the file of the usual name in it.
+
+    Raises:
+        BadSpecError: it cannot be read, or does not fit ``module``.
+    """
+    file = path / "pytorch_lora_weights.safetensors" if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise BadSpecError(f"training.adapter.continue_from: {file}: {error}") from None
+    names = {name for name, _ in module.named_modules()}
+    found = _plain(tensors, names, family)
+    if not _modules(found) <= names:
+        found = _plain(_converted(file, family), names, family)
+    unknown = sorted(_modules(found) - names)
+    if unknown or not found:
+        raise BadSpecError(
+            f"training.adapter.continue_from: {file} does not fit {family.name}: "
+            + (f"it adapts {unknown[0]}" if unknown else "it holds no LoRA of it")
+        )
+    return _scaled(found, json.loads(metadata.get(METADATA_KEY, "{}")), family)
+
+
+def _options(file: LoraFile, family: Pretrained[Any]) -> dict[str, Any]:
+    """PEFT's options, as Diffusers looks for them when it loads the file."""
+    ranks = file.ranks
+    rank, alpha = next(iter(ranks.values())), next(iter(file.alphas.values()))
+    options = {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {name: each for name, each in ranks.items() if each != rank},
+        "alpha_pattern": {name: each for name, each in file.alphas.items() if each != alpha},
+        "target_modules": sorted(ranks),
+        "use_dora": file.has_dora,
+        "lora_bias": False,
+    }
+    return {f"{family.denoiser}.{key}": value for key, value in options.items()}
+
+
+def _comfy_key(key: str, family: Pretrained[Any]) -> str:
+    """A key of PEFT as ComfyUI wants it; magnitudes are ``dora_scale`` there."""
+    module, _, rest = _split(key)
+    rest = "dora_scale" if rest.startswith(_MAGNITUDE) else rest
+    named = _comfy_module(module, family)
+    if family.kohya_prefix is None:
+        return f"{family.comfy_prefix}.{named}.{rest}"
+    matrix, _, end = rest.partition(".")
+    return ".".join(filter(None, (named, _KOHYA.get(matrix, matrix), end)))
+
+
+def _comfy_module(name: str, family: Pretrained[Any]) -> str:
+    """The name of a module in ComfyUI, without the prefix that stands before a dot."""
+    for ours, theirs in family.comfy_renames:
+        name = re.sub(ours, theirs, name)
+    if family.kohya_prefix is None:
+        return name
+    return f"{family.kohya_prefix}_{name.replace('.', '_')}"
+
+
+def _split(key: str) -> tuple[str, str, str]:
+    """Module, a dot, and the rest: ``lora_A.weight``, ``alpha``, ..."""
+    for mark in (".lora_", ".lora.", ".alpha", ".dora_scale"):
+        place = key.rfind(mark)
+        if place >= 0:
+            return key[:place], ".", key[place + 1 :]
+    return key, "", ""
+
+
+def _plain(
+    tensors: Mapping[str, Tensor], names: set[str], family: Pretrained[Any]
+) -> dict[str, Tensor]:
+    """Keys as PEFT has them, alphas included; keys of other parts are left out."""
+    ours = {_comfy_module(name, family): name for name in names}
+    found = {}
+    for key, tensor in tensors.items():
+        module, dot, rest = _split(key)
+        if not dot or key.startswith(("text_encoder", "lora_te")):
+            continue
+        for prefix in (f"{family.denoiser}.", *_PREFIXES):
+            module = module.removeprefix(prefix)
+        for old, new in _OLD.items():
+            rest = rest.replace(old, new)
+        if rest == "dora_scale":
+            rest, tensor = _MAGNITUDE, tensor.flatten()  # noqa: PLW2901 -- a column there
+        found[f"{ours.get(module, module)}.{rest}"] = tensor
+    return found
+
+
+def _modules(tensors: Mapping[str, Tensor]) -> set[str]:
+    return {_split(key)[0] for key in tensors}
+
+
+def _converted(file: Path, family: Pretrained[Any]) -> Mapping[str, Tensor]:
+    """What Diffusers makes of a file of another program."""
+    pipeline = class_named(family.pipeline)
+    if not hasattr(pipeline, "lora_state_dict"):
+        return {}
+    found = pipeline.lora_state_dict(str(file.parent), weight_name=file.name)
+    state: Mapping[str, Tensor] = found[0] if isinstance(found, tuple) else found
+    return state
+
+
+def _scaled(
+    tensors: dict[str, Tensor], metadata: dict[str, Any], family: Pretrained[Any]
+) -> LoraFile:
+    """Matrices and alphas apart; without an alpha the scale is 1."""
+    options = {key.removeprefix(f"{family.denoiser}."): each for key, each in metadata.items()}
+    alphas: dict[str, float] = {}
+    for key, tensor in tensors.items():
+        module, _, rest = _split(key)
+        if rest != "lora_A.weight":
+            continue
+        usual = options.get("lora_alpha", len(tensor))
+        alphas[module] = float(options.get("alpha_pattern", {}).get(module, usual))
+        if f"{module}.alpha" in tensors:
+            alphas[module] = float(tensors[f"{module}.alpha"])
+    matrices = {key: each for key, each in tensors.items() if not key.endswith(".alpha")}
+    return LoraFile(matrices, alphas)

@@ -1,0 +1,81 @@
+"""LyCORIS: LoHa, LoKr, OFT and their kin; Yeh et al. 2024."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from st_trainer.adapters.adapter import Adapter
+from st_trainer.adapters.targets import target_names
+from st_trainer.errors import BadSpecError
+from st_trainer.families.family import Denoiser
+from st_trainer.families.pretrained import Pretrained
+from st_trainer.weights import write_tensors
+
+_PLACE = "lycoris"
+"""Name of the network inside the module, so that it moves, trains and is found with it."""
+_NAME = "lycoris.safetensors"
+
+
+class Lycoris(Adapter):
+    """A network of lycoris-lora that hooks into the modules."""
+
+    def attach(self, denoiser: Denoiser) -> None:
+        """Make the network and hook it in."""
+        from lycoris import create_lycoris  # noqa: PLC0415 -- seconds
+        from lycoris.config import PRESET  # noqa: PLC0415
+
+        module, family, spec = denoiser.module, denoiser.family, self.spec
+        if not isinstance(family, Pretrained):
+            raise BadSpecError(f"training.adapter.kind: {family.name} is trained in full only")
+        module.requires_grad_(requires_grad=False)
+        names = target_names(module, spec, family)
+        PRESET[_PLACE] = {
+            "enable_conv": True,
+            "target_module": [],
+            "target_name": [f"^{re.escape(name)}$" for name in names],
+            "module_algo_map": {},
+            "name_algo_map": {},
+            "exclude_name": [],
+            "use_fnmatch": False,
+        }
+        try:
+            network = create_lycoris(
+                module,
+                linear_dim=spec.rank,
+                linear_alpha=spec.alpha or spec.rank,
+                dropout=spec.dropout,
+                dora_wd=spec.dora,
+                algo=spec.lycoris.algorithm,
+                factor=spec.lycoris.factor,
+                preset=_PLACE,
+                **spec.lycoris.options,
+            )
+        except (ValueError, TypeError, KeyError, AssertionError) as error:
+            raise BadSpecError(
+                f"training.adapter.lycoris: {spec.lycoris.algorithm} does not fit: {error}"
+            ) from error
+        network.apply_to()
+        module.add_module(_PLACE, network.float())
+
+    @contextmanager
+    def off(self, module: nn.Module) -> Iterator[None]:
+        """The frozen weights alone."""
+        network: Any = getattr(module, _PLACE)
+        before = network.multiplier
+        network.set_multiplier(0.0)
+        try:
+            yield
+        finally:
+            network.set_multiplier(before)
+
+    def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
+        """One file with LyCORIS's own keys, which ComfyUI reads: ``lycoris_blocks_0_to_q…``."""
+        del step
+        path = folder / _NAME
+        network: nn.Module = getattr(denoiser.module, _PLACE)
+        write_tensors(path, dict(network.state_dict()))
+        return path

@@ -1,0 +1,93 @@
+"""Families that start from pretrained weights: parts by name, a VAE, LoRA targets.
+
+A family names its parts; what is not particular to it happens here.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from st_shared.spec.families import ImageConfig
+from st_trainer.families.components import load_components
+from st_trainer.families.family import Assets, Denoiser, FamilyCode, Shape
+
+ConfigT = TypeVar("ConfigT", bound=ImageConfig)
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""Ends of the names of attention's projections, in nearly every model of Diffusers."""
+
+
+class Pretrained(FamilyCode[ConfigT]):
+    """A family whose parts lie in a folder of Diffusers' layout, with an image VAE."""
+
+    components: ClassVar[Mapping[str, str]]
+    """Class of each part by the name of its subfolder, such as ``diffusers.AutoencoderKL``."""
+    denoiser: ClassVar[str] = "transformer"
+    """The part that is trained; also the prefix of its keys in LoRA files of Diffusers."""
+    pipeline: ClassVar[str]
+    """Diffusers' own pipeline, which users of the result will run."""
+    lora_presets: ClassVar[Mapping[str, tuple[str, ...]]] = {"default": ATTENTION}
+    """Ends of the names of modules that a LoRA adapts, by preset."""
+    comfy_prefix: ClassVar[str] = "diffusion_model"
+    """What ComfyUI has before the names of modules in a LoRA file."""
+    comfy_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Regular expressions and replacements that turn our names of modules into ComfyUI's."""
+    kohya_prefix: ClassVar[str | None] = None
+    """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
+
+    def load(self, base: str, config: ConfigT, dtype: torch.dtype) -> Denoiser:
+        """The model at ``base``, frozen.
+
+        Raises:
+            BadSpecError: a part is missing, or does not fit its class.
+        """
+        parts = load_components(base, self.components, dtype)
+        module: nn.Module = parts.pop(self.denoiser)
+        return Denoiser(self, config, parts, module)
+
+    def sample_shape(self, config: ConfigT) -> Shape:
+        """A square RGB image."""
+        return 3, config.resolution, config.resolution
+
+    def latent_shape(self, config: ConfigT, assets: Assets) -> Shape:
+        """One image behind the VAE."""
+        vae = assets["vae"].config
+        side = config.resolution // 2 ** (len(vae.block_out_channels) - 1)
+        return vae.latent_channels, side, side
+
+    def latents(self, assets: Assets, samples: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw from the VAE's posterior, normalised, in fp32."""
+        vae = assets["vae"]
+        posterior = vae.encode(samples.to(vae.device, vae.dtype)).latent_dist
+        return normalised(posterior.sample(generator).float(), vae.config)
+
+    def samples(self, assets: Assets, latents: Tensor) -> Tensor:
+        """What the VAE makes of latents."""
+        vae = assets["vae"]
+        values = denormalised(latents.float(), vae.config).to(vae.device, vae.dtype)
+        decoded: Tensor = vae.decode(values, return_dict=False)[0]
+        return decoded
+
+
+def normalised(latents: Tensor, config: Any) -> Tensor:
+    """Latents of about unit spread: ``(z - mean) / std`` by channel, or ``(z - shift) * scale``."""
+    mean, scale = _moments(latents, config)
+    return (latents - mean) * scale
+
+
+def denormalised(latents: Tensor, config: Any) -> Tensor:
+    """The inverse of ``normalised``."""
+    mean, scale = _moments(latents, config)
+    return latents / scale + mean
+
+
+def _moments(latents: Tensor, config: Any) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and inverse spread, by channel where the VAE's file has them so."""
+    means = config.get("latents_mean")
+    if means is None:
+        return config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+    shape = (1, -1, *[1] * (latents.dim() - 2))
+    spread = latents.new_tensor(config["latents_std"]).view(shape)
+    return latents.new_tensor(means).view(shape), 1 / spread

@@ -1,0 +1,1 @@
+"""Optimisers by name, and learning rates by step."""

@@ -1,0 +1,105 @@
+"""Optimisers by name: where their class lies, and what it is told."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from st_shared.spec.families import FAMILIES
+from st_shared.spec.optimizer import OptimizerSpec
+from st_shared.spec.training import TrainingSpec
+from st_trainer.errors import BadSpecError
+
+Arguments = Callable[[OptimizerSpec], dict[str, Any]]
+
+
+def _decayed(spec: OptimizerSpec) -> dict[str, Any]:
+    return {"weight_decay": spec.weight_decay}
+
+
+def _adaptive(spec: OptimizerSpec) -> dict[str, Any]:
+    betas = (spec.beta1, spec.beta2)
+    return {"betas": betas, "eps": spec.epsilon, "weight_decay": spec.weight_decay}
+
+
+def _two_betas(spec: OptimizerSpec) -> dict[str, Any]:
+    return {"betas": (spec.beta1, spec.beta2), "weight_decay": spec.weight_decay}
+
+
+def _momentum(spec: OptimizerSpec) -> dict[str, Any]:
+    return {"momentum": spec.beta1, "weight_decay": spec.weight_decay}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One optimiser."""
+
+    place: str
+    """Its class, such as ``torch.optim.AdamW``; imported when it is used."""
+    arguments: Arguments = _decayed
+    """Arguments besides the parameters and ``lr``."""
+    finds_rate: bool = False
+    """Whether it finds the learning rate by itself, so that 1 is meant."""
+    has_average: bool = False
+    """Whether it keeps an average of the weights itself, and has ``train`` and ``eval``."""
+
+
+OPTIMIZERS: dict[str, Kind] = {
+    "adamw": Kind("torch.optim.AdamW", lambda spec: {**_adaptive(spec), "fused": True}),
+    "adam": Kind("torch.optim.Adam", lambda spec: {**_adaptive(spec), "fused": True}),
+    "adagrad": Kind("torch.optim.Adagrad"),
+    "adadelta": Kind("torch.optim.Adadelta"),
+    "adamax": Kind("torch.optim.Adamax", _adaptive),
+    "asgd": Kind("torch.optim.ASGD"),
+    "nadam": Kind("torch.optim.NAdam", _adaptive),
+    "radam": Kind("torch.optim.RAdam", _adaptive),
+    "rmsprop": Kind("torch.optim.RMSprop"),
+    "sgd": Kind("torch.optim.SGD", _momentum),
+    "adafactor": Kind("torch.optim.Adafactor"),
+    "prodigy": Kind("prodigyopt.Prodigy", _adaptive, finds_rate=True),
+    "adamw_schedulefree": Kind("schedulefree.AdamWScheduleFree", _adaptive, has_average=True),
+    "sgd_schedulefree": Kind("schedulefree.SGDScheduleFree", _momentum, has_average=True),
+    "came": Kind("came_pytorch.CAME"),
+    "stableadamw": Kind("optimi.StableAdamW", _adaptive),
+    "lion": Kind("optimi.Lion", _two_betas),
+    "adan": Kind("optimi.Adan"),
+    "ranger": Kind("optimi.Ranger", _adaptive),
+    "soap": Kind("pytorch_optimizer.SOAP", _two_betas),
+    "ademamix": Kind("pytorch_optimizer.AdEMAMix"),
+    "dadaptation": Kind("pytorch_optimizer.DAdaptAdam", _two_betas, finds_rate=True),
+}
+
+
+def peak_rate(spec: TrainingSpec) -> float:
+    """The learning rate that is asked for, or what suits the optimiser and what is trained."""
+    if spec.optimizer.learning_rate is not None:
+        return spec.optimizer.learning_rate
+    if OPTIMIZERS[spec.optimizer.name].finds_rate:
+        return 1.0
+    if spec.adapter_kind != "full":
+        return 1e-4
+    return 1e-5 if FAMILIES[spec.model.family].needs_base else 1e-3
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], spec: OptimizerSpec, rate: float
+) -> torch.optim.Optimizer:
+    """The optimiser of ``spec`` over ``parameters``; the loop sets the rate at each step.
+
+    Raises:
+        BadSpecError: its class does not take the options, or is not installed.
+    """
+    kind = OPTIMIZERS[spec.name]
+    module, _, name = kind.place.rpartition(".")
+    try:
+        made: torch.optim.Optimizer = getattr(import_module(module), name)(
+            list(parameters), lr=rate, **{**kind.arguments(spec), **spec.options}
+        )
+    except ImportError as error:
+        raise BadSpecError(f"training.optimizer.name: {spec.name} needs {error.name}") from error
+    except (TypeError, ValueError) as error:
+        raise BadSpecError(f"training.optimizer: {spec.name} refuses: {error}") from error
+    return made

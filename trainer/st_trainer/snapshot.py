@@ -1,0 +1,121 @@
+"""The whole state of a session, copied out of the way of training, and put back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from st_shared.spec.digest import spec_sha256
+from st_trainer.data.sampler import Cursor
+from st_trainer.errors import BadDataError
+from st_trainer.families.family import FromScratch
+from st_trainer.history import LossHistory
+from st_trainer.session import Session
+from st_trainer.techniques.technique import TechniqueState
+from st_trainer.tensor_tree import put_together, take_apart
+from st_trainer.weights import WEIGHTS_NAME, description
+
+STATE_NAME = "state.json"
+_OPTIMIZER, _RANDOM = "optimizer.safetensors", "random.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is written from, in host memory."""
+
+    step: int
+    spec_sha256: str
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """The tensors of each file."""
+    metadata: Mapping[str, dict[str, str]]
+    """The metadata of files that have some."""
+    state: Mapping[str, Any]
+    """The rest; JSON can hold it."""
+
+
+def take_snapshot(session: Session) -> Snapshot:
+    """Copy the state of ``session``; it may go on at once."""
+    denoiser = session.denoiser.with_module(session.module)
+    moments: dict[str, Tensor] = {}
+    optimizer = session.optimizer.state_dict()
+    document = {
+        "state": take_apart(optimizer["state"], "", moments),
+        "groups": take_apart(optimizer["param_groups"], "groups", moments),
+    }
+    kept = {each.name: each.state() for each in session.techniques}
+    files: dict[str, Mapping[str, Tensor]] = {
+        WEIGHTS_NAME: session.adapter.tensors(session.module),
+        _OPTIMIZER: moments,
+        _RANDOM: _random_state(session),
+    }
+    files |= {f"{name}.safetensors": each.tensors for name, each in kept.items() if each.tensors}
+    is_own = isinstance(denoiser.family, FromScratch)
+    state = {
+        "step": session.step,
+        "loss": session.history.recent(session.spec.checkpoint.every),
+        "cursor": asdict(session.sampler.cursor),
+        "samples_sha256": session.samples.sha256,
+        "techniques": {name: dict(each.numbers) for name, each in kept.items()},
+        "optimizer": document,
+        "losses": session.history.state,
+        "torch": torch.__version__,
+    }
+    return Snapshot(
+        session.step,
+        spec_sha256(session.spec),
+        {name: _copied(tensors) for name, tensors in files.items()},
+        {WEIGHTS_NAME: description(denoiser, session.step)} if is_own else {},
+        state,
+    )
+
+
+def put_back(session: Session, folder: Path, state: dict[str, Any]) -> None:
+    """Give ``session`` the state in ``folder``, whose ``state.json`` holds ``state``.
+
+    Raises:
+        BadDataError: the samples are no longer those that the checkpoint was trained on.
+    """
+    if state["samples_sha256"] != session.samples.sha256:
+        raise BadDataError(
+            f"training.datasets: the samples have changed since {folder.name} was written; "
+            "restore them, or start anew in another --run-dir"
+        )
+    session.adapter.load(session.module, load_file(folder / WEIGHTS_NAME))
+    for technique in session.techniques:
+        file = folder / f"{technique.name}.safetensors"
+        tensors = load_file(file) if file.exists() else {}
+        technique.restore(TechniqueState(tensors, state["techniques"][technique.name]))
+    moments = load_file(folder / _OPTIMIZER)
+    document = state["optimizer"]
+    session.optimizer.load_state_dict(
+        {
+            "state": put_together(document["state"], moments),
+            "param_groups": put_together(document["groups"], moments),
+        }
+    )
+    _restore_random(session, load_file(folder / _RANDOM))
+    session.move_sampler(Cursor(**state["cursor"]))
+    session.history = LossHistory.restored(state["losses"])
+    session.step = state["step"]
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
+
+
+def _random_state(session: Session) -> dict[str, Tensor]:
+    states = {"session": session.generator.get_state(), "torch": torch.get_rng_state()}
+    if session.accelerator.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(session.accelerator.device)
+    return states
+
+
+def _restore_random(session: Session, states: dict[str, Tensor]) -> None:
+    session.generator.set_state(states["session"])
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and session.accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], session.accelerator.device)
