@@ -7,6 +7,7 @@ from st_controller.domain.workers import Patience
 from st_controller.events.feed import EventFeed
 from st_controller.events.hub import Hub
 from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.joint_heartbeats import JointHeartbeats
 from st_controller.services.joint_submission import JointSubmission
 from st_controller.services.known_credentials import KnownCredentials
 from st_controller.services.live_queue import LiveQueue
@@ -37,3 +38,8 @@ class Platform:
     def submissions(self) -> JointSubmission:
         """Where single jobs are taken in."""
         return JointSubmission(self.db)
+
+    @cached_property
+    def heartbeats(self) -> JointHeartbeats:
+        """Where workers say that they are alive."""
+        return JointHeartbeats(self.db, self.patience)

@@ -113,12 +113,9 @@ def stream(
 
 
 @router.post("/heartbeat", response_model=HeartbeatReply)
-def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -> Response:
+async def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -> Response:
     """Alive; renews the leases that are named."""
-    with platform.db.write() as tx:
-        worker = workers.get_worker(tx.session, caller.worker_id, lock=True)
-        reply = workers.heartbeat(tx, worker, beat, platform.patience)
-    return encoded(reply, 200)
+    return encoded(await platform.heartbeats.take(caller.worker_id, beat), 200)
 
 
 @router.post("/attempts/{attempt_id}/claim", response_model=ClaimReply)

@@ -10,7 +10,7 @@ Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
 MOST = 64
-"""Requests that are answered together."""
+"""Requests that are answered together, unless it is said otherwise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,18 +24,21 @@ class _Entry(Generic[Ask, Answer]):
 class Combining(Generic[Ask, Answer]):
     """Those who come while a thread is at work are served together by the next.
 
-    ``together`` answers many requests, in their order, or none of them; what it raises among
-    ``retried`` says that nothing was done because of one of them, so each is tried ``alone``.
-    Both run in a thread. One object serves one event loop.
+    ``together`` gives each of many requests, in their order, an answer or the error that belongs to
+    it; if it raises it has served none of them. What it raises among ``retried`` says that it was
+    because of one of them, so each is tried ``alone``. Both run in a thread. One object serves one
+    event loop.
     """
 
     def __init__(
         self,
-        together: Callable[[Sequence[Ask]], Sequence[Answer]],
+        together: Callable[[Sequence[Ask]], Sequence[Answer | BaseException]],
         alone: Callable[[Ask], Answer],
         retried: tuple[type[Exception], ...],
+        most: int = MOST,
     ) -> None:
         self._together, self._alone, self._retried = together, alone, retried
+        self._most = most
         self._line: deque[_Entry[Ask, Answer]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -54,7 +57,7 @@ class Combining(Generic[Ask, Answer]):
         part: list[_Entry[Ask, Answer]] = []
         try:
             while self._line:
-                part = [self._line.popleft() for _ in range(min(MOST, len(self._line)))]
+                part = [self._line.popleft() for _ in range(min(self._most, len(self._line)))]
                 answers = await asyncio.to_thread(self._answer, [entry.ask for entry in part])
                 for entry, answer in zip(part, answers, strict=True):
                     _give(entry, answer)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.orm import Session, defer
 
 from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
@@ -16,6 +17,9 @@ from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import Lease, StopOrder
+
+_MOST_IDS = 10_000
+"""Ids in one statement; SQLite takes 32,766 values."""
 
 # Made once: building a statement costs more than running it. PostgreSQL locks the rows of each
 # table in the order of FROM.
@@ -31,6 +35,18 @@ _MANY = _LOCKED.where(Attempt.id.in_(bindparam("ids", expanding=True))).order_by
 # Documents are read where they are needed, and whoever claims needs them.
 _LATER = [defer(each) for each in (Job.spec, Job.dataset_pins, Job.wants, Job.progress)]
 _LEASE, _LEASES = _ONE.options(*_LATER), _MANY.options(*_LATER)
+
+_HELD = (
+    select(Attempt.id, Attempt.worker_id, Attempt.epoch, Attempt.state, Attempt.stop)
+    .where(Attempt.id.in_(bindparam("ids", expanding=True)))
+    .order_by(Attempt.id)
+    .with_for_update()
+)
+_RENEW = (
+    update(Attempt)
+    .where(Attempt.id.in_(bindparam("ids", expanding=True)))
+    .values(lease_expires_at=bindparam("until"))
+)
 
 Found = tuple[Attempt | None, Job | None]
 """An attempt and its job, locked; none where there is no such attempt."""
@@ -143,6 +159,38 @@ def renew(
     return orders
 
 
+def renew_all(
+    tx: Transaction, holdings: Sequence[tuple[str, Sequence[Lease]]], patience: Patience
+) -> list[list[StopOrder]]:
+    """The same for many workers: for each, in their order, what it must stop."""
+    ids = sorted({lease.attempt_id for _, holding in holdings for lease in holding})
+    found: dict[str, Any] = {}
+    for part in _parts(ids):
+        found |= {row.id: row for row in tx.session.execute(_HELD, {"ids": part})}
+    orders: list[list[StopOrder]] = []
+    renewed: set[str] = set()
+    for worker_id, holding in holdings:
+        stops: list[StopOrder] = []
+        for lease in holding:
+            row = found.get(lease.attempt_id)
+            if row is None or not _is_force(row, worker_id, lease.epoch):
+                stops.append(StopOrder(attempt_id=lease.attempt_id, reason="stale"))
+                continue
+            renewed.add(row.id)
+            if row.stop:
+                stops.append(StopOrder(attempt_id=row.id, reason=row.stop))
+        orders.append(stops)
+    until = tx.now + timedelta(seconds=patience.lease_ttl)
+    for part in _parts(sorted(renewed)):
+        tx.session.connection().execute(_RENEW, {"ids": part, "until": until})
+    return orders
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _MOST_IDS):
+        yield ids[start : start + _MOST_IDS]
+
+
 def stop_order(attempt: Attempt) -> StopOrder:
     """The order that stands against an attempt."""
     return StopOrder.model_validate({"attempt_id": attempt.id, "reason": attempt.stop})
@@ -248,7 +296,7 @@ def _load(session: Session, attempt_id: str, query: Select[Job, Attempt] = _LEAS
     return (row[1], row[0]) if row else (None, None)
 
 
-def _is_force(attempt: Attempt, worker_id: str, epoch: int) -> bool:
+def _is_force(attempt: Any, worker_id: str, epoch: int) -> bool:
     return attempt.state in LEASED and attempt.worker_id == worker_id and attempt.epoch == epoch
 
 

@@ -1,0 +1,112 @@
+"""Heartbeats that come at the same time, taken in one transaction."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, select, update
+
+from st_controller.domain.workers import Patience
+from st_controller.errors import NotFound
+from st_controller.services import leases, workers
+from st_controller.services.combining import Combining
+from st_controller.store.database import Database, DatabaseError
+from st_controller.store.schema import Worker
+from st_controller.store.transaction import Transaction
+from st_shared.protocol.states import WorkerDesired, WorkerState
+from st_shared.protocol.worker import Heartbeat, HeartbeatReply
+
+MOST = 256
+"""Heartbeats in one transaction."""
+
+# Made once: building a statement costs more than running it.
+_WORKERS = (
+    select(Worker.id, Worker.observed, Worker.desired)
+    .where(Worker.id.in_(bindparam("ids", expanding=True)))
+    .order_by(Worker.id)
+    .with_for_update()
+)
+_HEARD = (
+    update(Worker)
+    .where(Worker.id.in_(bindparam("ids", expanding=True)))
+    .values(last_heartbeat_at=bindparam("now"))
+)
+_USED = update(Worker).where(Worker.id == bindparam("key")).values(usage=bindparam("used"))
+
+
+class Beat(NamedTuple):
+    """What one worker says."""
+
+    worker_id: str
+    told: Heartbeat
+
+
+class JointHeartbeats:
+    """Thousands of workers beat every few seconds: what they say is written together.
+
+    Whoever only says that it is alive, which is nearly everybody, costs a share of four statements.
+    """
+
+    def __init__(self, db: Database, patience: Patience) -> None:
+        self._db, self._patience = db, patience
+        self._combining = Combining(self._together, self._alone, (DatabaseError,), MOST)
+
+    async def take(self, worker_id: str, beat: Heartbeat) -> HeartbeatReply:
+        """As ``workers.heartbeat``, in a transaction that others may share.
+
+        Raises:
+            NotFound: there is no such worker.
+        """
+        return await self._combining.do(Beat(worker_id, beat))
+
+    def _alone(self, beat: Beat) -> HeartbeatReply:
+        with self._db.write() as tx:
+            worker = workers.get_worker(tx.session, beat.worker_id, lock=True)
+            return workers.heartbeat(tx, worker, beat.told, self._patience)
+
+    def _together(self, beats: Sequence[Beat]) -> list[HeartbeatReply | BaseException]:
+        with self._db.write() as tx:
+            return _take(tx, beats, self._patience)
+
+
+def _take(
+    tx: Transaction, beats: Sequence[Beat], patience: Patience
+) -> list[HeartbeatReply | BaseException]:
+    ids = sorted({beat.worker_id for beat in beats})
+    known: dict[str, Any] = {row.id: row for row in tx.session.execute(_WORKERS, {"ids": ids})}
+    plain = [beat for beat in beats if _is_plain(known.get(beat.worker_id), beat.told)]
+    _note_alive(tx, plain)
+    orders = leases.renew_all(tx, [(beat.worker_id, beat.told.holding) for beat in plain], patience)
+    replies = {
+        id(beat): HeartbeatReply(desired=WorkerDesired(known[beat.worker_id].desired), stops=stops)
+        for beat, stops in zip(plain, orders, strict=True)
+    }
+    return [replies.get(id(beat)) or _take_other(tx, beat, patience) for beat in beats]
+
+
+def _is_plain(worker: Any, told: Heartbeat) -> bool:
+    """Whether a heartbeat changes nothing that anybody has to be told of."""
+    is_known = worker is not None and worker.observed == WorkerState.ONLINE
+    return is_known and not told.leaving and told.cached is None
+
+
+def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:
+    if not beats:
+        return
+    connection = tx.session.connection()
+    ids = sorted({beat.worker_id for beat in beats})
+    connection.execute(_HEARD, {"ids": ids, "now": tx.now})
+    used = [
+        {"key": beat.worker_id, "used": beat.told.usage.model_dump(mode="json")}
+        for beat in beats
+        if beat.told.usage is not None
+    ]
+    if used:
+        connection.execute(_USED, used)
+
+
+def _take_other(tx: Transaction, beat: Beat, patience: Patience) -> HeartbeatReply | BaseException:
+    try:
+        worker = workers.get_worker(tx.session, beat.worker_id, lock=True)
+    except NotFound as error:
+        return error
+    return workers.heartbeat(tx, worker, beat.told, patience)

@@ -1,0 +1,115 @@
+"""Heartbeats of many workers at once: one transaction, and each gets its own answer."""
+
+import asyncio
+
+import pytest
+
+from st_controller.errors import NotFound
+from st_controller.services import joint_heartbeats, leases
+from st_controller.services.joint_heartbeats import Beat, JointHeartbeats
+from st_shared.protocol.states import WorkerDesired, WorkerState
+from st_shared.protocol.worker import Heartbeat, Lease, SlotUse, Usage
+
+USAGE = Usage(slots=[SlotUse(index=0, utilisation=87)], disk_free_gb=3)
+
+
+@pytest.fixture
+def at_once(steps):
+    """Takes ``(worker_id, heartbeat)`` in one transaction; gives answers or errors."""
+
+    def take(*beats):
+        line = JointHeartbeats(steps.db, steps.patience)
+        answers = line._together([Beat(*beat) for beat in beats])
+        assert len(answers) == len(beats)
+        return answers
+
+    return take
+
+
+@pytest.fixture
+def fleet(steps):
+    """Three workers, each with a running attempt."""
+    found = []
+    for name in ("a", "b", "c"):
+        job_id, worker_id = steps.submit(name), steps.join(name)
+        attempt_id = steps.claimed(worker_id)
+        found.append((worker_id, attempt_id, job_id))
+    return found
+
+
+def holding(attempt_id, epoch=1, **more):
+    return Heartbeat(holding=[Lease(attempt_id=attempt_id, epoch=epoch)], **more)
+
+
+def test_all_are_alive_and_all_leases_are_renewed(steps, fleet, at_once):
+    steps.clock.advance(9)
+    answers = at_once(*((worker, holding(attempt, usage=USAGE)) for worker, attempt, _ in fleet))
+    assert [(each.desired, each.stops) for each in answers] == [(WorkerDesired.ACTIVE, [])] * 3
+    until = steps.clock().timestamp() + steps.patience.lease_ttl
+    for worker_id, attempt_id, _ in fleet:
+        assert steps.attempt(attempt_id).lease_expires_at.timestamp() == pytest.approx(until)
+        assert steps.worker(worker_id).last_heartbeat_at == steps.clock()
+        assert steps.worker(worker_id).usage["slots"][0]["utilisation"] == 87
+    steps.wait(steps.patience.lease_ttl - 1)
+    assert all(steps.attempt(attempt).outcome is None for _, attempt, _ in fleet)
+
+
+def test_each_is_told_its_own_orders(steps, fleet, at_once):
+    (one, a, job), (two, b, _), (three, c, _) = fleet
+    steps.cancel(job)
+    steps.order(two, WorkerDesired.DRAINING)
+    answers = at_once(
+        (one, holding(a)), (two, holding(b)), (three, holding(a)), (three, holding(c, epoch=2))
+    )
+    told = [[(stop.attempt_id, stop.reason) for stop in each.stops] for each in answers]
+    assert told == [[(a, "cancel")], [], [(a, "stale")], [(c, "stale")]]
+    assert answers[1].desired is WorkerDesired.DRAINING
+
+
+def test_who_comes_back_leaves_or_holds_new_content_is_noticed(steps, fleet, at_once):
+    (one, a, _), (two, b, _), (three, c, _) = fleet
+    steps.wait(steps.patience.silent_after, alive=[two, three])
+    assert steps.worker(one).observed == WorkerState.SILENT
+    digest = "0" * 64
+    at_once(
+        (one, holding(a)), (two, holding(b, leaving=True)), (three, holding(c, cached=[digest]))
+    )
+    assert steps.worker(one).observed == WorkerState.ONLINE
+    assert steps.worker(two).observed == WorkerState.GONE
+    assert steps.worker(three).inventory["cached"] == [digest]
+
+
+def test_an_unknown_worker_is_refused_alone(steps, fleet, at_once):
+    one, a, _ = fleet[0]
+    strange, known = at_once(("wrk_nobody", Heartbeat()), (one, holding(a)))
+    assert isinstance(strange, NotFound)
+    assert known.stops == []
+
+
+def test_more_leases_than_a_statement_takes_are_renewed(steps, fleet, at_once, monkeypatch):
+    monkeypatch.setattr(leases, "_MOST_IDS", 1)
+    steps.clock.advance(9)
+    at_once(*((worker, holding(attempt)) for worker, attempt, _ in fleet))
+    steps.wait(steps.patience.lease_ttl - 1)
+    assert all(steps.attempt(attempt).outcome is None for _, attempt, _ in fleet)
+
+
+def test_those_that_come_at_once_share_a_transaction(steps, fleet, monkeypatch):
+    parts = []
+    taken = joint_heartbeats._take
+
+    def counted(tx, beats, patience):
+        parts.append(len(beats))
+        return taken(tx, beats, patience)
+
+    monkeypatch.setattr(joint_heartbeats, "_take", counted)
+
+    async def story():
+        line = JointHeartbeats(steps.db, steps.patience)
+        beats = [line.take(worker, holding(attempt)) for worker, attempt, _ in fleet * 4]
+        return await asyncio.gather(*beats)
+
+    answers = asyncio.run(story())
+    assert [each.stops for each in answers] == [[]] * 12
+    assert sum(parts) >= 11
+    assert len(parts) <= 2
