@@ -31,16 +31,36 @@ def event_stream(
 async def _counted(
     platform: Platform, caller: Caller | WorkerCaller, frames: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    holder = "worker" if isinstance(caller, WorkerCaller) else "user"
-    checked = platform.db.clock()
+    if isinstance(caller, WorkerCaller):
+        holder, allowed = "worker", _while_in_force(platform, caller, frames)
+    else:
+        holder, allowed = "user", _while_signed_in(platform, caller, frames)
     with platform.telemetry.streams.labels(holder).track_inprogress():
-        async with aclosing(frames):
-            async for frame in frames:
-                if (platform.db.clock() - checked).total_seconds() >= RECHECK_SECONDS:
-                    if not await asyncio.to_thread(_is_in_force, platform, caller):
-                        return
-                    checked = platform.db.clock()
+        async with aclosing(frames), aclosing(allowed):
+            async for frame in allowed:
                 yield frame
+
+
+async def _while_in_force(
+    platform: Platform, caller: WorkerCaller, frames: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    with platform.standing.watch(caller.worker_id) as ticket:
+        async for frame in frames:
+            if ticket.is_void:
+                return
+            yield frame
+
+
+async def _while_signed_in(
+    platform: Platform, caller: Caller, frames: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    checked = platform.db.clock()
+    async for frame in frames:
+        if (platform.db.clock() - checked).total_seconds() >= RECHECK_SECONDS:
+            if not await asyncio.to_thread(_is_in_force, platform, caller):
+                return
+            checked = platform.db.clock()
+        yield frame
 
 
 def _is_in_force(platform: Platform, caller: Caller | WorkerCaller) -> bool:

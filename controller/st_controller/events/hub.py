@@ -5,6 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+TAIL = "tail"
+"""Topic that wakes whoever reads what other processes placed."""
+
 Publish = Callable[[frozenset[str]], None]
 """Tells the other processes; must not block."""
 
@@ -86,6 +89,11 @@ class Hub:
         """Announce within this process what another one has told; from any thread."""
         self._announce(topics, from_afar=True)
 
+    def ring_here(self, topics: frozenset[str]) -> None:
+        """Announce news that concern this process alone; from any thread."""
+        if topics:
+            self._announce(topics, from_afar=False)
+
     def _announce(self, topics: frozenset[str], *, from_afar: bool) -> None:
         for topic in topics & self._reactions.keys():
             for reaction in self._reactions[topic]:
@@ -118,6 +126,8 @@ class Hub:
             self._inboxes.discard(inbox)
 
     def _ring(self, topics: frozenset[str], from_afar: bool) -> None:
+        if from_afar:
+            topics |= {TAIL}
         for topic in topics:
             for bell in self._bells.get(topic, ()):
                 bell.ring(from_afar=from_afar)
