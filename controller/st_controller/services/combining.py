@@ -27,7 +27,7 @@ class Combining(Generic[Ask, Answer]):
     ``together`` gives each of many requests, in their order, an answer or the error that belongs to
     it; if it raises it has served none of them. What it raises among ``retried`` says that it was
     because of one of them, so each is tried ``alone``. Both run in a thread. One object serves one
-    event loop.
+    event loop. Where nobody is in a hurry, ``rest`` seconds between two pieces let crowds form.
     """
 
     def __init__(
@@ -36,9 +36,10 @@ class Combining(Generic[Ask, Answer]):
         alone: Callable[[Ask], Answer],
         retried: tuple[type[Exception], ...],
         most: int = MOST,
+        rest: float = 0.0,
     ) -> None:
         self._together, self._alone, self._retried = together, alone, retried
-        self._most = most
+        self._most, self._rest = most, rest
         self._line: deque[_Entry[Ask, Answer]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -61,6 +62,9 @@ class Combining(Generic[Ask, Answer]):
                 answers = await asyncio.to_thread(self._answer, [entry.ask for entry in part])
                 for entry, answer in zip(part, answers, strict=True):
                     _give(entry, answer)
+                if self._rest:
+                    part = []
+                    await asyncio.sleep(self._rest)
         finally:
             self._worker = None
             for entry in [*part, *self._line]:

@@ -91,6 +91,23 @@ async def test_a_part_is_bounded():
     assert [len(part) for part in work.parts] == [1, MOST, 5]
 
 
+async def test_where_nobody_is_in_a_hurry_crowds_form():
+    parts = []
+
+    def together(asks):
+        parts.append(len(asks))
+        return list(asks)
+
+    combining = Combining(together, lambda ask: together([ask])[0], (Asked,), rest=0.05)
+    assert await combining.do(0) == 0
+    tasks = []
+    for ask in range(20):  # they come one by one, while it rests
+        tasks.append(asyncio.create_task(combining.do(ask)))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*tasks) == list(range(20))
+    assert parts == [1, 20]
+
+
 async def test_who_goes_away_harms_nobody():
     work = Work()
     first = asyncio.create_task(work.combining.do("first"))
