@@ -49,9 +49,8 @@ class Reservations:
         self._part = part
         self._by_job: dict[str, Reservation] = {}
         self._backfill: tuple[float, int, int] | None = None
-        self._count = Counter[int]()
-        """How many reservations there are of each shape."""
-        self._levels = Counter[int]()
+        self._count = Counter[tuple[int, int]]()
+        """How many reservations there are of each shape at each level."""
         self.shapes = 0
         """The shapes of all reserved jobs."""
         self.lowest = len(Level)
@@ -99,28 +98,37 @@ class Reservations:
         lowest = min(among, key=lambda kept: kept.level, default=None)
         return lowest if lowest is not None and lowest.level < level else None
 
-    def may_add(self, number: int) -> bool:
-        """Whether another job of this shape may have slots kept; if not, its rivals may not."""
+    def may_add(self, number: int, level: int = 0) -> bool:
+        """Whether another job of this shape may have slots kept, if those below ``level`` go."""
         rivals, known = self._fleet.rivals(number), self._fleet.shapes.known
         jobs = slots = 0
-        for shape, count in self._count.items():
-            if rivals >> shape & 1:
+        for (shape, reserved_at), count in self._count.items():
+            if reserved_at >= level and rivals >> shape & 1:
                 jobs += count
                 slots += count * known[shape].total
-        most = self._part * self._fleet.slots_for(number)
-        if not jobs or (slots < most and jobs < MOST_RESERVED):
-            return True
-        self.closed |= rivals
-        return False
+        return not jobs or (
+            jobs < MOST_RESERVED and slots < self._part * self._fleet.slots_for(number)
+        )
 
     def _note(self, reservation: Reservation, sign: int) -> None:
         self._backfill = None
-        for counts, key in ((self._count, reservation.shape), (self._levels, reservation.level)):
-            counts[key] += sign
-            if not counts[key]:
-                del counts[key]
-        self.lowest = min(self._levels, default=len(Level))
-        self.shapes = sum(1 << shape for shape in self._count)
+        key = reservation.shape, reservation.level
+        self._count[key] += sign
+        if not self._count[key]:
+            del self._count[key]
+        self.lowest = min((level for _, level in self._count), default=len(Level))
+        self.shapes = 0
+        for shape, _ in self._count:
+            self.shapes |= 1 << shape
+
+    def fitting(self, reservation: Reservation) -> int:
+        """The shapes that its workers have room for now."""
+        found = 0
+        for host in reservation.hosts:
+            found |= host.group.fits(host.vector, self._fleet.shapes.known)
+        if len(reservation.hosts) == 1:
+            found &= self._fleet.shapes.of_one_node
+        return found
 
     def of_host(self, worker_id: str) -> Reservation | None:
         """The reservation that keeps a worker."""

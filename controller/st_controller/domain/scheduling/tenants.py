@@ -66,6 +66,9 @@ class Node:
     """A user's jobs by level and shape; none for the inner nodes."""
     is_limited: bool = False
     """Whether it has any limit."""
+    vain: list[int] = field(default_factory=lambda: [0] * 2 * len(Level))
+    """By level, first for all and then for those within their share alone: shapes of which nothing
+    was found below it since anything changed there."""
     ancestry: tuple["Node", ...] = ()
     """The node, its parent, and so on up to the root."""
     aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
@@ -96,6 +99,19 @@ class Node:
     def is_within_share(self) -> bool:
         """Whether it has had no more for its weight than its active siblings on average."""
         return self.parent is None or self.claim <= self.parent.fair * self.share.weight
+
+    @property
+    def shapes(self) -> int:
+        """All that waits here."""
+        found = 0
+        for mask in self.masks[BASE]:
+            found |= mask
+        return found
+
+    def forget_vain(self) -> None:
+        """Something changed here, so what was sought in vain below those above may be found."""
+        for node in self.ancestry:
+            node.vain = [0] * 2 * len(Level)
 
     def allowed(self, mask: int, shapes: Shapes) -> int:
         """The shapes in ``mask`` that its limits let start."""
@@ -158,6 +174,7 @@ class Tenants:
             node.parent.weights += share.weight - node.share.weight
         node.share = share
         node.is_limited = share.max_jobs is not None or share.max_slots is not None
+        node.forget_vain()
         self._reorder(node)
 
     def shared(self) -> set[str]:
@@ -180,6 +197,7 @@ class Tenants:
 
     def promise(self, leaf: Node, rate: float, now: float) -> None:
         """Slots are reserved for a job of this user, or (negative) not any more."""
+        leaf.forget_vain()
         for node in leaf.ancestry:
             was_active = node.is_active
             left = node.promised + rate
@@ -192,6 +210,7 @@ class Tenants:
     def refund(self, leaf: Node, rate: float, since: float, now: float) -> None:
         """Take back the charge for slots that were held in vain since a moment."""
         charged = rate * self._grown(now - since)
+        leaf.forget_vain()
         for node in leaf.ancestry:
             self._accrue(node, now)
             self._change_claim(node, usage=max(0.0, node.usage - charged))
@@ -202,6 +221,7 @@ class Tenants:
         node = self.node(path, now)
         node.seen = now
         self._change_claim(node, usage=usage, forfeited=forfeited)
+        node.forget_vain()
         self._reorder(node)
 
     def settle(self, now: float) -> None:
@@ -209,6 +229,7 @@ class Tenants:
         for node in self.nodes():
             self._accrue(node, now)
         for node in self.nodes():
+            node.vain = [0] * 2 * len(Level)
             active = [child for child in node.children.values() if child.is_active]
             node.claims = sum(child.claim for child in active)
             node.weights = sum(child.share.weight for child in active)
@@ -227,6 +248,7 @@ class Tenants:
 
     def wait(self, leaf: Node, count: int, now: float) -> None:
         """Jobs of this user began (or, negative, ceased) to wait."""
+        leaf.forget_vain()
         for node in leaf.ancestry:
             was_active = node.is_active
             node.waiting += count
@@ -237,6 +259,7 @@ class Tenants:
 
     def hold_shape(self, leaf: Node, table: int, level: int, shape: int) -> None:
         """A line of this user holds jobs of a shape from now on."""
+        leaf.forget_vain()
         for node in leaf.ancestry:
             counts = node.counts[table][level]
             counts[shape] = known = counts.get(shape, 0) + 1
@@ -310,13 +333,17 @@ class Tenants:
 
     def _descend(self, node: Node, level: int, mask: int, *, within: bool) -> "Line | None":
         """The line of the least served below ``node``; ``within``: of those within their share."""
+        at = level + len(Level) if within else level
+        mask &= ~node.vain[at]
+        if not mask:
+            return None
         fair = node.fair if within else 0.0
         for _, _, child in node.order:
             base, aged = child.masks
             waiting = (base[level] | aged[level] if within else base[level]) & mask
-            if not waiting or (
-                within and child.usage + child.forfeited > fair * child.share.weight
-            ):
+            if not waiting or not waiting & ~child.vain[at]:
+                continue
+            if within and child.usage + child.forfeited > fair * child.share.weight:
                 continue
             allowed = child.allowed(mask, self._shapes) if child.is_limited else mask
             if not waiting & allowed:
@@ -327,11 +354,13 @@ class Tenants:
                 found = self._descend(child, level, allowed, within=within)
             if found is not None:
                 return found
+        node.vain[at] |= mask
         return None
 
     # The arithmetic of shares
 
     def _use(self, leaf: Node, jobs: int, slots: int, rate: float, now: float) -> None:
+        leaf.forget_vain()
         for node in leaf.ancestry:
             self._accrue(node, now)
             was_active = node.is_active
