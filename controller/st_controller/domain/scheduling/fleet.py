@@ -218,6 +218,13 @@ class Fleet:
                         found.append(Opening(left, group.price, group.place, group, bucket))
         return found
 
+    def with_room(self, number: int, kinds: tuple[SlotKind, ...]) -> Iterator[Host]:
+        """Workers of this hardware on which one node fits now, the tightest first."""
+        openings = self._openings(number, self.shapes.known[number].slots)
+        for opening in sorted(openings, key=lambda opening: opening[:3]):
+            if opening.group.kinds == kinds:
+                yield from opening.bucket.values()
+
     def _best(self, openings: list[Opening], wants: Sequence[str]) -> Host:
         tightest = min(opening.left for opening in openings)
         equal = [opening for opening in openings if opening.left == tightest]

@@ -143,6 +143,25 @@ class Reservations:
         count = shapes[number].slots
         return tuple(Grant(host.id, host.choose(number, count)) for host in reservation.hosts)
 
+    def exchange(self, reservation: Reservation, now: float) -> list[Host]:
+        """Keep workers that have room in place of those that have none yet; the latter."""
+        shapes, number = self._fleet.shapes.known, reservation.shape
+        slots = shapes[number].slots
+        lacking = [host for host in reservation.hosts if not host.fits(number, shapes)]
+        lacking.sort(key=lambda host: -host.free_at(number, slots, now))
+        kinds = reservation.hosts[0].group.kinds
+        found = list(islice(self._fleet.with_room(number, kinds), len(lacking)))
+        left = lacking[: len(found)]
+        for host in left:
+            self._fleet.reserve(host, None)
+        for host in found:
+            self._fleet.reserve(host, reservation.job.id)
+        kept = [host for host in reservation.hosts if host not in left]
+        reservation.hosts = (*kept, *found)
+        reservation.start = max(host.free_at(number, slots, now) for host in reservation.hosts)
+        self.changed(reservation.job.id)
+        return left
+
     # Backfill
 
     def backfill(self, now: float) -> tuple[int, int]:

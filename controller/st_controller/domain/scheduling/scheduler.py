@@ -301,6 +301,8 @@ class Scheduler:
                 grants = self.fleet.place(shape, reservation.job.wants)
                 if grants is None:
                     self._stuck |= 1 << shape
+                    grants = self._gather(reservation, now)
+                    open_to_all = self.fleet.open & ~self._stuck
             if grants is None:
                 continue
             if self._is_outranked(reservation) or not self._is_allowed(reservation, now):
@@ -315,6 +317,14 @@ class Scheduler:
             self._promise(reservation, -1, now)
             return started
         return None
+
+    def _gather(self, reservation: Reservation, now: float) -> tuple[Grant, ...] | None:
+        """Let a gang have the workers that have room, one by one, until it is complete."""
+        if reservation.is_preempting:
+            return None
+        for host in self.reservations.exchange(reservation, now):
+            self._stuck &= ~host.group.fits(host.vector, self.fleet.shapes.known)
+        return self.reservations.grants(reservation)
 
     def _note_arrivals(self) -> None:
         """Look at the heads of the lines among the rivals of those that came or rose.
