@@ -41,6 +41,7 @@ class Fleet:
         self._satisfiable: int | None = None
         self._rivals: dict[int, int] = {}
         self._able: dict[int, list[Group]] = {}
+        self._alike: dict[int, int] = {}
         self._places = 0
         self.rate = 0.0
         """Price of all slots that take jobs, for one second."""
@@ -70,9 +71,23 @@ class Fleet:
             self._able[number] = found
         return found
 
+    def alike(self, number: int) -> int:
+        """The shapes that could run on the same workers as this one, itself included."""
+        found = self._alike.get(number)
+        if found is None:
+            able, found = self.able(number), 0
+            for other in range(len(self.shapes.known)):
+                found |= (self.able(other) == able) << other
+            self._alike[number] = found
+        return found
+
     def slots_for(self, number: int) -> int:
         """Slots of all workers that could run one node of a shape."""
         return sum(group.size * sum(group.full) for group in self.able(number))
+
+    def idle_for(self, number: int) -> int:
+        """Slots that are free and kept for nobody on workers that could run one node of a shape."""
+        return sum(group.free for group in self.able(number))
 
     def number(self, shape: Shape) -> int:
         """The number of a shape, which is taken into account from now on."""
@@ -342,6 +357,7 @@ class Fleet:
         self._open = self._satisfiable = None
         self._rivals.clear()
         self._able.clear()
+        self._alike.clear()
 
     def _could_ever(self, number: int, shape: Shape) -> bool:
         alike: Counter[tuple[SlotKind, ...]] = Counter()

@@ -12,8 +12,9 @@ from st_controller.domain.scheduling.model import Grant, Level, PendingJob, Slot
 MOST_COMPARED = 16
 """Workers of equal hardware of which the first to be free is sought; four times for gangs."""
 
-MOST_RESERVED = 8
-"""Reservations among jobs that compete for the same workers."""
+MOST_RESERVED = 2
+"""Reservations among jobs that compete for the same workers: the head of the line and the next.
+Each keeps workers partly idle; as gangs gather what comes free, few are soon fulfilled."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +54,7 @@ class Reservations:
         """How many reservations there are of each shape at each level."""
         self.shapes = 0
         """The shapes of all reserved jobs."""
-        self.lowest = len(Level)
+        self.lowest = Level.FIRST + 1
         """The lowest level at which any job got its reservation."""
         self.closed = 0
         """The shapes for which no more may be reserved."""
@@ -116,7 +117,7 @@ class Reservations:
         self._count[key] += sign
         if not self._count[key]:
             del self._count[key]
-        self.lowest = min((level for _, level in self._count), default=len(Level))
+        self.lowest = min((level for _, level in self._count), default=Level.FIRST + 1)
         self.shapes = 0
         for shape, _ in self._count:
             self.shapes |= 1 << shape

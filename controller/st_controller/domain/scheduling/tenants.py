@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 NEGLIGIBLE = 1e-3
 """Usage, in priced slot-seconds, that is not worth remembering."""
 
+LEVELS = len(Level)
+EXCESS = 1.01
+"""What somebody may have had, over its share, before others take precedence where it would fit and
+they do not."""
+
 BASE, AGED = 0, 1
 """Tables of what waits: under the level asked for, and under the one reached by waiting."""
 
@@ -66,7 +71,9 @@ class Node:
     """A user's jobs by level and shape; none for the inner nodes."""
     is_limited: bool = False
     """Whether it has any limit."""
-    vain: list[int] = field(default_factory=lambda: [0] * 2 * len(Level))
+    held_back: int = 0
+    """Shapes of a user that is over its share which are not to start in this decision."""
+    vain: list[int] = field(default_factory=lambda: [0] * (2 * LEVELS))
     """By level, first for all and then for those within their share alone: shapes of which nothing
     was found below it since anything changed there."""
     ancestry: tuple["Node", ...] = ()
@@ -111,7 +118,7 @@ class Node:
     def forget_vain(self) -> None:
         """Something changed here, so what was sought in vain below those above may be found."""
         for node in self.ancestry:
-            node.vain = [0] * 2 * len(Level)
+            node.vain = [0] * (2 * LEVELS)
 
     def allowed(self, mask: int, shapes: Shapes) -> int:
         """The shapes in ``mask`` that its limits let start."""
@@ -229,7 +236,7 @@ class Tenants:
         for node in self.nodes():
             self._accrue(node, now)
         for node in self.nodes():
-            node.vain = [0] * 2 * len(Level)
+            node.vain = [0] * (2 * LEVELS)
             active = [child for child in node.children.values() if child.is_active]
             node.claims = sum(child.claim for child in active)
             node.weights = sum(child.share.weight for child in active)
@@ -295,52 +302,60 @@ class Tenants:
         mask = root.allowed(mask, self._shapes)
         more = mask | root.allowed(fillers, self._shapes)
         base, aged = root.masks
-        for level in range(len(Level) - 1, -1, -1):
-            if (base[level] | aged[level]) & more:
-                found = self._descend(root, level, more, within=True)
-                if found is None and base[level] & mask:
-                    found = self._descend(root, level, mask, within=False)
-                if found is not None:
-                    return found, level
+        for level in range(LEVELS - 1, -1, -1):
+            waiting = base[level] | aged[level]
+            if not waiting & more:
+                continue
+            found = None
+            if waiting & more & ~root.vain[level + LEVELS]:
+                found = self._descend(root, level, waiting & more, within=True)
+            if found is None and base[level] & mask & ~root.vain[level]:
+                found = self._descend(root, level, base[level] & mask, within=False)
+            if found is not None:
+                return found, level
         return None
 
-    def passed_over(self, leaf: Node, level: int, mask: int) -> "Line | None":
+    def passed_over(self, leaf: Node, level: int, mask: int) -> "tuple[Line, bool] | None":
         """The line of somebody within its share whom a user that is over its own passes by.
 
         On each step of the tree at which the user, or what it belongs to, has had too much, the
-        siblings are looked at that have had less, and for which nothing is reserved.
+        siblings are looked at that have had less; also tells whether one has a reservation.
         """
-        for node in leaf.ancestry:
+        for node in reversed(leaf.ancestry):
             parent = node.parent
-            if parent is None or node.claim <= parent.fair * node.share.weight:
+            if parent is None:
                 continue
-            for above in parent.ancestry:
-                mask = above.allowed(mask, self._shapes)
+            mask = parent.allowed(mask, self._shapes)
+            if node.is_within_share:
+                continue
+            less = node.claim / node.share.weight / EXCESS
             for _, _, sibling in parent.order:
                 if sibling is node:
                     break
                 waiting = sibling.masks[BASE][level] & mask
-                within = sibling.claim <= parent.fair * sibling.share.weight
-                if waiting and within and not sibling.promised:
+                if waiting and sibling.claim <= less * sibling.share.weight:
                     allowed = sibling.allowed(waiting, self._shapes)
                     if sibling.lines is None:
                         found = self._descend(sibling, level, allowed, within=False)
                     else:
                         found = _earliest(sibling, level, allowed) if allowed else None
                     if found is not None:
-                        return found
+                        return found, bool(sibling.promised)
         return None
 
     def _descend(self, node: Node, level: int, mask: int, *, within: bool) -> "Line | None":
         """The line of the least served below ``node``; ``within``: of those within their share."""
-        at = level + len(Level) if within else level
+        at = level + LEVELS if within else level
         mask &= ~node.vain[at]
         if not mask:
             return None
         fair = node.fair if within else 0.0
         for _, _, child in node.order:
             base, aged = child.masks
-            waiting = (base[level] | aged[level] if within else base[level]) & mask
+            if within:
+                waiting = (base[level] | aged[level]) & mask
+            else:
+                waiting = base[level] & mask & ~child.held_back
             if not waiting or not waiting & ~child.vain[at]:
                 continue
             if within and child.usage + child.forfeited > fair * child.share.weight:
@@ -349,9 +364,9 @@ class Tenants:
             if not waiting & allowed:
                 continue
             if child.lines is not None:
-                found = _earliest(child, level, allowed)
+                found = _earliest(child, level, allowed if within else allowed & ~child.held_back)
             else:
-                found = self._descend(child, level, allowed, within=within)
+                found = self._descend(child, level, allowed & waiting, within=within)
             if found is not None:
                 return found
         node.vain[at] |= mask
