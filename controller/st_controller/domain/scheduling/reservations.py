@@ -10,7 +10,7 @@ from st_controller.domain.scheduling.hosts import FreeSlots, Host
 from st_controller.domain.scheduling.model import Grant, Level, PendingJob, SlotKind
 
 MOST_COMPARED = 16
-"""Workers of equal hardware of which the first to be free is sought; four times for gangs."""
+"""Workers of equal hardware of which the first to be free is sought; twice for gangs."""
 
 MOST_RESERVED = 2
 """Reservations among jobs that compete for the same workers: the head of the line and the next.
@@ -245,7 +245,7 @@ class Reservations:
         """Workers of equal hardware that could run one node, the emptiest of them."""
         shapes = self._fleet.shapes.known
         nodes = shapes[number].nodes
-        most = MOST_COMPARED if nodes == 1 else max(4 * MOST_COMPARED, 4 * nodes)
+        most = MOST_COMPARED if nodes == 1 else max(2 * MOST_COMPARED, 4 * nodes)
         by_hardware: dict[tuple[SlotKind, ...], list[tuple[int, int, dict[str, Host]]]]
         by_hardware = defaultdict(list)
         for group in self._fleet.able(number):

@@ -368,7 +368,8 @@ class Scheduler:
         level than what is reserved.
         """
         for shape, level in self.backlog.arrived.items():
-            if self.reservations.below(shape, level) is not None:
+            below = self.reservations.below(shape, level)
+            if below is not None and self._gains(shape, level, below):
                 self.reservations.closed &= ~self.fleet.rivals(shape)
             elif self.fleet.shapes.single >> shape & 1:
                 continue
