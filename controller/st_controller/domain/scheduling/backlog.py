@@ -7,7 +7,8 @@ from itertools import islice
 
 from st_controller.domain.scheduling.lines import Line, Turn, Waiting, in_turn
 from st_controller.domain.scheduling.model import Level, PendingJob, Policy
-from st_controller.domain.scheduling.tenants import AGED, BASE, Tenants
+from st_controller.domain.scheduling.nodes import AGED, BASE
+from st_controller.domain.scheduling.tenants import Tenants
 
 
 @dataclass(slots=True)

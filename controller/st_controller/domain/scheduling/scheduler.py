@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from st_controller.domain.scheduling.backlog import Backlog
 from st_controller.domain.scheduling.fleet import Fleet
+from st_controller.domain.scheduling.held_back import HeldBack
 from st_controller.domain.scheduling.lines import Line
 from st_controller.domain.scheduling.model import (
     Decision,
@@ -19,19 +20,12 @@ from st_controller.domain.scheduling.model import (
 )
 from st_controller.domain.scheduling.preemption import Clearing, Clearings, Running
 from st_controller.domain.scheduling.reservations import Reservation, Reservations
-from st_controller.domain.scheduling.tenants import Node, Tenants
+from st_controller.domain.scheduling.tenants import Tenants
 
 MOST_AT_ANY_RATE = 32
 """Reservations beyond which nobody gets one for having been passed by."""
 EVERYTHING = -1
 """All shapes, those that nobody has asked for yet included."""
-IDLE_PART = 0.02
-"""Part of the slots for which a job may compete that stays free at most, rather than be filled by
-those over their share, while others beside them who want more at once have had less."""
-LARGE_POOL = 2_000
-"""Slots beyond which none stays free for that reason: those passed over find room soon anyway."""
-MOST_HELD_BACK = 6
-"""Users that one decision holds back for that reason; it bounds what a decision costs."""
 LEARNING = 0.01
 """Weight of the newest job in what is learned of how long jobs run."""
 
@@ -66,8 +60,7 @@ class Scheduler:
         """Shapes of which the head of the line may need a reservation."""
         self._freed: set[str] = set()
         """Jobs on whose reserved workers slots came free since they were looked at."""
-        self._held_back: list[Node] = []
-        """Users over their share of whom some jobs wait because siblings have had less."""
+        self._held_back = HeldBack(self.fleet)
         self._settled_at = float("-inf")
 
     # What it is told
@@ -208,7 +201,7 @@ class Scheduler:
         self._in_vain = 0
         self._given_back.clear()
         self._note_arrivals()
-        self._let_back_in()
+        self._held_back.let_in()
         decisions: list[Decision] = []
         while most is None or len(decisions) < most:
             decision = self._next(now)
@@ -277,25 +270,7 @@ class Scheduler:
                 job, passed.shape, level, now, at_any_rate=True
             ):
                 return True
-        waits = self._to_hold_back(line.shape, passed.shape, fitting)
-        if not waits:
-            return False
-        line.leaf.held_back |= waits
-        line.leaf.forget_vain()
-        self._held_back.append(line.leaf)
-        return True
-
-    def _to_hold_back(self, number: int, passed: int, fitting: int) -> int:
-        """The shapes of which a user over its share starts none now for the sake of another."""
-        slots = self.fleet.slots_for(number)
-        if len(self._held_back) >= MOST_HELD_BACK or slots > LARGE_POOL:
-            return 0
-        if not fitting >> number & 1:
-            return self.fleet.rivals(passed) & self.fleet.rivals(number) & ~fitting
-        on_kept_workers = not self.fleet.open >> number & 1
-        if on_kept_workers or self.fleet.idle_for(number) > IDLE_PART * slots:
-            return 0
-        return self.fleet.alike(number)
+        return self._held_back.add(line, passed, fitting)
 
     def _keep_room(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
         """Care for the head of a line for which there is no room now."""
@@ -344,7 +319,7 @@ class Scheduler:
                 open_to_all = self.fleet.open & ~self._stuck
                 continue
             self.reservations.remove(reservation)
-            self._let_back_in()
+            self._held_back.let_in()
             self._stuck = 0
             self._unexamined |= self.fleet.rivals(shape)
             started = self._start(reservation.job, grants, reservation.level, now)
@@ -356,7 +331,7 @@ class Scheduler:
         """Let a gang have the workers that have room, one by one, until it is complete."""
         if reservation.is_preempting:
             return None
-        self._let_back_in()
+        self._held_back.let_in()
         for host in self.reservations.exchange(reservation, now):
             self._stuck &= ~host.group.fits(host.vector, self.fleet.shapes.known)
         return self.reservations.grants(reservation)
@@ -376,12 +351,6 @@ class Scheduler:
             self._unexamined |= self.fleet.rivals(shape)
         self.backlog.arrived.clear()
         self._unexamined &= self.fleet.satisfiable & ~self.reservations.closed
-
-    def _let_back_in(self) -> None:
-        for leaf in self._held_back:
-            leaf.held_back = 0
-            leaf.forget_vain()
-        self._held_back.clear()
 
     def _examine_all(self) -> None:
         self._unexamined = EVERYTHING
@@ -489,7 +458,7 @@ class Scheduler:
 
     def _release(self, reservation: Reservation, now: float) -> None:
         """Give up a reservation; its job stands in line again."""
-        self._let_back_in()
+        self._held_back.let_in()
         self.reservations.remove(reservation)
         self._freed.discard(reservation.job.id)
         self.backlog.add(reservation.job, reservation.shape, now)
