@@ -29,6 +29,8 @@ class Reservation:
     start: float
     """When it is expected to fit, by how long what runs there is expected to last."""
     is_preempting: bool = False
+    at_any_rate: bool = False
+    """Whether it is for somebody passed by, and leaves the head of the line its own."""
     beside: int = 0
     """The shapes that fit on its workers beside what is reserved there."""
     before: int = 0
@@ -113,14 +115,16 @@ class Reservations:
 
     def _note(self, reservation: Reservation, sign: int) -> None:
         self._backfill = None
-        key = reservation.shape, reservation.level
-        self._count[key] += sign
-        if not self._count[key]:
-            del self._count[key]
-        self.lowest = min((level for _, level in self._count), default=Level.FIRST + 1)
+        if not reservation.at_any_rate:
+            key = reservation.shape, reservation.level
+            self._count[key] += sign
+            if not self._count[key]:
+                del self._count[key]
+        kept = self._by_job.values()
+        self.lowest = min((one.level for one in kept), default=Level.FIRST + 1)
         self.shapes = 0
-        for shape, _ in self._count:
-            self.shapes |= 1 << shape
+        for one in kept:
+            self.shapes |= 1 << one.shape
 
     def fitting(self, reservation: Reservation) -> int:
         """The shapes that its workers have room for now."""

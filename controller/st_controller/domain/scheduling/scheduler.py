@@ -291,8 +291,8 @@ class Scheduler:
         """Whether the head of a line is better off without the reservation of a lower level."""
         if self.reservations.fitting(other) >> number & 1:
             return True
-        if self.fleet.shapes.single >> number & 1:
-            return False  # the next slot that comes free is its own anyway
+        if self.fleet.shapes.single >> number & 1 or other.at_any_rate:
+            return False  # the next slot that comes free, or another reservation, is its own anyway
         return self.reservations.may_add(number, level) and not self.reservations.may_add(number)
 
     def _fulfil(self, now: float) -> Placement | None:
@@ -382,7 +382,7 @@ class Scheduler:
         found = self.reservations.earliest(number, now)
         if found is None:
             return False
-        self._keep(Reservation(job, number, level, *found), now)
+        self._keep(Reservation(job, number, level, *found, at_any_rate=at_any_rate), now)
         return True
 
     def _keep(self, reservation: Reservation, now: float) -> None:
