@@ -42,6 +42,7 @@ class Fleet:
         self._rivals: dict[int, int] = {}
         self._able: dict[int, list[Group]] = {}
         self._alike: dict[int, int] = {}
+        self._slots_for: dict[int, int] = {}
         self._places = 0
         self.rate = 0.0
         """Price of all slots that take jobs, for one second."""
@@ -83,7 +84,11 @@ class Fleet:
 
     def slots_for(self, number: int) -> int:
         """Slots of all workers that could run one node of a shape."""
-        return sum(group.size * sum(group.full) for group in self.able(number))
+        found = self._slots_for.get(number)
+        if found is None:
+            found = sum(group.size * sum(group.full) for group in self.able(number))
+            self._slots_for[number] = found
+        return found
 
     def idle_for(self, number: int) -> int:
         """Slots that are free and kept for nobody on workers that could run one node of a shape."""
@@ -302,6 +307,7 @@ class Fleet:
         for content in host.capacity.holds:
             self._holders[content][host.id] = host
         self._in(host)
+        self._slots_for.clear()
         if host.group.size == 1:
             self._forget()
 
@@ -358,6 +364,7 @@ class Fleet:
         self._rivals.clear()
         self._able.clear()
         self._alike.clear()
+        self._slots_for.clear()
 
     def _could_ever(self, number: int, shape: Shape) -> bool:
         alike: Counter[tuple[SlotKind, ...]] = Counter()

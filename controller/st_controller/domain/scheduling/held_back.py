@@ -35,6 +35,10 @@ class HeldBack:
         self._leaves.append(line.leaf)
         return True
 
+    def may_hold(self, number: int) -> bool:
+        """Whether anybody at all is held back who wants this shape."""
+        return len(self._leaves) < MOST_HELD_BACK and self._fleet.slots_for(number) <= LARGE_POOL
+
     def let_in(self) -> None:
         """Forget whom we held back."""
         for leaf in self._leaves:
@@ -44,12 +48,14 @@ class HeldBack:
 
     def _shapes(self, number: int, passed: int, fitting: int) -> int:
         """The shapes of which a user over its share starts none now for the sake of another."""
-        slots = self._fleet.slots_for(number)
-        if len(self._leaves) >= MOST_HELD_BACK or slots > LARGE_POOL:
+        if not self.may_hold(number):
             return 0
         if not fitting >> number & 1:
             return self._fleet.rivals(passed) & self._fleet.rivals(number) & ~fitting
         on_kept_workers = not self._fleet.open >> number & 1
-        if on_kept_workers or self._fleet.idle_for(number) > IDLE_PART * slots:
+        if on_kept_workers or self._leaves_enough_idle(number):
             return 0
         return self._fleet.alike(number)
+
+    def _leaves_enough_idle(self, number: int) -> bool:
+        return self._fleet.idle_for(number) > IDLE_PART * self._fleet.slots_for(number)

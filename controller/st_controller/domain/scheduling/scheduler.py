@@ -22,7 +22,7 @@ from st_controller.domain.scheduling.preemption import Clearing, Clearings, Runn
 from st_controller.domain.scheduling.reservations import Reservation, Reservations
 from st_controller.domain.scheduling.tenants import Tenants
 
-MOST_AT_ANY_RATE = 32
+MOST_AT_ANY_RATE = 12
 """Reservations beyond which nobody gets one for having been passed by."""
 EVERYTHING = -1
 """All shapes, those that nobody has asked for yet included."""
@@ -259,12 +259,15 @@ class Scheduler:
         Who has small jobs fills every hole; those beside it who want much at once would see their
         team go over its share by that, and never come first. A few slots even stay free for them.
         """
+        may_reserve = len(self.reservations) < MOST_AT_ANY_RATE
+        if not may_reserve and not self._held_back.may_hold(line.shape):
+            return False
         wanted = self.fleet.rivals(line.shape) & self.fleet.satisfiable & ~self.fleet.shapes.single
         found = self.tenants.passed_over(line.leaf, level, wanted)
         if found is None:
             return False
         passed, has_reservation = found
-        if not has_reservation and len(self.reservations) < MOST_AT_ANY_RATE:
+        if may_reserve and not has_reservation:
             job = self.backlog.waiting[passed.turn[1]].job
             if job.id not in self._given_back and self._reserve(
                 job, passed.shape, level, now, at_any_rate=True
