@@ -31,7 +31,6 @@ class HeldBack:
         if not waits:
             return False
         line.leaf.held_back |= waits
-        line.leaf.forget_vain()
         self._leaves.append(line.leaf)
         return True
 

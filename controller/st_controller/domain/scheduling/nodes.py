@@ -13,6 +13,7 @@ NEGLIGIBLE = 1e-3
 """Usage, in priced slot-seconds, that is not worth remembering."""
 
 LEVELS = len(Level)
+NOTHING = [0] * LEVELS
 BASE, AGED = 0, 1
 """Tables of what waits: under the level asked for, and under the one reached by waiting."""
 
@@ -112,6 +113,18 @@ class Node:
         """Something changed here, so what was sought in vain below those above may be found."""
         for node in self.ancestry:
             node.vain = [0] * (2 * LEVELS)
+
+    def forget_vain_within(self) -> None:
+        """The same where nothing but who is within its share changed."""
+        for node in self.ancestry:
+            node.vain[LEVELS:] = NOTHING
+
+    def forget_vain_shape(self, level: int, shape: int) -> None:
+        """The same where nothing but one shape at one level was added."""
+        others = ~(1 << shape)
+        for node in self.ancestry:
+            node.vain[level] &= others
+            node.vain[level + LEVELS] &= others
 
     def allowed(self, mask: int, shapes: Shapes) -> int:
         """The shapes in ``mask`` that its limits let start."""

@@ -93,7 +93,7 @@ class Tenants:
 
     def promise(self, leaf: Node, rate: float, now: float) -> None:
         """Slots are reserved for a job of this user, or (negative) not any more."""
-        leaf.forget_vain()
+        leaf.forget_vain_within()
         for node in leaf.ancestry:
             was_active = node.is_active
             left = node.promised + rate
@@ -144,18 +144,18 @@ class Tenants:
 
     def wait(self, leaf: Node, count: int, now: float) -> None:
         """Jobs of this user began (or, negative, ceased) to wait."""
-        leaf.forget_vain()
         for node in leaf.ancestry:
             was_active = node.is_active
             node.waiting += count
             if was_active != node.is_active:
+                node.forget_vain_within()
                 self._note_activity(node, was_active, now)
             if bool(node.waiting) != (node.key is not None):
                 self._reorder(node)
 
     def hold_shape(self, leaf: Node, table: int, level: int, shape: int) -> None:
         """A line of this user holds jobs of a shape from now on."""
-        leaf.forget_vain()
+        leaf.forget_vain_shape(level, shape)
         for node in leaf.ancestry:
             counts = node.counts[table][level]
             counts[shape] = known = counts.get(shape, 0) + 1
@@ -264,7 +264,10 @@ class Tenants:
     # The arithmetic of shares
 
     def _use(self, leaf: Node, jobs: int, slots: int, rate: float, now: float) -> None:
-        leaf.forget_vain()
+        if jobs < 0 and any(node.is_limited for node in leaf.ancestry):
+            leaf.forget_vain()
+        else:
+            leaf.forget_vain_within()
         for node in leaf.ancestry:
             self._accrue(node, now)
             was_active = node.is_active
