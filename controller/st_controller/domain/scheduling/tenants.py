@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from math import exp, log
 from typing import TYPE_CHECKING
 
-from st_controller.domain.scheduling.model import Level, Policy, Share
+from st_controller.domain.scheduling.model import Policy, Share
 from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, NEGLIGIBLE, Node
-from st_controller.domain.scheduling.shapes import Shapes, numbers
+from st_controller.domain.scheduling.shapes import Shapes
 
 if TYPE_CHECKING:
     from st_controller.domain.scheduling.lines import Line
@@ -145,11 +145,10 @@ class Tenants:
     def wait(self, leaf: Node, count: int, now: float) -> None:
         """Jobs of this user began (or, negative, ceased) to wait."""
         for node in leaf.ancestry:
-            was_active = node.is_active
-            node.waiting += count
-            if was_active != node.is_active:
+            before, node.waiting = node.waiting, node.waiting + count
+            if not ((before and node.waiting) or node.running_jobs or node.promised):
                 node.forget_vain_within()
-                self._note_activity(node, was_active, now)
+                self._note_activity(node, bool(before), now)
             if bool(node.waiting) != (node.key is not None):
                 self._reorder(node)
 
@@ -270,12 +269,11 @@ class Tenants:
             leaf.forget_vain_within()
         for node in leaf.ancestry:
             self._accrue(node, now)
-            was_active = node.is_active
-            node.running_jobs += jobs
+            before, node.running_jobs = node.running_jobs, node.running_jobs + jobs
             node.running_slots += slots
             node.rate = node.rate + rate if node.running_jobs else 0.0
-            if was_active != node.is_active:
-                self._note_activity(node, was_active, now)
+            if not ((before and node.running_jobs) or node.waiting or node.promised):
+                self._note_activity(node, bool(before), now)
             if node.waiting:
                 self._reorder(node)
 
@@ -374,10 +372,13 @@ def _earliest(leaf: Node, level: int, mask: int) -> "Line | None":
         if best is None or line.turn < best.turn:
             best = line
     aged = leaf.masks[AGED]
-    for reached in range(level, Level.FIRST):
-        if aged[reached] & mask:
-            for shape in numbers(aged[reached] & mask):
-                for line in leaf.aged_lines[reached][shape]:
-                    if best is None or line.turn < best.turn:
-                        best = line
+    for reached in range(level, LEVELS - 1):
+        there = aged[reached] & mask
+        aged_lines = leaf.aged_lines[reached]
+        while there:
+            lowest = there & -there
+            there ^= lowest
+            for line in aged_lines[lowest.bit_length() - 1]:
+                if best is None or line.turn < best.turn:
+                    best = line
     return best
