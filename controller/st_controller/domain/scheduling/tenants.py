@@ -126,14 +126,24 @@ class Tenants:
             self._accrue(node, now)
         for node in self.nodes():
             node.vain = [0] * (2 * LEVELS)
-            active = [child for child in node.children.values() if child.is_active]
-            node.claims = sum(child.claim for child in active)
-            node.weights = sum(child.share.weight for child in active)
-            for child in active:
-                self._reorder(child)
+            if node.children:
+                self._settle_children(node)
         for node in reversed(list(self._nodes.values())):
             if not node.is_active and not node.children and node.claim < NEGLIGIBLE:
                 self._drop(node)
+
+    def _settle_children(self, node: Node) -> None:
+        """Add up and sort the children anew, at the cost of one sort."""
+        node.claims, node.weights = 0.0, 0.0
+        node.order = []
+        for child in node.children.values():
+            if child.is_active:
+                node.claims += child.usage + child.forfeited
+                node.weights += child.share.weight
+            if child.waiting:
+                child.key = self._key(child)
+                node.order.append((child.key, child.path, child))
+        node.order.sort()
 
     def settled(self, now: float) -> Iterator[Node]:
         """All nodes, with their usage at this moment."""
@@ -350,9 +360,12 @@ class Tenants:
             del parent.order[place]
             node.key = None
         if node.waiting:
-            ahead = (node.rate + node.promised) * self._policy.horizon
-            node.key = (node.usage + node.forfeited + ahead) / node.share.weight
+            node.key = self._key(node)
             insort(parent.order, (node.key, node.path, node))
+
+    def _key(self, node: Node) -> float:
+        ahead = (node.rate + node.promised) * self._policy.horizon
+        return (node.usage + node.forfeited + ahead) / node.share.weight
 
     def _drop(self, node: Node) -> None:
         if node.parent is not None:
