@@ -41,6 +41,8 @@ class Fleet:
         self._satisfiable: int | None = None
         self._rivals: dict[int, int] = {}
         self._able: dict[int, list[Group]] = {}
+        self._alike: dict[int, int] = {}
+        self._slots_for: dict[int, int] = {}
         self._places = 0
         self.rate = 0.0
         """Price of all slots that take jobs, for one second."""
@@ -70,9 +72,27 @@ class Fleet:
             self._able[number] = found
         return found
 
+    def alike(self, number: int) -> int:
+        """The shapes that could run on the same workers as this one, itself included."""
+        found = self._alike.get(number)
+        if found is None:
+            able, found = self.able(number), 0
+            for other in range(len(self.shapes.known)):
+                found |= (self.able(other) == able) << other
+            self._alike[number] = found
+        return found
+
     def slots_for(self, number: int) -> int:
         """Slots of all workers that could run one node of a shape."""
-        return sum(group.size * sum(group.full) for group in self.able(number))
+        found = self._slots_for.get(number)
+        if found is None:
+            found = sum(group.size * sum(group.full) for group in self.able(number))
+            self._slots_for[number] = found
+        return found
+
+    def idle_for(self, number: int) -> int:
+        """Slots that are free and kept for nobody on workers that could run one node of a shape."""
+        return sum(group.free for group in self.able(number))
 
     def number(self, shape: Shape) -> int:
         """The number of a shape, which is taken into account from now on."""
@@ -218,6 +238,13 @@ class Fleet:
                         found.append(Opening(left, group.price, group.place, group, bucket))
         return found
 
+    def with_room(self, number: int, kinds: tuple[SlotKind, ...]) -> Iterator[Host]:
+        """Workers of this hardware on which one node fits now, the tightest first."""
+        openings = self._openings(number, self.shapes.known[number].slots)
+        for opening in sorted(openings, key=lambda opening: opening[:3]):
+            if opening.group.kinds == kinds:
+                yield from opening.bucket.values()
+
     def _best(self, openings: list[Opening], wants: Sequence[str]) -> Host:
         tightest = min(opening.left for opening in openings)
         equal = [opening for opening in openings if opening.left == tightest]
@@ -280,6 +307,7 @@ class Fleet:
         for content in host.capacity.holds:
             self._holders[content][host.id] = host
         self._in(host)
+        self._slots_for.clear()
         if host.group.size == 1:
             self._forget()
 
@@ -335,6 +363,8 @@ class Fleet:
         self._open = self._satisfiable = None
         self._rivals.clear()
         self._able.clear()
+        self._alike.clear()
+        self._slots_for.clear()
 
     def _could_ever(self, number: int, shape: Shape) -> bool:
         alike: Counter[tuple[SlotKind, ...]] = Counter()

@@ -119,6 +119,8 @@ class Group:
     """The shapes of which one node fits into these free slots."""
     open: int = 0
     """The shapes of which one node fits in some bucket."""
+    free: int = 0
+    """Free slots of all workers in the buckets."""
     size: int = 0
     """Workers that take jobs, the reserved ones included."""
 
@@ -151,11 +153,13 @@ class Group:
             bucket = self.buckets[host.vector] = {}
             self.open |= self.fits(host.vector, shapes)
         bucket[host.id] = host
+        self.free += sum(host.vector)
 
     def remove(self, host: Host) -> None:
         """Take a worker out of the bucket that it was put into."""
         bucket = self.buckets[host.vector]
         del bucket[host.id]
+        self.free -= sum(host.vector)
         if not bucket:
             del self.buckets[host.vector]
             self._look_again()
