@@ -1,10 +1,13 @@
 """Requests answered together: every one once, in order, and each with its own error."""
 
 import asyncio
+from contextvars import ContextVar
 from threading import Event
 
 import pytest
 
+from st_controller.errors import Unavailable
+from st_controller.services import combining as combining_module
 from st_controller.services.combining import MOST, Combining
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.anyio]
@@ -137,3 +140,41 @@ async def test_under_load_nothing_is_lost_or_doubled():
     answers = await asyncio.gather(*(client() for _ in range(16)))
     assert sorted(answer for each in answers for answer in each) == list(range(3000))
     assert sorted(seen) == list(range(3000))
+
+
+async def test_a_wrong_number_of_answers_is_an_error_and_no_silence():
+    def together(_asks):
+        return []
+
+    combining = Combining(together, together, (Asked,), rest=0.01)
+    await asyncio.gather(combining.do(0), return_exceptions=True)
+    found = await asyncio.gather(*(combining.do(n) for n in (1, 2)), return_exceptions=True)
+    assert [type(error) for error in found] == [AssertionError] * 2
+
+
+async def test_no_more_than_a_bounded_crowd_waits(monkeypatch):
+    monkeypatch.setattr(combining_module, "MOST_WAITING", 2)
+    work = Work()
+    first = asyncio.create_task(work.combining.do("first"))
+    await work.begun.wait()
+    tasks = [asyncio.create_task(work.combining.do(ask)) for ask in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    work.go.set()
+    assert await first == "firstfirst"
+    one, two, three = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (one, two) == ("aa", "bb")
+    assert isinstance(three, Unavailable)
+
+
+async def test_work_for_many_carries_the_context_of_none():
+    mark = ContextVar("mark", default="none")
+    seen = []
+
+    def alone(ask):
+        seen.append(mark.get())
+        return ask
+
+    combining = Combining(list, alone, (Asked,))
+    mark.set("mine")
+    await combining.do(1)
+    assert seen == ["none"]
