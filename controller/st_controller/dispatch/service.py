@@ -49,7 +49,11 @@ class Dispatcher:
         self.leadership: Leadership | None = None
 
     async def run(self) -> None:
-        """Work until cancelled; a database that is away is waited for."""
+        """Work until cancelled; a database that is away is waited for.
+
+        However a turn of leading ends, what is in memory is thrown away: after an error that
+        nobody foresaw it may be anything.
+        """
         while True:
             try:
                 await self._lead()
@@ -57,7 +61,8 @@ class Dispatcher:
                 log.warning("leadership lost", reason=str(error))
             except DatabaseError as error:
                 log.warning("the database does not answer", error=type(error).__name__)
-            self._resign()
+            finally:
+                self._resign()
             await asyncio.sleep(RENEW_SECONDS)
 
     async def _lead(self) -> None:

@@ -1,0 +1,83 @@
+"""The scheduler's loop itself: what wakes it, and what it does when something goes wrong."""
+
+import asyncio
+
+import pytest
+
+from st_controller.background import Background
+from st_controller.dispatch.service import Dispatcher
+from st_shared.protocol.states import JobState
+
+
+class Loop:
+    """A dispatcher that runs as in the application, and a bell for the end of each round.
+
+    It takes over from ``steps``; the slow sweep, which would hide a lost wake-up, is off.
+    """
+
+    def __init__(self, steps) -> None:
+        self._steps, self.queue = steps, steps.platform.queue
+        self.dispatcher = Dispatcher(steps.platform, "ctl_loop")
+        self._place, self._round_ended = self.dispatcher._rounds.place, asyncio.Event()
+
+    def run(self, story) -> None:
+        """Tell a story once the first round is over."""
+        asyncio.run(self._told(story))
+
+    async def until(self, condition) -> None:
+        """Look after every round, until it is so."""
+        async with asyncio.timeout(20):
+            while True:
+                self._round_ended.clear()
+                if await asyncio.to_thread(condition):
+                    return
+                await self._round_ended.wait()
+
+    async def _told(self, story) -> None:
+        loop = asyncio.get_running_loop()
+        self._steps.platform.hub.attach(loop)
+
+        def place(*arguments):
+            try:
+                return self._place(*arguments)
+            finally:
+                loop.call_soon_threadsafe(self._round_ended.set)
+
+        self.dispatcher._rounds.place = place
+        background = Background()
+        background.keep("dispatcher", self.dispatcher.run)
+        try:
+            await self.until(lambda: self.queue.is_led)
+            await story()
+        finally:
+            await background.stop()
+
+
+@pytest.fixture
+def loop(steps, monkeypatch) -> Loop:
+    monkeypatch.setattr("st_controller.dispatch.service.REPAIR_SECONDS", 1e9)
+    monkeypatch.setattr("st_controller.background._BACKOFF", (0.0,))
+    return Loop(steps)
+
+
+def test_after_an_error_that_nobody_foresaw_all_is_read_anew_and_scheduling_goes_on(
+    steps, loop, monkeypatch
+):
+    known = []
+    real = loop.queue.decide
+
+    def odd(now, most):
+        if not known:
+            known.append(loop.queue.scheduler)
+            raise ValueError("a defect")
+        return real(now, most)
+
+    async def story():
+        monkeypatch.setattr(loop.queue, "decide", odd)
+        job_id = await asyncio.to_thread(steps.submit)
+        await asyncio.to_thread(steps.join)
+        await loop.until(lambda: steps.job(job_id).state == JobState.ASSIGNED)
+        assert known
+        assert loop.queue.scheduler is not known[0]
+
+    loop.run(story)
