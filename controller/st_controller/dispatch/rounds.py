@@ -32,6 +32,10 @@ class Rounds:
         self._queue = queue or LiveQueue()
         self._usage_saved: datetime | None = None
         self._long_lived = LongLived()
+        self.due: float | None = None
+        """When time alone may change a decision, after the last round; none: only news can."""
+        self.is_done = True
+        """Whether the last round left nothing to be read."""
 
     def seek(
         self, holder: str, *, alone: bool, predecessor: str | None = None
@@ -79,6 +83,8 @@ class Rounds:
             with self._db.read() as session:
                 self._queue.read_on(session, self._db.clock())
         self._long_lived.note(self._queue.length)
+        # For the event loop, which must not wait for the lock of the queue.
+        self.due, self.is_done = self._queue.next_moment(), self._queue.is_whole
         return made
 
     def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:

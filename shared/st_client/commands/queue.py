@@ -152,6 +152,8 @@ def _print_explanation(found: Explanation) -> None:
     if found.starts_at:
         left = duration(max(0.0, (found.starts_at - datetime.now(UTC)).total_seconds()))
         click.echo(f"expected start {_when(found.starts_at)}, in {left}")
+    elif found.starts_after:
+        click.echo(f"it starts later than {_when(found.starts_after)}; the forecast ends there")
     elif found.reason:
         click.echo("its start cannot be foretold")
     if found.ahead:

@@ -136,6 +136,8 @@ class Explanation(Resource):
     """The first of them."""
     starts_at: Moment | None
     """Expected start; none: it cannot be told."""
+    starts_after: Moment | None = None
+    """A moment before which it is not expected to start, where the forecast came no further."""
     basis: Literal["declared", "learned", "time limit"] | None
     """Where the duration of this job itself is taken from."""
     level: LevelView

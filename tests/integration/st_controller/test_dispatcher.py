@@ -1,10 +1,14 @@
 """The scheduler's loop itself: what wakes it, and what it does when something goes wrong."""
 
 import asyncio
+import threading
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from st_controller.background import Background
+from st_controller.dispatch.leadership import LEASE_SECONDS
 from st_controller.dispatch.service import Dispatcher
 from st_shared.protocol.states import JobState
 
@@ -81,3 +85,58 @@ def test_after_an_error_that_nobody_foresaw_all_is_read_anew_and_scheduling_goes
         assert loop.queue.scheduler is not known[0]
 
     loop.run(story)
+
+
+class Watched:
+    """The lock of a queue, which notes who asks for it."""
+
+    def __init__(self, lock) -> None:
+        self._lock, self.asked = lock, set()
+
+    def __enter__(self):
+        self.asked.add(threading.get_ident())
+        return self._lock.__enter__()
+
+    def __exit__(self, *error):
+        return self._lock.__exit__(*error)
+
+
+def test_the_event_loop_never_asks_for_the_lock_of_the_queue(steps, loop):
+    lock = loop.queue.lock = Watched(loop.queue.lock)
+
+    async def story():
+        job_id = await asyncio.to_thread(steps.submit)
+        await asyncio.to_thread(steps.join)
+        await loop.until(lambda: steps.job(job_id).state == JobState.ASSIGNED)
+        before = loop.dispatcher.leadership.epoch
+        other = await asyncio.to_thread(steps.rounds.seek, "ctl_other", alone=True)
+        # It is deposed, resigns, and takes over again.
+        await loop.until(lambda: getattr(loop.dispatcher.leadership, "epoch", 0) > other.epoch)
+        assert other.epoch > before
+
+    loop.run(story)
+    assert lock.asked
+    assert threading.get_ident() not in lock.asked
+
+
+def test_who_follows_keeps_the_queue_that_it_read_for_its_age(steps):
+    queue = steps.platform.queue
+    shared = steps.platform.settings.model_copy(update={"database_url": "postgresql://shared"})
+    follower = Dispatcher(replace(steps.platform, settings=shared), "ctl_follower")
+
+    def read():
+        age = timedelta(seconds=5)
+        with steps.db.read() as session, queue.current(session, steps.clock(), age) as scheduler:
+            return scheduler
+
+    async def story():
+        first = read()
+        assert not await follower._seek()
+        steps.clock.advance(LEASE_SECONDS - 1)
+        assert not await follower._seek()
+        assert read() is first
+        steps.rounds.seek("ctl_test", alone=False)
+        steps.clock.advance(3)
+        assert read() is not first
+
+    asyncio.run(story())

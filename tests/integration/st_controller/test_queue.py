@@ -1,11 +1,13 @@
 """The queue as a whole: shares, limits, preemption, forecasts, and a leader that takes over."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import Role
+from st_controller.domain.scheduling.forecast import foretell
 from st_controller.errors import InvalidRequest
 from st_controller.services import explaining, queue_rules, steering
 from st_controller.services.live_queue import LiveQueue, News
@@ -219,6 +221,58 @@ def test_explain_tells_place_start_and_who_is_ahead(steps):
     ]
     assert explain(steps, jobs[0]).reason is None
     assert worker_id
+
+
+def test_the_queue_is_free_while_it_is_replayed(steps, monkeypatch):
+    steps.join()
+    job_id, queue = steps.submit(), LiveQueue()
+    free = []
+
+    def replay(*asked):
+        other = threading.Thread(target=lambda: free.append(queue.next_moment()))
+        other.start()
+        other.join(10)
+        return foretell(*asked)
+
+    monkeypatch.setattr("st_controller.services.live_queue.foretell", replay)
+    assert explain(steps, job_id, queue).starts_at == steps.clock()
+    assert len(free) == 1
+
+
+def test_many_who_ask_at_once_are_served_by_one_replay(steps, together, monkeypatch):
+    steps.join()
+    job_id, queue, replays = steps.submit(), LiveQueue(), []
+
+    def replay(*asked):
+        replays.append(asked)
+        return foretell(*asked)
+
+    monkeypatch.setattr("st_controller.services.live_queue.foretell", replay)
+    found = together(lambda _: explain(steps, job_id, queue), range(4))
+    assert {explanation.place for explanation in found} == {0}
+    assert len(replays) == 1
+
+
+def test_where_the_forecast_ends_it_says_so(steps, monkeypatch):
+    monkeypatch.setattr("st_controller.services.live_queue.REPLAY_SECONDS", 0.0)
+    steps.join()
+    jobs = [steps.submit(f"job-{n}", expected_time=100.0) for n in range(3)]
+    last = explain(steps, jobs[2])
+    assert (last.place, last.starts_at) == (None, None)
+    assert last.starts_after == steps.clock() + timedelta(seconds=100)
+    assert explain(steps, jobs[0]).starts_after is None
+
+
+def test_what_was_read_in_part_is_not_used(steps, monkeypatch):
+    queue = LiveQueue()
+
+    def broken(*_):
+        raise ConnectionError("away")
+
+    monkeypatch.setattr("st_controller.services.live_queue.queue_reading.usage", broken)
+    with steps.db.read() as session, pytest.raises(ConnectionError):
+        queue.load(session, steps.clock())
+    assert queue.scheduler is None
 
 
 def test_durations_are_learned_from_jobs_of_the_same_name(steps):
