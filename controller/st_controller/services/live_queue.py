@@ -14,7 +14,7 @@ from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.services import durations, queue_reading
 from st_controller.services.durations import Durations
-from st_controller.services.queue_reading import JobNow, Mark
+from st_controller.services.queue_reading import JobNow, Mark, Tally
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.transaction import QUEUE_JOB, QUEUE_RELOAD, QUEUE_RULES, QUEUE_WORKER
 
@@ -281,9 +281,8 @@ class LiveQueue:
 
     def _counts_fit(self, session: Session, since: datetime) -> bool:
         """Whether as much was written as was noticed; what fits by chance is found later."""
-        versions = [version for version, at in self._seen.values() if at >= since]
-        counted = queue_reading.count_changed_since(session, since)
-        return counted == (len(versions), sum(versions))
+        noticed = Tally.of(self._seen.values(), since)
+        return queue_reading.count_changed_since(session, since) == noticed
 
     def _overlooked(self, session: Session, now: datetime) -> set[str]:
         """Jobs that were written of lately and have not been looked at since.

@@ -8,8 +8,9 @@ import pytest
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import Role
 from st_controller.domain.scheduling.forecast import foretell
+from st_controller.domain.scheduling.model import Level
 from st_controller.errors import InvalidRequest
-from st_controller.services import explaining, queue_rules, steering
+from st_controller.services import explaining, queue_reading, queue_rules, steering
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.slot_prices import SlotPrices
 from st_shared.protocol.queue import QueueRules, ShareRequest
@@ -367,6 +368,70 @@ def test_a_wake_up_that_was_lost_is_made_up_for(steps):
     assert steps.rounds.place(steps.lead, News()) == 0
     assert steps.rounds.place(steps.lead, News(all_jobs=True)) == 1
     assert steps.job(job_id).state == JobState.ASSIGNED
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["counted", "looked at"])
+def test_a_lost_wake_up_of_an_override_is_made_up_for(steps, monkeypatch, counts):
+    """It is no change of state, so the version of the job stays."""
+    if not counts:
+        monkeypatch.setattr(LiveQueue, "_counts_fit", lambda *_: False)
+    queue = LiveQueue()
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60)
+    job_id = steps.submit()
+    look(steps, queue)
+    steps.clock.advance(10)
+    with steps.db.write() as tx:
+        steering.override(tx, steps.admin, job_id, 50)
+    steps.clock.advance(10)
+    look(steps, queue)
+    assert queue.scheduler.waiting(job_id).level == Level.FIRST
+
+
+def test_a_lost_wake_up_of_a_released_child_is_made_up_for(steps):
+    queue = LiveQueue()
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60)
+    parent = steps.submit("parent")
+    child = steps.submit("child", after=[parent])
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)
+    look(steps, queue)
+    steps.clock.advance(5)
+    steps.finish(worker_id, attempt_id)
+    steps.clock.advance(5)
+    look(steps, queue)
+    assert queue.scheduler.waiting(child) is not None
+
+
+def test_what_fits_is_counted_and_not_read(steps, monkeypatch):
+    steps.submit("old")
+    queue, reads = LiveQueue(), []
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60.000001)
+    ids = [steps.submit(f"job-{number}") for number in range(3)]
+    steps.clock.advance(0.123457)
+    steps.cancel(ids[0])
+    look(steps, queue)
+    real = queue_reading.changed_since
+    monkeypatch.setattr(
+        queue_reading, "changed_since", lambda *asked: reads.append(1) or real(*asked)
+    )
+    steps.clock.advance(10)
+    look(steps, queue)
+    assert reads == []
+    steps.clock.advance(50)  # once in a minute all the same
+    look(steps, queue)
+    assert reads == [1]
+
+
+def look(steps, queue: LiveQueue) -> None:
+    """What the leader does every ten seconds."""
+    with steps.db.read() as session:
+        queue.catch_up(session, News(all_jobs=True), steps.clock())
 
 
 def test_a_successor_goes_on_where_the_dead_leader_stood(steps):
