@@ -64,7 +64,8 @@ async def submit(
     if columns:
         view = views.new_job_view(columns, caller.username, warnings)
     else:
-        view = await asyncio.to_thread(_known_job, platform, caller, job_id)
+        known = await asyncio.to_thread(_known_job, platform, caller, job_id)
+        view = known.model_copy(update={"warnings": warnings})
     return encoded(view, 201 if columns else 200, {"Location": f"/v1/jobs/{job_id}"})
 
 

@@ -9,7 +9,7 @@ from st_controller.dispatch.leadership import Leadership
 from st_controller.dispatch.long_lived import LongLived
 from st_controller.domain.scheduling.model import Decision, Placement, Preemption
 from st_controller.domain.workers import Patience
-from st_controller.services import leases, offers, queue_usage, workers
+from st_controller.services import idempotency, leases, offers, queue_usage, workers
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.offers import Priced
 from st_controller.store.database import Database
@@ -61,13 +61,14 @@ class Rounds:
         self._long_lived.end()
 
     def sweep(self, lead: Leadership) -> None:
-        """End offers and leases that ran out; mark workers that fell silent."""
+        """End offers and leases that ran out; mark workers that fell silent; forget old keys."""
         ended = 1
         while ended:
             with self._db.write() as tx:
                 lead.prove(tx.session)
                 workers.watch_silence(tx, self._patience)
                 ended = leases.sweep(tx)
+                idempotency.prune(tx, tx.now - idempotency.KEPT)
 
     def place(self, lead: Leadership, news: News | None = None) -> int:
         """Take over what changed, and make true what the scheduler decides; how many offers."""

@@ -168,6 +168,16 @@ def test_hopeless_requests_are_warned_of_and_others_are_not(post, join, clock):
     assert len(post("job-arrays", sweep).json()["warnings"]) == 1
 
 
+def test_a_repeated_request_that_is_hopeless_is_warned_of_again(post):
+    sweep = {"spec": NOOP, "grid": {"noop.seconds": [1, 2]}}
+    for path, body in (("jobs", NOOP), ("job-arrays", sweep), ("jobs:batch", {"jobs": [NOOP]})):
+        key = {"Idempotency-Key": path}
+        first, again = post(path, body, **key), post(path, body, **key)
+        assert (first.status_code, again.status_code) == (201, 200)
+        told = [reply.json().get("jobs", [reply.json()])[0] for reply in (first, again)]
+        assert told[0]["warnings"] == told[1]["warnings"] != []
+
+
 def test_workers_that_drain_or_are_silent_may_come_back(
     post, join, app_client, admin_headers, clock
 ):
