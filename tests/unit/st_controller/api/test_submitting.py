@@ -1,6 +1,8 @@
 """Submitting and steering over HTTP: statuses, fields of problems, warnings, filters."""
 
+import asyncio
 import json
+from threading import Event
 
 import pytest
 
@@ -283,3 +285,27 @@ def test_commands_are_taken_where_they_are_allowed(settings, clock):
         body = {"name": "c", "command": {"run": "true"}}
         reply = client.post("/v1/jobs", json=body, headers=headers)
     assert (reply.status_code, reply.json()["kind"]) == (201, "command")
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """The scheduler and the streams have one thread between them."""
+    monkeypatch.setattr("st_controller.app._THREADS", 1)
+
+
+def test_a_job_that_waits_for_others_takes_no_thread_of_the_scheduler(
+    one_thread, app_client, admin_headers, post, clock
+):
+    parent = post("jobs", NOOP).json()["id"]
+    body = {**NOOP, "after": [parent], "resources": {"labels": {"room": "9" * 64}}}
+    clock.advance(3600)  # nothing is remembered, of the caller neither
+    release, given_back = Event(), []
+    app_client.portal.start_task_soon(
+        asyncio.to_thread, lambda: given_back.append(release.wait(10))
+    )
+    try:
+        assert post("jobs", body, **{"Idempotency-Key": "k"}).status_code == 201
+        assert post("jobs", body, **{"Idempotency-Key": "k"}).status_code == 200
+        assert given_back == []
+    finally:
+        release.set()
