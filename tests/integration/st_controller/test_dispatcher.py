@@ -10,7 +10,9 @@ import pytest
 from st_controller.background import Background
 from st_controller.dispatch.leadership import LEASE_SECONDS
 from st_controller.dispatch.service import Dispatcher
-from st_shared.protocol.states import JobState
+from st_controller.services import queue_rules
+from st_shared.protocol.queue import ShareRequest
+from st_shared.protocol.states import JobState, WorkerDesired
 
 
 class Loop:
@@ -140,3 +142,89 @@ def test_who_follows_keeps_the_queue_that_it_read_for_its_age(steps):
         assert read() is not first
 
     asyncio.run(story())
+
+
+def jobs_in(steps, state: JobState, *job_ids: str):
+    """Whether all of them are in this state; to be asked again and again."""
+    return lambda: {steps.job(job_id).state for job_id in job_ids} == {state}
+
+
+def test_a_worker_that_joins_is_offered_what_waits_already(steps, loop):
+    job_id = steps.submit()
+
+    async def story():
+        worker_id = await asyncio.to_thread(steps.join)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+        assert steps.attempt(steps.offered(worker_id)).job_id == job_id
+
+    loop.run(story)
+
+
+def test_a_submission_is_offered_to_a_worker_that_is_idle(steps, loop):
+    steps.join()
+
+    async def story():
+        job_id = await asyncio.to_thread(steps.submit)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+
+    loop.run(story)
+
+
+@pytest.mark.parametrize("end", ["finish", "cancel"])
+def test_the_end_of_a_job_lets_the_next_one_start(steps, loop, end):
+    first, second = steps.submit("first"), steps.submit("second")
+    worker_id = steps.join()
+
+    async def story():
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, first))
+        attempt_id = steps.offered(worker_id)
+        if end == "finish":
+            await asyncio.to_thread(steps.claim, worker_id, attempt_id)
+            await asyncio.to_thread(steps.finish, worker_id, attempt_id)
+        else:
+            await asyncio.to_thread(steps.cancel, first)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, second))
+
+    loop.run(story)
+
+
+def test_a_worker_that_takes_jobs_again_is_offered_some(steps, loop):
+    worker_id = steps.join()
+    steps.order(worker_id, WorkerDesired.DRAINING)
+
+    async def story():
+        job_id = await asyncio.to_thread(steps.submit)
+        await loop.until(lambda: loop.queue.scheduler.waiting(job_id) is not None)
+        assert steps.job(job_id).state == JobState.QUEUED
+        await asyncio.to_thread(steps.order, worker_id, WorkerDesired.ACTIVE)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+
+    loop.run(story)
+
+
+def test_a_limit_that_is_raised_lets_jobs_start(steps, loop):
+    def limit(most: int) -> None:
+        with steps.db.write() as tx:
+            queue_rules.set_share(tx, steps.admin, "default", ShareRequest(max_jobs=most))
+
+    limit(0)
+    steps.join()
+    job_id = steps.submit()
+
+    async def story():
+        assert steps.job(job_id).state == JobState.QUEUED
+        await asyncio.to_thread(limit, 1)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+
+    loop.run(story)
+
+
+def test_fifty_jobs_that_waited_over_a_restart_all_go_to_a_fresh_worker(steps, loop):
+    ids = [steps.submit(f"job-{number}") for number in range(50)]
+
+    async def story():
+        await loop.until(lambda: len(loop.queue.scheduler.backlog) == 50)
+        await asyncio.to_thread(lambda: steps.join("fresh", slots=50))
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, *ids))
+
+    loop.run(story)
