@@ -74,6 +74,17 @@ class FluxConfig(ImageConfig):
     )
 
 
+class Sd3Config(ImageConfig):
+    """Options of ``sd3``."""
+
+    resolution: int = Field(
+        1024, ge=16, le=4096, multiple_of=16, description="Height and width of an image, pixels."
+    )
+    caption_length: int = Field(
+        256, ge=8, le=512, description="Tokens of a caption that T5 reads; CLIP reads 77."
+    )
+
+
 Objective = Literal["flow_matching", "ddpm", "edm", "autoregressive"]
 
 
@@ -115,6 +126,13 @@ FAMILIES: dict[str, Family] = {
             media="image",
             summary="Flux.1 dev and schnell: transformer on packed latents, T5 and CLIP, 12B",
             config=FluxConfig,
+            needs_base=True,
+        ),
+        Family(
+            name="sd3",
+            media="image",
+            summary="Stable Diffusion 3 and 3.5: transformer on latents, two CLIPs and T5, 2B-8B",
+            config=Sd3Config,
             needs_base=True,
         ),
     )

@@ -3,8 +3,8 @@
 | layout | key of a matrix | scale |
 |---|---|---|
 | Diffusers | ``transformer.blocks.0.to_q.lora_A.weight`` | PEFT's options in the metadata |
-| ComfyUI | ``diffusion_model.blocks.0.to_q.lora_A.weight`` | ``….alpha``, divided by the rank |
 | Kohya | ``lora_unet_blocks_0_to_q.lora_down.weight`` | ``….alpha``, divided by the rank |
+| ComfyUI | ``diffusion_model.blocks.0.to_q.lora_A.weight`` | the same, or in the matrices |
 """
 
 import json
@@ -65,8 +65,7 @@ def write_lora(
             path, named, {METADATA_KEY: json.dumps(_options(file, family), sort_keys=True)}
         )
         return
-    alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
-    every = {**file.tensors, **alphas}
+    every = _with_alphas(file) if family.comfy_alphas else _with_scale(file)
     named = {_comfy_key(key, family): each for key, each in every.items()}
     columns = {key: each[:, None] for key, each in named.items() if key.endswith("dora_scale")}
     write_tensors(path, named | columns)
@@ -96,6 +95,20 @@ def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFil
             + (f"it adapts {unknown[0]}" if unknown else "it holds no LoRA of it")
         )
     return _scaled(found, json.loads(metadata.get(METADATA_KEY, "{}")), family)
+
+
+def _with_alphas(file: LoraFile) -> dict[str, Tensor]:
+    """The matrices, and beside those of each module its alpha."""
+    alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
+    return {**file.tensors, **alphas}
+
+
+def _with_scale(file: LoraFile) -> dict[str, Tensor]:
+    """The matrices with the scale in ``B``: of scale 1, as readers take a file without alphas."""
+    scales = {
+        f"{name}.lora_B.weight": file.alphas[name] / rank for name, rank in file.ranks.items()
+    }
+    return {key: each * scales.get(key, 1) for key, each in file.tensors.items()}
 
 
 def _options(file: LoraFile, family: Pretrained[Any]) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class Pretrained(FamilyCode[ConfigT]):
     """What ComfyUI has before the names of modules in a LoRA file."""
     comfy_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions and replacements that turn our names of modules into ComfyUI's."""
+    comfy_alphas: ClassVar[bool] = True
+    """Whether a LoRA file for ComfyUI holds alphas; where Diffusers' loader of the family refuses
+    them, the matrices hold the scale instead, which ComfyUI reads as well."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
 
