@@ -74,6 +74,17 @@ class FluxConfig(ImageConfig):
     )
 
 
+class PixartConfig(ImageConfig):
+    """Options of ``pixart``."""
+
+    resolution: int = Field(
+        1024, ge=16, le=4096, multiple_of=16, description="Height and width of an image, pixels."
+    )
+    caption_length: int = Field(
+        300, ge=8, le=512, description="Tokens of a caption that T5 reads; PixArt-alpha: 120."
+    )
+
+
 class Sd3Config(ImageConfig):
     """Options of ``sd3``."""
 
@@ -127,6 +138,14 @@ FAMILIES: dict[str, Family] = {
             summary="Flux.1 dev and schnell: transformer on packed latents, T5 and CLIP, 12B",
             config=FluxConfig,
             needs_base=True,
+        ),
+        Family(
+            name="pixart",
+            media="image",
+            summary="PixArt-Sigma and -alpha: transformer on latents, T5, 0.6B",
+            config=PixartConfig,
+            needs_base=True,
+            objectives=("ddpm",),
         ),
         Family(
             name="sd3",

@@ -18,6 +18,7 @@ PIXELS = 16
 CONFIGS = {
     "sd1": {"resolution": PIXELS},
     "flux": {"resolution": PIXELS, "caption_length": 12},
+    "pixart": {"resolution": PIXELS, "caption_length": 12},
     "sd3": {"resolution": PIXELS, "caption_length": 12},
 }
 
@@ -92,6 +93,26 @@ def reference_flux(session):
     return (answer - FluxPipeline._pack_latents(noise - clean, *clean.shape)).square().mean()
 
 
+def reference_pixart(session):
+    transformer, assets = session.module, session.denoiser.assets
+    clean, noise, generator = drawn(session)
+    scheduler = DDPMScheduler(beta_start=0.0001, beta_end=0.02)
+    times = (torch.rand(2, generator=generator) * 1000).long()
+    tokens = assets["tokenizer"](
+        ["colour 0", "colour 1"], padding="max_length", max_length=12, return_tensors="pt"
+    )
+    with torch.no_grad():
+        text = assets["text_encoder"](**tokens).last_hidden_state
+    answer = transformer(
+        scheduler.add_noise(clean, noise, times),
+        encoder_hidden_states=text,
+        encoder_attention_mask=tokens.attention_mask,
+        timestep=times,
+        added_cond_kwargs={},
+    ).sample
+    return (answer.chunk(2, dim=1)[0] - noise).square().mean()
+
+
 def reference_sd3(session):
     transformer, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
@@ -117,6 +138,7 @@ def _clip(assets, captions):
 REFERENCES = {
     "sd1": reference_sd1,
     "flux": reference_flux,
+    "pixart": reference_pixart,
     "sd3": reference_sd3,
 }
 

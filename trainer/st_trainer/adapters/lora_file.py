@@ -3,8 +3,8 @@
 | layout | key of a matrix | scale |
 |---|---|---|
 | Diffusers | ``transformer.blocks.0.to_q.lora_A.weight`` | PEFT's options in the metadata |
+| ComfyUI | ``diffusion_model.blocks.0.to_q.lora_A.weight`` | ``….alpha``, divided by the rank |
 | Kohya | ``lora_unet_blocks_0_to_q.lora_down.weight`` | ``….alpha``, divided by the rank |
-| ComfyUI | ``diffusion_model.blocks.0.to_q.lora_A.weight`` | the same, or in the matrices |
 """
 
 import json
@@ -59,13 +59,16 @@ def write_lora(
     layout: Literal["diffusers", "comfyui"],
 ) -> None:
     """Write ``file`` at ``path``, whole or not at all."""
+    if layout == "comfyui" and family.comfy_reads_diffusers:
+        file, layout = _of_scale_1(file), "diffusers"
     if layout == "diffusers":
         named = {f"{family.denoiser}.{key}": each for key, each in file.tensors.items()}
         write_tensors(
             path, named, {METADATA_KEY: json.dumps(_options(file, family), sort_keys=True)}
         )
         return
-    every = _with_alphas(file) if family.comfy_alphas else _with_scale(file)
+    alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
+    every = {**file.tensors, **alphas}
     named = {_comfy_key(key, family): each for key, each in every.items()}
     columns = {key: each[:, None] for key, each in named.items() if key.endswith("dora_scale")}
     write_tensors(path, named | columns)
@@ -97,18 +100,11 @@ def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFil
     return _scaled(found, json.loads(metadata.get(METADATA_KEY, "{}")), family)
 
 
-def _with_alphas(file: LoraFile) -> dict[str, Tensor]:
-    """The matrices, and beside those of each module its alpha."""
-    alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
-    return {**file.tensors, **alphas}
-
-
-def _with_scale(file: LoraFile) -> dict[str, Tensor]:
-    """The matrices with the scale in ``B``: of scale 1, as readers take a file without alphas."""
-    scales = {
-        f"{name}.lora_B.weight": file.alphas[name] / rank for name, rank in file.ranks.items()
-    }
-    return {key: each * scales.get(key, 1) for key, each in file.tensors.items()}
+def _of_scale_1(file: LoraFile) -> LoraFile:
+    """The same with the scale in ``B``, for readers that look for no alpha."""
+    scales = {f"{name}.lora_B.weight": file.alphas[name] / r for name, r in file.ranks.items()}
+    tensors = {key: each * scales.get(key, 1) for key, each in file.tensors.items()}
+    return LoraFile(tensors, {name: float(rank) for name, rank in file.ranks.items()})
 
 
 def _options(file: LoraFile, family: Pretrained[Any]) -> dict[str, Any]:

@@ -43,8 +43,7 @@ class Sd3(Pretrained[Sd3Config]):
         "all": (*ATTENTION, *_CONTEXT, *_FEED_FORWARD),
         "context": _CONTEXT,
     }
-    comfy_prefix = "transformer"
-    comfy_alphas = False
+    comfy_reads_diffusers = True
     usual_guidance = 7.0
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
