@@ -1,5 +1,6 @@
 """One run: from a specification and folders to weights, pictures and an exit code."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from st_trainer.checkpoint import (
     restore,
     verify_checkpoint,
 )
+from st_trainer.data.buckets import Size, bucket_sizes
 from st_trainer.data.folder import Reading, Remark, Samples, read_folders
 from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.families.registry import REGISTRY
@@ -97,8 +99,10 @@ def load_samples(
 ) -> Samples:
     """Every usable sample of the datasets; what was left out or changed is told."""
     shape = REGISTRY[spec.model.family].sample_shape(config)
-    reading = read_folders(spec.datasets, sources, size=shape[1], channels=shape[0])
+    sizes = image_sizes(spec, side=shape[1])
+    reading = read_folders(spec.datasets, sources, sizes, channels=shape[0])
     tell_what_was_read(reading, journal)
+    tell_buckets(reading.samples, spec.batch_size, journal)
     return reading.samples
 
 
@@ -113,6 +117,28 @@ def tell_what_was_read(reading: Reading, journal: Journal) -> None:
         journal.log(note, "warning")
     left_out = f", {len(reading.skipped)} skipped" if reading.skipped else ""
     journal.log(f"{len(reading.samples)} samples{left_out}")
+
+
+def image_sizes(spec: TrainingSpec, side: int) -> Sequence[Size]:
+    """Sizes among which images are divided: buckets, or squares of ``side`` alone."""
+    step = spec.bucket_step(side)
+    return [(side, side)] if step is None else bucket_sizes(side, step, spec.buckets.max_aspect)
+
+
+def tell_buckets(samples: Samples, batch_size: int, journal: Journal) -> None:
+    """Name the buckets with their images, the fullest first, where there is more than one."""
+    counts = Counter(samples.sizes)
+    if len(counts) == 1:
+        return
+    told = [f"{width}x{height}: {count}" for (height, width), count in counts.most_common()]
+    journal.log(f"{len(counts)} buckets, width x height: images; {', '.join(told)}")
+    small = sum(count < batch_size for count in counts.values())
+    if small:
+        journal.log(
+            f"{small} buckets hold fewer images than a batch of {batch_size}, so an image comes "
+            "more than once in it: crop those images, lower batch_size or raise buckets.step",
+            "warning",
+        )
 
 
 def summed_up(changes: Sequence[Remark]) -> list[str]:

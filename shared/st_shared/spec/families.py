@@ -112,6 +112,8 @@ class Family:
     """Whether ``model.base`` (pretrained weights to start from) must be given."""
     objectives: tuple[Objective, ...] = ("flow_matching",)
     """What it can be trained with; the first is the default."""
+    alignment: int | None = None
+    """Sides of its images may be any multiple of so many pixels; None: all have one size."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -131,6 +133,7 @@ FAMILIES: dict[str, Family] = {
             config=ImageConfig,
             needs_base=True,
             objectives=("ddpm",),
+            alignment=8,
         ),
         Family(
             name="flux",
@@ -138,6 +141,7 @@ FAMILIES: dict[str, Family] = {
             summary="Flux.1 dev and schnell: transformer on packed latents, T5 and CLIP, 12B",
             config=FluxConfig,
             needs_base=True,
+            alignment=16,
         ),
         Family(
             name="pixart",
@@ -146,6 +150,7 @@ FAMILIES: dict[str, Family] = {
             config=PixartConfig,
             needs_base=True,
             objectives=("ddpm",),
+            alignment=16,
         ),
         Family(
             name="sd3",
@@ -153,6 +158,7 @@ FAMILIES: dict[str, Family] = {
             summary="Stable Diffusion 3 and 3.5: transformer on latents, two CLIPs and T5, 2B-8B",
             config=Sd3Config,
             needs_base=True,
+            alignment=16,
         ),
     )
 }

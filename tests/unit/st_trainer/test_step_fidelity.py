@@ -43,7 +43,7 @@ def session_of(base_folder, tmp_path):
         spec = TrainingSpec.model_validate(document | changes)
         denoiser = open_denoiser(spec, list)
         size = REGISTRY[family].sample_shape(denoiser.config)[1]
-        samples = read_folders(spec.datasets, [tmp_path], size, 3).samples
+        samples = read_folders(spec.datasets, [tmp_path], [(size, size)], 3).samples
         return Session(spec, samples, denoiser)
 
     return make
