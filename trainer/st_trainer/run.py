@@ -1,7 +1,9 @@
 """One run: from a specification and folders to weights, pictures and an exit code."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,13 +24,15 @@ from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
+from st_trainer.remote_checkpoints import RemoteCheckpoints
 from st_trainer.results import prompt_grid, write_picture, write_results
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
 from st_trainer.weights import load_base, model_config, open_denoiser
 
-Resume = Literal["none", "latest"] | Path
-"""Start anew, go on from the newest whole checkpoint of the run folder, or from one given."""
+Resume = Literal["none", "latest"] | Path | RemoteCheckpoints
+"""Start anew, go on from the newest whole checkpoint of the run folder or of a bucket, or from
+one that is given."""
 
 _MOST_REMARKS = 200
 """Files that are named one by one; the rest is counted."""
@@ -180,20 +184,34 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
         restore_verified(session, resume)
         journal.log(f"resumed from {resume.name}, step {session.step}")
         return
-    candidates = complete_checkpoints(folder.checkpoints)
-    for candidate in candidates:
+    place, candidates = newest_first(folder, resume)
+    for bring in candidates:
         try:
-            restore_verified(session, candidate)
+            checkpoint = bring()
+            restore_verified(session, checkpoint)
         except CheckpointError as error:
             journal.log(f"{error}; trying the one before", "warning")
             continue
-        journal.log(f"resumed from {candidate.name}, step {session.step}")
+        finally:
+            shutil.rmtree(folder.fetched, ignore_errors=True)
+        journal.log(f"resumed from {checkpoint.name}, step {session.step}")
         return
     if candidates:
         raise CheckpointError(
-            f"every checkpoint in {folder.checkpoints} is damaged; start anew in another --run-dir"
+            f"every checkpoint in {place} is damaged; start anew in another --run-dir"
         )
     journal.log("no checkpoint to resume from; starting at step 0")
+
+
+def newest_first(
+    folder: RunFolder, resume: Literal["none", "latest"] | RemoteCheckpoints
+) -> tuple[str, list[Callable[[], Path]]]:
+    """Where the checkpoints lie, and what brings each of them to this machine."""
+    if isinstance(resume, RemoteCheckpoints):
+        keys = resume.newest_first()
+        return resume.uri, [partial(resume.fetch, key, folder.fetched) for key in keys]
+    local = complete_checkpoints(folder.checkpoints)
+    return str(folder.checkpoints), [partial(Path, checkpoint) for checkpoint in local]
 
 
 def restore_verified(session: Session, checkpoint: Path) -> None:
