@@ -38,7 +38,7 @@ def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
     clean = denoiser.latents(session.samples.pixels(indexes), generator)
     drawn = draw_noise(clean.shape, spec.noise, session.step, generator)
     objective = denoiser.objective
-    times = objective.draw(len(indexes), denoiser.tokens, generator).to(device)
+    times = objective.draw(len(indexes), denoiser.tokens(clean), generator).to(device)
     kept = session.samples.captions_at(indexes)
     captions = drop_captions(kept, spec.caption_dropout, generator)
     encoded = denoiser.encode(captions)

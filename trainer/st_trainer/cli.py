@@ -61,8 +61,9 @@ def _parse_datasets(
     "--resume",
     default="none",
     show_default=True,
-    metavar="none|latest|PATH",
-    help="Go on from the newest checkpoint of --run-dir, or from a checkpoint folder.",
+    metavar="none|latest|PATH|S3-URI",
+    help="Go on from the newest checkpoint of --run-dir, from a checkpoint folder, or from the "
+    "newest below s3://bucket/prefix.",
 )
 @click.option("--quiet", is_flag=True, help="Write the journal only; errors go to stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from st_trainer.errors import OutOfMemoryError, expected_error
 from st_trainer.journal import Journal, Listener
 from st_trainer.memory import cheapest_mend
 from st_trainer.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from st_trainer.run import Resume
 
 _OUTCOMES = {
     ExitCode.SUCCEEDED: "succeeded",
@@ -87,7 +90,8 @@ def run_command(
         with Journal(folder.journal, listener=listen) as journal:
             try:
                 sources = locate(spec.datasets, datasets, environment) if spec.steps else []
-                result.exit_code = _run(spec, sources, folder, journal, resume=resume, stop=stop)
+                going_on = _resume(resume, environment)
+                result.exit_code = _run(spec, sources, folder, journal, resume=going_on, stop=stop)
             except Exception as error:
                 result.error = _described(error, spec)
                 journal.log(result.error, "error")
@@ -107,20 +111,24 @@ def _run(
     folder: RunFolder,
     journal: Journal,
     *,
-    resume: str,
+    resume: "Resume",
     stop: Callable[[], bool],
 ) -> int:
     from st_trainer.run import run_training  # noqa: PLC0415 -- torch, only once it is needed
 
-    return run_training(spec, sources, folder, journal, resume=_resume(resume), stop=stop)
+    return run_training(spec, sources, folder, journal, resume=resume, stop=stop)
 
 
-def _resume(text: str) -> Literal["none", "latest"] | Path:
+def _resume(text: str, environment: Mapping[str, str]) -> "Resume":
+    from st_trainer.remote_checkpoints import SCHEME, RemoteCheckpoints  # noqa: PLC0415 -- torch
+
     match text:
         case "none":
             return "none"
         case "latest":
             return "latest"
+        case _ if text.startswith(SCHEME):
+            return RemoteCheckpoints.at(text, environment)
         case _:
             return Path(text)
 

@@ -1,6 +1,9 @@
 """One run: from a specification and folders to weights, pictures and an exit code."""
 
+import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,18 +18,21 @@ from st_trainer.checkpoint import (
     restore,
     verify_checkpoint,
 )
+from st_trainer.data.buckets import Size, bucket_sizes
 from st_trainer.data.folder import Reading, Remark, Samples, read_folders
 from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
+from st_trainer.remote_checkpoints import RemoteCheckpoints
 from st_trainer.results import prompt_grid, write_picture, write_results
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
 from st_trainer.weights import load_base, model_config, open_denoiser
 
-Resume = Literal["none", "latest"] | Path
-"""Start anew, go on from the newest whole checkpoint of the run folder, or from one given."""
+Resume = Literal["none", "latest"] | Path | RemoteCheckpoints
+"""Start anew, go on from the newest whole checkpoint of the run folder or of a bucket, or from
+one that is given."""
 
 _MOST_REMARKS = 200
 """Files that are named one by one; the rest is counted."""
@@ -97,8 +103,10 @@ def load_samples(
 ) -> Samples:
     """Every usable sample of the datasets; what was left out or changed is told."""
     shape = REGISTRY[spec.model.family].sample_shape(config)
-    reading = read_folders(spec.datasets, sources, size=shape[1], channels=shape[0])
+    sizes = image_sizes(spec, side=shape[1])
+    reading = read_folders(spec.datasets, sources, sizes, channels=shape[0])
     tell_what_was_read(reading, journal)
+    tell_buckets(reading.samples, spec.batch_size, journal)
     return reading.samples
 
 
@@ -113,6 +121,28 @@ def tell_what_was_read(reading: Reading, journal: Journal) -> None:
         journal.log(note, "warning")
     left_out = f", {len(reading.skipped)} skipped" if reading.skipped else ""
     journal.log(f"{len(reading.samples)} samples{left_out}")
+
+
+def image_sizes(spec: TrainingSpec, side: int) -> Sequence[Size]:
+    """Sizes among which images are divided: buckets, or squares of ``side`` alone."""
+    step = spec.bucket_step(side)
+    return [(side, side)] if step is None else bucket_sizes(side, step, spec.buckets.max_aspect)
+
+
+def tell_buckets(samples: Samples, batch_size: int, journal: Journal) -> None:
+    """Name the buckets with their images, the fullest first, where there is more than one."""
+    counts = Counter(samples.sizes)
+    if len(counts) == 1:
+        return
+    told = [f"{width}x{height}: {count}" for (height, width), count in counts.most_common()]
+    journal.log(f"{len(counts)} buckets, width x height: images; {', '.join(told)}")
+    small = sum(count < batch_size for count in counts.values())
+    if small:
+        journal.log(
+            f"{small} buckets hold fewer images than a batch of {batch_size}, so an image comes "
+            "more than once in it: crop those images, lower batch_size or raise buckets.step",
+            "warning",
+        )
 
 
 def summed_up(changes: Sequence[Remark]) -> list[str]:
@@ -154,20 +184,34 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
         restore_verified(session, resume)
         journal.log(f"resumed from {resume.name}, step {session.step}")
         return
-    candidates = complete_checkpoints(folder.checkpoints)
-    for candidate in candidates:
+    place, candidates = newest_first(folder, resume)
+    for bring in candidates:
         try:
-            restore_verified(session, candidate)
+            checkpoint = bring()
+            restore_verified(session, checkpoint)
         except CheckpointError as error:
             journal.log(f"{error}; trying the one before", "warning")
             continue
-        journal.log(f"resumed from {candidate.name}, step {session.step}")
+        finally:
+            shutil.rmtree(folder.fetched, ignore_errors=True)
+        journal.log(f"resumed from {checkpoint.name}, step {session.step}")
         return
     if candidates:
         raise CheckpointError(
-            f"every checkpoint in {folder.checkpoints} is damaged; start anew in another --run-dir"
+            f"every checkpoint in {place} is damaged; start anew in another --run-dir"
         )
     journal.log("no checkpoint to resume from; starting at step 0")
+
+
+def newest_first(
+    folder: RunFolder, resume: Literal["none", "latest"] | RemoteCheckpoints
+) -> tuple[str, list[Callable[[], Path]]]:
+    """Where the checkpoints lie, and what brings each of them to this machine."""
+    if isinstance(resume, RemoteCheckpoints):
+        keys = resume.newest_first()
+        return resume.uri, [partial(resume.fetch, key, folder.fetched) for key in keys]
+    local = complete_checkpoints(folder.checkpoints)
+    return str(folder.checkpoints), [partial(Path, checkpoint) for checkpoint in local]
 
 
 def restore_verified(session: Session, checkpoint: Path) -> None:

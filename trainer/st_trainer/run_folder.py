@@ -41,6 +41,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def fetched(self) -> Path:
+        """Where a checkpoint from elsewhere lies until it is restored."""
+        return self.root / "fetched"
+
+    @property
     def samples(self) -> Path:
         """Sample grids drawn while training."""
         return self.root / "samples"

@@ -41,8 +41,9 @@ def denoise(
     objective, device = denoiser.objective, denoiser.device
     guidance = guidance_of(denoiser, settings)
     conditions = _conditions(denoiser, captions, guidance)
-    path = objective.path(settings.sampler_steps, denoiser.tokens)
-    latents = objective.start(noise.to(device), denoiser.tokens)
+    tokens = denoiser.tokens(noise)
+    path = objective.path(settings.sampler_steps, tokens)
+    latents = objective.start(noise.to(device), tokens)
     for time, following in pairwise(path):
         times = time.to(device, _dtype_of_times(path)).expand(len(captions))
         answer = guided(denoiser, latents, times, conditions, guidance)

@@ -40,7 +40,7 @@ class Session:
         self.denoiser = replace(denoiser, module=module, objective_spec=spec.objective)
         self.generator = torch.Generator().manual_seed(spec.seed)
         """Noise, times and dropped captions, drawn on the CPU: the same on every device."""
-        self.sampler = ShuffledSampler(samples.repeats, spec.seed)
+        self.move_sampler(Cursor())
         self.history = LossHistory()
         for technique in self.techniques:
             technique.begin(self)
@@ -66,7 +66,8 @@ class Session:
 
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""
-        self.sampler = ShuffledSampler(self.samples.repeats, self.spec.seed, cursor)
+        samples = self.samples
+        self.sampler = ShuffledSampler(samples.repeats, self.spec.seed, cursor, samples.sizes)
 
 
 def make_accelerator(spec: TrainingSpec) -> Accelerator:

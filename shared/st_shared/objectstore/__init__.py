@@ -23,6 +23,7 @@ from st_shared.objectstore.store import (
     ObjectStore,
     ObjectTooLargeError,
     SignedUpload,
+    StoreUnreachableError,
 )
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "S3Store",
     "SignedGrant",
     "SignedUpload",
+    "StoreUnreachableError",
     "check_key",
 ]

@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from st_shared.objectstore.key import InvalidKeyError, check_key
 from st_shared.objectstore.store import (
@@ -14,7 +15,10 @@ from st_shared.objectstore.store import (
     ObjectStat,
     ObjectTooLargeError,
     SignedUpload,
+    StoreUnreachableError,
 )
+
+T = TypeVar("T")
 
 VERIFIED = "st-sha256"
 """Metadata of an object that ``put`` stored: its digest, verified before it was sent."""
@@ -51,7 +55,11 @@ class S3Store:
         access_key: str | None = None,
         secret_key: str | None = None,
     ) -> "S3Store":
-        """A store at AWS, or at ``endpoint_url``; without keys boto3 looks for them itself."""
+        """A store at AWS, or at ``endpoint_url``; without keys boto3 looks for them itself.
+
+        Raises:
+            StoreUnreachableError: boto3's own settings, such as a profile, cannot be.
+        """
         import boto3  # noqa: PLC0415  (only who uses S3 needs it installed)
         from botocore.config import Config  # noqa: PLC0415
 
@@ -62,14 +70,15 @@ class S3Store:
             response_checksum_validation="when_required",
             s3={"addressing_style": "path"} if endpoint_url else {},
         )
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            region_name=region,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            config=config,
-        )
+        with _failures():
+            client = boto3.client(
+                "s3",
+                endpoint_url=endpoint_url,
+                region_name=region,
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+                config=config,
+            )
         return cls(bucket, prefix, client)
 
     def put(self, key: str, body: BinaryIO, *, sha256: str | None = None) -> ObjectStat:
@@ -93,14 +102,15 @@ class S3Store:
         """The object in pieces; ``ObjectMissingError`` at once when there is none."""
         from botocore.exceptions import ClientError  # noqa: PLC0415
 
-        try:
-            reply = self._client.get_object(Bucket=self._bucket, Key=self._name(key))
-        except ClientError as error:
-            if _is_missing(error.response):
-                raise ObjectMissingError(f"no object {key!r}") from None
-            raise
-        pieces: Iterator[bytes] = reply["Body"].iter_chunks(PIECE_BYTES)
-        return pieces
+        name = self._name(key)
+        with _failures():
+            try:
+                reply = self._client.get_object(Bucket=self._bucket, Key=name)
+            except ClientError as error:
+                if _is_missing(error.response):
+                    raise ObjectMissingError(f"no object {key!r}") from None
+                raise
+        return _watched(reply["Body"].iter_chunks(PIECE_BYTES))
 
     def stat(self, key: str) -> ObjectStat | None:
         """What is stored under ``key``; the object is read where nobody verified its digest."""
@@ -129,7 +139,7 @@ class S3Store:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._prefix + prefix
         )
-        for page in pages:
+        for page in _watched(pages):
             for item in page.get("Contents", ()):
                 yield ObjectStat(item["Key"].removeprefix(self._prefix), item["Size"], None)
 
@@ -171,6 +181,23 @@ class S3Store:
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What boto3 raises, as an error that callers can name without knowing boto3."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise StoreUnreachableError(str(error)) from error
+
+
+def _watched(items: Iterable[T]) -> Iterator[T]:
+    """``items``, with the failures of the requests that bring them told as ours."""
+    with _failures():
+        yield from items
 
 
 def _is_missing(response: dict[str, Any]) -> bool:

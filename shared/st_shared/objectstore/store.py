@@ -12,6 +12,10 @@ class ObjectMissingError(LookupError):
     """No object has this key."""
 
 
+class StoreUnreachableError(ConnectionError):
+    """The store does not answer, or refuses who asks; the message says what it said."""
+
+
 class DigestMismatchError(ValueError):
     """The bytes are not those that were announced; nothing was stored."""
 

@@ -74,6 +74,28 @@ class FluxConfig(ImageConfig):
     )
 
 
+class PixartConfig(ImageConfig):
+    """Options of ``pixart``."""
+
+    resolution: int = Field(
+        1024, ge=16, le=4096, multiple_of=16, description="Height and width of an image, pixels."
+    )
+    caption_length: int = Field(
+        300, ge=8, le=512, description="Tokens of a caption that T5 reads; PixArt-alpha: 120."
+    )
+
+
+class Sd3Config(ImageConfig):
+    """Options of ``sd3``."""
+
+    resolution: int = Field(
+        1024, ge=16, le=4096, multiple_of=16, description="Height and width of an image, pixels."
+    )
+    caption_length: int = Field(
+        256, ge=8, le=512, description="Tokens of a caption that T5 reads; CLIP reads 77."
+    )
+
+
 Objective = Literal["flow_matching", "ddpm", "edm", "autoregressive"]
 
 
@@ -90,6 +112,8 @@ class Family:
     """Whether ``model.base`` (pretrained weights to start from) must be given."""
     objectives: tuple[Objective, ...] = ("flow_matching",)
     """What it can be trained with; the first is the default."""
+    alignment: int | None = None
+    """Sides of its images may be any multiple of so many pixels; None: all have one size."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -109,6 +133,7 @@ FAMILIES: dict[str, Family] = {
             config=ImageConfig,
             needs_base=True,
             objectives=("ddpm",),
+            alignment=8,
         ),
         Family(
             name="flux",
@@ -116,6 +141,24 @@ FAMILIES: dict[str, Family] = {
             summary="Flux.1 dev and schnell: transformer on packed latents, T5 and CLIP, 12B",
             config=FluxConfig,
             needs_base=True,
+            alignment=16,
+        ),
+        Family(
+            name="pixart",
+            media="image",
+            summary="PixArt-Sigma and -alpha: transformer on latents, T5, 0.6B",
+            config=PixartConfig,
+            needs_base=True,
+            objectives=("ddpm",),
+            alignment=16,
+        ),
+        Family(
+            name="sd3",
+            media="image",
+            summary="Stable Diffusion 3 and 3.5: transformer on latents, two CLIPs and T5, 2B-8B",
+            config=Sd3Config,
+            needs_base=True,
+            alignment=16,
         ),
     )
 }

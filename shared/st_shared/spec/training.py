@@ -58,6 +58,26 @@ class ValidationSpec(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the starting noise.")
 
 
+class BucketSpec(Section):
+    """How images of other aspects than square are read."""
+
+    enabled: bool = Field(
+        True,
+        description="Read each image at the nearest of several aspects, all of about the area of "
+        "`resolution` squared; a batch never mixes them. Off: cut centred squares.",
+    )
+    max_aspect: float = Field(
+        2.0, ge=1, le=4, description="Longer side over shorter; what is longer is cut to it."
+    )
+    step: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Pixels between the sides of two buckets, a multiple of what the family "
+        "needs; none: a sixteenth of `resolution`.",
+    )
+
+
 class TrainingSpec(Section):
     """Everything that decides what a training run computes.
 
@@ -75,6 +95,7 @@ class TrainingSpec(Section):
         description="Optimiser steps of the whole run; 0 only validates `model.base`.",
     )
     batch_size: int = Field(4, ge=1, le=65_536, description="Samples in one optimiser step.")
+    buckets: BucketSpec = Field(default_factory=BucketSpec)
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of initial weights, order and noise.")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of the forward pass; bf16 is slow on most CPUs."
@@ -93,6 +114,28 @@ class TrainingSpec(Section):
         """What is trained, with the default of the family filled in."""
         needs_base = FAMILIES[self.model.family].needs_base
         return self.adapter.kind or ("lora" if needs_base else "full")
+
+    def bucket_step(self, side: int) -> int | None:
+        """Pixels between the sides of buckets for squares of ``side``; None: squares alone."""
+        alignment = FAMILIES[self.model.family].alignment
+        if alignment is None or not self.buckets.enabled:
+            return None
+        return self.buckets.step or max(side // 16 // alignment, 1) * alignment
+
+    @model_validator(mode="after")
+    def _buckets_fit_the_family(self) -> Self:
+        family, step = FAMILIES[self.model.family], self.buckets.step
+        if step and family.alignment is None:
+            raise ValueError(
+                f"buckets.step means nothing for family {family.name}, whose samples have one "
+                "size: drop it"
+            )
+        if step and family.alignment and step % family.alignment:
+            raise ValueError(
+                f"buckets.step {step} must be a multiple of {family.alignment} for family "
+                f"{family.name}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> Self:

@@ -35,6 +35,18 @@ def test_a_history_goes_on_from_its_points():
     assert resumed.points == history.points
 
 
+def test_a_state_that_was_taken_is_not_changed_by_later_steps():
+    history = LossHistory()
+    for step in range(MAX_POINTS + 4):
+        history.add(step, 0.5)
+    history.window.append(0.5)
+    state = history.state
+    before = json.dumps(state)
+    history.window.append(0.1)
+    history.add(9999, 0.1)
+    assert json.dumps(state) == before
+
+
 def test_pace_gives_speed_and_time_left():
     now = iter([0.0, 2.0, 4.0, 4.0]).__next__
     pace = Pace(steps=100, timer=now)

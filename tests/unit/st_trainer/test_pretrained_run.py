@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from st_shared.protocol.journal import ExitCode, journal_event
+from st_shared.spec import FAMILIES as SHARED_FAMILIES
 from st_shared.spec import TrainingSpec
 from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
 from st_trainer.errors import BadSpecError
@@ -122,6 +123,67 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(sd1_spec
         if path.is_file():
             other = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
             assert path.read_bytes() == other.read_bytes()
+
+
+@pytest.fixture
+def aspects(tmp_path):
+    """Square, wide and tall pictures, masks as large."""
+    folder = tmp_path / "aspects"
+    folder.mkdir()
+    sizes = [(16, 16), (30, 10), (10, 30), (16, 16), (24, 8), (64, 64), (90, 10)]
+    for index, size in enumerate(sizes):
+        Image.new("RGB", size, (30 * index, 90, 200)).save(folder / f"{index}.png")
+        Image.new("L", size, 255).save(folder / f"{index}.mask.png")
+        (folder / f"{index}.txt").write_text("a red square")
+    return folder
+
+
+BUCKETS = {"max_aspect": 4, "step": 8}
+
+
+def logged(root):
+    lines = RunFolder(root).journal.read_bytes().splitlines()
+    found = [journal_event.validate_json(line) for line in lines]
+    return [event.message for event in found if event.kind == "log"]
+
+
+def test_images_of_other_aspects_come_in_buckets_and_a_resumed_run_is_exact(
+    sd1_spec, tmp_path, aspects
+):
+    datasets = [{"path": str(aspects), "mask_suffix": ".mask.png"}]
+    spec = sd1_spec(datasets=datasets, buckets=BUCKETS, steps=9)
+    carry_out(spec, tmp_path / "whole")
+    told = logged(tmp_path / "whole")
+    assert "4 buckets, width x height: images; 16x16: 3, 24x8: 2, 8x24: 1, 32x8: 1" in told
+    assert any(text.startswith("2 buckets hold fewer images than a batch of 2") for text in told)
+    for stop, resume in ((3, "none"), (4, "latest"), (None, "latest")):
+        carry_out(spec, tmp_path / "parts", stop, resume)
+    assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_without_buckets_every_image_is_a_square(sd1_spec, tmp_path, aspects):
+    spec = sd1_spec(datasets=[{"path": str(aspects)}], buckets={"enabled": False})
+    assert carry_out(spec, tmp_path / "run") == ExitCode.SUCCEEDED
+    assert not any("buckets" in text for text in logged(tmp_path / "run"))
+
+
+@pytest.mark.families
+@pytest.mark.parametrize("family", [name for name in TINY if SHARED_FAMILIES[name].alignment])
+def test_every_family_of_any_aspect_trains_on_buckets(
+    sd1_spec, tmp_path, aspects, base_folder, family
+):
+    model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
+    buckets = {"max_aspect": 4, "step": SHARED_FAMILIES[family].alignment}
+    config = model["config"] | {"resolution": 32}
+    spec = sd1_spec(
+        model=model | {"config": config},
+        datasets=[{"path": str(aspects)}],
+        buckets=buckets,
+        steps=6,
+    )
+    assert carry_out(spec, tmp_path / "run") == ExitCode.SUCCEEDED
+    assert any("buckets, width x height" in text for text in logged(tmp_path / "run"))
 
 
 def test_a_checkpoint_of_an_adapter_holds_the_adapter_alone(sd1_spec, tmp_path):

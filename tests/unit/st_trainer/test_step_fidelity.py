@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, FluxPipeline
+from diffusers import DDPMScheduler, FluxPipeline, StableDiffusion3Pipeline
+from fixtures.tiny import FAST
 from PIL import Image
 
 from st_shared.spec import TrainingSpec
@@ -14,7 +15,12 @@ from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
 
 PIXELS = 16
-CONFIGS = {"sd1": {"resolution": PIXELS}, "flux": {"resolution": PIXELS, "caption_length": 12}}
+CONFIGS = {
+    "sd1": {"resolution": PIXELS},
+    "flux": {"resolution": PIXELS, "caption_length": 12},
+    "pixart": {"resolution": PIXELS, "caption_length": 12},
+    "sd3": {"resolution": PIXELS, "caption_length": 12},
+}
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def session_of(base_folder, tmp_path):
         spec = TrainingSpec.model_validate(document | changes)
         denoiser = open_denoiser(spec, list)
         size = REGISTRY[family].sample_shape(denoiser.config)[1]
-        samples = read_folders(spec.datasets, [tmp_path], size, 3).samples
+        samples = read_folders(spec.datasets, [tmp_path], [(size, size)], 3).samples
         return Session(spec, samples, denoiser)
 
     return make
@@ -87,16 +93,59 @@ def reference_flux(session):
     return (answer - FluxPipeline._pack_latents(noise - clean, *clean.shape)).square().mean()
 
 
+def reference_pixart(session):
+    transformer, assets = session.module, session.denoiser.assets
+    clean, noise, generator = drawn(session)
+    scheduler = DDPMScheduler(beta_start=0.0001, beta_end=0.02)
+    times = (torch.rand(2, generator=generator) * 1000).long()
+    tokens = assets["tokenizer"](
+        ["colour 0", "colour 1"], padding="max_length", max_length=12, return_tensors="pt"
+    )
+    with torch.no_grad():
+        text = assets["text_encoder"](**tokens).last_hidden_state
+    answer = transformer(
+        scheduler.add_noise(clean, noise, times),
+        encoder_hidden_states=text,
+        encoder_attention_mask=tokens.attention_mask,
+        timestep=times,
+        added_cond_kwargs={},
+    ).sample
+    return (answer.chunk(2, dim=1)[0] - noise).square().mean()
+
+
+def reference_sd3(session):
+    transformer, assets = session.module, session.denoiser.assets
+    clean, noise, generator = drawn(session)
+    times = torch.randn(2, generator=generator).sigmoid()
+    noisy = (1 - times.view(-1, 1, 1, 1)) * clean + times.view(-1, 1, 1, 1) * noise
+    parts = {name: each for name, each in assets.items() if name != "scheduler"}
+    pipeline = StableDiffusion3Pipeline(transformer, assets["scheduler"], **parts)
+    captions = ["colour 0", "colour 1"]
+    with torch.no_grad():
+        text, _, pooled, _ = pipeline.encode_prompt(
+            captions, None, None, do_classifier_free_guidance=False, max_sequence_length=12
+        )
+    answer = transformer(noisy, text, pooled, times * 1000).sample
+    return (answer - (noise - clean)).square().mean()
+
+
 def _clip(assets, captions):
     tokens = assets["tokenizer"](captions, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         return assets["text_encoder"](tokens.input_ids)
 
 
-REFERENCES = {"sd1": reference_sd1, "flux": reference_flux}
+REFERENCES = {
+    "sd1": reference_sd1,
+    "flux": reference_flux,
+    "pixart": reference_pixart,
+    "sd3": reference_sd3,
+}
 
 
-@pytest.mark.parametrize("family", ["sd1", pytest.param("flux", marks=pytest.mark.families)])
+@pytest.mark.parametrize(
+    "family", [n if n in FAST else pytest.param(n, marks=pytest.mark.families) for n in REFERENCES]
+)
 def test_a_step_has_the_gradients_of_a_plain_loop(session_of, family):
     session = session_of(family, objective={"caption_dropout": 0})
     found = batch_loss(session, [0, 1])

@@ -59,6 +59,8 @@ def write_lora(
     layout: Literal["diffusers", "comfyui"],
 ) -> None:
     """Write ``file`` at ``path``, whole or not at all."""
+    if layout == "comfyui" and family.comfy_reads_diffusers:
+        file, layout = _of_scale_1(file), "diffusers"
     if layout == "diffusers":
         named = {f"{family.denoiser}.{key}": each for key, each in file.tensors.items()}
         write_tensors(
@@ -96,6 +98,13 @@ def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFil
             + (f"it adapts {unknown[0]}" if unknown else "it holds no LoRA of it")
         )
     return _scaled(found, json.loads(metadata.get(METADATA_KEY, "{}")), family)
+
+
+def _of_scale_1(file: LoraFile) -> LoraFile:
+    """The same with the scale in ``B``, for readers that look for no alpha."""
+    scales = {f"{name}.lora_B.weight": file.alphas[name] / r for name, r in file.ranks.items()}
+    tensors = {key: each * scales.get(key, 1) for key, each in file.tensors.items()}
+    return LoraFile(tensors, {name: float(rank) for name, rank in file.ranks.items()})
 
 
 def _options(file: LoraFile, family: Pretrained[Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
+from st_trainer.data.buckets import Size
 from st_trainer.data.images import IMAGE_SUFFIXES, UnreadableSampleError, read_image
 from st_trainer.data.masks import find_mask, read_mask
 from st_trainer.errors import BadDataError
@@ -30,6 +31,8 @@ class Sample:
     path: Path
     caption: str
     repeats: int
+    size: Size
+    """Height and width that it was made to fit: its bucket."""
     pixels: NDArray[np.uint8] | None
     """``(C, H, W)``, 0 to 255, when it is kept in memory."""
     mask: Path | None = None
@@ -48,9 +51,9 @@ class Remark:
 class Samples:
     """Everything usable in the datasets of a run, in an order that is always the same."""
 
-    def __init__(self, samples: Sequence[Sample], size: int, channels: int, sha256: str) -> None:
+    def __init__(self, samples: Sequence[Sample], channels: int, sha256: str) -> None:
         self._samples = samples
-        self._size, self._channels = size, channels
+        self._channels = channels
         self.sha256 = sha256
         """Checksum over names, captions and pixels: a resumed run must find the same."""
 
@@ -68,6 +71,11 @@ class Samples:
         """How often each sample is seen in an epoch."""
         return [sample.repeats for sample in self._samples]
 
+    @property
+    def sizes(self) -> list[Size]:
+        """The bucket of each sample: height and width. Samples of one batch must share it."""
+        return [sample.size for sample in self._samples]
+
     def captions_at(self, indexes: Sequence[int]) -> list[str]:
         """Captions of the samples at ``indexes``."""
         return [self._samples[index].caption for index in indexes]
@@ -77,14 +85,14 @@ class Samples:
         return [self._samples[index].name for index in indexes]
 
     def pixels(self, indexes: Sequence[int]) -> Tensor:
-        """Images at ``indexes``, ``(B, C, H, W)``, -1 to 1."""
+        """Images at ``indexes``, all of one bucket, ``(B, C, H, W)``, -1 to 1."""
         stacked = np.stack([self._pixels(self._samples[index]) for index in indexes])
         return torch.from_numpy(stacked).float() / 127.5 - 1
 
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
-        chosen = [self._samples[index].mask for index in indexes]
-        return torch.stack([read_mask(mask, self._size) for mask in chosen])
+        chosen = [self._samples[index] for index in indexes]
+        return torch.stack([read_mask(sample.mask, sample.size) for sample in chosen])
 
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
@@ -94,7 +102,7 @@ class Samples:
         if sample.pixels is not None:
             return sample.pixels
         try:
-            return read_image(sample.path, self._size, self._channels).pixels
+            return read_image(sample.path, [sample.size], self._channels).pixels
         except UnreadableSampleError as error:
             raise BadDataError(f"{sample.name} changed during the run: {error}") from None
 
@@ -111,11 +119,11 @@ class Reading:
 def read_folders(
     datasets: Sequence[DatasetSpec],
     folders: Sequence[Path],
-    size: int,
+    sizes: Sequence[Size],
     channels: int,
     kept_bytes: int = KEPT_BYTES,
 ) -> Reading:
-    """Read every image below ``folders`` that has a caption beside it.
+    """Read every image below ``folders`` that has a caption beside it, each to one of ``sizes``.
 
     Raises:
         BadDataError: not one sample can be used.
@@ -129,8 +137,9 @@ def read_folders(
             name = path.relative_to(folder).as_posix()
             try:
                 caption = read_caption(path.with_suffix(dataset.caption_suffix))
-                image = read_image(path, size, channels)
-                mask = find_mask(path, dataset.mask_suffix, size)
+                image = read_image(path, sizes, channels)
+                height, width = image.pixels.shape[1:]
+                mask = find_mask(path, dataset.mask_suffix, (height, width))
             except UnreadableSampleError as error:
                 skipped.append(Remark(name, str(error)))
                 continue
@@ -141,11 +150,20 @@ def read_folders(
             kept_bytes -= image.pixels.nbytes
             kept = image.pixels if kept_bytes >= 0 else None
             samples.append(
-                Sample(name, path, caption, dataset.repeats, kept, mask, dataset.regularisation)
+                Sample(
+                    name,
+                    path,
+                    caption,
+                    dataset.repeats,
+                    (height, width),
+                    kept,
+                    mask,
+                    dataset.regularisation,
+                )
             )
     if not samples:
         raise BadDataError(_nothing_usable(folders, skipped))
-    return Reading(Samples(samples, size, channels, digest.hexdigest()), skipped, changed)
+    return Reading(Samples(samples, channels, digest.hexdigest()), skipped, changed)
 
 
 def image_files(folder: Path, mask_suffix: str | None = None) -> Iterator[Path]:
@@ -185,7 +203,8 @@ def read_caption(path: Path) -> str:
 
 
 def _add(digest: "hashlib._Hash", name: str, caption: str, pixels: NDArray[np.uint8]) -> None:
-    for part in (os.fsencode(name), caption.encode(), pixels.tobytes()):
+    shape = str(pixels.shape).encode()
+    for part in (os.fsencode(name), caption.encode(), shape, pixels.tobytes()):
         digest.update(len(part).to_bytes(8, "big") + part)
 
 

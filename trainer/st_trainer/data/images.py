@@ -1,12 +1,15 @@
 """Reads one image file into pixels of the wanted size, and refuses what is dangerous."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from st_trainer.data.buckets import Size, nearest
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_PIXELS = 64_000_000
@@ -30,8 +33,10 @@ class ReadImage:
     """What was done to make it fit, such as ``resized from 16x16``."""
 
 
-def read_image(path: Path, size: int, channels: int) -> ReadImage:
-    """The image at ``path``, upright, cropped to a centred square of ``size`` pixels.
+def read_image(path: Path, sizes: Sequence[Size], channels: int) -> ReadImage:
+    """The image at ``path``, upright, scaled and cropped about its centre.
+
+    Its size is the one of ``sizes`` whose aspect is nearest.
 
     Raises:
         UnreadableSampleError: it is no PNG, JPEG or WebP, is damaged, or is too large.
@@ -41,7 +46,7 @@ def read_image(path: Path, size: int, channels: int) -> ReadImage:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 _check_pixels(image)
-                return _fit(ImageOps.exif_transpose(image), size, channels)
+                return _fit(ImageOps.exif_transpose(image), sizes, channels)
     except UnidentifiedImageError:
         raise UnreadableSampleError("not a PNG, JPEG or WebP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -55,15 +60,16 @@ def _check_pixels(image: Image.Image) -> None:
         raise Image.DecompressionBombError
 
 
-def _fit(image: Image.Image, size: int, channels: int) -> ReadImage:
+def _fit(image: Image.Image, sizes: Sequence[Size], channels: int) -> ReadImage:
     changes = []
     if image.mode not in _LOSSLESS_MODES[channels]:
         changes.append(f"converted from {image.mode} to {'grey' if channels == 1 else 'RGB'}")
     flat = _flattened(image, "L" if channels == 1 else "RGB")
-    if flat.size != (size, size):
+    height, width = nearest(sizes, flat.height, flat.width)
+    if flat.size != (width, height):
         changes.append(f"resized from {flat.width}x{flat.height}")
-        flat = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(flat, dtype=np.uint8).reshape(size, size, channels)
+        flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
+    pixels = np.asarray(flat, dtype=np.uint8).reshape(height, width, channels)
     return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes))
 
 

@@ -1,6 +1,6 @@
 """The order in which samples are seen: shuffled anew each epoch, resumable at any batch."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,41 +14,69 @@ class Cursor:
     epoch: int = 0
     position: int = 0
     """Places of this epoch that have been read."""
+    waiting: Sequence[int] = ()
+    """Samples that were read, and wait until a batch of their bucket is full."""
 
 
 class ShuffledSampler:
     """Gives batches of sample indexes for ever; every epoch holds each sample ``repeats`` times.
 
     The order of an epoch depends on ``seed`` and its number alone, so the cursor is the whole
-    state. A batch may reach over the end of an epoch: batches are always full.
+    state. The samples of an epoch are dealt out by bucket, and a batch is given once a bucket has
+    enough for it: batches are always full, and none mixes buckets. What is left at the end of an
+    epoch waits for the next. With one bucket, batches follow the order as it is.
     """
 
-    def __init__(self, repeats: Sequence[int], seed: int, cursor: Cursor | None = None) -> None:
+    def __init__(
+        self,
+        repeats: Sequence[int],
+        seed: int,
+        cursor: Cursor | None = None,
+        buckets: Sequence[Hashable] | None = None,
+    ) -> None:
+        """``buckets`` names the bucket of each sample; without, all share one."""
         if not sum(repeats):
             raise ValueError("there are no samples to draw from")
         self._places = np.repeat(np.arange(len(repeats)), repeats)
         self._seed = seed
-        self._move(cursor or Cursor())
+        self._buckets = buckets or [0] * len(repeats)
+        self._waiting: dict[Hashable, list[int]] = {}
+        cursor = cursor or Cursor()
+        for index in cursor.waiting:
+            self._deal(index)
+        self._move(cursor.epoch, cursor.position)
 
     @property
     def cursor(self) -> Cursor:
         """Where the next batch begins; hand it to a new sampler to go on from here."""
-        return Cursor(self._epoch, self._position)
+        waiting = tuple(index for bucket in self._waiting.values() for index in bucket)
+        return Cursor(self._epoch, self._position, waiting)
 
     def take(self, count: int) -> list[int]:
-        """The next ``count`` indexes."""
+        """The next ``count`` indexes, all of one bucket."""
         taken: list[int] = []
         while len(taken) < count:
-            if self._position == len(self._places):
-                self._move(Cursor(self._epoch + 1))
-            more = self._order[self._position : self._position + count - len(taken)]
-            taken += more.tolist()
-            self._position += len(more)
+            bucket = self._deal(self._next())
+            if len(bucket) >= count:
+                taken = bucket[:count]
+                del bucket[:count]
         return taken
 
-    def _move(self, cursor: Cursor) -> None:
-        self._epoch, self._position = cursor.epoch, cursor.position
-        self._order = self._order_of(cursor.epoch)
+    def _next(self) -> int:
+        if self._position == len(self._places):
+            self._move(self._epoch + 1, 0)
+        self._position += 1
+        return int(self._order[self._position - 1])
+
+    def _deal(self, index: int) -> list[int]:
+        """Put a sample to those of its bucket that wait, and give them."""
+        bucket = self._waiting.setdefault(self._buckets[index], [])
+        bucket.append(index)
+        return bucket
+
+    def _move(self, epoch: int, position: int) -> None:
+        self._epoch, self._position = epoch, position
+        self._order = self._order_of(epoch)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self._seed, epoch]).permutation(self._places)

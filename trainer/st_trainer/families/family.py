@@ -128,18 +128,17 @@ class Denoiser:
 
     @property
     def sample_shape(self) -> Shape:
-        """Shape ``(C, H, W)`` of one sample as data is read."""
+        """Shape ``(C, H, W)`` of one sample as data is read and drawn; buckets have others."""
         return self.family.sample_shape(self.config)
 
     @property
     def latent_shape(self) -> Shape:
-        """Shape ``(C, ...)`` of one sample as the model sees it."""
+        """Shape ``(C, ...)`` of what is drawn; that of a batch follows from its bucket."""
         return self.family.latent_shape(self.config, self.assets)
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of one sample."""
-        return self.family.tokens(self.latent_shape)
+    def tokens(self, latents: Tensor) -> int:
+        """Tokens of one sample of ``latents`` ``(B, C, ...)``."""
+        return self.family.tokens(tuple(latents.shape[1:]))
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Condition:

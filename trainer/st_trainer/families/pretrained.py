@@ -34,6 +34,9 @@ class Pretrained(FamilyCode[ConfigT]):
     """What ComfyUI has before the names of modules in a LoRA file."""
     comfy_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions and replacements that turn our names of modules into ComfyUI's."""
+    comfy_reads_diffusers: ClassVar[bool] = False
+    """Whether ComfyUI reads the keys of Diffusers' layout; then a file for it has them, without
+    alphas, which Diffusers' loaders of such families refuse: the matrices hold the scale."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
 

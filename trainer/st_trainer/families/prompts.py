@@ -8,6 +8,14 @@ from torch import Tensor
 
 def token_ids(tokenizer: Any, captions: Sequence[str], length: int, device: Any) -> Tensor:
     """Ids ``(B, length)``, cut and padded."""
+    ids, _ = masked_ids(tokenizer, captions, length, device)
+    return ids
+
+
+def masked_ids(
+    tokenizer: Any, captions: Sequence[str], length: int, device: Any
+) -> tuple[Tensor, Tensor]:
+    """Ids ``(B, length)``, cut and padded, and a mask: 1 for tokens, 0 for padding."""
     found = tokenizer(
         list(captions),
         padding="max_length",
@@ -15,14 +23,21 @@ def token_ids(tokenizer: Any, captions: Sequence[str], length: int, device: Any)
         truncation=True,
         return_tensors="pt",
     )
-    ids: Tensor = found.input_ids.to(device)
-    return ids
+    return found.input_ids.to(device), found.attention_mask.to(device)
 
 
 def last_hidden(encoder: Any, tokenizer: Any, captions: Sequence[str], length: int) -> Tensor:
     """The encoder's last layer, ``(B, length, D)``; padding is not masked."""
     states: Tensor = encoder(token_ids(tokenizer, captions, length, encoder.device))[0]
     return states
+
+
+def masked_hidden(
+    encoder: Any, tokenizer: Any, captions: Sequence[str], length: int
+) -> tuple[Tensor, Tensor]:
+    """The encoder's last layer, ``(B, length, D)``, and the mask ``(B, length)`` that it saw."""
+    ids, mask = masked_ids(tokenizer, captions, length, encoder.device)
+    return encoder(ids, attention_mask=mask)[0], mask
 
 
 def pooled(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:

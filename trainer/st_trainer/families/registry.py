@@ -8,14 +8,18 @@ from typing import Any
 
 from st_trainer.families.family import FamilyCode
 from st_trainer.families.flux import Flux
+from st_trainer.families.pixart import Pixart
 from st_trainer.families.pixel_dit import PixelDitFamily
 from st_trainer.families.sd1 import Sd1
+from st_trainer.families.sd3 import Sd3
 
 REGISTRY: dict[str, FamilyCode[Any]] = {
     code.name: code
     for code in (
         Flux(),
+        Pixart(),
         PixelDitFamily(),
         Sd1(),
+        Sd3(),
     )
 }

@@ -23,6 +23,7 @@ class NoiseSchedule:
     """Share of the clean sample's variance at each step, ``(T,)``, falling."""
     prediction: str = "epsilon"
     spacing: str = "leading"
+    """As a scheduler's file says; ``solver`` is the linspace of DPM-Solver, which ends before 0."""
     offset: int = 0
 
     @classmethod
@@ -37,10 +38,13 @@ class NoiseSchedule:
         )
 
     def visited(self, steps: int) -> list[int]:
-        """Steps of a sampler, falling; Lin et al. 2024, table 2, has the three spacings."""
+        """Steps of a sampler, falling; Lin et al. 2024, table 2, has the other spacings."""
         count = len(self.alphas_bar)
         if self.spacing == "trailing":
             return [round(count - index * count / steps) - 1 for index in range(steps)]
+        if self.spacing == "solver":
+            falling = torch.linspace(count - 1, 0, steps + 1, dtype=torch.float64)
+            return falling[:-1].round().long().tolist()
         if self.spacing == "linspace":
             return torch.linspace(count - 1, 0, steps).round().long().tolist()
         stride = count // steps

@@ -4,6 +4,7 @@ Lipman et al. 2023, "Flow Matching for Generative Modeling"; Liu et al. 2022, "F
 Fast". Time runs as in Esser et al. 2024: 0 is the clean sample, 1 is noise.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -84,20 +85,26 @@ def shifted_path(config: Any) -> Path:
     def path(steps: int, tokens: int) -> Tensor:
         if not config.get("use_dynamic_shifting"):
             return shifted(even_path(steps, tokens), config.get("shift", 1.0))
-        between = config["base_image_seq_len"], config["max_image_seq_len"]
-        mu = config["base_shift"], config["max_shift"]
-        return shifted(even_path(steps, tokens), dynamic_shift(tokens, between, mu))
+        return shifted(even_path(steps, tokens), _shift_of(config, tokens))
 
     return path
 
 
 def scheduler_path(scheduler: Any) -> Path:
     """What a scheduler of Diffusers makes of a number of steps, for pipelines that ask no more."""
+    config = scheduler.config
 
     def path(steps: int, tokens: int) -> Tensor:
-        del tokens
-        scheduler.set_timesteps(steps)
+        dynamic = config.get("use_dynamic_shifting")
+        told = {"mu": math.log(_shift_of(config, tokens))} if dynamic else {}
+        scheduler.set_timesteps(steps, **told)
         sigmas: Tensor = scheduler.sigmas
         return sigmas.double().cpu()
 
     return path
+
+
+def _shift_of(config: Any, tokens: int) -> float:
+    """The shift by the number of tokens that the file of a scheduler asks for."""
+    between = config["base_image_seq_len"], config["max_image_seq_len"]
+    return dynamic_shift(tokens, between, (config["base_shift"], config["max_shift"]))

@@ -16,6 +16,8 @@ GOOD = {
     },
 }
 
+SD1 = {"model": {"family": "sd1", "base": "a/b"}, "datasets": [{"name": "digits"}]}
+
 
 def changed(path: str, value: object) -> dict[str, object]:
     """The good job with one key set; ``None`` removes it."""
@@ -37,6 +39,19 @@ BAD = [
     ("unknown nested key", changed("training.optimizer.lr", 1), "training.optimizer.lr", "unknown"),
     ("missing name", changed("name", None), "name", "required"),
     ("nothing to do", changed("training", None), "", "exactly one of `training`, `command`"),
+    (
+        "buckets of one size",
+        changed("training.buckets", {"step": 8}),
+        "training",
+        "buckets.step means nothing for family pixel_dit",
+    ),
+    (
+        "buckets that do not fit",
+        changed("training", SD1 | {"buckets": {"step": 12}}),
+        "training",
+        "buckets.step 12 must be a multiple of 8 for family sd1",
+    ),
+    ("aspect", changed("training.buckets.max_aspect", 0.5), "training.buckets.max_aspect", "1"),
     ("missing datasets", changed("training.datasets", None), "training.datasets", "required"),
     (
         "objective of another family",

@@ -23,7 +23,7 @@ def put(folder: Path, name: str, caption: bytes | None = b"a cat", image=None) -
 
 def read(*folders: Path, channels=1, kept_bytes=1 << 20, repeats=1):
     datasets = [DatasetSpec(path=str(folder), repeats=repeats) for folder in folders]
-    return read_folders(datasets, folders, size=4, channels=channels, kept_bytes=kept_bytes)
+    return read_folders(datasets, folders, sizes=[(4, 4)], channels=channels, kept_bytes=kept_bytes)
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -146,3 +146,53 @@ def test_several_folders_are_mixed_and_repeats_are_kept(tmp_path):
     put(tmp_path / "y", "a.png", b"two")
     samples = read(tmp_path / "x", tmp_path / "y", repeats=3).samples
     assert (samples.captions, samples.repeats) == (["one", "two"], [3, 3])
+
+
+def stripes(width: int, height: int) -> Image.Image:
+    """Columns from 0 up to ``width - 1`` grey."""
+    return Image.fromarray(np.tile(np.arange(width, dtype=np.uint8), (height, 1)))
+
+
+BUCKETS = [(4, 4), (2, 8), (8, 2)]
+
+
+def read_bucketed(folder, mask_suffix=None, **options):
+    datasets = [DatasetSpec(path=str(folder), mask_suffix=mask_suffix)]
+    return read_folders(datasets, [folder], BUCKETS, channels=1, **options)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
+def test_images_of_other_aspects_keep_them_and_are_cut_about_the_centre(tmp_path, kept_bytes):
+    put(tmp_path, "a.png", image=stripes(4, 4))
+    put(tmp_path, "b.png", image=stripes(8, 2))
+    put(tmp_path, "c.png", image=stripes(12, 2))
+    put(tmp_path, "d.png", image=stripes(2, 8))
+    samples = read_bucketed(tmp_path, kept_bytes=kept_bytes).samples
+    assert samples.sizes == [(4, 4), (2, 8), (2, 8), (8, 2)]
+    wide = ((samples.pixels([1, 2])[:, 0, 0] + 1) * 127.5).round().int()
+    assert wide.tolist() == [list(range(8)), list(range(2, 10))]
+    assert samples.pixels([3]).shape == (1, 1, 8, 2)
+
+
+def test_a_mask_is_cut_as_its_image_is(tmp_path):
+    put(tmp_path, "a.png", image=stripes(12, 2))
+    mask = np.zeros((2, 12), np.uint8)
+    mask[:, 2:6] = 255
+    Image.fromarray(mask).save(tmp_path / "a.mask.png")
+    samples = read_bucketed(tmp_path, mask_suffix=".mask.png").samples
+    assert samples.masks([0])[0, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]] * 2
+
+
+def test_square_images_are_read_as_without_buckets(tmp_path):
+    for index in range(3):
+        put(tmp_path, f"{index}.png", image=Image.effect_noise((5, 5), 90))
+    plain, bucketed = read(tmp_path).samples, read_bucketed(tmp_path).samples
+    assert plain.sha256 == bucketed.sha256
+    assert torch.equal(plain.pixels([0, 1, 2]), bucketed.pixels([0, 1, 2]))
+
+
+def test_the_checksum_follows_the_shape(tmp_path):
+    put(tmp_path / "x", "a.png", image=Image.new("L", (8, 2), 9))
+    put(tmp_path / "y", "a.png", image=Image.new("L", (2, 8), 9))
+    found = [read_bucketed(tmp_path / name).samples.sha256 for name in "xy"]
+    assert found[0] != found[1]

@@ -1,5 +1,8 @@
+import json
 from collections import Counter
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from st_trainer.data.sampler import Cursor, ShuffledSampler
@@ -40,3 +43,50 @@ def test_batches_are_full_across_epochs_and_larger_than_the_dataset():
 def test_nothing_to_draw_from_is_an_error():
     with pytest.raises(ValueError, match="no samples"):
         ShuffledSampler([], seed=0)
+
+
+BUCKETS = ["wide", "square", "wide", "tall", "square", "square", "wide", "square", "square"]
+
+
+def bucketed(cursor=None, buckets=BUCKETS):
+    return ShuffledSampler([1] * len(buckets), seed=9, cursor=cursor, buckets=buckets)
+
+
+def test_a_batch_never_mixes_buckets():
+    sampler = bucketed()
+    for _ in range(100):
+        batch = sampler.take(3)
+        assert len(batch) == 3
+        assert len({BUCKETS[index] for index in batch}) == 1
+
+
+def test_every_epoch_deals_each_sample_once():
+    sampler, dealt = bucketed(), Counter()
+    for _ in range(100):
+        dealt.update(sampler.take(2))
+        cursor = sampler.cursor
+        whole = Counter(dealt)
+        whole.update(cursor.waiting)
+        assert sum(whole.values()) == cursor.epoch * len(BUCKETS) + cursor.position
+        assert all(whole[index] - cursor.epoch in (0, 1) for index in range(len(BUCKETS)))
+    assert cursor.epoch > 10
+
+
+def test_one_bucket_follows_the_order_of_the_epochs():
+    orders = [np.random.default_rng([9, epoch]).permutation(5) for epoch in range(6)]
+    sampler = bucketed(buckets=["square"] * 5)
+    found = [index for _ in range(10) for index in sampler.take(3)]
+    assert found == np.concatenate(orders).tolist()
+    assert sampler.cursor.waiting == ()
+
+
+@pytest.mark.parametrize("taken", range(12))
+def test_a_new_sampler_goes_on_with_what_waits(taken):
+    whole = bucketed()
+    batches = [whole.take(2) for _ in range(30)]
+    sampler = bucketed()
+    assert [sampler.take(2) for _ in range(taken)] == batches[:taken]
+    kept = Cursor(**json.loads(json.dumps(asdict(sampler.cursor))))
+    resumed = bucketed(kept)
+    assert [resumed.take(2) for _ in range(30 - taken)] == batches[taken:]
+    assert resumed.cursor == whole.cursor

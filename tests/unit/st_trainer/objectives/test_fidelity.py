@@ -211,3 +211,13 @@ def test_ddpm_visits_the_steps_that_diffusers_does(spacing):
     theirs.set_timesteps(7)
     ours = Ddpm(ObjectiveSpec(), NoiseSchedule.of(theirs)).path(7, 64)
     assert ours.tolist() == [*theirs.timesteps.tolist(), -1]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 20])
+def test_ddpm_visits_the_steps_that_a_solver_does(steps):
+    from diffusers import DPMSolverMultistepScheduler
+
+    theirs = DPMSolverMultistepScheduler()
+    theirs.set_timesteps(steps)
+    schedule = NoiseSchedule(theirs.alphas_cumprod, spacing="solver")
+    assert schedule.visited(steps) == theirs.timesteps.tolist()

@@ -59,6 +59,15 @@ def test_a_dynamic_path_is_that_of_the_scheduler_when_it_is_told_the_shift(token
     torch.testing.assert_close(found.float(), scheduler.sigmas)
 
 
+@pytest.mark.parametrize("tokens", [64, 4096])
+def test_a_scheduler_with_a_dynamic_shift_is_told_it(tokens):
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+    found = scheduler_path(scheduler)(5, tokens)
+    scheduler.set_timesteps(5, mu=mu)
+    torch.testing.assert_close(found.float(), scheduler.sigmas)
+
+
 def test_a_scheduler_that_is_told_only_the_steps_gives_its_own_path():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     found = scheduler_path(scheduler)(5, 64)
