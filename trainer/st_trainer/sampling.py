@@ -9,22 +9,24 @@ from torch import Tensor
 from st_shared.spec.training import ValidationSpec
 from st_trainer.families.family import Condition, Denoiser, Shape
 
-_AT_ONCE = 64
-"""Images that pass through the model together."""
+_AT_ONCE = {"image": 64, "video": 1, "audio": 1}
+"""Samples that pass through the model together."""
 
 
 @torch.no_grad()
 def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) -> Tensor:
-    """One image a caption, ``(B, C, H, W)`` bytes, on the CPU.
+    """One sample a caption, ``(B, C, ...)``, on the CPU: bytes, or floats -1 to 1 of sounds.
 
-    The noise of each image depends on ``settings.seed`` and its place in ``captions`` alone.
+    The noise of each sample depends on ``settings.seed`` and its place in ``captions`` alone.
     """
     noise = starting_noise(len(captions), denoiser.latent_shape, settings.seed)
-    images = [
+    kind = denoiser.medium.kind
+    samples = [
         denoiser.samples(denoise(denoiser, list(captions[part]), noise[part], settings)).cpu()
-        for part in _parts(len(captions))
+        for part in _parts(len(captions), _AT_ONCE[kind])
     ]
-    return as_bytes(torch.cat(images))
+    drawn = torch.cat(samples)
+    return drawn.float().clamp(-1, 1) if kind == "audio" else as_bytes(drawn)
 
 
 def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:
@@ -102,6 +104,6 @@ def _to(condition: Condition, device: torch.device) -> Condition:
     return {name: tensor.to(device) for name, tensor in condition.items()}
 
 
-def _parts(count: int) -> Iterator[slice]:
-    for start in range(0, count, _AT_ONCE):
-        yield slice(start, start + _AT_ONCE)
+def _parts(count: int, at_once: int) -> Iterator[slice]:
+    for start in range(0, count, at_once):
+        yield slice(start, start + at_once)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from st_shared.media import Media
 from st_shared.spec.section import Section
 
 MAX_TOKENS = 4096
@@ -82,7 +83,7 @@ class Family:
     """What is known of a family without its code."""
 
     name: str
-    media: Literal["image", "video", "audio"]
+    media: Media
     summary: str
     config: type[Section]
     """The model that validates ``model.config``."""

@@ -8,7 +8,6 @@ from PIL import Image
 from st_shared.spec import TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.data.folder import read_folders
-from st_trainer.families.registry import REGISTRY
 from st_trainer.loop import batch_loss
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
@@ -36,8 +35,7 @@ def session_of(base_folder, tmp_path):
         }
         spec = TrainingSpec.model_validate(document | changes)
         denoiser = open_denoiser(spec, list)
-        size = REGISTRY[family].sample_shape(denoiser.config)[1]
-        samples = read_folders(spec.datasets, [tmp_path], size, 3).samples
+        samples = read_folders(spec.datasets, [tmp_path], denoiser.medium).samples
         return Session(spec, samples, denoiser)
 
     return make
@@ -48,7 +46,7 @@ def drawn(session, count=2):
     generator = torch.Generator().manual_seed(session.spec.seed)
     vae = session.denoiser.assets["vae"]
     with torch.no_grad():
-        posterior = vae.encode(session.samples.pixels([0, 1])).latent_dist
+        posterior = vae.encode(session.samples.values([0, 1])).latent_dist
         clean = posterior.sample(generator)
     shift, scale = vae.config.shift_factor or 0, vae.config.scaling_factor
     return (clean - shift) * scale, torch.randn(clean.shape, generator=generator), generator

@@ -8,16 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+from st_shared.media import SUFFIXES
+from st_trainer.data.medium import Medium, ReadSample, UnreadableSampleError
+
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded; what claims to be larger is taken for a decompression bomb."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _LOSSLESS_MODES = {1: {"L", "1"}, 3: {"RGB"}}
-
-
-class UnreadableSampleError(Exception):
-    """The image or its caption cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,36 @@ class ReadImage:
     """What was done to make it fit, such as ``resized from 16x16``."""
 
 
-def read_image(path: Path, size: int, channels: int) -> ReadImage:
-    """The image at ``path``, upright, cropped to a centred square of ``size`` pixels.
+@dataclass(frozen=True)
+class Images(Medium):
+    """Pictures of ``height`` and ``width`` pixels, in grey (1 channel) or RGB (3)."""
+
+    kind = "image"
+    noun = "image"
+    formats = "PNG, JPEG or WebP image"
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Those of pictures."""
+        return SUFFIXES["image"]
+
+    @property
+    def area(self) -> tuple[int, int]:
+        """Height and width of each."""
+        return self.height, self.width
+
+    def read(self, path: Path) -> ReadSample:
+        """The picture, ``(C, H, W)`` bytes."""
+        image = read_image(path, self.area, self.channels)
+        return ReadSample(image.pixels, image.pixels.tobytes(), image.changes)
+
+
+def read_image(path: Path, area: tuple[int, int], channels: int) -> ReadImage:
+    """The image at ``path``, upright, cropped in its middle to height and width ``area``.
 
     Raises:
         UnreadableSampleError: it is no PNG, JPEG or WebP, is damaged, or is too large.
@@ -41,7 +67,7 @@ def read_image(path: Path, size: int, channels: int) -> ReadImage:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 _check_pixels(image)
-                return _fit(ImageOps.exif_transpose(image), size, channels)
+                return _fit(ImageOps.exif_transpose(image), area, channels)
     except UnidentifiedImageError:
         raise UnreadableSampleError("not a PNG, JPEG or WebP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -55,15 +81,16 @@ def _check_pixels(image: Image.Image) -> None:
         raise Image.DecompressionBombError
 
 
-def _fit(image: Image.Image, size: int, channels: int) -> ReadImage:
+def _fit(image: Image.Image, area: tuple[int, int], channels: int) -> ReadImage:
     changes = []
     if image.mode not in _LOSSLESS_MODES[channels]:
         changes.append(f"converted from {image.mode} to {'grey' if channels == 1 else 'RGB'}")
     flat = _flattened(image, "L" if channels == 1 else "RGB")
-    if flat.size != (size, size):
+    height, width = area
+    if flat.size != (width, height):
         changes.append(f"resized from {flat.width}x{flat.height}")
-        flat = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(flat, dtype=np.uint8).reshape(size, size, channels)
+        flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
+    pixels = np.asarray(flat, dtype=np.uint8).reshape(height, width, channels)
     return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes))
 
 

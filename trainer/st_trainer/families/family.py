@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.section import Section
+from st_trainer.data.images import Images
+from st_trainer.data.medium import Medium
 from st_trainer.objectives.flow_matching import FlowMatching
 from st_trainer.objectives.objective import Objective
 
@@ -39,7 +41,14 @@ class FamilyCode(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def sample_shape(self, config: ConfigT) -> Shape:
-        """Shape ``(C, H, W)`` of one sample as data is read, values -1 to 1."""
+        """Shape of one sample as data is read, values -1 to 1.
+
+        ``(C, H, W)`` of a picture, ``(C, F, H, W)`` of a video, ``(C, L)`` of a sound.
+        """
+
+    def medium(self, config: ConfigT) -> Medium:
+        """How a file becomes a sample of that shape."""
+        return Images(*self.sample_shape(config))
 
     @abstractmethod
     def encode(self, config: ConfigT, assets: Assets, captions: Sequence[str]) -> Condition:
@@ -66,7 +75,7 @@ class FamilyCode(ABC, Generic[ConfigT]):
         return self.sample_shape(config)
 
     def latents(self, assets: Assets, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples ``(B, C, H, W)`` as the model sees them."""
+        """Samples ``(B, C, ...)`` as the model sees them."""
         del assets, generator
         return samples
 
@@ -128,8 +137,13 @@ class Denoiser:
 
     @property
     def sample_shape(self) -> Shape:
-        """Shape ``(C, H, W)`` of one sample as data is read."""
+        """Shape of one sample as data is read."""
         return self.family.sample_shape(self.config)
+
+    @property
+    def medium(self) -> Medium:
+        """What samples are: pictures, videos or sounds."""
+        return self.family.medium(self.config)
 
     @property
     def latent_shape(self) -> Shape:
@@ -148,7 +162,7 @@ class Denoiser:
 
     @torch.no_grad()
     def latents(self, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples ``(B, C, H, W)`` as the model sees them."""
+        """Samples ``(B, C, ...)`` as the model sees them."""
         return self.family.latents(self.assets, samples, generator)
 
     @torch.no_grad()
