@@ -1,6 +1,7 @@
 """What the trainer asks of a model family, and the model that answers through it."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -126,9 +127,15 @@ class Denoiser:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Type of the frozen weights, or of the weights where none is frozen."""
-        frozen = (each.dtype for each in self.module.parameters() if not each.requires_grad)
-        return next(frozen, next(self.module.parameters()).dtype)
+        """Type of most frozen weights, or of most weights where none is frozen.
+
+        Some models keep a few parts in fp32 whatever they are loaded in.
+        """
+        frozen = [each for each in self.module.parameters() if not each.requires_grad]
+        sizes: Counter[torch.dtype] = Counter()
+        for each in frozen or self.module.parameters():
+            sizes[each.dtype] += each.numel()
+        return sizes.most_common(1)[0][0]
 
     @property
     def device(self) -> torch.device:
