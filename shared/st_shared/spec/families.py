@@ -75,6 +75,27 @@ class FluxConfig(ImageConfig):
     )
 
 
+class WanConfig(Section):
+    """Options of ``wan``."""
+
+    height: int = Field(480, ge=16, le=4096, multiple_of=16, description="Height, pixels.")
+    width: int = Field(832, ge=16, le=4096, multiple_of=16, description="Width, pixels.")
+    frames: int = Field(
+        81, ge=1, le=1025, description="Frames of a sample: 4k + 1; with 1, images are read too."
+    )
+    frame_rate: float = Field(
+        16.0, gt=0, le=240, description="Frames a second; videos of other rates are resampled."
+    )
+    caption_length: int = Field(512, ge=8, le=512, description="Tokens of a caption.")
+
+    @model_validator(mode="after")
+    def _whole_latent_frames(self) -> Self:
+        if self.frames % 4 != 1:
+            nearest = self.frames // 4 * 4 + 1
+            raise ValueError(f"frames {self.frames} must be 4k + 1, such as {nearest}")
+        return self
+
+
 Objective = Literal["flow_matching", "ddpm", "edm", "autoregressive"]
 
 
@@ -116,6 +137,13 @@ FAMILIES: dict[str, Family] = {
             media="image",
             summary="Flux.1 dev and schnell: transformer on packed latents, T5 and CLIP, 12B",
             config=FluxConfig,
+            needs_base=True,
+        ),
+        Family(
+            name="wan",
+            media="video",
+            summary="Wan 2.1 text to video: transformer on video latents, UMT5, 1.3B and 14B",
+            config=WanConfig,
             needs_base=True,
         ),
     )

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler, FluxPipeline
-from PIL import Image
+from fixtures.media import CAPTIONS, write_samples
+from fixtures.tiny import FAST, TINY
 
 from st_shared.spec import TrainingSpec
 from st_trainer.adapters.adapter import trained
@@ -12,22 +13,15 @@ from st_trainer.loop import batch_loss
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
 
-PIXELS = 16
-CONFIGS = {"sd1": {"resolution": PIXELS}, "flux": {"resolution": PIXELS, "caption_length": 12}}
-
 
 @pytest.fixture
 def session_of(base_folder, tmp_path):
-    for index, colour in enumerate([(200, 30, 60), (10, 90, 240)]):
-        Image.new("RGB", (PIXELS, PIXELS), colour).save(tmp_path / f"{index}.png")
-        (tmp_path / f"{index}.txt").write_text(f"colour {index}")
-
     def make(family, **changes):
         document = {
             "model": {
                 "family": family,
                 "base": str(base_folder(family)),
-                "config": CONFIGS[family],
+                "config": TINY[family].config,
             },
             "datasets": [{"path": str(tmp_path)}],
             "adapter": {"kind": "full"},
@@ -35,6 +29,7 @@ def session_of(base_folder, tmp_path):
         }
         spec = TrainingSpec.model_validate(document | changes)
         denoiser = open_denoiser(spec, list)
+        write_samples(tmp_path, denoiser.medium, denoiser.sample_shape, count=2)
         samples = read_folders(spec.datasets, [tmp_path], denoiser.medium).samples
         return Session(spec, samples, denoiser)
 
@@ -57,7 +52,7 @@ def reference_sd1(session):
     clean, noise, generator = drawn(session)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     times = (torch.rand(2, generator=generator) * 1000).long()
-    text = _clip(assets, ["colour 0", "colour 1"]).last_hidden_state
+    text = _clip(assets, list(CAPTIONS)).last_hidden_state
     answer = unet(scheduler.add_noise(clean, noise, times), times, text).sample
     return (answer - noise).square().mean()
 
@@ -67,7 +62,7 @@ def reference_flux(session):
     clean, noise, generator = drawn(session)
     times = torch.randn(2, generator=generator).sigmoid()
     noisy = (1 - times.view(-1, 1, 1, 1)) * clean + times.view(-1, 1, 1, 1) * noise
-    captions = ["colour 0", "colour 1"]
+    captions = list(CAPTIONS)
     ids = assets["tokenizer_2"](
         captions, padding="max_length", max_length=12, return_tensors="pt"
     ).input_ids
@@ -85,16 +80,45 @@ def reference_flux(session):
     return (answer - FluxPipeline._pack_latents(noise - clean, *clean.shape)).square().mean()
 
 
+def reference_wan(session):
+    transformer, assets = session.module, session.denoiser.assets
+    config = assets["vae"].config
+    mean, std = (
+        torch.tensor(each).view(1, -1, 1, 1, 1)
+        for each in (config.latents_mean, config.latents_std)
+    )
+    generator = torch.Generator().manual_seed(session.spec.seed)
+    with torch.no_grad():
+        posterior = assets["vae"].encode(session.samples.values([0, 1])).latent_dist
+        clean = (posterior.sample(generator) - mean) / std
+        tokens = assets["tokenizer"](
+            list(CAPTIONS),
+            padding="max_length",
+            max_length=12,
+            truncation=True,
+            return_tensors="pt",
+        )
+        text = assets["text_encoder"](**tokens).last_hidden_state * tokens.attention_mask[..., None]
+    noise = torch.randn(clean.shape, generator=generator)
+    times = torch.randn(2, generator=generator).sigmoid()
+    t = times.view(-1, 1, 1, 1, 1)
+    answer = transformer((1 - t) * clean + t * noise, times * 1000, text).sample
+    return (answer - (noise - clean)).square().mean()
+
+
 def _clip(assets, captions):
     tokens = assets["tokenizer"](captions, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         return assets["text_encoder"](tokens.input_ids)
 
 
-REFERENCES = {"sd1": reference_sd1, "flux": reference_flux}
+REFERENCES = {"sd1": reference_sd1, "flux": reference_flux, "wan": reference_wan}
 
 
-@pytest.mark.parametrize("family", ["sd1", pytest.param("flux", marks=pytest.mark.families)])
+@pytest.mark.parametrize(
+    "family",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.families) for name in TINY],
+)
 def test_a_step_has_the_gradients_of_a_plain_loop(session_of, family):
     session = session_of(family, objective={"caption_dropout": 0})
     found = batch_loss(session, [0, 1])
