@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from st_shared.spec.training import ValidationSpec
-from st_trainer.families.family import Condition, Denoiser, Shape
+from st_trainer.families.family import Condition, Denoiser, Guide, Shape
 
 _AT_ONCE = {"image": 64, "video": 1, "audio": 1}
 """Samples that pass through the model together."""
@@ -43,11 +43,12 @@ def denoise(
     objective, device = denoiser.objective, denoiser.device
     guidance = guidance_of(denoiser, settings)
     conditions = _conditions(denoiser, captions, guidance)
+    guide = denoiser.family.guide(denoiser.module, guidance)
     path = objective.path(settings.sampler_steps, denoiser.tokens)
     latents = objective.start(noise.to(device), denoiser.tokens)
     for time, following in pairwise(path):
         times = time.to(device, _dtype_of_times(path)).expand(len(captions))
-        answer = guided(denoiser, latents, times, conditions, guidance)
+        answer = guided(denoiser, latents, times, conditions, guide)
         latents = objective.step(latents, answer, time, following)
     return latents
 
@@ -68,20 +69,20 @@ def guided(
     latents: Tensor,
     times: Tensor,
     conditions: tuple[Condition, Condition],
-    guidance: float,
+    guide: Guide,
 ) -> Tensor:
-    """Answer pushed away from the caption-less one; Ho & Salimans 2022, equation 6.
+    """Answer pushed away from the caption-less one.
 
-    ``conditions`` holds the captions and the null captions. A distilled model is told its
-    guidance, and answers once.
+    ``conditions`` holds the captions and the null captions; without the latter, as of a distilled
+    model, which is told its guidance, the model answers once.
     """
     condition, null = conditions
-    if guidance == 1 or denoiser.family.is_distilled:
+    if not null:
         return denoiser.predict(latents, times, condition)
     both = {name: torch.cat([condition[name], null[name]]) for name in condition}
     found = denoiser.predict(torch.cat([latents, latents]), times.repeat(2), both)
     with_caption, without = found.chunk(2)
-    return without + guidance * (with_caption - without)
+    return guide(with_caption, without)
 
 
 def _conditions(
@@ -91,7 +92,7 @@ def _conditions(
     if denoiser.family.is_distilled:
         told = torch.full_like(condition["guidance"], guidance)
         return condition | {"guidance": told}, {}
-    null = {} if guidance == 1 else denoiser.encode([""] * len(captions))
+    null = {} if guidance == 1 else denoiser.null(condition)
     return condition, _to(null, denoiser.device)
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
@@ -26,6 +26,9 @@ Condition = dict[str, Tensor]
 """Encoded captions: named tensors whose first dimension counts samples."""
 
 Shape = tuple[int, ...]
+
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""One answer of those with and without caption; it may remember those of earlier steps."""
 
 
 class FamilyCode(ABC, Generic[ConfigT]):
@@ -54,6 +57,23 @@ class FamilyCode(ABC, Generic[ConfigT]):
     @abstractmethod
     def encode(self, config: ConfigT, assets: Assets, captions: Sequence[str]) -> Condition:
         """Captions as tensors; the empty text is the null caption of guidance."""
+
+    def null(self, config: ConfigT, assets: Assets, condition: Condition) -> Condition:
+        """The null caption of guidance, once for each sample of ``condition``."""
+        count = len(next(iter(condition.values())))
+        return self.encode(config, assets, [""] * count)
+
+    def guide(self, module: nn.Module, guidance: float) -> Guide:
+        """How an answer is pushed away from the one without caption, while a sampler runs.
+
+        Ho & Salimans 2022, equation 6.
+        """
+        del module
+
+        def pushed(with_caption: Tensor, without: Tensor) -> Tensor:
+            return without + guidance * (with_caption - without)
+
+        return pushed
 
     @abstractmethod
     def predict(
@@ -166,6 +186,11 @@ class Denoiser:
     def encode(self, captions: Sequence[str]) -> Condition:
         """Captions as tensors, on the device of the text encoders, or on the CPU."""
         return self.family.encode(self.config, self.assets, captions)
+
+    @torch.no_grad()
+    def null(self, condition: Condition) -> Condition:
+        """The null caption of guidance, once for each sample of ``condition``."""
+        return self.family.null(self.config, self.assets, condition)
 
     @torch.no_grad()
     def latents(self, samples: Tensor, generator: torch.Generator) -> Tensor:
