@@ -42,13 +42,14 @@ def denoise(
     """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path."""
     objective, device = denoiser.objective, denoiser.device
     guidance = guidance_of(denoiser, settings)
-    conditions = _conditions(denoiser, captions, guidance)
     guide = denoiser.family.guide(denoiser.module, guidance)
+    condition = _condition(denoiser, captions, guidance)
+    null = _to(denoiser.null(condition), device) if guide else {}
     path = objective.path(settings.sampler_steps, denoiser.tokens)
     latents = objective.start(noise.to(device), denoiser.tokens)
     for time, following in pairwise(path):
         times = time.to(device, _dtype_of_times(path)).expand(len(captions))
-        answer = guided(denoiser, latents, times, conditions, guide)
+        answer = guided(denoiser, latents, times, (condition, null), guide)
         latents = objective.step(latents, answer, time, following)
     return latents
 
@@ -69,15 +70,14 @@ def guided(
     latents: Tensor,
     times: Tensor,
     conditions: tuple[Condition, Condition],
-    guide: Guide,
+    guide: Guide | None,
 ) -> Tensor:
-    """Answer pushed away from the caption-less one.
+    """Answer pushed away from the caption-less one, or the answer to the caption alone.
 
-    ``conditions`` holds the captions and the null captions; without the latter, as of a distilled
-    model, which is told its guidance, the model answers once.
+    ``conditions`` holds the captions and, where there is a ``guide``, the null captions.
     """
     condition, null = conditions
-    if not null:
+    if guide is None:
         return denoiser.predict(latents, times, condition)
     both = {name: torch.cat([condition[name], null[name]]) for name in condition}
     found = denoiser.predict(torch.cat([latents, latents]), times.repeat(2), both)
@@ -85,15 +85,12 @@ def guided(
     return guide(with_caption, without)
 
 
-def _conditions(
-    denoiser: Denoiser, captions: Sequence[str], guidance: float
-) -> tuple[Condition, Condition]:
+def _condition(denoiser: Denoiser, captions: Sequence[str], guidance: float) -> Condition:
+    """The captions, and for a distilled model its guidance."""
     condition = _to(denoiser.encode(captions), denoiser.device)
     if denoiser.family.is_distilled:
-        told = torch.full_like(condition["guidance"], guidance)
-        return condition | {"guidance": told}, {}
-    null = {} if guidance == 1 else denoiser.null(condition)
-    return condition, _to(null, denoiser.device)
+        condition["guidance"] = torch.full_like(condition["guidance"], guidance)
+    return condition
 
 
 def _dtype_of_times(path: Tensor) -> torch.dtype:

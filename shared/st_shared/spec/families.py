@@ -96,6 +96,20 @@ class WanConfig(Section):
         return self
 
 
+class AceStepConfig(Section):
+    """Options of ``ace_step``."""
+
+    seconds: int = Field(30, ge=1, le=600, description="Length of a sample.")
+    sample_rate: int = Field(
+        48_000, ge=8, le=192_000, description="Values a second of sound, as the VAE has them."
+    )
+    language: str = Field(
+        "en", pattern=r"^[a-z]{2,3}$", description="Language of the lyrics, an ISO 639 code."
+    )
+    caption_length: int = Field(256, ge=8, le=1024, description="Tokens of a caption.")
+    lyrics_length: int = Field(2048, ge=8, le=8192, description="Tokens of the lyrics.")
+
+
 Objective = Literal["flow_matching", "ddpm", "edm", "autoregressive"]
 
 
@@ -144,6 +158,13 @@ FAMILIES: dict[str, Family] = {
             media="video",
             summary="Wan 2.1 text to video: transformer on video latents, UMT5, 1.3B and 14B",
             config=WanConfig,
+            needs_base=True,
+        ),
+        Family(
+            name="ace_step",
+            media="audio",
+            summary="ACE-Step 1.5: music from captions and lyrics, transformer on 25 Hz latents",
+            config=AceStepConfig,
             needs_base=True,
         ),
     )

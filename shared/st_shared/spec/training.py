@@ -108,6 +108,11 @@ class TrainingSpec(Section):
             raise ValueError("objective.timestep_sampling log_normal is for edm alone: drop it")
         if self.objective.prediction and objective != "ddpm":
             raise ValueError(f"objective.prediction is for ddpm, not {objective}: drop it")
+        if family.media == "audio" and any(each.mask_suffix for each in self.datasets):
+            raise ValueError(
+                f"datasets.mask_suffix is for pictures and videos, but family {family.name} is "
+                "trained on sounds: drop the key"
+            )
         if unused := self.adapter.unused(self.adapter_kind):
             raise ValueError(
                 f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"

@@ -252,13 +252,38 @@ def test_a_video_model_leaves_a_video_of_each_prompt(spec_of, tmp_path):
     assert [(each.step, each.path, each.prompts) for each in samples] == [
         (2, f"samples/step-000002-00{index}.mp4", [prompt]) for index, prompt in enumerate(prompts)
     ]
-    medium = REGISTRY["wan"].medium(FAMILIES["wan"].config.model_validate(spec.model.config))
+    medium = REGISTRY["wan"].medium(config_of(spec))
     drawn = [medium.read(tmp_path / "run" / each.path) for each in samples]
     assert all(each.changes == () for each in drawn)
     assert (drawn[0].values != drawn[1].values).any()
     logs = [event.message for event in events(tmp_path / "run") if event.kind == "log"]
     assert "skipped 0.mp4: damaged video: Invalid data found when processing input" in logs
     assert not (tmp_path / "run/output/sample_grid.png").exists()
+
+
+def test_a_music_model_reads_lyrics_and_leaves_a_sound_of_each_prompt(spec_of, tmp_path):
+    prompts = ["a song\n[verse]\nla la la", "a song"]
+    validation = {"prompts": prompts, "every": 2, "sampler_steps": 1}
+    spec = spec_of("ace_step", steps=2, batch_size=4, log_every=1, validation=validation)
+    folder = Path(spec.datasets[0].path)
+    (folder / "1.wav").write_bytes(b"broken")
+    carry_out(spec, tmp_path / "without")
+    (folder / "0.lyrics.txt").write_text("[verse]\nla la la\n")
+    carry_out(spec, tmp_path / "run")
+    samples = [event for event in events(tmp_path / "run") if event.kind == "sample"]
+    assert [(each.path, each.prompts) for each in samples] == [
+        (f"samples/step-000002-00{index}.wav", [prompt]) for index, prompt in enumerate(prompts)
+    ]
+    medium = REGISTRY["ace_step"].medium(config_of(spec))
+    drawn = [medium.read(tmp_path / "run" / each.path) for each in samples]
+    assert (drawn[0].values != drawn[1].values).any()
+    assert losses(tmp_path / "run") != losses(tmp_path / "without")
+    logs = [event.message for event in events(tmp_path / "run") if event.kind == "log"]
+    assert "skipped 1.wav: damaged sound: Format not recognised." in logs
+
+
+def config_of(spec):
+    return FAMILIES[spec.model.family].config.model_validate(spec.model.config)
 
 
 def test_zero_steps_draw_videos_with_the_base(spec_of, tmp_path):

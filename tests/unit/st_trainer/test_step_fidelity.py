@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, FluxPipeline
+from diffusers import (
+    AceStepPipeline,
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+)
 from fixtures.media import CAPTIONS, write_samples
 from fixtures.tiny import FAST, TINY
 
@@ -106,13 +111,38 @@ def reference_wan(session):
     return (answer - (noise - clean)).square().mean()
 
 
+def reference_ace_step(session):
+    assets, transformer = session.denoiser.assets, session.module
+    parts = {key: each for key, each in assets.items() if key != "scheduler"}
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0)
+    pipeline = AceStepPipeline(**parts, transformer=transformer, scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    condition = TINY["ace_step"].conditions(pipeline, list(CAPTIONS))
+    generator = torch.Generator().manual_seed(session.spec.seed)
+    with torch.no_grad():
+        posterior = assets["vae"].encode(session.samples.values([0, 1])).latent_dist
+        clean = posterior.sample(generator).transpose(1, 2)
+    noise = torch.randn(2, *clean.shape[:0:-1], generator=generator).transpose(1, 2)
+    times = torch.randn(2, generator=generator).sigmoid()
+    t = times.view(-1, 1, 1)
+    answer = transformer(
+        (1 - t) * clean + t * noise, times, times, condition["text"], condition["context"]
+    ).sample
+    return (answer - (noise - clean)).square().mean()
+
+
 def _clip(assets, captions):
     tokens = assets["tokenizer"](captions, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         return assets["text_encoder"](tokens.input_ids)
 
 
-REFERENCES = {"sd1": reference_sd1, "flux": reference_flux, "wan": reference_wan}
+REFERENCES = {
+    "ace_step": reference_ace_step,
+    "sd1": reference_sd1,
+    "flux": reference_flux,
+    "wan": reference_wan,
+}
 
 
 @pytest.mark.parametrize(

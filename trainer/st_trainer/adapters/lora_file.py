@@ -47,6 +47,15 @@ class LoraFile:
         return {name: len(self.tensors[f"{name}.lora_A.weight"]) for name in self.alphas}
 
     @property
+    def folded(self) -> "LoraFile":
+        """The same with a scale of 1 everywhere, multiplied into the second matrices."""
+        tensors = dict(self.tensors)
+        for name, rank in self.ranks.items():
+            key = f"{name}.lora_B.weight"
+            tensors[key] = tensors[key] * (self.alphas[name] / rank)
+        return LoraFile(tensors, {name: float(rank) for name, rank in self.ranks.items()})
+
+    @property
     def has_dora(self) -> bool:
         """Whether magnitudes are kept apart; Liu et al. 2024."""
         return any(_MAGNITUDE in name for name in self.tensors)
@@ -65,8 +74,11 @@ def write_lora(
             path, named, {METADATA_KEY: json.dumps(_options(file, family), sort_keys=True)}
         )
         return
-    alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
-    every = {**file.tensors, **alphas}
+    if family.comfy_alphas:
+        alphas = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in file.alphas.items()}
+        every = {**file.tensors, **alphas}
+    else:
+        every = {**file.folded.tensors}
     named = {_comfy_key(key, family): each for key, each in every.items()}
     columns = {key: each[:, None] for key, each in named.items() if key.endswith("dora_scale")}
     write_tensors(path, named | columns)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
+from st_trainer.data.lyrics import with_lyrics
 from st_trainer.data.masks import find_mask, read_mask
 from st_trainer.data.medium import Medium, UnreadableSampleError
 from st_trainer.errors import BadDataError
@@ -130,6 +131,8 @@ def read_folders(
             name = path.relative_to(folder).as_posix()
             try:
                 caption = read_caption(path.with_suffix(dataset.caption_suffix))
+                if medium.kind == "audio":
+                    caption = with_lyrics(caption, path)
                 read = medium.read(path)
                 mask = find_mask(path, dataset.mask_suffix, medium)
             except UnreadableSampleError as error:

@@ -63,12 +63,14 @@ class FamilyCode(ABC, Generic[ConfigT]):
         count = len(next(iter(condition.values())))
         return self.encode(config, assets, [""] * count)
 
-    def guide(self, module: nn.Module, guidance: float) -> Guide:
+    def guide(self, module: nn.Module, guidance: float) -> Guide | None:
         """How an answer is pushed away from the one without caption, while a sampler runs.
 
-        Ho & Salimans 2022, equation 6.
+        Ho & Salimans 2022, equation 6. None: it is not, and the model answers once a step.
         """
         del module
+        if guidance == 1 or self.is_distilled:
+            return None
 
         def pushed(with_caption: Tensor, without: Tensor) -> Tensor:
             return without + guidance * (with_caption - without)

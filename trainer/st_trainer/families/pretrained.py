@@ -38,6 +38,8 @@ class Pretrained(FamilyCode[ConfigT]):
     """What ComfyUI has before the names of modules in a LoRA file."""
     comfy_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions and replacements that turn our names of modules into ComfyUI's."""
+    comfy_alphas: ClassVar[bool] = True
+    """Whether files of that layout hold alphas; else the scale is multiplied into the matrices."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
 

@@ -6,6 +6,7 @@ are named as text and imported when a model is loaded.
 
 from typing import Any
 
+from st_trainer.families.ace_step import AceStep
 from st_trainer.families.family import FamilyCode
 from st_trainer.families.flux import Flux
 from st_trainer.families.pixel_dit import PixelDitFamily
@@ -15,6 +16,7 @@ from st_trainer.families.wan import Wan
 REGISTRY: dict[str, FamilyCode[Any]] = {
     code.name: code
     for code in (
+        AceStep(),
         Flux(),
         PixelDitFamily(),
         Sd1(),

@@ -114,3 +114,19 @@ def test_a_file_of_sound_alone_has_no_pictures(tmp_path):
         container.mux(stream.encode())
     with pytest.raises(UnreadableSampleError, match="there are no pictures in it"):
         Videos(5, 16, 32, 8).read(tmp_path / "a.mkv")
+
+
+def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
+    path = tmp_path / "a.mp4"
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :16, 0] = 255  # the left half is red
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        stream.set_display_rotation(90)  # counterclockwise: what was left is below
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+    values = Videos(5, 32, 16, 8).read(path).values[0, 0].astype(int)
+    assert values[20:, :].min() > 220
+    assert values[:12, :].max() < 30
