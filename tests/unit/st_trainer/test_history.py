@@ -35,6 +35,17 @@ def test_a_history_goes_on_from_its_points():
     assert resumed.points == history.points
 
 
+def test_a_state_that_was_taken_stays_while_the_run_goes_on():
+    history = LossHistory()
+    history.add(1, 0.5)
+    history.window.append(0.25)
+    taken = history.state
+    before = json.dumps(taken)
+    history.window.append(0.75)
+    history.add(2, 0.5)
+    assert json.dumps(taken) == before
+
+
 def test_pace_gives_speed_and_time_left():
     now = iter([0.0, 2.0, 4.0, 4.0]).__next__
     pace = Pace(steps=100, timer=now)
