@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from st_shared.spec import TrainingSpec
 from st_trainer.data.folder import read_folders
+from st_trainer.data.images import Images
 from st_trainer.loop import step
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
@@ -58,7 +59,7 @@ def small_session(folder: Path) -> Session:
         "ema": {"enabled": False},
     }
     spec = TrainingSpec.model_validate(document)
-    samples = read_folders(spec.datasets, [folder], size=8, channels=1).samples
+    samples = read_folders(spec.datasets, [folder], Images(channels=1, height=8, width=8)).samples
     return Session(spec, samples, open_denoiser(spec, lambda: samples.captions))
 
 
@@ -67,7 +68,7 @@ def bare_loop(session: Session, indexes: list[int]) -> Callable[[], object]:
     spec, family = session.spec, session.denoiser.family
     module = family.build(session.denoiser.config, session.denoiser.assets)
     optimizer = torch.optim.AdamW(module.parameters(), lr=RATE, betas=(0.9, 0.99), fused=True)
-    clean = session.samples.pixels(indexes)
+    clean = session.samples.values(indexes)
     words = session.denoiser.encode(session.samples.captions_at(indexes))["words"]
 
     def one() -> tuple[float, float]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from st_client.errors import BadInputError, ConflictError
+from st_shared.media import SUFFIXES
 from st_shared.protocol.content import ContentFile, content_digest
 
 MAX_ARCHIVE_BYTES = 256 << 20
 """Most bytes of an archive; a larger file gets one of its own."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+SAMPLE_SUFFIXES = frozenset().union(*SUFFIXES.values())
 """What the trainer reads."""
 
 _PIECE_BYTES = 1 << 20
@@ -43,26 +44,26 @@ class Folder:
 
     @property
     def samples(self) -> int:
-        """Images that have a caption, a file of the same stem, beside them."""
+        """Images, videos and sounds that have a caption, a file of the same stem, beside them."""
         paths = [Path(file.path) for file in self.files]
-        images = {path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
-        captioned = {path.with_suffix("") for path in paths if path not in images}
-        return sum(image.with_suffix("") in captioned for image in images)
+        media = {path for path in paths if path.suffix.lower() in SAMPLE_SUFFIXES}
+        captioned = {path.with_suffix("") for path in paths if path not in media}
+        return sum(path.with_suffix("") in captioned for path in media)
 
 
 def read_folder(root: Path) -> Folder:
     """Every file below ``root``, digested, in order; names that begin with a dot are left out.
 
     Raises:
-        BadInputError: no folder, a link that leads nowhere, or no image beside a caption.
+        BadInputError: no folder, a link that leads nowhere, or no sample beside a caption.
     """
     if not root.is_dir():
         raise BadInputError(f"{root} is not a folder", hint="give the folder of the dataset")
     folder = Folder(root, [_digested(root, path) for path in sorted(_paths(root))])
     if folder.samples == 0:
         raise BadInputError(
-            f"{root} holds no image with a caption",
-            hint="put a text file of the same stem beside each image: 0001.png and 0001.txt",
+            f"{root} holds no image, video or sound with a caption",
+            hint="put a text file of the same stem beside each: 0001.png and 0001.txt",
         )
     return folder
 

@@ -35,7 +35,7 @@ def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
     """The batch of the samples at ``indexes``, with fresh noise, times and dropped captions."""
     denoiser, generator = session.denoiser, session.generator
     spec, device = session.spec.objective, session.accelerator.device
-    clean = denoiser.latents(session.samples.pixels(indexes), generator)
+    clean = denoiser.latents(session.samples.values(indexes), generator)
     drawn = draw_noise(clean.shape, spec.noise, session.step, generator)
     objective = denoiser.objective
     times = objective.draw(len(indexes), denoiser.tokens(clean), generator).to(device)

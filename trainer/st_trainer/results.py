@@ -1,15 +1,19 @@
-"""What a run leaves behind: sample grids, the loss curve and the weights."""
+"""What a run leaves behind: samples, the loss curve and the weights."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from st_shared.durable import move_durably
 from st_shared.spec.training import TrainingSpec
+from st_trainer.data.sounds import Sounds
+from st_trainer.data.videos import Videos
 from st_trainer.families.family import Denoiser
 from st_trainer.journal import Journal
 from st_trainer.pictures.grid import sample_grid
 from st_trainer.pictures.loss_curve import loss_curve
+from st_trainer.recordings import write_sound, write_video
 from st_trainer.run_folder import RunFolder
 from st_trainer.sampling import draw, guidance_of
 from st_trainer.session import Session
@@ -21,27 +25,71 @@ def draw_samples(session: Session, folder: RunFolder, journal: Journal) -> None:
     if not spec.validation.prompts:
         return
     journal.progress("validating", step, spec.steps)
-    path = folder.sample(step)
     with session.evaluating() as denoiser:
-        write_picture(path, prompt_grid(denoiser, spec, f"step {step:,} of {spec.steps:,}"))
+        if not _draws_pictures(denoiser):
+            write_recordings(denoiser, spec, folder, journal, step)
+            return
+        grid = prompt_grid(denoiser, spec, f"step {step:,} of {spec.steps:,}")
+    path = folder.sample(step)
+    write_picture(path, grid)
     journal.sample(step, folder.relative(path), spec.validation.prompts)
 
 
 def write_results(session: Session, folder: RunFolder, journal: Journal) -> None:
-    """Write weights, loss curve and the final sample grid, and tell of each."""
+    """Write weights, loss curve and the last samples, and tell of each."""
     spec = session.spec
     with session.evaluating() as denoiser:
         weights = session.adapter.write(folder.output, denoiser, session.step)
     journal.output("weights", folder.relative(weights))
     write_picture(folder.loss_curve, loss_curve(session.history.points, spec.steps))
     journal.output("loss_curve", folder.relative(folder.loss_curve))
-    if spec.validation.prompts:
-        last = folder.sample(session.step)
-        if not last.exists():  # resumed at the last step, into a new run folder
-            draw_samples(session, folder, journal)
-        with Image.open(last) as picture:
+    if not spec.validation.prompts:
+        return
+    if not all(path.exists() for path in sample_paths(session.denoiser, spec, folder, spec.steps)):
+        draw_samples(session, folder, journal)  # resumed at the last step, into a new run folder
+    if _draws_pictures(session.denoiser):
+        with Image.open(folder.sample(session.step)) as picture:
             write_picture(folder.sample_grid, picture)
         journal.output("sample_grid", folder.relative(folder.sample_grid))
+
+
+def draw_with_base(
+    denoiser: Denoiser, spec: TrainingSpec, folder: RunFolder, journal: Journal
+) -> None:
+    """Draw the prompts of the specification with a model that was not trained."""
+    if not _draws_pictures(denoiser):
+        write_recordings(denoiser, spec, folder, journal, 0)
+        return
+    grid = prompt_grid(denoiser, spec, Path(str(spec.model.base)).name)
+    write_picture(folder.sample_grid, grid)
+    journal.output("sample_grid", folder.relative(folder.sample_grid))
+
+
+def sample_paths(
+    denoiser: Denoiser, spec: TrainingSpec, folder: RunFolder, step: int
+) -> Iterator[Path]:
+    """Where the samples of ``step`` lie: one grid of pictures, or a file a prompt."""
+    if _draws_pictures(denoiser):
+        yield folder.sample(step)
+        return
+    suffix = ".mp4" if isinstance(denoiser.medium, Videos) else ".wav"
+    for prompt in range(len(spec.validation.prompts)):
+        yield folder.sample_of(step, prompt, suffix)
+
+
+def write_recordings(
+    denoiser: Denoiser, spec: TrainingSpec, folder: RunFolder, journal: Journal, step: int
+) -> None:
+    """Draw each prompt of ``spec`` as a video or a sound, and tell of each."""
+    prompts, medium = spec.validation.prompts, denoiser.medium
+    drawn = draw(denoiser, prompts, spec.validation).numpy()
+    paths = sample_paths(denoiser, spec, folder, step)
+    for path, prompt, values in zip(paths, prompts, drawn, strict=True):
+        if isinstance(medium, Videos):
+            write_video(path, values, medium.rate)
+        elif isinstance(medium, Sounds):
+            write_sound(path, values, medium.rate)
+        journal.sample(step, folder.relative(path), [prompt])
 
 
 def prompt_grid(denoiser: Denoiser, spec: TrainingSpec, title: str) -> Image.Image:
@@ -63,3 +111,7 @@ def write_picture(path: Path, picture: Image.Image) -> None:
     aside = path.with_name(f".{path.name}.partial")
     picture.save(aside, format="PNG", optimize=True)
     move_durably(aside, path)
+
+
+def _draws_pictures(denoiser: Denoiser) -> bool:
+    return denoiser.medium.kind == "image"

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,14 +19,16 @@ from st_trainer.checkpoint import (
     restore,
     verify_checkpoint,
 )
-from st_trainer.data.buckets import Size, bucket_sizes
+from st_trainer.data.buckets import bucket_sizes
 from st_trainer.data.folder import Reading, Remark, Samples, read_folders
+from st_trainer.data.images import Images
+from st_trainer.data.medium import Medium
 from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
 from st_trainer.remote_checkpoints import RemoteCheckpoints
-from st_trainer.results import prompt_grid, write_picture, write_results
+from st_trainer.results import draw_with_base, write_results
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
 from st_trainer.weights import load_base, model_config, open_denoiser
@@ -91,9 +94,7 @@ def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> in
     denoiser = load_base(spec.model)
     journal.log(f"loaded {spec.model.base}: weights fit family {spec.model.family}")
     journal.progress("validating", 0, 0)
-    grid = prompt_grid(denoiser, spec, Path(str(spec.model.base)).name)
-    write_picture(folder.sample_grid, grid)
-    journal.output("sample_grid", folder.relative(folder.sample_grid))
+    draw_with_base(denoiser, spec, folder, journal)
     journal.progress("done", 0, 0)
     return ExitCode.SUCCEEDED
 
@@ -102,39 +103,43 @@ def load_samples(
     spec: TrainingSpec, config: Section, sources: Sequence[Path], journal: Journal
 ) -> Samples:
     """Every usable sample of the datasets; what was left out or changed is told."""
-    shape = REGISTRY[spec.model.family].sample_shape(config)
-    sizes = image_sizes(spec, side=shape[1])
-    reading = read_folders(spec.datasets, sources, sizes, channels=shape[0])
-    tell_what_was_read(reading, journal)
+    medium = in_buckets(REGISTRY[spec.model.family].medium(config), spec)
+    reading = read_folders(spec.datasets, sources, medium)
+    tell_what_was_read(reading, medium, journal)
     tell_buckets(reading.samples, spec.batch_size, journal)
     return reading.samples
 
 
-def tell_what_was_read(reading: Reading, journal: Journal) -> None:
+def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal) -> None:
     """Name each file that was left out, and sum up what was changed to fit."""
     for remark in reading.skipped[:_MOST_REMARKS]:
         journal.log(f"skipped {remark.name}: {remark.text}", "warning")
     more = len(reading.skipped) - _MOST_REMARKS
     if more > 0:
         journal.log(f"skipped {more} more files that cannot be used", "warning")
-    for note in summed_up(reading.changed):
+    for note in summed_up(reading.changed, medium):
         journal.log(note, "warning")
     left_out = f", {len(reading.skipped)} skipped" if reading.skipped else ""
     journal.log(f"{len(reading.samples)} samples{left_out}")
 
 
-def image_sizes(spec: TrainingSpec, side: int) -> Sequence[Size]:
-    """Sizes among which images are divided: buckets, or squares of ``side`` alone."""
+def in_buckets(medium: Medium, spec: TrainingSpec) -> Medium:
+    """``medium`` with the sizes among which ``spec`` divides images; others have one shape."""
+    if not isinstance(medium, Images):
+        return medium
+    side = medium.width
     step = spec.bucket_step(side)
-    return [(side, side)] if step is None else bucket_sizes(side, step, spec.buckets.max_aspect)
+    if step is None:
+        return medium
+    return replace(medium, buckets=bucket_sizes(side, step, spec.buckets.max_aspect))
 
 
 def tell_buckets(samples: Samples, batch_size: int, journal: Journal) -> None:
     """Name the buckets with their images, the fullest first, where there is more than one."""
-    counts = Counter(samples.sizes)
+    counts = Counter(samples.shapes)
     if len(counts) == 1:
         return
-    told = [f"{width}x{height}: {count}" for (height, width), count in counts.most_common()]
+    told = [f"{width}x{height}: {count}" for (*_, height, width), count in counts.most_common()]
     journal.log(f"{len(counts)} buckets, width x height: images; {', '.join(told)}")
     small = sum(count < batch_size for count in counts.values())
     if small:
@@ -145,14 +150,14 @@ def tell_buckets(samples: Samples, batch_size: int, journal: Journal) -> None:
         )
 
 
-def summed_up(changes: Sequence[Remark]) -> list[str]:
+def summed_up(changes: Sequence[Remark], medium: Medium) -> list[str]:
     """One sentence for each kind of change, with a count and an example."""
     kinds: dict[str, list[Remark]] = {}
     for remark in changes:
         kinds.setdefault(remark.text.split(" ", 1)[0], []).append(remark)
     return [
-        f"{len(remarks)} images were {kind} to fit the model; the first: {remarks[0].name}, "
-        f"{remarks[0].text}"
+        f"{len(remarks)} {medium.noun}s were {kind} to fit the model; the first: "
+        f"{remarks[0].name}, {remarks[0].text}"
         for kind, remarks in kinds.items()
     ]
 

@@ -47,7 +47,7 @@ class RunFolder:
 
     @property
     def samples(self) -> Path:
-        """Sample grids drawn while training."""
+        """Samples drawn while training."""
         return self.root / "samples"
 
     @property
@@ -73,6 +73,10 @@ class RunFolder:
     def sample(self, step: int) -> Path:
         """The sample grid of ``step``."""
         return self.samples / f"{step_name(step)}.png"
+
+    def sample_of(self, step: int, prompt: int, suffix: str) -> Path:
+        """The video or sound of the prompt of that number, drawn at ``step``."""
+        return self.samples / f"{step_name(step)}-{prompt:03d}{suffix}"
 
     def relative(self, path: Path) -> str:
         """``path`` below the run folder, with forward slashes, as events carry it."""

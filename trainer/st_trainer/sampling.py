@@ -7,24 +7,26 @@ import torch
 from torch import Tensor
 
 from st_shared.spec.training import ValidationSpec
-from st_trainer.families.family import Condition, Denoiser, Shape
+from st_trainer.families.family import Condition, Denoiser, Guide, Shape
 
-_AT_ONCE = 64
-"""Images that pass through the model together."""
+_AT_ONCE = {"image": 64, "video": 1, "audio": 1}
+"""Samples that pass through the model together."""
 
 
 @torch.no_grad()
 def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) -> Tensor:
-    """One image a caption, ``(B, C, H, W)`` bytes, on the CPU.
+    """One sample a caption, ``(B, C, ...)``, on the CPU: bytes, or floats -1 to 1 of sounds.
 
-    The noise of each image depends on ``settings.seed`` and its place in ``captions`` alone.
+    The noise of each sample depends on ``settings.seed`` and its place in ``captions`` alone.
     """
     noise = starting_noise(len(captions), denoiser.latent_shape, settings.seed)
-    images = [
+    kind = denoiser.medium.kind
+    samples = [
         denoiser.samples(denoise(denoiser, list(captions[part]), noise[part], settings)).cpu()
-        for part in _parts(len(captions))
+        for part in _parts(len(captions), _AT_ONCE[kind])
     ]
-    return as_bytes(torch.cat(images))
+    drawn = torch.cat(samples)
+    return drawn.float().clamp(-1, 1) if kind == "audio" else as_bytes(drawn)
 
 
 def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:
@@ -40,13 +42,15 @@ def denoise(
     """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path."""
     objective, device = denoiser.objective, denoiser.device
     guidance = guidance_of(denoiser, settings)
-    conditions = _conditions(denoiser, captions, guidance)
+    guide = denoiser.family.guide(denoiser.module, guidance)
+    condition = _condition(denoiser, captions, guidance)
+    null = _to(denoiser.null(condition), device) if guide else {}
     tokens = denoiser.tokens(noise)
     path = objective.path(settings.sampler_steps, tokens)
     latents = objective.start(noise.to(device), tokens)
     for time, following in pairwise(path):
         times = time.to(device, _dtype_of_times(path)).expand(len(captions))
-        answer = guided(denoiser, latents, times, conditions, guidance)
+        answer = guided(denoiser, latents, times, (condition, null), guide)
         latents = objective.step(latents, answer, time, following)
     return latents
 
@@ -67,31 +71,27 @@ def guided(
     latents: Tensor,
     times: Tensor,
     conditions: tuple[Condition, Condition],
-    guidance: float,
+    guide: Guide | None,
 ) -> Tensor:
-    """Answer pushed away from the caption-less one; Ho & Salimans 2022, equation 6.
+    """Answer pushed away from the caption-less one, or the answer to the caption alone.
 
-    ``conditions`` holds the captions and the null captions. A distilled model is told its
-    guidance, and answers once.
+    ``conditions`` holds the captions and, where there is a ``guide``, the null captions.
     """
     condition, null = conditions
-    if guidance == 1 or denoiser.family.is_distilled:
+    if guide is None:
         return denoiser.predict(latents, times, condition)
     both = {name: torch.cat([condition[name], null[name]]) for name in condition}
     found = denoiser.predict(torch.cat([latents, latents]), times.repeat(2), both)
     with_caption, without = found.chunk(2)
-    return without + guidance * (with_caption - without)
+    return guide(with_caption, without)
 
 
-def _conditions(
-    denoiser: Denoiser, captions: Sequence[str], guidance: float
-) -> tuple[Condition, Condition]:
+def _condition(denoiser: Denoiser, captions: Sequence[str], guidance: float) -> Condition:
+    """The captions, and for a distilled model its guidance."""
     condition = _to(denoiser.encode(captions), denoiser.device)
     if denoiser.family.is_distilled:
-        told = torch.full_like(condition["guidance"], guidance)
-        return condition | {"guidance": told}, {}
-    null = {} if guidance == 1 else denoiser.encode([""] * len(captions))
-    return condition, _to(null, denoiser.device)
+        condition["guidance"] = torch.full_like(condition["guidance"], guidance)
+    return condition
 
 
 def _dtype_of_times(path: Tensor) -> torch.dtype:
@@ -103,6 +103,6 @@ def _to(condition: Condition, device: torch.device) -> Condition:
     return {name: tensor.to(device) for name, tensor in condition.items()}
 
 
-def _parts(count: int) -> Iterator[slice]:
-    for start in range(0, count, _AT_ONCE):
-        yield slice(start, start + _AT_ONCE)
+def _parts(count: int, at_once: int) -> Iterator[slice]:
+    for start in range(0, count, at_once):
+        yield slice(start, start + at_once)

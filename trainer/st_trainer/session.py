@@ -67,7 +67,7 @@ class Session:
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""
         samples = self.samples
-        self.sampler = ShuffledSampler(samples.repeats, self.spec.seed, cursor, samples.sizes)
+        self.sampler = ShuffledSampler(samples.repeats, self.spec.seed, cursor, samples.shapes)
 
 
 def make_accelerator(spec: TrainingSpec) -> Accelerator:

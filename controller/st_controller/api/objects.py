@@ -49,7 +49,12 @@ def read(platform: PlatformDep, _: Signature, request: Request, key: str) -> Fil
         raise NotFound("this object is gone") from None
 
 
-_MEDIA_TYPES = {"png": "image/png", "json": "application/json"}
+_MEDIA_TYPES = {
+    "png": "image/png",
+    "mp4": "video/mp4",
+    "wav": "audio/wav",
+    "json": "application/json",
+}
 """Only what a browser cannot run; anything else is a download."""
 
 

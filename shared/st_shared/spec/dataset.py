@@ -8,7 +8,7 @@ from st_shared.spec.section import Section
 
 
 class DatasetSpec(Section):
-    """A folder of images, each beside a caption file of the same stem.
+    """A folder of images, videos or sounds, each beside a caption file of the same stem.
 
     Give either ``name`` (a dataset that was registered with ``st datasets push``; the worker
     fetches it) or ``path`` (a folder that the training machine can already read).
@@ -27,7 +27,7 @@ class DatasetSpec(Section):
     caption_suffix: str = Field(
         ".txt",
         pattern=r"^\.[a-z0-9]{1,8}$",
-        description="File suffix of the caption that lies beside each image.",
+        description="File suffix of the caption that lies beside each sample.",
     )
     repeats: int = Field(
         1, ge=1, le=1000, description="How often each sample is seen in one epoch."
@@ -41,7 +41,7 @@ class DatasetSpec(Section):
     mask_suffix: str | None = Field(
         None,
         pattern=r"^[._-][A-Za-z0-9._-]{1,32}$",
-        description="End of the name of a grey picture beside each image, such as `.mask.png`; "
+        description="End of the name of a grey picture beside each sample, such as `.mask.png`; "
         "white counts in the loss, black does not; none: everything counts.",
     )
 

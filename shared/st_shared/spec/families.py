@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from st_shared.media import Media
 from st_shared.spec.section import Section
 
 MAX_TOKENS = 4096
@@ -96,6 +97,41 @@ class Sd3Config(ImageConfig):
     )
 
 
+class WanConfig(Section):
+    """Options of ``wan``."""
+
+    height: int = Field(480, ge=16, le=4096, multiple_of=16, description="Height, pixels.")
+    width: int = Field(832, ge=16, le=4096, multiple_of=16, description="Width, pixels.")
+    frames: int = Field(
+        81, ge=1, le=1025, description="Frames of a sample: 4k + 1; with 1, images are read too."
+    )
+    frame_rate: float = Field(
+        16.0, gt=0, le=240, description="Frames a second; videos of other rates are resampled."
+    )
+    caption_length: int = Field(512, ge=8, le=512, description="Tokens of a caption.")
+
+    @model_validator(mode="after")
+    def _whole_latent_frames(self) -> Self:
+        if self.frames % 4 != 1:
+            nearest = self.frames // 4 * 4 + 1
+            raise ValueError(f"frames {self.frames} must be 4k + 1, such as {nearest}")
+        return self
+
+
+class AceStepConfig(Section):
+    """Options of ``ace_step``."""
+
+    seconds: int = Field(30, ge=1, le=600, description="Length of a sample.")
+    sample_rate: int = Field(
+        48_000, ge=8, le=192_000, description="Values a second of sound, as the VAE has them."
+    )
+    language: str = Field(
+        "en", pattern=r"^[a-z]{2,3}$", description="Language of the lyrics, an ISO 639 code."
+    )
+    caption_length: int = Field(256, ge=8, le=1024, description="Tokens of a caption.")
+    lyrics_length: int = Field(2048, ge=8, le=8192, description="Tokens of the lyrics.")
+
+
 Objective = Literal["flow_matching", "ddpm", "edm", "autoregressive"]
 
 
@@ -104,7 +140,7 @@ class Family:
     """What is known of a family without its code."""
 
     name: str
-    media: Literal["image", "video", "audio"]
+    media: Media
     summary: str
     config: type[Section]
     """The model that validates ``model.config``."""
@@ -159,6 +195,20 @@ FAMILIES: dict[str, Family] = {
             config=Sd3Config,
             needs_base=True,
             alignment=16,
+        ),
+        Family(
+            name="wan",
+            media="video",
+            summary="Wan 2.1 text to video: transformer on video latents, UMT5, 1.3B and 14B",
+            config=WanConfig,
+            needs_base=True,
+        ),
+        Family(
+            name="ace_step",
+            media="audio",
+            summary="ACE-Step 1.5: music from captions and lyrics, transformer on 25 Hz latents",
+            config=AceStepConfig,
+            needs_base=True,
         ),
     )
 }

@@ -32,12 +32,12 @@ class CheckpointSpec(Section):
 
 
 class ValidationSpec(Section):
-    """Which pictures are drawn while training, and how."""
+    """Which samples are drawn while training, and how."""
 
     prompts: list[str] = Field(
         default_factory=list, max_length=256, description="Captions to draw; none: no samples."
     )
-    every: int = Field(200, ge=1, le=10_000_000, description="Steps between sample grids.")
+    every: int = Field(200, ge=1, le=10_000_000, description="Steps between samples.")
     columns: int | None = Field(
         None, ge=1, le=32, description="Pictures in a row of the grid; none: near square."
     )
@@ -47,7 +47,7 @@ class ValidationSpec(Section):
         le=64,
         description="Enlargement of each picture in the grid; none: to about 128 pixels.",
     )
-    sampler_steps: int = Field(24, ge=1, le=1000, description="Euler steps from noise to image.")
+    sampler_steps: int = Field(24, ge=1, le=1000, description="Euler steps from noise to sample.")
     guidance: float | None = Field(
         None,
         ge=0,
@@ -151,6 +151,11 @@ class TrainingSpec(Section):
             raise ValueError("objective.timestep_sampling log_normal is for edm alone: drop it")
         if self.objective.prediction and objective != "ddpm":
             raise ValueError(f"objective.prediction is for ddpm, not {objective}: drop it")
+        if family.media == "audio" and any(each.mask_suffix for each in self.datasets):
+            raise ValueError(
+                f"datasets.mask_suffix is for pictures and videos, but family {family.name} is "
+                "trained on sounds: drop the key"
+            )
         if unused := self.adapter.unused(self.adapter_kind):
             raise ValueError(
                 f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"

@@ -37,6 +37,11 @@ def test_an_archive_holds_the_folder(tmp_path):
     assert unpacked(pack(folder)) == files
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.MP4", "a.flac"])
+def test_pictures_videos_and_sounds_with_captions_are_samples(tmp_path, name):
+    assert read_folder(fill(tmp_path, {name: b"x", "a.txt": b"", "b.wav": b"x"})).samples == 1
+
+
 def test_the_same_files_give_the_same_bytes_anywhere(tmp_path):
     one = fill(tmp_path / "one", PAIR)
     two = fill(tmp_path / "two", dict(reversed(PAIR.items())))
@@ -81,7 +86,7 @@ def test_hidden_files_are_left_out(tmp_path):
     "files", [{}, {"a.png": b""}, {"a.txt": b""}, {"a.png": b"", "b.txt": b""}]
 )
 def test_a_folder_without_captioned_images_is_refused(tmp_path, files):
-    with pytest.raises(BadInputError, match="no image with a caption"):
+    with pytest.raises(BadInputError, match="no image, video or sound with a caption"):
         read_folder(fill(tmp_path, files))
 
 

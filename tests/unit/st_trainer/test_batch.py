@@ -6,6 +6,7 @@ from PIL import Image
 from st_shared.spec import TrainingSpec
 from st_trainer.batch import draw_batch
 from st_trainer.data.folder import read_folders
+from st_trainer.data.images import Images
 from st_trainer.objectives.timesteps import dynamic_shift, shifted
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
@@ -32,7 +33,8 @@ def session(base_folder, tmp_path, name):
         },
     }
     spec = TrainingSpec.model_validate(document)
-    samples = read_folders(spec.datasets, [tmp_path], [(16, 16), WIDE[::-1]], 3).samples
+    images = Images(3, 16, 16, buckets=((16, 16), WIDE[::-1]))
+    samples = read_folders(spec.datasets, [tmp_path], images).samples
     return Session(spec, samples, open_denoiser(spec, list))
 
 
@@ -44,7 +46,7 @@ def test_the_dynamic_shift_counts_the_tokens_of_the_batch(session, name, index):
     session.generator.manual_seed(3)
     clean = draw_batch(session, [index, index]).clean
     session.generator.manual_seed(3)
-    again = session.denoiser.latents(session.samples.pixels([index, index]), session.generator)
+    again = session.denoiser.latents(session.samples.values([index, index]), session.generator)
     torch.randn(again.shape, generator=session.generator)
     shares = torch.rand(2, generator=session.generator)
     expected = shifted(shares, dynamic_shift(TOKENS[name][index]))

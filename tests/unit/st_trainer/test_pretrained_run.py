@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from fixtures.media import write_samples
 from fixtures.tiny import FAST as FAST_FAMILIES
 from fixtures.tiny import TINY
 from PIL import Image
 from safetensors.torch import load_file
 
 from st_shared.protocol.journal import ExitCode, journal_event
-from st_shared.spec import FAMILIES as SHARED_FAMILIES
-from st_shared.spec import TrainingSpec
+from st_shared.spec import FAMILIES, TrainingSpec
 from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
 from st_trainer.errors import BadSpecError
+from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
@@ -58,6 +59,21 @@ def sd1_spec(base_folder, pictures):
     return make
 
 
+@pytest.fixture
+def spec_of(sd1_spec, base_folder, tmp_path):
+    """The same of any family, with samples of its kind."""
+
+    def make(family, **changes):
+        code, options = REGISTRY[family], TINY[family].config
+        config = FAMILIES[family].config.model_validate(options)
+        folder = tmp_path / f"samples of {family}"
+        write_samples(folder, code.medium(config), code.sample_shape(config))
+        model = {"family": family, "base": str(base_folder(family)), "config": options}
+        return sd1_spec(**{"model": model, "datasets": [{"path": str(folder)}]} | changes)
+
+    return make
+
+
 def carry_out(spec, root, stop_after=None, resume="none"):
     folder = RunFolder(root)
     folder.create()
@@ -80,10 +96,13 @@ def final_state(root):
     return {file.path: file.sha256 for file in verify_checkpoint(newest).files}
 
 
-def losses(root):
+def events(root):
     lines = RunFolder(root).journal.read_bytes().splitlines()
-    found = [journal_event.validate_json(line) for line in lines]
-    return [event.values["loss"] for event in found if event.kind == "metric"]
+    return [journal_event.validate_json(line) for line in lines]
+
+
+def losses(root):
+    return [event.values["loss"] for event in events(root) if event.kind == "metric"]
 
 
 KINDS = {
@@ -169,12 +188,12 @@ def test_without_buckets_every_image_is_a_square(sd1_spec, tmp_path, aspects):
 
 
 @pytest.mark.families
-@pytest.mark.parametrize("family", [name for name in TINY if SHARED_FAMILIES[name].alignment])
+@pytest.mark.parametrize("family", [name for name in TINY if FAMILIES[name].alignment])
 def test_every_family_of_any_aspect_trains_on_buckets(
     sd1_spec, tmp_path, aspects, base_folder, family
 ):
     model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
-    buckets = {"max_aspect": 4, "step": SHARED_FAMILIES[family].alignment}
+    buckets = {"max_aspect": 4, "step": FAMILIES[family].alignment}
     config = model["config"] | {"resolution": 32}
     spec = sd1_spec(
         model=model | {"config": config},
@@ -283,21 +302,70 @@ def test_zero_steps_draw_the_prompts_with_the_base(sd1_spec, tmp_path):
     assert (tmp_path / "run/output/sample_grid.png").is_file()
 
 
-FAMILIES = [
+def test_a_video_model_leaves_a_video_of_each_prompt(spec_of, tmp_path):
+    prompts = ["a red square", "a blue square"]
+    validation = {"prompts": prompts, "every": 2, "sampler_steps": 1}
+    spec = spec_of("wan", steps=2, validation=validation)
+    folder = Path(spec.datasets[0].path)
+    (folder / "0.mp4").write_bytes(b"broken")
+    carry_out(spec, tmp_path / "run")
+    samples = [event for event in events(tmp_path / "run") if event.kind == "sample"]
+    assert [(each.step, each.path, each.prompts) for each in samples] == [
+        (2, f"samples/step-000002-00{index}.mp4", [prompt]) for index, prompt in enumerate(prompts)
+    ]
+    medium = REGISTRY["wan"].medium(config_of(spec))
+    drawn = [medium.read(tmp_path / "run" / each.path) for each in samples]
+    assert all(each.changes == () for each in drawn)
+    assert (drawn[0].values != drawn[1].values).any()
+    logs = [event.message for event in events(tmp_path / "run") if event.kind == "log"]
+    assert "skipped 0.mp4: damaged video: Invalid data found when processing input" in logs
+    assert not (tmp_path / "run/output/sample_grid.png").exists()
+
+
+def test_a_music_model_reads_lyrics_and_leaves_a_sound_of_each_prompt(spec_of, tmp_path):
+    prompts = ["a song\n[verse]\nla la la", "a song"]
+    validation = {"prompts": prompts, "every": 2, "sampler_steps": 1}
+    spec = spec_of("ace_step", steps=2, batch_size=4, log_every=1, validation=validation)
+    folder = Path(spec.datasets[0].path)
+    (folder / "1.wav").write_bytes(b"broken")
+    carry_out(spec, tmp_path / "without")
+    (folder / "0.lyrics.txt").write_text("[verse]\nla la la\n")
+    carry_out(spec, tmp_path / "run")
+    samples = [event for event in events(tmp_path / "run") if event.kind == "sample"]
+    assert [(each.path, each.prompts) for each in samples] == [
+        (f"samples/step-000002-00{index}.wav", [prompt]) for index, prompt in enumerate(prompts)
+    ]
+    medium = REGISTRY["ace_step"].medium(config_of(spec))
+    drawn = [medium.read(tmp_path / "run" / each.path) for each in samples]
+    assert (drawn[0].values != drawn[1].values).any()
+    assert losses(tmp_path / "run") != losses(tmp_path / "without")
+    logs = [event.message for event in events(tmp_path / "run") if event.kind == "log"]
+    assert "skipped 1.wav: damaged sound: Format not recognised." in logs
+
+
+def config_of(spec):
+    return FAMILIES[spec.model.family].config.model_validate(spec.model.config)
+
+
+def test_zero_steps_draw_videos_with_the_base(spec_of, tmp_path):
+    carry_out(spec_of("wan", steps=0, datasets=[]), tmp_path / "run")
+    assert [event.path for event in events(tmp_path / "run") if event.kind == "sample"] == [
+        "samples/step-000000-000.mp4"
+    ]
+
+
+BY_SPEED = [
     name if name in FAST_FAMILIES else pytest.param(name, marks=pytest.mark.families)
     for name in TINY
 ]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BY_SPEED)
 @pytest.mark.parametrize("kind", ["lora", pytest.param("lycoris", marks=pytest.mark.families)])
-def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(
-    sd1_spec, tmp_path, base_folder, family, kind
-):
-    model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
+def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(spec_of, tmp_path, family, kind):
     for name, precision in (("half", "bf16"), ("whole", "fp32")):
-        changes = {"model": model, "precision": precision, "steps": 2} | KINDS[kind]
-        carry_out(sd1_spec(**changes), tmp_path / name)
+        changes = {"precision": precision, "steps": 2} | KINDS[kind]
+        carry_out(spec_of(family, **changes), tmp_path / name)
     kept = load_file(tmp_path / "half/checkpoints/step-000002/weights.safetensors")
     assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
     assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "whole"), rel=0.1)
@@ -307,9 +375,8 @@ def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(
 @pytest.mark.families
 @pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize("kind", ["lora", "full", "lycoris"])
-def test_every_family_trains_and_resumes_exactly(sd1_spec, tmp_path, base_folder, family, kind):
-    model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
-    spec = sd1_spec(model=model, **KINDS[kind])
+def test_every_family_trains_and_resumes_exactly(spec_of, tmp_path, family, kind):
+    spec = spec_of(family, **KINDS[kind])
     carry_out(spec, tmp_path / "whole")
     carry_out(spec, tmp_path / "parts", 3)
     carry_out(spec, tmp_path / "parts", resume="latest")

@@ -2,39 +2,32 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, FluxPipeline, StableDiffusion3Pipeline
-from fixtures.tiny import FAST
-from PIL import Image
+from diffusers import (
+    AceStepPipeline,
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+)
+from fixtures.media import CAPTIONS, write_samples
+from fixtures.tiny import FAST, TINY
 
 from st_shared.spec import TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.data.folder import read_folders
-from st_trainer.families.registry import REGISTRY
 from st_trainer.loop import batch_loss
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
 
-PIXELS = 16
-CONFIGS = {
-    "sd1": {"resolution": PIXELS},
-    "flux": {"resolution": PIXELS, "caption_length": 12},
-    "pixart": {"resolution": PIXELS, "caption_length": 12},
-    "sd3": {"resolution": PIXELS, "caption_length": 12},
-}
-
 
 @pytest.fixture
 def session_of(base_folder, tmp_path):
-    for index, colour in enumerate([(200, 30, 60), (10, 90, 240)]):
-        Image.new("RGB", (PIXELS, PIXELS), colour).save(tmp_path / f"{index}.png")
-        (tmp_path / f"{index}.txt").write_text(f"colour {index}")
-
     def make(family, **changes):
         document = {
             "model": {
                 "family": family,
                 "base": str(base_folder(family)),
-                "config": CONFIGS[family],
+                "config": TINY[family].config,
             },
             "datasets": [{"path": str(tmp_path)}],
             "adapter": {"kind": "full"},
@@ -42,8 +35,8 @@ def session_of(base_folder, tmp_path):
         }
         spec = TrainingSpec.model_validate(document | changes)
         denoiser = open_denoiser(spec, list)
-        size = REGISTRY[family].sample_shape(denoiser.config)[1]
-        samples = read_folders(spec.datasets, [tmp_path], [(size, size)], 3).samples
+        write_samples(tmp_path, denoiser.medium, denoiser.sample_shape, count=2)
+        samples = read_folders(spec.datasets, [tmp_path], denoiser.medium).samples
         return Session(spec, samples, denoiser)
 
     return make
@@ -54,7 +47,7 @@ def drawn(session, count=2):
     generator = torch.Generator().manual_seed(session.spec.seed)
     vae = session.denoiser.assets["vae"]
     with torch.no_grad():
-        posterior = vae.encode(session.samples.pixels([0, 1])).latent_dist
+        posterior = vae.encode(session.samples.values([0, 1])).latent_dist
         clean = posterior.sample(generator)
     shift, scale = vae.config.shift_factor or 0, vae.config.scaling_factor
     return (clean - shift) * scale, torch.randn(clean.shape, generator=generator), generator
@@ -65,7 +58,7 @@ def reference_sd1(session):
     clean, noise, generator = drawn(session)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     times = (torch.rand(2, generator=generator) * 1000).long()
-    text = _clip(assets, ["colour 0", "colour 1"]).last_hidden_state
+    text = _clip(assets, list(CAPTIONS)).last_hidden_state
     answer = unet(scheduler.add_noise(clean, noise, times), times, text).sample
     return (answer - noise).square().mean()
 
@@ -75,7 +68,7 @@ def reference_flux(session):
     clean, noise, generator = drawn(session)
     times = torch.randn(2, generator=generator).sigmoid()
     noisy = (1 - times.view(-1, 1, 1, 1)) * clean + times.view(-1, 1, 1, 1) * noise
-    captions = ["colour 0", "colour 1"]
+    captions = list(CAPTIONS)
     ids = assets["tokenizer_2"](
         captions, padding="max_length", max_length=12, return_tensors="pt"
     ).input_ids
@@ -99,7 +92,7 @@ def reference_pixart(session):
     scheduler = DDPMScheduler(beta_start=0.0001, beta_end=0.02)
     times = (torch.rand(2, generator=generator) * 1000).long()
     tokens = assets["tokenizer"](
-        ["colour 0", "colour 1"], padding="max_length", max_length=12, return_tensors="pt"
+        list(CAPTIONS), padding="max_length", max_length=12, return_tensors="pt"
     )
     with torch.no_grad():
         text = assets["text_encoder"](**tokens).last_hidden_state
@@ -120,12 +113,57 @@ def reference_sd3(session):
     noisy = (1 - times.view(-1, 1, 1, 1)) * clean + times.view(-1, 1, 1, 1) * noise
     parts = {name: each for name, each in assets.items() if name != "scheduler"}
     pipeline = StableDiffusion3Pipeline(transformer, assets["scheduler"], **parts)
-    captions = ["colour 0", "colour 1"]
     with torch.no_grad():
         text, _, pooled, _ = pipeline.encode_prompt(
-            captions, None, None, do_classifier_free_guidance=False, max_sequence_length=12
+            list(CAPTIONS), None, None, do_classifier_free_guidance=False, max_sequence_length=12
         )
     answer = transformer(noisy, text, pooled, times * 1000).sample
+    return (answer - (noise - clean)).square().mean()
+
+
+def reference_wan(session):
+    transformer, assets = session.module, session.denoiser.assets
+    config = assets["vae"].config
+    mean, std = (
+        torch.tensor(each).view(1, -1, 1, 1, 1)
+        for each in (config.latents_mean, config.latents_std)
+    )
+    generator = torch.Generator().manual_seed(session.spec.seed)
+    with torch.no_grad():
+        posterior = assets["vae"].encode(session.samples.values([0, 1])).latent_dist
+        clean = (posterior.sample(generator) - mean) / std
+        tokens = assets["tokenizer"](
+            list(CAPTIONS),
+            padding="max_length",
+            max_length=12,
+            truncation=True,
+            return_tensors="pt",
+        )
+        text = assets["text_encoder"](**tokens).last_hidden_state * tokens.attention_mask[..., None]
+    noise = torch.randn(clean.shape, generator=generator)
+    times = torch.randn(2, generator=generator).sigmoid()
+    t = times.view(-1, 1, 1, 1, 1)
+    answer = transformer((1 - t) * clean + t * noise, times * 1000, text).sample
+    return (answer - (noise - clean)).square().mean()
+
+
+def reference_ace_step(session):
+    assets, transformer = session.denoiser.assets, session.module
+    parts = {key: each for key, each in assets.items() if key != "scheduler"}
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0)
+    pipeline = AceStepPipeline(**parts, transformer=transformer, scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    condition = TINY["ace_step"].conditions(pipeline, list(CAPTIONS))
+    generator = torch.Generator().manual_seed(session.spec.seed)
+    with torch.no_grad():
+        posterior = assets["vae"].encode(session.samples.values([0, 1])).latent_dist
+        clean = posterior.sample(generator).transpose(1, 2)
+    noise = torch.randn(2, *clean.shape[:0:-1], generator=generator).transpose(1, 2)
+    times = torch.randn(2, generator=generator).sigmoid()
+    t = times.view(-1, 1, 1)
+    answer = transformer(
+        (1 - t) * clean + t * noise, times, times, condition["text"], condition["context"]
+    ).sample
     return (answer - (noise - clean)).square().mean()
 
 
@@ -136,15 +174,18 @@ def _clip(assets, captions):
 
 
 REFERENCES = {
-    "sd1": reference_sd1,
+    "ace_step": reference_ace_step,
     "flux": reference_flux,
     "pixart": reference_pixart,
+    "sd1": reference_sd1,
     "sd3": reference_sd3,
+    "wan": reference_wan,
 }
 
 
 @pytest.mark.parametrize(
-    "family", [n if n in FAST else pytest.param(n, marks=pytest.mark.families) for n in REFERENCES]
+    "family",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.families) for name in TINY],
 )
 def test_a_step_has_the_gradients_of_a_plain_loop(session_of, family):
     session = session_of(family, objective={"caption_dropout": 0})

@@ -1,10 +1,11 @@
-"""Reads folders of images with captions; what cannot be used is left out, with its reason."""
+"""Reads folders of samples with captions; what cannot be used is left out, with its reason."""
 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,29 +13,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
-from st_trainer.data.buckets import Size
-from st_trainer.data.images import IMAGE_SUFFIXES, UnreadableSampleError, read_image
+from st_trainer.data.lyrics import with_lyrics
 from st_trainer.data.masks import find_mask, read_mask
+from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 MAX_CAPTION_BYTES = 16_384
 KEPT_BYTES = 1 << 30
-"""Decoded images are kept in memory up to this many bytes; beyond it they are read again."""
+"""Decoded samples are kept in memory up to this many bytes; beyond it they are read again."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its caption."""
+    """One file and its caption."""
 
     name: str
     """Path below the folder of the dataset."""
     path: Path
     caption: str
     repeats: int
-    size: Size
-    """Height and width that it was made to fit: its bucket."""
-    pixels: NDArray[np.uint8] | None
-    """``(C, H, W)``, 0 to 255, when it is kept in memory."""
+    shape: Shape
+    """Of its values: its bucket."""
+    values: NDArray[Any] | None
+    """As the medium reads it, when it is kept in memory."""
     mask: Path | None = None
     """Grey picture that says how much each place counts."""
     regularisation: bool = False
@@ -51,11 +52,11 @@ class Remark:
 class Samples:
     """Everything usable in the datasets of a run, in an order that is always the same."""
 
-    def __init__(self, samples: Sequence[Sample], channels: int, sha256: str) -> None:
+    def __init__(self, samples: Sequence[Sample], medium: Medium, sha256: str) -> None:
         self._samples = samples
-        self._channels = channels
+        self._medium = medium
         self.sha256 = sha256
-        """Checksum over names, captions and pixels: a resumed run must find the same."""
+        """Checksum over names, captions and content: a resumed run must find the same."""
 
     def __len__(self) -> int:
         """Number of samples, each counted once."""
@@ -72,9 +73,9 @@ class Samples:
         return [sample.repeats for sample in self._samples]
 
     @property
-    def sizes(self) -> list[Size]:
-        """The bucket of each sample: height and width. Samples of one batch must share it."""
-        return [sample.size for sample in self._samples]
+    def shapes(self) -> list[Shape]:
+        """The bucket of each sample: its shape. Samples of one batch must share it."""
+        return [sample.shape for sample in self._samples]
 
     def captions_at(self, indexes: Sequence[int]) -> list[str]:
         """Captions of the samples at ``indexes``."""
@@ -84,27 +85,33 @@ class Samples:
         """File names of the samples at ``indexes``."""
         return [self._samples[index].name for index in indexes]
 
-    def pixels(self, indexes: Sequence[int]) -> Tensor:
-        """Images at ``indexes``, all of one bucket, ``(B, C, H, W)``, -1 to 1."""
-        stacked = np.stack([self._pixels(self._samples[index]) for index in indexes])
-        return torch.from_numpy(stacked).float() / 127.5 - 1
+    def values(self, indexes: Sequence[int]) -> Tensor:
+        """Samples at ``indexes``, all of one bucket, ``(B, C, ...)``, -1 to 1."""
+        stacked = np.stack([self._values(self._samples[index]) for index in indexes])
+        tensor = torch.from_numpy(stacked)
+        return tensor if tensor.is_floating_point() else tensor.float() / 127.5 - 1
 
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
         chosen = [self._samples[index] for index in indexes]
-        return torch.stack([read_mask(sample.mask, sample.size) for sample in chosen])
+        areas = [self._medium.area(sample.shape) for sample in chosen]
+        found = zip(chosen, areas, strict=True)
+        return torch.stack([read_mask(sample.mask, area) for sample, area in found])
 
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
         return [self._samples[index].regularisation for index in indexes]
 
-    def _pixels(self, sample: Sample) -> NDArray[np.uint8]:
-        if sample.pixels is not None:
-            return sample.pixels
+    def _values(self, sample: Sample) -> NDArray[Any]:
+        if sample.values is not None:
+            return sample.values
         try:
-            return read_image(sample.path, [sample.size], self._channels).pixels
+            values = self._medium.read(sample.path).values
         except UnreadableSampleError as error:
             raise BadDataError(f"{sample.name} changed during the run: {error}") from None
+        if values.shape != sample.shape:
+            raise BadDataError(f"{sample.name} changed during the run: it has another aspect")
+        return values
 
 
 @dataclass(frozen=True)
@@ -119,11 +126,10 @@ class Reading:
 def read_folders(
     datasets: Sequence[DatasetSpec],
     folders: Sequence[Path],
-    sizes: Sequence[Size],
-    channels: int,
+    medium: Medium,
     kept_bytes: int = KEPT_BYTES,
 ) -> Reading:
-    """Read every image below ``folders`` that has a caption beside it, each to one of ``sizes``.
+    """Read every file of ``medium`` below ``folders`` that has a caption beside it.
 
     Raises:
         BadDataError: not one sample can be used.
@@ -133,49 +139,52 @@ def read_folders(
     changed: list[Remark] = []
     digest = hashlib.sha256()
     for dataset, folder in zip(datasets, folders, strict=True):
-        for path in image_files(folder, dataset.mask_suffix):
+        for path in sample_files(folder, medium.suffixes, dataset.mask_suffix):
             name = path.relative_to(folder).as_posix()
             try:
                 caption = read_caption(path.with_suffix(dataset.caption_suffix))
-                image = read_image(path, sizes, channels)
-                height, width = image.pixels.shape[1:]
-                mask = find_mask(path, dataset.mask_suffix, (height, width))
+                if medium.kind == "audio":
+                    caption = with_lyrics(caption, path)
+                read = medium.read(path)
+                mask = find_mask(path, dataset.mask_suffix, medium, read.values.shape)
             except UnreadableSampleError as error:
                 skipped.append(Remark(name, str(error)))
                 continue
-            changed += [Remark(name, change) for change in image.changes]
-            _add(digest, name, caption, image.pixels)
+            changed += [Remark(name, change) for change in read.changes]
+            _add(digest, name, caption, read)
             if mask:
                 digest.update(mask.read_bytes())
-            kept_bytes -= image.pixels.nbytes
-            kept = image.pixels if kept_bytes >= 0 else None
+            kept_bytes -= read.values.nbytes
+            kept = read.values if kept_bytes >= 0 else None
             samples.append(
                 Sample(
                     name,
                     path,
                     caption,
                     dataset.repeats,
-                    (height, width),
+                    read.values.shape,
                     kept,
                     mask,
                     dataset.regularisation,
                 )
             )
     if not samples:
-        raise BadDataError(_nothing_usable(folders, skipped))
-    return Reading(Samples(samples, channels, digest.hexdigest()), skipped, changed)
+        raise BadDataError(_nothing_usable(folders, skipped, medium))
+    return Reading(Samples(samples, medium, digest.hexdigest()), skipped, changed)
 
 
-def image_files(folder: Path, mask_suffix: str | None = None) -> Iterator[Path]:
-    """Image files below ``folder``, sorted by path; hidden ones and masks are left out."""
+def sample_files(
+    folder: Path, suffixes: frozenset[str], mask_suffix: str | None = None
+) -> Iterator[Path]:
+    """Files of ``suffixes`` below ``folder``, sorted by path, without hidden ones and masks."""
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    samples = [path for path in found if path.suffix.lower() in suffixes]
     if mask_suffix:
-        images = [path for path in images if not path.name.endswith(mask_suffix)]
-    yield from sorted(images, key=lambda path: path.relative_to(folder).as_posix())
+        samples = [path for path in samples if not path.name.endswith(mask_suffix)]
+    yield from sorted(samples, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_caption(path: Path) -> str:
@@ -202,18 +211,18 @@ def read_caption(path: Path) -> str:
     return caption
 
 
-def _add(digest: "hashlib._Hash", name: str, caption: str, pixels: NDArray[np.uint8]) -> None:
-    shape = str(pixels.shape).encode()
-    for part in (os.fsencode(name), caption.encode(), shape, pixels.tobytes()):
+def _add(digest: "hashlib._Hash", name: str, caption: str, read: ReadSample) -> None:
+    shape = str(read.values.shape).encode()
+    for part in (os.fsencode(name), caption.encode(), shape, read.identity):
         digest.update(len(part).to_bytes(8, "big") + part)
 
 
-def _nothing_usable(folders: Sequence[Path], skipped: Sequence[Remark]) -> str:
+def _nothing_usable(folders: Sequence[Path], skipped: Sequence[Remark], medium: Medium) -> str:
     places = ", ".join(map(str, folders))
     if not skipped:
-        return f"training.datasets: no PNG, JPEG or WebP image below {places}"
+        return f"training.datasets: no {medium.formats} below {places}"
     first = skipped[0]
     return (
-        f"training.datasets: none of the {len(skipped)} images below {places} can be used; "
+        f"training.datasets: none of the {len(skipped)} {medium.noun}s below {places} can be used; "
         f"the first is {first.name}: {first.text}"
     )

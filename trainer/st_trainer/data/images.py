@@ -9,18 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import Size, nearest
+from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded; what claims to be larger is taken for a decompression bomb."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _LOSSLESS_MODES = {1: {"L", "1"}, 3: {"RGB"}}
-
-
-class UnreadableSampleError(Exception):
-    """The image or its caption cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,38 @@ class ReadImage:
     """``(C, H, W)``, 0 to 255."""
     changes: tuple[str, ...]
     """What was done to make it fit, such as ``resized from 16x16``."""
+
+
+@dataclass(frozen=True)
+class Images(Medium):
+    """Pictures of ``height`` and ``width`` pixels, in grey (1 channel) or RGB (3).
+
+    With ``buckets`` each gets the one of these sizes whose aspect is nearest to its own.
+    """
+
+    kind = "image"
+    noun = "image"
+    formats = "PNG, JPEG or WebP image"
+
+    channels: int
+    height: int
+    width: int
+    buckets: tuple[Size, ...] = ()
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Those of pictures."""
+        return SUFFIXES["image"]
+
+    def area(self, shape: Shape) -> Size:
+        """Height and width of a picture of ``shape``."""
+        return shape[-2], shape[-1]
+
+    def read(self, path: Path) -> ReadSample:
+        """The picture, ``(C, H, W)`` bytes."""
+        sizes = self.buckets or [(self.height, self.width)]
+        image = read_image(path, sizes, self.channels)
+        return ReadSample(image.pixels, image.pixels.tobytes(), image.changes)
 
 
 def read_image(path: Path, sizes: Sequence[Size], channels: int) -> ReadImage:

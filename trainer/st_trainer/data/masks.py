@@ -1,4 +1,4 @@
-"""Masks: grey pictures beside images that say how much each place counts in the loss."""
+"""Masks: grey pictures beside samples that say how much each place counts in the loss."""
 
 from pathlib import Path
 
@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 
 from st_trainer.data.buckets import Size
-from st_trainer.data.images import UnreadableSampleError, read_image
+from st_trainer.data.images import read_image
+from st_trainer.data.medium import Medium, Shape, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 
-def find_mask(path: Path, suffix: str | None, size: Size) -> Path | None:
-    """The mask beside the image at ``path``; None where the dataset has none.
+def find_mask(path: Path, suffix: str | None, medium: Medium, shape: Shape) -> Path | None:
+    """The mask beside the sample at ``path``, read to ``shape``; None where there are no masks.
 
     Raises:
-        UnreadableSampleError: it is missing or damaged.
+        UnreadableSampleError: it is missing or damaged, or the sample has no places.
     """
     if suffix is None:
         return None
     mask = path.with_name(path.stem + suffix)
     if not mask.exists():
         raise UnreadableSampleError(f"no mask: {mask.name} is missing")
-    read_image(mask, [size], 1)
+    read_image(mask, [medium.area(shape)], 1)
     return mask
 
 

@@ -1,7 +1,8 @@
 """What the trainer asks of a model family, and the model that answers through it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.section import Section
+from st_trainer.data.images import Images
+from st_trainer.data.medium import Medium, Shape
 from st_trainer.objectives.flow_matching import FlowMatching
 from st_trainer.objectives.objective import Objective
 
@@ -22,7 +25,8 @@ Assets = dict[str, Any]
 Condition = dict[str, Tensor]
 """Encoded captions: named tensors whose first dimension counts samples."""
 
-Shape = tuple[int, ...]
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""One answer of those with and without caption; it may remember those of earlier steps."""
 
 
 class FamilyCode(ABC, Generic[ConfigT]):
@@ -39,11 +43,38 @@ class FamilyCode(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def sample_shape(self, config: ConfigT) -> Shape:
-        """Shape ``(C, H, W)`` of one sample as data is read, values -1 to 1."""
+        """Shape of one sample as data is read, values -1 to 1.
+
+        ``(C, H, W)`` of a picture, ``(C, F, H, W)`` of a video, ``(C, L)`` of a sound.
+        """
+
+    def medium(self, config: ConfigT) -> Medium:
+        """How a file becomes a sample of that shape."""
+        channels, height, width = self.sample_shape(config)
+        return Images(channels, height, width)
 
     @abstractmethod
     def encode(self, config: ConfigT, assets: Assets, captions: Sequence[str]) -> Condition:
         """Captions as tensors; the empty text is the null caption of guidance."""
+
+    def null(self, config: ConfigT, assets: Assets, condition: Condition) -> Condition:
+        """The null caption of guidance, once for each sample of ``condition``."""
+        count = len(next(iter(condition.values())))
+        return self.encode(config, assets, [""] * count)
+
+    def guide(self, module: nn.Module, guidance: float) -> Guide | None:
+        """How an answer is pushed away from the one without caption, while a sampler runs.
+
+        Ho & Salimans 2022, equation 6. None: it is not, and the model answers once a step.
+        """
+        del module
+        if guidance == 1 or self.is_distilled:
+            return None
+
+        def pushed(with_caption: Tensor, without: Tensor) -> Tensor:
+            return without + guidance * (with_caption - without)
+
+        return pushed
 
     @abstractmethod
     def predict(
@@ -66,7 +97,7 @@ class FamilyCode(ABC, Generic[ConfigT]):
         return self.sample_shape(config)
 
     def latents(self, assets: Assets, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples ``(B, C, H, W)`` as the model sees them."""
+        """Samples ``(B, C, ...)`` as the model sees them."""
         del assets, generator
         return samples
 
@@ -117,9 +148,15 @@ class Denoiser:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Type of the frozen weights, or of the weights where none is frozen."""
-        frozen = (each.dtype for each in self.module.parameters() if not each.requires_grad)
-        return next(frozen, next(self.module.parameters()).dtype)
+        """Type of most frozen weights, or of most weights where none is frozen.
+
+        Some models keep a few parts in fp32 whatever they are loaded in.
+        """
+        frozen = [each for each in self.module.parameters() if not each.requires_grad]
+        sizes: Counter[torch.dtype] = Counter()
+        for each in frozen or self.module.parameters():
+            sizes[each.dtype] += each.numel()
+        return sizes.most_common(1)[0][0]
 
     @property
     def device(self) -> torch.device:
@@ -128,8 +165,13 @@ class Denoiser:
 
     @property
     def sample_shape(self) -> Shape:
-        """Shape ``(C, H, W)`` of one sample as data is read and drawn; buckets have others."""
+        """Shape of one sample as data is read and drawn; other buckets have others."""
         return self.family.sample_shape(self.config)
+
+    @property
+    def medium(self) -> Medium:
+        """What samples are: pictures, videos or sounds."""
+        return self.family.medium(self.config)
 
     @property
     def latent_shape(self) -> Shape:
@@ -146,8 +188,13 @@ class Denoiser:
         return self.family.encode(self.config, self.assets, captions)
 
     @torch.no_grad()
+    def null(self, condition: Condition) -> Condition:
+        """The null caption of guidance, once for each sample of ``condition``."""
+        return self.family.null(self.config, self.assets, condition)
+
+    @torch.no_grad()
     def latents(self, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples ``(B, C, H, W)`` as the model sees them."""
+        """Samples ``(B, C, ...)`` as the model sees them."""
         return self.family.latents(self.assets, samples, generator)
 
     @torch.no_grad()

@@ -4,23 +4,27 @@ A family names its parts; what is not particular to it happens here.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from st_shared.spec.families import ImageConfig
+from st_shared.spec.section import Section
 from st_trainer.families.components import load_components
 from st_trainer.families.family import Assets, Denoiser, FamilyCode, Shape
 
-ConfigT = TypeVar("ConfigT", bound=ImageConfig)
+ConfigT = TypeVar("ConfigT", bound=Section)
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """Ends of the names of attention's projections, in nearly every model of Diffusers."""
 
 
 class Pretrained(FamilyCode[ConfigT]):
-    """A family whose parts lie in a folder of Diffusers' layout, with an image VAE."""
+    """A family whose parts lie in a folder of Diffusers' layout.
+
+    Shapes are those of an image VAE and an ``ImageConfig``; a family of another kind gives its own.
+    """
 
     components: ClassVar[Mapping[str, str]]
     """Class of each part by the name of its subfolder, such as ``diffusers.AutoencoderKL``."""
@@ -37,6 +41,8 @@ class Pretrained(FamilyCode[ConfigT]):
     comfy_reads_diffusers: ClassVar[bool] = False
     """Whether ComfyUI reads the keys of Diffusers' layout; then a file for it has them, without
     alphas, which Diffusers' loaders of such families refuse: the matrices hold the scale."""
+    comfy_alphas: ClassVar[bool] = True
+    """Whether files of that layout hold alphas; else the scale is multiplied into the matrices."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
 
@@ -52,12 +58,13 @@ class Pretrained(FamilyCode[ConfigT]):
 
     def sample_shape(self, config: ConfigT) -> Shape:
         """A square RGB image."""
-        return 3, config.resolution, config.resolution
+        side = cast("ImageConfig", config).resolution
+        return 3, side, side
 
     def latent_shape(self, config: ConfigT, assets: Assets) -> Shape:
         """One image behind the VAE."""
         vae = assets["vae"].config
-        side = config.resolution // 2 ** (len(vae.block_out_channels) - 1)
+        side = self.sample_shape(config)[-1] // 2 ** (len(vae.block_out_channels) - 1)
         return vae.latent_channels, side, side
 
     def latents(self, assets: Assets, samples: Tensor, generator: torch.Generator) -> Tensor:

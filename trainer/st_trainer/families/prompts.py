@@ -40,6 +40,12 @@ def masked_hidden(
     return encoder(ids, attention_mask=mask)[0], mask
 
 
+def zero_padded(encoder: Any, tokenizer: Any, captions: Sequence[str], length: int) -> Tensor:
+    """The encoder's last layer, ``(B, length, D)``, 0 where a caption has no token."""
+    states, mask = masked_hidden(encoder, tokenizer, captions, length)
+    return states.masked_fill(mask[..., None] == 0, 0)
+
+
 def pooled(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
     """CLIP's vector of the whole caption, ``(B, D)``."""
     ids = token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)

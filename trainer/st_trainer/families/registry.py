@@ -6,20 +6,24 @@ are named as text and imported when a model is loaded.
 
 from typing import Any
 
+from st_trainer.families.ace_step import AceStep
 from st_trainer.families.family import FamilyCode
 from st_trainer.families.flux import Flux
 from st_trainer.families.pixart import Pixart
 from st_trainer.families.pixel_dit import PixelDitFamily
 from st_trainer.families.sd1 import Sd1
 from st_trainer.families.sd3 import Sd3
+from st_trainer.families.wan import Wan
 
 REGISTRY: dict[str, FamilyCode[Any]] = {
     code.name: code
     for code in (
+        AceStep(),
         Flux(),
         Pixart(),
         PixelDitFamily(),
         Sd1(),
         Sd3(),
+        Wan(),
     )
 }

@@ -1,4 +1,4 @@
-"""Masked loss: a grey picture beside each image says how much each of its places counts."""
+"""Masked loss: a grey picture beside each sample says how much each of its places counts."""
 
 from typing import TYPE_CHECKING
 

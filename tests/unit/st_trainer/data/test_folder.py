@@ -9,6 +9,7 @@ from PIL import Image
 
 from st_shared.spec import DatasetSpec
 from st_trainer.data.folder import MAX_CAPTION_BYTES, read_folders
+from st_trainer.data.images import Images
 from st_trainer.errors import BadDataError
 
 
@@ -23,7 +24,7 @@ def put(folder: Path, name: str, caption: bytes | None = b"a cat", image=None) -
 
 def read(*folders: Path, channels=1, kept_bytes=1 << 20, repeats=1):
     datasets = [DatasetSpec(path=str(folder), repeats=repeats) for folder in folders]
-    return read_folders(datasets, folders, sizes=[(4, 4)], channels=channels, kept_bytes=kept_bytes)
+    return read_folders(datasets, folders, Images(channels, 4, 4), kept_bytes=kept_bytes)
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -52,7 +53,7 @@ def test_samples_come_sorted_with_captions_on_one_line(tmp_path):
 
 def test_pixels_run_from_minus_1_to_1(tmp_path):
     put(tmp_path, "a.png", image=Image.fromarray(np.array([[0, 51, 204, 255]] * 4, np.uint8)))
-    pixels = read(tmp_path).samples.pixels([0, 0])
+    pixels = read(tmp_path).samples.values([0, 0])
     assert pixels.shape == (2, 1, 4, 4)
     torch.testing.assert_close(pixels[1, 0, 2], torch.tensor([-1.0, -0.6, 0.6, 1.0]))
 
@@ -117,7 +118,7 @@ def test_other_sizes_and_modes_are_made_to_fit_and_told(tmp_path, image, channel
     put(tmp_path, "a.png", image=image)
     reading = read(tmp_path, channels=channels)
     assert [remark.text for remark in reading.changed] == changes
-    values = ((reading.samples.pixels([0])[0, :, 0, 0] + 1) * 127.5).round()
+    values = ((reading.samples.values([0])[0, :, 0, 0] + 1) * 127.5).round()
     assert values.tolist() == corner
 
 
@@ -126,10 +127,10 @@ def test_images_beyond_the_memory_limit_are_read_again_and_are_the_same(tmp_path
         put(tmp_path, f"{index}.png", image=Image.new("L", (4, 4), index))
     kept, read_again = read(tmp_path).samples, read(tmp_path, kept_bytes=16).samples
     assert kept.sha256 == read_again.sha256
-    assert torch.equal(kept.pixels([2, 0, 1]), read_again.pixels([2, 0, 1]))
+    assert torch.equal(kept.values([2, 0, 1]), read_again.values([2, 0, 1]))
     (tmp_path / "2.png").write_bytes(b"gone bad")
     with pytest.raises(BadDataError, match=r"2\.png changed during the run"):
-        read_again.pixels([2])
+        read_again.values([2])
 
 
 def test_the_checksum_follows_captions_pixels_and_names_but_not_the_place(tmp_path):
@@ -153,12 +154,12 @@ def stripes(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.tile(np.arange(width, dtype=np.uint8), (height, 1)))
 
 
-BUCKETS = [(4, 4), (2, 8), (8, 2)]
+BUCKETS = ((4, 4), (2, 8), (8, 2))
 
 
 def read_bucketed(folder, mask_suffix=None, **options):
     datasets = [DatasetSpec(path=str(folder), mask_suffix=mask_suffix)]
-    return read_folders(datasets, [folder], BUCKETS, channels=1, **options)
+    return read_folders(datasets, [folder], Images(1, 4, 4, BUCKETS), **options)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
@@ -168,10 +169,10 @@ def test_images_of_other_aspects_keep_them_and_are_cut_about_the_centre(tmp_path
     put(tmp_path, "c.png", image=stripes(12, 2))
     put(tmp_path, "d.png", image=stripes(2, 8))
     samples = read_bucketed(tmp_path, kept_bytes=kept_bytes).samples
-    assert samples.sizes == [(4, 4), (2, 8), (2, 8), (8, 2)]
-    wide = ((samples.pixels([1, 2])[:, 0, 0] + 1) * 127.5).round().int()
+    assert samples.shapes == [(1, 4, 4), (1, 2, 8), (1, 2, 8), (1, 8, 2)]
+    wide = ((samples.values([1, 2])[:, 0, 0] + 1) * 127.5).round().int()
     assert wide.tolist() == [list(range(8)), list(range(2, 10))]
-    assert samples.pixels([3]).shape == (1, 1, 8, 2)
+    assert samples.values([3]).shape == (1, 1, 8, 2)
 
 
 def test_a_mask_is_cut_as_its_image_is(tmp_path):
@@ -188,7 +189,7 @@ def test_square_images_are_read_as_without_buckets(tmp_path):
         put(tmp_path, f"{index}.png", image=Image.effect_noise((5, 5), 90))
     plain, bucketed = read(tmp_path).samples, read_bucketed(tmp_path).samples
     assert plain.sha256 == bucketed.sha256
-    assert torch.equal(plain.pixels([0, 1, 2]), bucketed.pixels([0, 1, 2]))
+    assert torch.equal(plain.values([0, 1, 2]), bucketed.values([0, 1, 2]))
 
 
 def test_the_checksum_follows_the_shape(tmp_path):

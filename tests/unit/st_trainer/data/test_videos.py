@@ -1,0 +1,132 @@
+import shutil
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from st_trainer.data.medium import UnreadableSampleError
+from st_trainer.data.videos import Videos
+from st_trainer.recordings import write_video
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Makes a video of grey frames; frame ``n`` has the grey ``10 n``."""
+
+    def make(name="a.mp4", frames=10, rate=8, height=16, width=32):
+        greys = np.full((3, frames, height, width), 0, np.uint8)
+        greys += (10 * np.arange(frames, dtype=np.uint8)).reshape(1, -1, 1, 1)
+        write_video(tmp_path / name, greys, rate)
+        return tmp_path / name
+
+    return make
+
+
+def shades(values):
+    """The number of the frame that each frame shows."""
+    return np.round(values.astype(float).mean(axis=(0, 2, 3)) / 10).astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("rate", "frames", "expected"),
+    [
+        (8, 5, [0, 1, 2, 3, 4]),
+        (4, 5, [0, 2, 4, 6, 8]),
+        (16, 9, [0, 0, 1, 1, 2, 2, 3, 3, 4]),
+        (16, 20, [n // 2 for n in range(20)]),
+        (3, 3, [0, 2, 5]),
+        (8, 1, [0]),
+    ],
+)
+def test_each_frame_is_the_one_that_is_shown_at_its_time(clip, rate, frames, expected):
+    read = Videos(frames, 16, 32, rate).read(clip())
+    assert (read.values.shape, read.values.dtype) == ((3, frames, 16, 32), np.uint8)
+    assert shades(read.values) == expected
+    assert read.changes == (() if rate == 8 else ("resampled from 8 frames a second",))
+
+
+def test_a_video_with_frames_of_uneven_length_keeps_its_pace(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgr0"
+        for grey, milliseconds in ((10, 500), (20, 900), (50, 1000), (60, 1500)):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), grey, np.uint8), "rgb24")
+            frame.pts = milliseconds
+            container.mux(stream.encode(frame.reformat(format="bgr0")))
+        container.mux(stream.encode())
+    assert shades(Videos(5, 16, 16, 5).read(path).values) == [1, 1, 2, 5, 5]
+
+
+def test_frames_are_scaled_and_cropped_in_the_middle(tmp_path):
+    frames = np.zeros((3, 5, 32, 96), np.uint8)
+    frames[0, :, :, 32:64] = 255
+    write_video(tmp_path / "a.mp4", frames, 8)
+    read = Videos(5, 16, 16, 8).read(tmp_path / "a.mp4")
+    assert read.changes == ("resized from 96x32",)
+    red, green, _ = read.values[:, 2].astype(int)
+    assert red[8, 3:13].min() > 220
+    assert green[8, 3:13].max() < 30
+
+
+def test_the_checksum_is_that_of_the_file(clip, tmp_path):
+    path = clip()
+    shutil.copy(path, tmp_path / "b.mp4")
+    medium = Videos(5, 16, 32, 8)
+    assert medium.read(path).identity == medium.read(tmp_path / "b.mp4").identity
+    assert medium.read(path).identity != medium.read(clip("c.mp4", frames=9)).identity
+
+
+def test_a_picture_is_a_video_of_one_frame(tmp_path):
+    Image.new("RGB", (32, 16), (10, 20, 30)).save(tmp_path / "a.png")
+    medium = Videos(1, 16, 32, 8)
+    assert {".png", ".mp4"} <= medium.suffixes
+    assert medium.read(tmp_path / "a.png").values[:, 0, 3, 3].tolist() == [10, 20, 30]
+    assert ".png" not in Videos(5, 16, 32, 8).suffixes
+
+
+def test_what_cannot_be_used_says_why(clip, tmp_path):
+    whole = clip().read_bytes()
+    (tmp_path / "noise.mp4").write_bytes(b"not a video")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n")
+    expected = {
+        "noise.mp4": "damaged video: Invalid data",
+        "empty.mp4": "damaged video",
+        "half.mp4": "damaged video",
+        "list.mp4": "damaged video",
+        "a.mp4": "too short: 10 frames at 8 a second, not 13",
+    }
+    for name, reason in expected.items():
+        with pytest.raises(UnreadableSampleError, match=reason):
+            Videos(13, 16, 32, 8).read(tmp_path / name)
+
+
+def test_a_file_of_sound_alone_has_no_pictures(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(UnreadableSampleError, match="there are no pictures in it"):
+        Videos(5, 16, 32, 8).read(tmp_path / "a.mkv")
+
+
+def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
+    path = tmp_path / "a.mp4"
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :16, 0] = 255  # the left half is red
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        stream.set_display_rotation(90)  # counterclockwise: what was left is below
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+    values = Videos(5, 32, 16, 8).read(path).values[0, 0].astype(int)
+    assert values[20:, :].min() > 220
+    assert values[:12, :].max() < 30

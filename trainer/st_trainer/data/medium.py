@@ -1,0 +1,62 @@
+"""What a model wants a sample to be, and how a file becomes one: images, videos, sounds."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from st_shared.media import Media
+from st_trainer.data.buckets import Size
+
+Shape = tuple[int, ...]
+"""Of one sample: ``(C, H, W)``, ``(C, F, H, W)`` or ``(C, L)``. It is the bucket of the sample:
+a batch holds samples of one shape."""
+
+
+class UnreadableSampleError(Exception):
+    """The file or its caption cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class ReadSample:
+    """One file as the model wants it."""
+
+    values: NDArray[Any]
+    """``(C, H, W)``, ``(C, F, H, W)`` or ``(C, L)``: bytes 0 to 255, or floats -1 to 1."""
+    identity: bytes
+    """What a checksum is taken over: the same wherever the file is read."""
+    changes: tuple[str, ...]
+    """What was done to make it fit, such as ``resized from 16x16``."""
+
+
+class Medium(ABC):
+    """Reads files of one kind in the shape that a model wants."""
+
+    kind: ClassVar[Media]
+    noun: ClassVar[str]
+    formats: ClassVar[str]
+    """What is read, in words, such as ``PNG, JPEG or WebP image``."""
+
+    @property
+    @abstractmethod
+    def suffixes(self) -> frozenset[str]:
+        """Ends of the names of files that may be read, in lower case."""
+
+    def area(self, shape: Shape) -> Size:
+        """Height and width of a sample of ``shape``, which a mask beside it gets.
+
+        Raises:
+            UnreadableSampleError: samples of this kind have none.
+        """
+        del shape
+        raise UnreadableSampleError(f"masks are for pictures and videos, not for {self.noun}s")
+
+    @abstractmethod
+    def read(self, path: Path) -> ReadSample:
+        """The sample in the file ``path``.
+
+        Raises:
+            UnreadableSampleError: it is of another kind, damaged, too large or too short.
+        """

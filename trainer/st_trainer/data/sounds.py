@@ -1,0 +1,81 @@
+"""Reads one sound file at the wanted rate and length."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_shared.media import SUFFIXES
+from st_trainer.data.medium import Medium, ReadSample, UnreadableSampleError
+
+_MOST_CHANNELS = 8
+_HIGHEST_RATE = 768_000
+_SPARE_SECONDS = 0.1
+"""Read beyond the end, so that the filter of resampling does not meet it."""
+
+
+@dataclass(frozen=True)
+class Sounds(Medium):
+    """Stereo of ``length`` values a channel, ``rate`` a second, from the beginning of each file."""
+
+    kind = "audio"
+    noun = "sound"
+    formats = "WAV, FLAC, Ogg, MP3 or AIFF sound"
+
+    length: int
+    rate: int
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Those of sounds."""
+        return SUFFIXES["audio"]
+
+    def read(self, path: Path) -> ReadSample:
+        """The beginning, ``(2, L)`` floats -1 to 1; mono is doubled, of more channels two stay."""
+        import soundfile  # noqa: PLC0415 -- only where there are sounds
+
+        try:
+            with soundfile.SoundFile(path) as file:
+                values, changes = self._beginning(file)
+            with path.open("rb") as raw:
+                identity = hashlib.file_digest(raw, "sha256").digest()
+        except (soundfile.SoundFileError, OSError) as error:
+            reason = getattr(error, "error_string", None) or error
+            raise UnreadableSampleError(f"damaged sound: {reason}") from None
+        return ReadSample(values, identity, changes)
+
+    def _beginning(self, file: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        rate, channels = file.samplerate, file.channels
+        if channels > _MOST_CHANNELS or rate > _HIGHEST_RATE:
+            raise UnreadableSampleError(f"{channels} channels at {rate} Hz are not read")
+        wanted = math.ceil((self.length / self.rate + _SPARE_SECONDS) * rate)
+        found = file.read(wanted, dtype="float32", always_2d=True)
+        if len(found) * self.rate < self.length * rate:
+            raise UnreadableSampleError(
+                f"too short: {len(found) / rate:.2f} seconds, not {self.length / self.rate:.2f}"
+            )
+        if not np.isfinite(found).all():
+            raise UnreadableSampleError("it holds values that are not finite")
+        changes = []
+        if channels != 2:
+            changes.append(f"converted from {channels} channels to 2")
+        if rate != self.rate:
+            changes.append(f"resampled from {rate} Hz")
+        stereo = found[:, [0, min(1, channels - 1)]]
+        values = _resampled(stereo, rate, self.rate)[: self.length].T.clip(-1, 1)
+        return np.ascontiguousarray(values, dtype=np.float32), tuple(changes)
+
+
+def _resampled(values: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float32]:
+    """``values`` ``(L, C)`` at another rate, through a polyphase filter."""
+    if rate == wanted:
+        return values
+    from scipy.signal import resample_poly  # noqa: PLC0415 -- only where there are sounds
+
+    common = math.gcd(rate, wanted)
+    found: NDArray[np.float32] = resample_poly(values, wanted // common, rate // common, axis=0)
+    return found
