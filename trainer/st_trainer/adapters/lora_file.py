@@ -47,6 +47,15 @@ class LoraFile:
         return {name: len(self.tensors[f"{name}.lora_A.weight"]) for name in self.alphas}
 
     @property
+    def folded(self) -> "LoraFile":
+        """The same with a scale of 1 everywhere, multiplied into the second matrices."""
+        tensors = dict(self.tensors)
+        for name, rank in self.ranks.items():
+            key = f"{name}.lora_B.weight"
+            tensors[key] = tensors[key] * (self.alphas[name] / rank)
+        return LoraFile(tensors, {name: float(rank) for name, rank in self.ranks.items()})
+
+    @property
     def has_dora(self) -> bool:
         """Whether magnitudes are kept apart; Liu et al. 2024."""
         return any(_MAGNITUDE in name for name in self.tensors)
@@ -60,7 +69,7 @@ def write_lora(
 ) -> None:
     """Write ``file`` at ``path``, whole or not at all."""
     if layout == "comfyui" and family.comfy_reads_diffusers:
-        file, layout = _of_scale_1(file), "diffusers"
+        file, layout = file.folded, "diffusers"
     if layout == "diffusers":
         named = {f"{family.denoiser}.{key}": each for key, each in file.tensors.items()}
         write_tensors(
@@ -98,13 +107,6 @@ def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFil
             + (f"it adapts {unknown[0]}" if unknown else "it holds no LoRA of it")
         )
     return _scaled(found, json.loads(metadata.get(METADATA_KEY, "{}")), family)
-
-
-def _of_scale_1(file: LoraFile) -> LoraFile:
-    """The same with the scale in ``B``, for readers that look for no alpha."""
-    scales = {f"{name}.lora_B.weight": file.alphas[name] / r for name, r in file.ranks.items()}
-    tensors = {key: each * scales.get(key, 1) for key, each in file.tensors.items()}
-    return LoraFile(tensors, {name: float(rank) for name, rank in file.ranks.items()})
 
 
 def _options(file: LoraFile, family: Pretrained[Any]) -> dict[str, Any]:

@@ -32,16 +32,16 @@ def last_hidden(encoder: Any, tokenizer: Any, captions: Sequence[str], length: i
     return states
 
 
+def pooled(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
+    """CLIP's vector of the whole caption, ``(B, D)``."""
+    ids = token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
+    vector: Tensor = encoder(ids).pooler_output
+    return vector
+
+
 def masked_hidden(
     encoder: Any, tokenizer: Any, captions: Sequence[str], length: int
 ) -> tuple[Tensor, Tensor]:
     """The encoder's last layer, ``(B, length, D)``, and the mask ``(B, length)`` that it saw."""
     ids, mask = masked_ids(tokenizer, captions, length, encoder.device)
     return encoder(ids, attention_mask=mask)[0], mask
-
-
-def pooled(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
-    """CLIP's vector of the whole caption, ``(B, D)``."""
-    ids = token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
-    vector: Tensor = encoder(ids).pooler_output
-    return vector
