@@ -1,5 +1,6 @@
 """``st-train run --resume s3://…`` against a real S3 server."""
 
+import io
 import shutil
 
 import boto3
@@ -9,6 +10,8 @@ from PIL import Image
 
 from st_shared.protocol.journal import ExitCode
 from st_shared.spec import TrainingSpec
+from st_trainer.errors import CheckpointError, TrainerError
+from st_trainer.remote_checkpoints import RemoteCheckpoints
 
 BUCKET = "runs"
 
@@ -133,9 +136,7 @@ def test_damaged_ones_are_passed_over(interrupted, carry_out, bucket, uri, tmp_p
         "step-000005/weights.safetensors": b"x" * size,
         "step-000004/manifest.json": b"{",
     }.items():
-        (tmp_path / "wrong").write_bytes(content)
-        with (tmp_path / "wrong").open("rb") as body:
-            bucket.put(key, body)
+        bucket.put(key, io.BytesIO(content))
     carry_out("elsewhere", uri)
     assert "weights.safetensors has another checksum; trying the one" in told(tmp_path, "elsewhere")
     assert "step-000004/manifest.json is damaged" in told(tmp_path, "elsewhere")
@@ -145,10 +146,8 @@ def test_damaged_ones_are_passed_over(interrupted, carry_out, bucket, uri, tmp_p
 
 def test_when_none_is_whole_nothing_is_trained(interrupted, carry_out, bucket, uri, tmp_path):
     bucket.delete("step-000005/state.json")
-    (tmp_path / "wrong").write_bytes(b"x" * 1_000_000)
     for step in (2, 4):
-        with (tmp_path / "wrong").open("rb") as body:
-            bucket.put(f"step-00000{step}/state.json", body)
+        bucket.put(f"step-00000{step}/state.json", io.BytesIO(b"x" * 1_000_000))
     result = carry_out("elsewhere", uri)
     assert result.exit_code == ExitCode.CRASHED
     assert result.error == f"every checkpoint in {uri} is damaged; start anew in another --run-dir"
@@ -181,3 +180,16 @@ def test_a_refusal_of_the_server_is_told(carry_out, uri, monkeypatch):
     result = carry_out("elsewhere", uri)
     assert result.exit_code == ExitCode.CRASHED
     assert "SignatureDoesNotMatch" in result.error
+
+
+def test_a_server_that_goes_away_is_no_damage(bucket, tmp_path, monkeypatch):
+    """Else a run would go on from an older checkpoint because of a cable."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with serve_buckets(tmp_path) as url:
+        connect(url, BUCKET, "run").put("manifest.json", io.BytesIO(b"{}"))
+        remote = RemoteCheckpoints(f"s3://{BUCKET}/run", url)
+        keys = remote.newest_first()
+    assert keys == ["manifest.json"]
+    with pytest.raises(TrainerError, match="cannot be read: Could not connect") as caught:
+        remote.fetch(keys[0], tmp_path / "fetched")
+    assert not isinstance(caught.value, CheckpointError)

@@ -17,7 +17,7 @@ from st_trainer.memory import cheapest_mend
 from st_trainer.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from st_trainer.run import Resume
+    from st_trainer.resume import Resume
 
 _OUTCOMES = {
     ExitCode.SUCCEEDED: "succeeded",

@@ -31,7 +31,7 @@ class LossHistory:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Everything that ``restored`` needs; JSON can hold it. Later steps do not change it."""
+        """Everything that ``restored`` needs, copied, so that it stays; JSON can hold it."""
         return {
             "points": list(self._points),
             "stride": self._stride,

@@ -18,7 +18,7 @@ from st_shared.objectstore import (
 )
 from st_shared.protocol.journal import CheckpointManifest
 from st_trainer.checkpoint import MANIFEST_NAME
-from st_trainer.errors import BadSpecError, CheckpointError
+from st_trainer.errors import BadSpecError, CheckpointError, TrainerError
 
 SCHEME = "s3://"
 _PLACE = re.compile(r"(?:step-(\d{1,12})/)?manifest\.json")
@@ -44,12 +44,13 @@ class RemoteCheckpoints:
 
         Raises:
             BadSpecError: the URI names no bucket, or a prefix that cannot be.
-            CheckpointError: the store cannot be reached, or holds none there.
+            CheckpointError: the store holds none there.
+            TrainerError: it cannot be reached.
         """
         try:
             found = [_PLACE.fullmatch(each.key) for each in self._store.list("")]
         except StoreUnreachableError as error:
-            raise CheckpointError(f"{self.uri} cannot be read: {error}") from error
+            raise TrainerError(f"{self.uri} cannot be read: {error}") from error
         places = [place for place in found if place]
         if not places:
             raise CheckpointError(f"{self.uri} holds neither {MANIFEST_NAME} nor step-…/ with one")
@@ -62,7 +63,8 @@ class RemoteCheckpoints:
         Whoever restores it compares the checksums.
 
         Raises:
-            CheckpointError: its manifest cannot be read, or a file is missing or cannot be had.
+            CheckpointError: its manifest makes no sense, or a file is missing or too large.
+            TrainerError: the store cannot be reached.
         """
         prefix = manifest_key.removesuffix(MANIFEST_NAME)
         try:
@@ -76,8 +78,10 @@ class RemoteCheckpoints:
             raise CheckpointError(
                 f"{self.uri}: {manifest_key} is damaged: it cannot be read"
             ) from None
-        except (ObjectMissingError, InvalidKeyError, StoreUnreachableError) as error:
+        except (ObjectMissingError, InvalidKeyError) as error:
             raise CheckpointError(f"{self.uri}: {manifest_key}: {error}") from error
+        except StoreUnreachableError as error:
+            raise TrainerError(f"{self.uri} cannot be read: {error}") from error
         (target / MANIFEST_NAME).write_bytes(content)
         return target
 

@@ -1,41 +1,28 @@
 """One run: from a specification and folders to weights, pictures and an exit code."""
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from st_shared.protocol.journal import ExitCode
-from st_shared.spec.digest import spec_sha256
 from st_shared.spec.section import Section
 from st_shared.spec.training import TrainingSpec
 from st_trainer.adapters.adapter import trained
-from st_trainer.checkpoint import (
-    check_belongs,
-    complete_checkpoints,
-    restore,
-    verify_checkpoint,
-)
+from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.data.buckets import bucket_sizes
 from st_trainer.data.folder import Reading, Remark, Samples, read_folders
 from st_trainer.data.images import Images
 from st_trainer.data.medium import Medium
-from st_trainer.errors import BadSpecError, CheckpointError
+from st_trainer.errors import BadSpecError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
-from st_trainer.remote_checkpoints import RemoteCheckpoints
 from st_trainer.results import draw_with_base, write_results
+from st_trainer.resume import Resume, go_on
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
 from st_trainer.weights import load_base, model_config, open_denoiser
-
-Resume = Literal["none", "latest"] | Path | RemoteCheckpoints
-"""Start anew, go on from the newest whole checkpoint of the run folder or of a bucket, or from
-one that is given."""
 
 _MOST_REMARKS = 200
 """Files that are named one by one; the rest is counted."""
@@ -176,51 +163,3 @@ def tell_what_is_trained(session: Session, journal: Journal) -> None:
     if unknown:
         words = ", ".join(sorted(unknown))
         journal.log(f"validation.prompts hold words that no caption has: {words}", "warning")
-
-
-def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume) -> None:
-    """Restore ``session`` from the checkpoint that ``resume`` means.
-
-    Raises:
-        BadSpecError: another specification made the checkpoint.
-        CheckpointError: the checkpoint that was given, or every one there is, is damaged.
-    """
-    if isinstance(resume, Path):
-        restore_verified(session, resume)
-        journal.log(f"resumed from {resume.name}, step {session.step}")
-        return
-    place, candidates = newest_first(folder, resume)
-    for bring in candidates:
-        try:
-            checkpoint = bring()
-            restore_verified(session, checkpoint)
-        except CheckpointError as error:
-            journal.log(f"{error}; trying the one before", "warning")
-            continue
-        finally:
-            shutil.rmtree(folder.fetched, ignore_errors=True)
-        journal.log(f"resumed from {checkpoint.name}, step {session.step}")
-        return
-    if candidates:
-        raise CheckpointError(
-            f"every checkpoint in {place} is damaged; start anew in another --run-dir"
-        )
-    journal.log("no checkpoint to resume from; starting at step 0")
-
-
-def newest_first(
-    folder: RunFolder, resume: Literal["none", "latest"] | RemoteCheckpoints
-) -> tuple[str, list[Callable[[], Path]]]:
-    """Where the checkpoints lie, and what brings each of them to this machine."""
-    if isinstance(resume, RemoteCheckpoints):
-        keys = resume.newest_first()
-        return resume.uri, [partial(resume.fetch, key, folder.fetched) for key in keys]
-    local = complete_checkpoints(folder.checkpoints)
-    return str(folder.checkpoints), [partial(Path, checkpoint) for checkpoint in local]
-
-
-def restore_verified(session: Session, checkpoint: Path) -> None:
-    """Restore ``session`` from ``checkpoint`` once its checksums and specification are right."""
-    manifest = verify_checkpoint(checkpoint)
-    check_belongs(spec_sha256(session.spec), manifest, checkpoint)
-    restore(session, checkpoint)

@@ -34,13 +34,13 @@ class Pretrained(FamilyCode[ConfigT]):
     """Diffusers' own pipeline, which users of the result will run."""
     lora_presets: ClassVar[Mapping[str, tuple[str, ...]]] = {"default": ATTENTION}
     """Ends of the names of modules that a LoRA adapts, by preset."""
+    comfy_reads_diffusers: ClassVar[bool] = False
+    """Whether ComfyUI reads the keys of Diffusers' layout; then a file for it has them, without
+    alphas, which Diffusers' loaders of such families refuse: the matrices hold the scale."""
     comfy_prefix: ClassVar[str] = "diffusion_model"
     """What ComfyUI has before the names of modules in a LoRA file."""
     comfy_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions and replacements that turn our names of modules into ComfyUI's."""
-    comfy_reads_diffusers: ClassVar[bool] = False
-    """Whether ComfyUI reads the keys of Diffusers' layout; then a file for it has them, without
-    alphas, which Diffusers' loaders of such families refuse: the matrices hold the scale."""
     comfy_alphas: ClassVar[bool] = True
     """Whether files of that layout hold alphas; else the scale is multiplied into the matrices."""
     kohya_prefix: ClassVar[str | None] = None

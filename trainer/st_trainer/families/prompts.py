@@ -32,6 +32,13 @@ def last_hidden(encoder: Any, tokenizer: Any, captions: Sequence[str], length: i
     return states
 
 
+def pooled(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
+    """CLIP's vector of the whole caption, ``(B, D)``."""
+    ids = token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
+    vector: Tensor = encoder(ids).pooler_output
+    return vector
+
+
 def masked_hidden(
     encoder: Any, tokenizer: Any, captions: Sequence[str], length: int
 ) -> tuple[Tensor, Tensor]:
@@ -44,10 +51,3 @@ def zero_padded(encoder: Any, tokenizer: Any, captions: Sequence[str], length: i
     """The encoder's last layer, ``(B, length, D)``, 0 where a caption has no token."""
     states, mask = masked_hidden(encoder, tokenizer, captions, length)
     return states.masked_fill(mask[..., None] == 0, 0)
-
-
-def pooled(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
-    """CLIP's vector of the whole caption, ``(B, D)``."""
-    ids = token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
-    vector: Tensor = encoder(ids).pooler_output
-    return vector
