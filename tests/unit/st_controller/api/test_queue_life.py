@@ -6,10 +6,11 @@ from sqlalchemy import select
 
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import Role
+from st_controller.services import endings, leases
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.setup import add_user
 from st_controller.store.schema import Attempt, AuditEntry, Job, JobTransition, OutboxEvent
-from st_shared.protocol.states import JobState
+from st_shared.protocol.states import JobState, Outcome
 
 PASSWORD = "correct horse battery"
 
@@ -149,13 +150,14 @@ def test_many_jobs_on_one_slot_go_in_the_order_in_which_they_came(life):
         life.clock.advance(number % 2)
         batch = [{"name": f"n{place}", "noop": {"seconds": 0}} for place in range(50)]
         ids += [job["id"] for job in life.post("jobs:batch", {"jobs": batch}).json()["jobs"]]
-    agent, served = life.join(), []
+    life.join()
+    served = []
     while life.place(*served[-1:]):
-        with life.platform.db.read() as session:
-            attempt = session.scalars(select(Attempt).where(Attempt.state == "offered")).one()
-        served.append(attempt.job_id)
-        agent.claim(attempt.id)
-        assert agent.finish(attempt.id).status_code == 204
+        with life.platform.db.write() as tx:
+            offer = tx.session.scalars(select(Attempt).where(Attempt.state == "offered")).one()
+            attempt, job = leases.claim(tx, offer.worker_id, offer.id, life.platform.patience)
+            endings.end_attempt(tx, attempt, job, Outcome.SUCCEEDED)
+            served.append(job.id)
     assert served == ids
 
 
