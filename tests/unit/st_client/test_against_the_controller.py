@@ -126,3 +126,12 @@ def test_the_queue_and_its_rules_are_shown_and_changed(st, job_file):
     assert st("queue", "policy")["ageing_interval"] == 3600
     assert st("queue", "policy", "--set", "ageing_interval=60")["ageing_interval"] == 60
     assert st("queue", "policy")["ageing_interval"] == 60
+
+
+def test_where_the_forecast_ends_is_told_in_words(st, job_file, monkeypatch, capsys):
+    monkeypatch.setattr("st_controller.services.live_queue.REPLAY_SECONDS", 0.0)
+    job_id = st("submit", job_file)["id"]
+    assert run(["explain", job_id]) == 0
+    said = capsys.readouterr().out
+    assert "it starts later than " in said
+    assert "cannot be foretold" not in said
