@@ -47,6 +47,7 @@ STATIC = "static"
 
 _MOST_IDS = 500
 """Ids in one statement."""
+_MICROSECOND = timedelta(microseconds=1)
 _POLICY = TypeAdapter(Policy)
 
 
@@ -67,13 +68,9 @@ class Tally(NamedTuple):
     @classmethod
     def of(cls, marks: Iterable[Mark], since: datetime) -> "Tally":
         """The same of what is in memory."""
-        late = [(version, at) for version, at in marks if at >= since]
-        start = microseconds(since)
-        return cls(
-            len(late),
-            sum(version for version, _ in late),
-            sum(microseconds(at) - start for _, at in late),
-        )
+        late = [mark for mark in marks if mark[1] >= since]
+        delay = sum((at - since for _, at in late), timedelta())
+        return cls(len(late), sum(version for version, _ in late), delay // _MICROSECOND)
 
 
 @dataclass(frozen=True)
@@ -193,19 +190,14 @@ def changed_since(session: Session, moment: datetime) -> list[tuple[str, Mark]]:
 
 def count_changed_since(session: Session, moment: datetime) -> Tally:
     """What was written of jobs since ``moment``, without reading it."""
-    since = microseconds(moment)
-    return Tally(
-        *map(
-            int,
-            session.execute(
-                select(
-                    func.count(),
-                    func.coalesce(func.sum(Job.version), 0),
-                    func.coalesce(func.sum(Microseconds(Job.changed_at) - since), 0),
-                ).where(Job.changed_at >= moment)
-            ).one(),
-        )
-    )
+    delay = Microseconds(Job.changed_at) - microseconds(moment)
+    counted = select(
+        func.count(),
+        func.coalesce(func.sum(Job.version), 0),
+        func.coalesce(func.sum(delay), 0),
+    ).where(Job.changed_at >= moment)
+    jobs, versions, late = session.execute(counted).one()
+    return Tally(int(jobs), int(versions), int(late))
 
 
 def usage(session: Session, half_life: float, now: datetime) -> dict[str, tuple[float, float]]:

@@ -370,10 +370,15 @@ def fake_controller():
 
 
 @pytest.fixture
-def fake_url(fake_controller):
+def fake_app(fake_controller):
+    return build_app(fake_controller)
+
+
+@pytest.fixture
+def fake_url(fake_app):
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(build_app(fake_controller), log_level="critical", lifespan="off")
+    config = uvicorn.Config(fake_app, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

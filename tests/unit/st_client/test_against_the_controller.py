@@ -1,6 +1,7 @@
 """``st`` against the real application: what the other tests here believe of it is true of it."""
 
 import json
+import re
 import socket
 import threading
 
@@ -67,3 +68,70 @@ def test_a_share_keeps_what_is_not_given(st):
     assert st("queue", "share", "lab", "--max-jobs", "some") == 2
     st("queue", "share", "lab", "--remove")
     assert st("queue", "share", "lab", "--weight", 2)["max_slots"] is None
+
+
+def test_every_route_of_the_fake_exists_in_the_application(settings, fake_app):
+    def routes(app):
+        found = set()
+        for path, methods in app.openapi()["paths"].items():
+            found |= {(method, re.sub(r"{\w+}", "{}", path)) for method in methods}
+        return found
+
+    real = create_app(settings, dispatch=False)
+    real.state.platform.db.close()
+    fake = routes(fake_app)
+    assert len(fake) > 25
+    assert fake - routes(real) == set()
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("name: digits\nnoop: {seconds: 0}\n")
+    return path
+
+
+def test_a_job_is_steered_explained_and_tried_again(st, job_file, clock):
+    job_id = st("submit", job_file)["id"]
+    found = st("explain", job_id)
+    assert (found["job_id"], found["reason"]["code"], found["place"]) == (
+        job_id,
+        "no_workers",
+        None,
+    )
+    assert st("priority", job_id, "high")["priority"] == "high"
+    assert st("priority", job_id, "--override", 50)["id"] == job_id
+    clock.advance(6)  # who does not schedule has a picture that is some seconds old
+    assert st("explain", "latest")["level"] == {"asked": 20, "override": 50, "reached": 50}
+    assert st("retry", job_id) == 6  # a conflict: it waits
+    assert st("cancel", job_id)["state"] == "cancelled"
+    assert st("retry", job_id)["state"] == "queued"
+    assert st("show", job_id)["attempt_list"] == []
+
+
+def test_a_sweep_is_an_array(st, job_file):
+    made = st("sweep", job_file, "--set-grid", "noop.seconds=0,1,2", "--max-running", 1)
+    assert (made["size"], made["max_running"]) == (3, 1)
+    (listed,) = st("arrays")["items"]
+    assert listed["id"] == made["id"]
+    assert st("arrays", made["id"])["counts"] == {"queued": 3}
+    assert st("arrays", made["id"], "--no-max-running")["max_running"] is None
+    assert st("cancel", "--array", made["id"])["counts"] == {"cancelled": 3}
+
+
+def test_the_queue_and_its_rules_are_shown_and_changed(st, job_file):
+    st("submit", job_file)
+    found = st("queue")
+    assert (found["waiting"], found["slots"]) == (1, 0)
+    assert st("queue", "policy")["ageing_interval"] == 3600
+    assert st("queue", "policy", "--set", "ageing_interval=60")["ageing_interval"] == 60
+    assert st("queue", "policy")["ageing_interval"] == 60
+
+
+def test_where_the_forecast_ends_is_told_in_words(st, job_file, monkeypatch, capsys):
+    monkeypatch.setattr("st_controller.services.live_queue.REPLAY_SECONDS", 0.0)
+    job_id = st("submit", job_file)["id"]
+    assert run(["explain", job_id]) == 0
+    said = capsys.readouterr().out
+    assert "it starts later than " in said
+    assert "cannot be foretold" not in said
