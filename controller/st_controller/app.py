@@ -127,7 +127,8 @@ async def _start(
     stack.callback(platform.db.close)
     loop = asyncio.get_running_loop()
     platform.hub.attach(loop)
-    # Streams and background services read the database in threads; the default is too few.
+    # Streams and background services read the database in threads; the default is too few. What
+    # waits for the locks of others has threads elsewhere: requests those of the framework.
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="st-controller"))
     valkey = await _start_valkey(platform.settings, stack)
     token = await asyncio.to_thread(_prepare_database, platform)

@@ -187,9 +187,10 @@ class Client:
         """Put other rules in force; what is left out takes its default."""
         return self._connection.put("queue/policy", QueueRules, rules)
 
-    def set_share(self, path: str, share: ShareRequest) -> ShareView:
-        """Set weight and limits of ``org``, ``org/team``, ``org/team/user`` or ``all``."""
-        return self._connection.put(f"queue/shares/{path}", ShareView, share.model_dump())
+    def change_share(self, path: str, share: ShareRequest) -> ShareView:
+        """Change what was given of ``org``, ``org/team``, ``org/team/user`` or ``all``."""
+        given = share.model_dump(exclude_unset=True)
+        return self._connection.patch(f"queue/shares/{path}", ShareView, given)
 
     def remove_share(self, path: str) -> None:
         """Give a node weight 1 and no limits again."""

@@ -102,7 +102,7 @@ def test_the_panel_and_the_focus_outlast_a_refresh(fleet, admin):
 
     admin.press("Enter")
     admin.wait_for_text(".explanation", "Expected start")
-    fleet.client.set_share("default", ShareRequest(max_jobs=0))
+    fleet.client.change_share("default", ShareRequest(max_jobs=0))
     admin.wait_for_text(".explanation", "0 of 0 jobs running")
 
     assert admin.run("document.activeElement.dataset.act") == "why"

@@ -33,7 +33,7 @@ def submit(
     warnings = list(dict.fromkeys(why for found in asked for why in found))
     with platform.db.write() as tx:
         array, is_new = job_arrays.submit(tx, caller, request, batch, idempotency_key)
-        (view,) = views.array_views(tx.session, [array], warnings if is_new else ())
+        (view,) = views.array_views(tx.session, [array], warnings)
     headers = {"Location": f"/v1/job-arrays/{array.id}"}
     return encoded(view, 201 if is_new else 200, headers)
 

@@ -7,13 +7,13 @@ Every route declares who may call it, by one of ``requires``, ``signed_in``, ``p
     def submit(platform: PlatformDep, caller: Annotated[Caller, requires("job.submit")]) -> ...
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import iter_route_contexts
 
 from st_controller.api.origin import refuse_other_sites
@@ -161,7 +161,7 @@ async def _holder(
     if not secret:
         return None
     digest, now = secrets.digest(secret), platform.db.clock()
-    return known.recall(digest, now) or await asyncio.to_thread(
+    return known.recall(digest, now) or await run_in_threadpool(
         known.find, digest, now, lambda: look_up(platform, secret)
     )
 

@@ -1,9 +1,9 @@
 """``/v1/jobs``: submit, look, follow, steer, cancel."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from st_controller.api.dependencies import PlatformDep, requires
@@ -58,13 +58,14 @@ async def submit(
     if int(request.headers.get("content-length", _SMALL)) < _SMALL:
         draft = submission.check(caller, document, rules)
     else:  # others would wait too long meanwhile
-        draft = await asyncio.to_thread(submission.check, caller, document, rules)
+        draft = await run_in_threadpool(submission.check, caller, document, rules)
     warnings = await _warnings(platform, draft)
     job_id, columns = await platform.submissions.submit(caller, draft, idempotency_key)
     if columns:
         view = views.new_job_view(columns, caller.username, warnings)
     else:
-        view = await asyncio.to_thread(_known_job, platform, caller, job_id)
+        known = await run_in_threadpool(_known_job, platform, caller, job_id)
+        view = known.model_copy(update={"warnings": warnings})
     return encoded(view, 201 if columns else 200, {"Location": f"/v1/jobs/{job_id}"})
 
 
@@ -73,7 +74,7 @@ async def _warnings(platform: Platform, draft: Draft) -> list[Reason]:
     resources = draft.spec.resources
     if platform.survey.is_known_to_fit(resources, platform.db.clock()):
         return []
-    (warnings,) = await asyncio.to_thread(platform.survey.warnings, platform.db, [resources])
+    (warnings,) = await run_in_threadpool(platform.survey.warnings, platform.db, [resources])
     return warnings
 
 

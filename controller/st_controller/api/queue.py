@@ -51,9 +51,18 @@ def set_rules(platform: PlatformDep, caller: Admin, rules: QueueRules) -> QueueR
 def set_share(
     platform: PlatformDep, caller: Admin, path: TenantPath, share: ShareRequest
 ) -> ShareView:
-    """Set weight and limits of an organisation, a team or a user."""
+    """Set weight and limits of an organisation, a team or a user; what is left out is none."""
     with platform.db.write() as tx:
         return queue_rules.set_share(tx, caller, path, share)
+
+
+@router.patch("/queue/shares/{path:path}")
+def change_share(
+    platform: PlatformDep, caller: Admin, path: TenantPath, share: ShareRequest
+) -> ShareView:
+    """Change weight or limits of a node: what is left out stays, and null lifts a limit."""
+    with platform.db.write() as tx:
+        return queue_rules.change_share(tx, caller, path, share)
 
 
 @router.delete("/queue/shares/{path:path}", status_code=204)

@@ -9,7 +9,7 @@ from st_controller.dispatch.leadership import Leadership
 from st_controller.dispatch.long_lived import LongLived
 from st_controller.domain.scheduling.model import Decision, Placement, Preemption
 from st_controller.domain.workers import Patience
-from st_controller.services import leases, offers, queue_usage, workers
+from st_controller.services import idempotency, leases, offers, queue_usage, workers
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.offers import Priced
 from st_controller.store.database import Database
@@ -32,6 +32,10 @@ class Rounds:
         self._queue = queue or LiveQueue()
         self._usage_saved: datetime | None = None
         self._long_lived = LongLived()
+        self.due: float | None = None
+        """When time alone may change a decision, after the last round; none: only news can."""
+        self.is_done = True
+        """Whether the last round left nothing to be read."""
 
     def seek(
         self, holder: str, *, alone: bool, predecessor: str | None = None
@@ -57,13 +61,14 @@ class Rounds:
         self._long_lived.end()
 
     def sweep(self, lead: Leadership) -> None:
-        """End offers and leases that ran out; mark workers that fell silent."""
+        """End offers and leases that ran out; mark workers that fell silent; forget old keys."""
         ended = 1
         while ended:
             with self._db.write() as tx:
                 lead.prove(tx.session)
                 workers.watch_silence(tx, self._patience)
                 ended = leases.sweep(tx)
+                idempotency.prune(tx, tx.now - idempotency.KEPT)
 
     def place(self, lead: Leadership, news: News | None = None) -> int:
         """Take over what changed, and make true what the scheduler decides; how many offers."""
@@ -82,6 +87,8 @@ class Rounds:
             with self._db.read() as session:
                 self._queue.read_on(session, self._db.clock())
         self._long_lived.note(self._queue.length)
+        # For the event loop, which must not wait for the lock of the queue.
+        self.due, self.is_done = self._queue.next_moment(), self._queue.is_whole
         return made
 
     def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:

@@ -49,7 +49,11 @@ class Dispatcher:
         self.leadership: Leadership | None = None
 
     async def run(self) -> None:
-        """Work until cancelled; a database that is away is waited for."""
+        """Work until cancelled; a database that is away is waited for.
+
+        However a turn of leading ends, what is in memory is thrown away: after an error that
+        nobody foresaw it may be anything.
+        """
         while True:
             try:
                 await self._lead()
@@ -57,7 +61,8 @@ class Dispatcher:
                 log.warning("leadership lost", reason=str(error))
             except DatabaseError as error:
                 log.warning("the database does not answer", error=type(error).__name__)
-            self._resign()
+            finally:
+                await self._resign()
             await asyncio.sleep(RENEW_SECONDS)
 
     async def _lead(self) -> None:
@@ -85,20 +90,22 @@ class Dispatcher:
                 return
 
     def _patience(self) -> float:
-        """Seconds until time alone may change a decision."""
-        if not self._platform.queue.is_whole:
+        """Seconds until time alone may change a decision, as the last round left it."""
+        if not self._rounds.is_done:
             return 0.0
-        moment = self._platform.queue.next_moment()
-        if moment is None:
+        if self._rounds.due is None:
             return RENEW_SECONDS
-        return max(0.01, moment - self._platform.db.clock().timestamp())
+        return max(0.01, self._rounds.due - self._platform.db.clock().timestamp())
 
     async def _seek(self) -> bool:
         alone = self._platform.settings.database_url is None
         found = await asyncio.to_thread(
             self._rounds.seek, self._holder, alone=alone, predecessor=self._predecessor
         )
-        if found and found != self.leadership:
+        if found is None:
+            await self._resign()
+        elif found != self.leadership:
+            self.leadership = found
             if self._last:
                 await asyncio.to_thread(self._last.write, found.holder)
             # Workers could not renew while nobody listened: that is not their fault.
@@ -107,11 +114,10 @@ class Dispatcher:
             # It has just read everything, and what changed meanwhile lies in the inbox.
             self._repaired = asyncio.get_running_loop().time()
             log.info("leading", epoch=found.epoch, holder=found.holder)
-        if found is None:
-            self._resign()
-        self.leadership = found
         return found is not None
 
-    def _resign(self) -> None:
-        self.leadership = None
-        self._rounds.resign()
+    async def _resign(self) -> None:
+        """Forget what was decided with; whoever only follows keeps what it reads for answers."""
+        if self.leadership is not None:
+            self.leadership = None
+            await asyncio.to_thread(self._rounds.resign)

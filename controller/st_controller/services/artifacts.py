@@ -169,6 +169,9 @@ def _adopt_checkpoint(
             )
     if job.checkpoint_step is None or manifest.step >= job.checkpoint_step:
         job.checkpoint_step, job.checkpoint_id = manifest.step, artifact.id
+        # What preempting it would lose begins here; the scheduler chooses by that.
+        attempt.checkpoint_at = job.changed_at = tx.now
+        topics.wake_queue(tx, [job.id])
 
 
 def checkpoint_files(session: Session, attempt_id: str, folder: str) -> list[Artifact]:

@@ -48,9 +48,12 @@ def explain(
     session: Session, queue: LiveQueue, actor: Actor, job: Job, now: datetime
 ) -> Explanation:
     """All that is known of the wait of a job."""
+    may_start = job.state == JobState.QUEUED and not job.open_parents
+    forecast = queue.forecast(session, now, AGE) if may_start else None
+    ahead = forecast.ahead(job.id, MOST_AHEAD) if forecast else []
+    owners = _owners(session, ahead)
     with queue.current(session, now, AGE) as scheduler:
         waits = scheduler.waiting(job.id)
-        forecast = queue.forecast(now) if waits else None
         path = f"{job.org}/{job.team}/{_username(scheduler, job.id, waits)}"
         leaf = scheduler.tenants.find(path)
         return Explanation(
@@ -58,8 +61,9 @@ def explain(
             state=job.state,
             reason=_reason(scheduler, job, now),
             place=forecast.place(job.id) if forecast else None,
-            ahead=_ahead(session, scheduler, actor, job.id, forecast) if forecast else [],
+            ahead=_ahead(scheduler, actor, ahead, owners, forecast) if forecast else [],
             starts_at=_moment(forecast.starts.get(job.id)) if forecast else None,
+            starts_after=_moment(forecast.later_than(job.id)) if forecast else None,
             basis=_basis(job, waits) if waits else None,
             level=LevelView(
                 asked=job.level,
@@ -73,9 +77,9 @@ def explain(
 
 def overview(session: Session, queue: LiveQueue, actor: Actor, now: datetime) -> QueueView:
     """The queue with its shares; of other tenants only with ``queue.view.all``."""
+    everybody = actor.may("queue.view.all")
+    own = _own_paths(session, actor)
     with queue.current(session, now, AGE) as scheduler:
-        everybody = actor.may("queue.view.all")
-        own = _own_paths(session, actor)
         open_hosts = [host for host in scheduler.fleet.hosts() if host.takes_jobs]
         slots = sum(len(host.capacity.slots) for host in open_hosts)
         return QueueView(
@@ -128,10 +132,12 @@ def _reached(scheduler: Scheduler, job: Job, waits: PendingJob | None, now: date
 
 
 def _ahead(
-    session: Session, scheduler: Scheduler, actor: Actor, job_id: str, forecast: Forecast
+    scheduler: Scheduler,
+    actor: Actor,
+    ids: Sequence[str],
+    owners: Mapping[str, str],
+    forecast: Forecast,
 ) -> list[AheadView]:
-    ids = forecast.ahead(job_id, MOST_AHEAD)
-    owners = _owners(session, ids)
     found = []
     for other in ids:
         waits = scheduler.waiting(other)

@@ -3,6 +3,8 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, NamedTuple
 
 from sqlalchemy.exc import DataError, IntegrityError
@@ -15,6 +17,9 @@ from st_controller.services.drafts import Draft
 from st_controller.store.database import Database
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
+
+THREADS = 8
+"""Submissions that lock other jobs at one time; the next ones wait for a thread."""
 
 Submitted = tuple[str, dict[str, Any] | None]
 """Id of a job, and its columns where it is new."""
@@ -37,12 +42,15 @@ class JointSubmission:
         # the jobs are there, so they are told and nothing is tried again.
         retried = (Refusal, IntegrityError, DataError)
         self._combining = Combining(self._together, self._alone, retried)
+        # They may wait for locks, and must not take the threads of the scheduler and the streams.
+        self._patient = ThreadPoolExecutor(THREADS, thread_name_prefix="st-submission")
 
     async def submit(self, actor: Actor, draft: Draft, idempotency_key: str | None) -> Submitted:
         """As ``submission.enqueue``, in a transaction that others may share."""
         asked = Submission(actor, draft, idempotency_key)
         if draft.spec.after:  # it locks other jobs, in an order that a crowd would not keep
-            return await asyncio.to_thread(self._alone, asked)
+            loop, context = asyncio.get_running_loop(), copy_context()
+            return await loop.run_in_executor(self._patient, context.run, self._alone, asked)
         return await self._combining.do(asked)
 
     def _alone(self, asked: Submission) -> Submitted:

@@ -4,16 +4,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from threading import RLock
+from threading import Lock, RLock
+from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from st_controller.domain.scheduling.forecast import Forecast, foretell
+from st_controller.domain.scheduling.forecast import Forecast, Snapshot, foretell
 from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.services import durations, queue_reading
 from st_controller.services.durations import Durations
-from st_controller.services.queue_reading import JobNow, Mark
+from st_controller.services.queue_reading import JobNow, Mark, Tally
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.transaction import QUEUE_JOB, QUEUE_RELOAD, QUEUE_RULES, QUEUE_WORKER
 
@@ -29,6 +30,8 @@ EACH = 50
 """Jobs of every line of a long queue that are read before anything is decided."""
 FORECAST_SECONDS = 3.0
 """How long a forecast is good enough."""
+REPLAY_SECONDS = 0.5
+"""The longest that a queue is replayed; of later jobs only that they start later is told."""
 
 
 @dataclass(slots=True)
@@ -76,6 +79,8 @@ class LiveQueue:
         self._attempts: dict[str, str] = {}
         self._again: set[str] = set()
         self._forecast: Forecast | None = None
+        self._replaying = Lock()
+        """Held by the one that replays; never asked for under ``lock``."""
         self._rest: tuple[float, str] | None = None
         self.is_whole = True
         """Whether all jobs that wait are known, not only the first of every line."""
@@ -94,30 +99,13 @@ class LiveQueue:
             yield self.scheduler
 
     def load(self, session: Session, now: datetime) -> Scheduler:
-        """Read everything anew."""
+        """Read everything anew; what was read in part, because of an error, is not used."""
         with self.lock:
-            at = now.timestamp()
-            policy = queue_reading.policy(session)
-            self.scheduler = scheduler = Scheduler(policy)
-            self._seen, self._attempts, self._again = {}, {}, set()
-            self._forecast = None
-            self._read_at = self._looked_at = now
-            self._take_rules(session, now)
-            for worker in queue_reading.workers(session, self._prices):
-                scheduler.put_worker(worker, at)
-            scheduler.load_usage(queue_reading.usage(session, policy.half_life, now), at)
-            self._learned = durations.learn(session)
-            for job in queue_reading.running(session, self._learned):
-                self._take(job, at)
-            self._rest = None
-            self.is_whole = queue_reading.count_waiting(session) <= PAGE
-            if self.is_whole:
-                waiting = queue_reading.waiting_after(session, self._learned, None, PAGE)
-            else:
-                waiting = queue_reading.foremost(session, self._learned, EACH)
-            for waits in waiting:
-                scheduler.enqueue(waits, at)
-            return scheduler
+            try:
+                return self._load(session, now)
+            except BaseException:
+                self.scheduler = None
+                raise
 
     def read_on(self, session: Session, now: datetime) -> None:
         """Read one more page of a long queue, of which only the first jobs are known so far."""
@@ -173,14 +161,24 @@ class LiveQueue:
                 self.scheduler.finish(job_id, now.timestamp(), charge=False)
             self._again.add(job_id)
 
-    def forecast(self, now: datetime) -> Forecast:
-        """When what waits will start; a replay of the queue serves everybody for some seconds."""
-        with self.lock:
-            known = self._forecast
-            if known is None or now.timestamp() - known.made_at > FORECAST_SECONDS:
-                assert self.scheduler is not None  # noqa: S101 - asked within ``current``
-                known = self._forecast = foretell(self.scheduler, now.timestamp())
-            return known
+    def forecast(self, session: Session, now: datetime, age: timedelta) -> Forecast:
+        """When what waits will start; a replay of the queue serves everybody for some seconds.
+
+        Not to be called within ``current``: the queue is locked while it is copied, and free while
+        the copy is replayed.
+        """
+        with self._replaying:
+            with self.current(session, now, age) as scheduler:
+                known = self._forecast
+                if known is not None and now.timestamp() - known.made_at <= FORECAST_SECONDS:
+                    return known
+                snapshot = Snapshot.of(scheduler, now.timestamp())
+            until = monotonic() + REPLAY_SECONDS
+            made = foretell(snapshot, lambda: monotonic() >= until)
+            with self.lock:
+                if self.scheduler is scheduler:  # else it was read anew meanwhile
+                    self._forecast = made
+            return made
 
     def usage(self, now: datetime) -> dict[str, tuple[float, float]] | None:
         """Usage and forfeited share of every node; none: this process does not decide."""
@@ -202,6 +200,30 @@ class LiveQueue:
         """Weight of a second of one of these slots."""
         with self.lock:
             return self.scheduler.fleet.price(grants) if self.scheduler else 1.0
+
+    def _load(self, session: Session, now: datetime) -> Scheduler:
+        at = now.timestamp()
+        policy = queue_reading.policy(session)
+        self.scheduler = scheduler = Scheduler(policy)
+        self._seen, self._attempts, self._again = {}, {}, set()
+        self._forecast = None
+        self._read_at = self._looked_at = now
+        self._take_rules(session, now)
+        for worker in queue_reading.workers(session, self._prices):
+            scheduler.put_worker(worker, at)
+        scheduler.load_usage(queue_reading.usage(session, policy.half_life, now), at)
+        self._learned = durations.learn(session)
+        for job in queue_reading.running(session, self._learned):
+            self._take(job, at)
+        self._rest = None
+        self.is_whole = queue_reading.count_waiting(session) <= PAGE
+        if self.is_whole:
+            waiting = queue_reading.waiting_after(session, self._learned, None, PAGE)
+        else:
+            waiting = queue_reading.foremost(session, self._learned, EACH)
+        for waits in waiting:
+            scheduler.enqueue(waits, at)
+        return scheduler
 
     def _found(self, session: Session, wanted: set[str]) -> Iterator[JobNow]:
         for job in queue_reading.jobs(session, wanted, self._learned):
@@ -259,9 +281,8 @@ class LiveQueue:
 
     def _counts_fit(self, session: Session, since: datetime) -> bool:
         """Whether as much was written as was noticed; what fits by chance is found later."""
-        versions = [version for version, at in self._seen.values() if at >= since]
-        counted = queue_reading.count_changed_since(session, since)
-        return counted == (len(versions), sum(versions))
+        noticed = Tally.of(self._seen.values(), since)
+        return queue_reading.count_changed_since(session, since) == noticed
 
     def _overlooked(self, session: Session, now: datetime) -> set[str]:
         """Jobs that were written of lately and have not been looked at since.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import exp, log
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 from sqlalchemy import Row, Select, and_, bindparam, func, or_, select
@@ -28,6 +28,7 @@ from st_controller.domain.scheduling.model import (
 )
 from st_controller.services.durations import Durations
 from st_controller.services.slot_prices import SlotPrices
+from st_controller.store.moments import Microseconds, microseconds
 from st_controller.store.schema import (
     Attempt,
     Dataset,
@@ -51,6 +52,28 @@ _POLICY = TypeAdapter(Policy)
 
 Mark = tuple[int, datetime]
 """Version of a job and when it was written of last: together they tell whether it changed."""
+
+
+class Tally(NamedTuple):
+    """Counted over the marks of the jobs that anything was written of since a moment."""
+
+    jobs: int
+    versions: int
+    """Their sum."""
+    delay: int
+    """Microseconds from the moment to when each was written of, added up: an override changes no
+    version."""
+
+    @classmethod
+    def of(cls, marks: Iterable[Mark], since: datetime) -> "Tally":
+        """The same of what is in memory."""
+        late = [(version, at) for version, at in marks if at >= since]
+        start = microseconds(since)
+        return cls(
+            len(late),
+            sum(version for version, _ in late),
+            sum(microseconds(at) - start for _, at in late),
+        )
 
 
 @dataclass(frozen=True)
@@ -168,14 +191,21 @@ def changed_since(session: Session, moment: datetime) -> list[tuple[str, Mark]]:
     return [(job_id, (version, at)) for job_id, version, at in session.execute(query)]
 
 
-def count_changed_since(session: Session, moment: datetime) -> tuple[int, int]:
-    """How many jobs anything was written of since ``moment``, and the sum of their versions."""
-    count, versions = session.execute(
-        select(func.count(), func.coalesce(func.sum(Job.version), 0)).where(
-            Job.changed_at >= moment
+def count_changed_since(session: Session, moment: datetime) -> Tally:
+    """What was written of jobs since ``moment``, without reading it."""
+    since = microseconds(moment)
+    return Tally(
+        *map(
+            int,
+            session.execute(
+                select(
+                    func.count(),
+                    func.coalesce(func.sum(Job.version), 0),
+                    func.coalesce(func.sum(Microseconds(Job.changed_at) - since), 0),
+                ).where(Job.changed_at >= moment)
+            ).one(),
         )
-    ).one()
-    return int(count), int(versions)
+    )
 
 
 def usage(session: Session, half_life: float, now: datetime) -> dict[str, tuple[float, float]]:

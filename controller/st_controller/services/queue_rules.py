@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -44,18 +45,33 @@ def set_rules(tx: Transaction, actor: Actor, wanted: QueueRules) -> QueueRules:
 
 def set_share(tx: Transaction, actor: Actor, path: str, wanted: ShareRequest) -> ShareView:
     """Set weight and limits of a node; it need not have submitted anything yet."""
+    return _write_share(tx, actor, path, wanted.model_dump())
+
+
+def change_share(tx: Transaction, actor: Actor, path: str, wanted: ShareRequest) -> ShareView:
+    """The same for what was given in the request; the rest stays as it is."""
+    return _write_share(tx, actor, path, wanted.model_dump(exclude_unset=True))
+
+
+def _write_share(tx: Transaction, actor: Actor, path: str, values: dict[str, Any]) -> ShareView:
     place = _place(path)
     node = tx.session.get(ShareNode, place, with_for_update=True)
-    before = [node.weight, node.max_jobs, node.max_slots] if node else None
+    before = _columns(node) if node else None
     if node is None:
-        node = ShareNode(path=place, weight=1.0, max_jobs=None, max_slots=None, changed_at=tx.now)
+        node = ShareNode(path=place, weight=1.0, max_jobs=None, max_slots=None)
         tx.session.add(node)
-    node.weight, node.max_jobs, node.max_slots = wanted.weight, wanted.max_jobs, wanted.max_slots
+    for name, value in values.items():
+        setattr(node, name, value)
     node.changed_at = tx.now
-    after = [wanted.weight, wanted.max_jobs, wanted.max_slots]
-    tx.audit(actor.signature, "queue.share_set", path, before=before, after=after)
+    tx.audit(actor.signature, "queue.share_set", path, before=before, after=_columns(node))
     tx.wake(QUEUE_RULES)
-    return ShareView(path=path, **wanted.model_dump())
+    return ShareView(
+        path=path, weight=node.weight, max_jobs=node.max_jobs, max_slots=node.max_slots
+    )
+
+
+def _columns(node: ShareNode) -> list[float | None]:
+    return [node.weight, node.max_jobs, node.max_slots]
 
 
 def remove_share(tx: Transaction, actor: Actor, path: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.orm import Session as ReadSession
 
@@ -19,6 +19,21 @@ Notify = Callable[[frozenset[str]], None]
 """Told, after a commit, which topics have news. Called from any thread."""
 Deliver = Callable[[list[RowOfEvent]], None]
 """Given, after a commit, events that got their places in it. Called from any thread."""
+
+
+IDLE_SECONDS = 10.0
+"""PostgreSQL ends a session that has done nothing within a transaction for so long: its process is
+frozen or gone, and what it has locked, such as the lease of the leader, keeps everybody waiting."""
+LOCK_SECONDS = 30.0
+"""The longest wait for a lock of somebody who is at work; then the statement fails."""
+CONNECT_SECONDS = 10
+"""The longest wait for a connection."""
+QUIET_SECONDS = 5
+"""Silence on a connection after which both ends probe whether the other is still there."""
+PROBE_SECONDS = 2
+"""Between two such probes."""
+PROBES = 3
+"""So many that are not answered end the connection."""
 
 
 class Database:
@@ -104,6 +119,7 @@ def _open(url: str, pool_size: int) -> Engine:
             hide_parameters=True,
             pool_pre_ping=True,
             isolation_level="READ COMMITTED",
+            connect_args=_bounds(make_url(url)),
         )
     engine = create_engine(
         url,
@@ -115,6 +131,27 @@ def _open(url: str, pool_size: int) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _bounds(url: URL) -> dict[str, Any]:
+    """What keeps a process that is frozen or gone from holding up the others for long."""
+    on_the_server = {
+        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
+        "lock_timeout": f"{LOCK_SECONDS * 1000:.0f}",
+        "tcp_keepalives_idle": f"{QUIET_SECONDS}",
+        "tcp_keepalives_interval": f"{PROBE_SECONDS}",
+        "tcp_keepalives_count": f"{PROBES}",
+    }
+    ours = [f"-c {name}={value}" for name, value in on_the_server.items()]
+    theirs = url.query.get("options", ())  # the later ones win
+    return {
+        "options": " ".join([*ours, *([theirs] if isinstance(theirs, str) else theirs)]),
+        "connect_timeout": CONNECT_SECONDS,
+        "keepalives_idle": QUIET_SECONDS,
+        "keepalives_interval": PROBE_SECONDS,
+        "keepalives_count": PROBES,
+        "tcp_user_timeout": 1000 * (QUIET_SECONDS + PROBE_SECONDS * PROBES),
+    }
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -35,6 +35,8 @@ def upgrade(db: Database) -> None:
     connection = db.engine.connect().execution_options(st_begin=begin)
     with connection, connection.begin():
         if not db.is_sqlite:
+            for bound in ("lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute(text(f"SET LOCAL {bound} = 0"))  # it takes what it takes
             connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _ONE_AT_A_TIME})
         config = _config()
         config.attributes["connection"] = connection

@@ -293,7 +293,7 @@ class IdempotencyKey(Table):
     body_sha256: Mapped[str] = mapped_column(Digest)
     result: Mapped[dict[str, Any] | None]
     """Ids of what it made; filled in the transaction that took the key."""
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Attempt(Table):

@@ -26,30 +26,51 @@ def queue(context: click.Context, *, as_json: bool) -> None:
         _print_queue(view)
 
 
+class _Limit(click.IntRange):
+    """A whole number, or ``none`` for no limit."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Keep ``none`` as it is; an option that was not given is None."""
+        return value if value == _NO_LIMIT else super().convert(value, param, ctx)
+
+
+_NO_LIMIT = "none"
+
+
 @queue.command()
 @click.argument("path")
-@click.option("--weight", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True)
-@click.option("--max-jobs", type=click.IntRange(0), help="Most jobs that run at one time.")
-@click.option("--max-slots", type=click.IntRange(0), help="Most slots that they hold together.")
+@click.option("--weight", type=click.FloatRange(0, min_open=True), help="Beside its siblings.")
+@click.option("--max-jobs", type=_Limit(0), help="Most jobs that run at one time, or none.")
+@click.option("--max-slots", type=_Limit(0), help="Most slots that they hold together, or none.")
 @click.option("--remove", is_flag=True, help="Weight 1 and no limits again.")
 @json_option
 def share(
     *,
     path: str,
-    weight: float,
-    max_jobs: int | None,
-    max_slots: int | None,
+    weight: float | None,
+    max_jobs: int | str | None,
+    max_slots: int | str | None,
     remove: bool,
     as_json: bool,
 ) -> None:
-    """Set weight and limits of PATH: ORG, ORG/TEAM, ORG/TEAM/USER, or "all"; for admins."""
+    """Change weight or limits of PATH: ORG, ORG/TEAM, ORG/TEAM/USER, or "all"; for admins.
+
+    What is not given stays as it is.
+    """
+    options = {"weight": weight, "max_jobs": max_jobs, "max_slots": max_slots}
+    given = {name: value for name, value in options.items() if value is not None}
+    if remove == bool(given):
+        raise click.UsageError("give --weight, --max-jobs or --max-slots, or else --remove")
     with connect() as client:
         if remove:
             client.remove_share(path)
             set_now: dict[str, Any] = {"path": path, "removed": True}
         else:
-            wanted = ShareRequest(weight=weight, max_jobs=max_jobs, max_slots=max_slots)
-            set_now = client.set_share(path, wanted).model_dump()
+            lifted = {name: None if value == _NO_LIMIT else value for name, value in given.items()}
+            wanted = ShareRequest.model_validate(lifted)
+            set_now = client.change_share(path, wanted).model_dump()
     if as_json:
         print_json(set_now)
     else:
@@ -152,6 +173,8 @@ def _print_explanation(found: Explanation) -> None:
     if found.starts_at:
         left = duration(max(0.0, (found.starts_at - datetime.now(UTC)).total_seconds()))
         click.echo(f"expected start {_when(found.starts_at)}, in {left}")
+    elif found.starts_after:
+        click.echo(f"it starts later than {_when(found.starts_after)}; the forecast ends there")
     elif found.reason:
         click.echo("its start cannot be foretold")
     if found.ahead:

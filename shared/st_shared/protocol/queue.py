@@ -4,7 +4,8 @@
 |---|---|---|---|
 | ``GET queue`` | ``queue.view`` | | ``QueueView``; other tenants with ``queue.view.all`` |
 | ``GET queue/policy`` · ``PUT queue/policy`` | ``queue.view`` · ``queue.manage`` | ``QueueRules`` | ``QueueRules`` |
-| ``PUT queue/shares/{path}`` · ``DELETE queue/shares/{path}`` | ``queue.manage`` | ``ShareRequest`` | ``ShareView`` · 204 |
+| ``PUT queue/shares/{path}`` · ``PATCH queue/shares/{path}``, what is left out stays | ``queue.manage`` | ``ShareRequest`` | ``ShareView`` |
+| ``DELETE queue/shares/{path}`` | ``queue.manage`` | | 204 |
 | ``GET jobs/{id}/explain`` | ``job.view.own`` | | ``Explanation`` |
 """  # noqa: E501
 
@@ -136,6 +137,8 @@ class Explanation(Resource):
     """The first of them."""
     starts_at: Moment | None
     """Expected start; none: it cannot be told."""
+    starts_after: Moment | None = None
+    """A moment before which it is not expected to start, where the forecast came no further."""
     basis: Literal["declared", "learned", "time limit"] | None
     """Where the duration of this job itself is taken from."""
     level: LevelView

@@ -8,6 +8,8 @@ from controller_steps import file_of
 
 from st_controller.errors import Conflict, InvalidRequest
 from st_controller.services import artifacts, claims, leases
+from st_controller.services.live_queue import News
+from st_controller.store.transaction import QUEUE_JOB
 from st_shared.protocol.states import Outcome
 
 
@@ -229,6 +231,48 @@ def test_the_newest_checkpoint_wins_whichever_attempt_made_it(steps, lease):
     resume = offered_checkpoint(steps, worker_id)
     assert resume.step == 9
     assert {file.path for file in resume.files} == {"model.bin", "manifest.json"}
+
+
+def test_the_scheduler_is_told_of_a_checkpoint_at_once(steps, lease):
+    worker_id, attempt_id, job_id = lease
+    steps.clock.advance(20)
+    told: list[frozenset[str]] = []
+    steps.db.notify = told.append
+    store_checkpoint(steps, worker_id, attempt_id, 3, model=b"three")
+    assert steps.attempt(attempt_id).checkpoint_at == steps.clock()
+    assert steps.job(job_id).changed_at == steps.clock()
+    assert f"{QUEUE_JOB}{job_id}" in set().union(*told)
+
+
+def test_an_older_checkpoint_that_comes_late_saves_no_work(steps, lease):
+    worker_id, attempt_id, _ = lease
+    store_checkpoint(steps, worker_id, attempt_id, 6, model=b"six")
+    stored_at = steps.clock()
+    steps.clock.advance(20)
+    store_checkpoint(steps, worker_id, attempt_id, 3, model=b"three")
+    assert steps.attempt(attempt_id).checkpoint_at == stored_at
+
+
+@pytest.mark.parametrize("saved", [0, 1])
+def test_who_stored_a_checkpoint_last_is_preempted(steps, saved):
+    for name in ("one", "two"):
+        steps.submit(name)
+    workers = [steps.join("first"), steps.join("second")]
+    steps.place()
+    held = [steps.offered(worker_id) for worker_id in workers]
+    for worker_id, attempt_id in zip(workers, held, strict=True):
+        steps.claim(worker_id, attempt_id)
+        steps.run(worker_id, attempt_id)
+    steps.clock.advance(10)
+    store_checkpoint(steps, workers[saved], held[saved], 3, model=b"three")
+    news = News(jobs={steps.attempt(attempt_id).job_id for attempt_id in held})
+    steps.rounds.place(steps.lead, news)
+    steps.clock.advance(10)
+    urgent = steps.submit("urgent", priority="urgent")
+    assert steps.rounds.place(steps.lead, News(jobs={urgent})) == 0
+    stops = [None, None]
+    stops[saved] = "preempt"
+    assert [steps.attempt(attempt_id).stop for attempt_id in held] == stops
 
 
 def test_lists_are_cut_into_pages(steps, lease):

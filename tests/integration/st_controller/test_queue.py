@@ -1,13 +1,16 @@
 """The queue as a whole: shares, limits, preemption, forecasts, and a leader that takes over."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import Role
+from st_controller.domain.scheduling.forecast import foretell
+from st_controller.domain.scheduling.model import Level
 from st_controller.errors import InvalidRequest
-from st_controller.services import explaining, queue_rules, steering
+from st_controller.services import explaining, queue_reading, queue_rules, steering
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.slot_prices import SlotPrices
 from st_shared.protocol.queue import QueueRules, ShareRequest
@@ -221,6 +224,58 @@ def test_explain_tells_place_start_and_who_is_ahead(steps):
     assert worker_id
 
 
+def test_the_queue_is_free_while_it_is_replayed(steps, monkeypatch):
+    steps.join()
+    job_id, queue = steps.submit(), LiveQueue()
+    free = []
+
+    def replay(*asked):
+        other = threading.Thread(target=lambda: free.append(queue.next_moment()))
+        other.start()
+        other.join(10)
+        return foretell(*asked)
+
+    monkeypatch.setattr("st_controller.services.live_queue.foretell", replay)
+    assert explain(steps, job_id, queue).starts_at == steps.clock()
+    assert len(free) == 1
+
+
+def test_many_who_ask_at_once_are_served_by_one_replay(steps, together, monkeypatch):
+    steps.join()
+    job_id, queue, replays = steps.submit(), LiveQueue(), []
+
+    def replay(*asked):
+        replays.append(asked)
+        return foretell(*asked)
+
+    monkeypatch.setattr("st_controller.services.live_queue.foretell", replay)
+    found = together(lambda _: explain(steps, job_id, queue), range(4))
+    assert {explanation.place for explanation in found} == {0}
+    assert len(replays) == 1
+
+
+def test_where_the_forecast_ends_it_says_so(steps, monkeypatch):
+    monkeypatch.setattr("st_controller.services.live_queue.REPLAY_SECONDS", 0.0)
+    steps.join()
+    jobs = [steps.submit(f"job-{n}", expected_time=100.0) for n in range(3)]
+    last = explain(steps, jobs[2])
+    assert (last.place, last.starts_at) == (None, None)
+    assert last.starts_after == steps.clock() + timedelta(seconds=100)
+    assert explain(steps, jobs[0]).starts_after is None
+
+
+def test_what_was_read_in_part_is_not_used(steps, monkeypatch):
+    queue = LiveQueue()
+
+    def broken(*_):
+        raise ConnectionError("away")
+
+    monkeypatch.setattr("st_controller.services.live_queue.queue_reading.usage", broken)
+    with steps.db.read() as session, pytest.raises(ConnectionError):
+        queue.load(session, steps.clock())
+    assert queue.scheduler is None
+
+
 def test_durations_are_learned_from_jobs_of_the_same_name(steps):
     worker_id = steps.join()
     for number in range(2):
@@ -313,6 +368,70 @@ def test_a_wake_up_that_was_lost_is_made_up_for(steps):
     assert steps.rounds.place(steps.lead, News()) == 0
     assert steps.rounds.place(steps.lead, News(all_jobs=True)) == 1
     assert steps.job(job_id).state == JobState.ASSIGNED
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["counted", "looked at"])
+def test_a_lost_wake_up_of_an_override_is_made_up_for(steps, monkeypatch, counts):
+    """It is no change of state, so the version of the job stays."""
+    if not counts:
+        monkeypatch.setattr(LiveQueue, "_counts_fit", lambda *_: False)
+    queue = LiveQueue()
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60)
+    job_id = steps.submit()
+    look(steps, queue)
+    steps.clock.advance(10)
+    with steps.db.write() as tx:
+        steering.override(tx, steps.admin, job_id, 50)
+    steps.clock.advance(10)
+    look(steps, queue)
+    assert queue.scheduler.waiting(job_id).level == Level.FIRST
+
+
+def test_a_lost_wake_up_of_a_released_child_is_made_up_for(steps):
+    queue = LiveQueue()
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60)
+    parent = steps.submit("parent")
+    child = steps.submit("child", after=[parent])
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)
+    look(steps, queue)
+    steps.clock.advance(5)
+    steps.finish(worker_id, attempt_id)
+    steps.clock.advance(5)
+    look(steps, queue)
+    assert queue.scheduler.waiting(child) is not None
+
+
+def test_what_fits_is_counted_and_not_read(steps, monkeypatch):
+    steps.submit("old")
+    queue, reads = LiveQueue(), []
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60.000001)
+    ids = [steps.submit(f"job-{number}") for number in range(3)]
+    steps.clock.advance(0.123457)
+    steps.cancel(ids[0])
+    look(steps, queue)
+    real = queue_reading.changed_since
+    monkeypatch.setattr(
+        queue_reading, "changed_since", lambda *asked: reads.append(1) or real(*asked)
+    )
+    steps.clock.advance(10)
+    look(steps, queue)
+    assert reads == []
+    steps.clock.advance(50)  # once in a minute all the same
+    look(steps, queue)
+    assert reads == [1]
+
+
+def look(steps, queue: LiveQueue) -> None:
+    """What the leader does every ten seconds."""
+    with steps.db.read() as session:
+        queue.catch_up(session, News(all_jobs=True), steps.clock())
 
 
 def test_a_successor_goes_on_where_the_dead_leader_stood(steps):

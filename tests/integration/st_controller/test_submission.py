@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from st_controller.domain.policy.permissions import Role
 from st_controller.errors import Conflict, InvalidRequest, NotFound
-from st_controller.services import claims, datasets, jobs, leases
+from st_controller.services import claims, datasets, idempotency, jobs, leases
 from st_controller.store.schema import IdempotencyKey, Job
 from st_shared.protocol.resources import ArchiveFile, DatasetRequest
 from st_shared.protocol.states import JobState
@@ -53,6 +53,25 @@ def test_a_key_with_another_body_is_refused(steps):
         steps.submit_as(document("other"), key="k1")
     assert (refused.value.code, refused.value.status) == ("idempotency_mismatch", 409)
     assert count(steps, Job) == 1
+
+
+def test_a_key_counts_for_a_day(steps, monkeypatch):
+    monkeypatch.setattr(idempotency, "MOST_PRUNED", 2)
+    first, _ = steps.submit_as(document(), key="k1")
+    steps.clock.advance(0.5)
+    for number in range(3):
+        steps.submit_as(document(f"job-{number}"), key=f"early-{number}")
+    steps.clock.advance(24 * 3600 - 0.5)
+    steps.sweep()
+    assert steps.submit_as(document(), key="k1") == (first, False)
+    steps.clock.advance(0.000001)
+    steps.sweep()
+    assert count(steps, IdempotencyKey) == 3
+    assert steps.submit_as(document(), key="k1")[1] is True
+    steps.clock.advance(60)
+    for left in (2, 1, 1):  # some at a time
+        steps.sweep()
+        assert count(steps, IdempotencyKey) == left
 
 
 def test_a_key_belongs_to_one_user(steps):

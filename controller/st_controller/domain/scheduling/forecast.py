@@ -1,14 +1,17 @@
 """When jobs will start: the real scheduler is replayed forward on a copy of the queue."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 from st_controller.domain.scheduling.model import (
     PendingJob,
     Placement,
+    Policy,
     Preemption,
     RunningJob,
+    Share,
+    WorkerCapacity,
 )
 from st_controller.domain.scheduling.preemption import Running
 from st_controller.domain.scheduling.scheduler import Scheduler
@@ -29,6 +32,14 @@ class Forecast:
     """Job -> moment of its start, in the order in which jobs start."""
     is_complete: bool = True
     """Whether every job that waits was replayed."""
+    reached: float = 0.0
+    """The moment that the replay had come to when it ended."""
+    unreached: frozenset[str] = frozenset()
+    """Jobs that were still to start when it was cut short: they start later than ``reached``."""
+
+    def later_than(self, job_id: str) -> float | None:
+        """A moment before which this job does not start, where no more could be told."""
+        return self.reached if job_id in self.unreached else None
 
     def place(self, job_id: str) -> int | None:
         """How many jobs start before this one; none: it was not reached."""
@@ -47,87 +58,116 @@ class Forecast:
         return found
 
 
-def foretell(scheduler: Scheduler, now: float, most_jobs: int = MOST_JOBS) -> Forecast:
-    """Replay the queue as it stands, each job lasting as declared or learned, else to its limit.
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A queue as it stood at one moment: all that a replay needs, and nothing that changes."""
 
-    Jobs that nobody has submitted yet are not foreseen, so a start may come later than told.
+    now: float
+    policy: Policy
+    shares: dict[str, Share]
+    caps: dict[str, int]
+    workers: list[WorkerCapacity]
+    usage: dict[str, tuple[float, float]]
+    running: list[RunningJob]
+    waiting: list[PendingJob]
+    is_complete: bool
+    """Whether ``waiting`` are all."""
+
+    @classmethod
+    def of(cls, scheduler: Scheduler, now: float, most_jobs: int = MOST_JOBS) -> "Snapshot":
+        """Cheap beside the replay: only lists are made."""
+        waiting = list(_foremost(scheduler, most_jobs))
+        length = len(scheduler.backlog) + len(list(scheduler.reservations))
+        return cls(
+            now,
+            scheduler.policy,
+            {path: scheduler.tenants.share(path) for path in scheduler.shared()},
+            dict(scheduler.backlog.caps()),
+            [host.capacity for host in scheduler.fleet.hosts() if host.takes_jobs],
+            scheduler.usage(now),
+            [_as_told(running) for running in scheduler.held.values()],
+            waiting,
+            len(waiting) == length,
+        )
+
+
+def _never() -> bool:
+    return False
+
+
+def foretell(snapshot: Snapshot, is_enough: Callable[[], bool] = _never) -> Forecast:
+    """Replay the queue as it stood, each job lasting as declared or learned, else to its limit.
+
+    Jobs that nobody has submitted yet are not foreseen, so a start may come later than told. It is
+    cut short when ``is_enough`` says so, which is asked at every event.
     """
-    copy = _Replay(scheduler, now, most_jobs)
-    copy.run()
-    return Forecast(now, copy.starts, copy.is_complete)
+    replay = _Replay(snapshot)
+    was_cut = replay.run(is_enough)
+    return Forecast(
+        snapshot.now,
+        replay.starts,
+        snapshot.is_complete and not was_cut,
+        replay.now,
+        frozenset(replay.left) if was_cut else frozenset(),
+    )
 
 
 class _Replay:
     """A copy of a scheduler, driven by the ends that are expected."""
 
-    def __init__(self, original: Scheduler, now: float, most_jobs: int) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         self.starts: dict[str, float] = {}
-        self._now = now
+        self.now = snapshot.now
+        self.left = {job.id for job in snapshot.waiting}
         self._ends: list[tuple[float, str]] = []
-        self._jobs: dict[str, PendingJob] = {}
-        self._copy = Scheduler(original.policy)
-        self._copy_fleet(original)
-        self._copy_running(original)
-        waiting = list(_foremost(original, most_jobs))
-        for job in waiting:
-            self._jobs[job.id] = job
-            self._copy.enqueue(job, now)
-        self._left = {job.id for job in waiting}
-        self.is_complete = len(waiting) == len(original.backlog) + len(list(original.reservations))
+        self._jobs = {job.id: job for job in snapshot.waiting}
+        self._copy = Scheduler(snapshot.policy)
+        self._copy_fleet(snapshot)
+        for running in snapshot.running:
+            self._jobs[running.job.id] = running.job
+            self._copy.adopt(running, self.now)
+            heappush(self._ends, (self._expected_end(running), running.job.id))
+        for job in snapshot.waiting:
+            self._copy.enqueue(job, self.now)
 
-    def run(self) -> None:
-        """Go on until every job has started, or nothing more happens."""
+    def run(self, is_enough: Callable[[], bool]) -> bool:
+        """Go on until every job has started, or nothing more happens; whether it was cut short."""
         for _ in range(MOST_EVENTS):
             self._decide()
-            if not self._left or not self._step():
-                return
-        self.is_complete = False
+            if not self.left or not self._step():
+                return False
+            if is_enough():
+                break
+        return True
 
-    def _copy_fleet(self, original: Scheduler) -> None:
-        for path in original.shared():
-            self._copy.set_share(path, original.tenants.share(path))
-        for array, most in original.backlog.caps().items():
-            self._copy.set_array_cap(array, most, self._now)
-        for host in original.fleet.hosts():
-            if host.takes_jobs:
-                self._copy.put_worker(host.capacity, self._now)
-        self._copy.load_usage(original.usage(self._now), self._now)
+    def _copy_fleet(self, snapshot: Snapshot) -> None:
+        for path, share in snapshot.shares.items():
+            self._copy.set_share(path, share)
+        for array, most in snapshot.caps.items():
+            self._copy.set_array_cap(array, most, self.now)
+        for worker in snapshot.workers:
+            self._copy.put_worker(worker, self.now)
+        self._copy.load_usage(snapshot.usage, self.now)
 
-    def _copy_running(self, original: Scheduler) -> None:
-        for running in original.held.values():
-            self._jobs[running.job.id] = running.job
-            self._copy.adopt(
-                RunningJob(
-                    running.job,
-                    running.grants,
-                    running.started,
-                    running.checkpointed,
-                    stopping=running.stopping,
-                    price=running.rate / max(1, running.slots),
-                ),
-                self._now,
-            )
-            heappush(self._ends, (self._expected_end(running), running.job.id))
-
-    def _expected_end(self, running: Running) -> float:
+    def _expected_end(self, running: RunningJob) -> float:
         if running.stopping:
-            return self._now + self._copy.policy.preemption_grace
-        return max(self._now + SHORTEST, running.started + _lasts(running.job))
+            return self.now + self._copy.policy.preemption_grace
+        return max(self.now + SHORTEST, running.started + _lasts(running.job))
 
     def _decide(self) -> None:
-        for decision in self._copy.decide(self._now):
+        for decision in self._copy.decide(self.now):
             if isinstance(decision, Placement):
                 self._begin(decision.job_id)
             elif isinstance(decision, Preemption):
                 for victim in decision.victims:
-                    yielded = self._now + self._copy.policy.preemption_grace
+                    yielded = self.now + self._copy.policy.preemption_grace
                     heappush(self._ends, (yielded, victim))
 
     def _begin(self, job_id: str) -> None:
-        if job_id in self._left:
-            self._left.discard(job_id)
-            self.starts[job_id] = self._now
-        heappush(self._ends, (self._now + _lasts(self._jobs[job_id]), job_id))
+        if job_id in self.left:
+            self.left.discard(job_id)
+            self.starts[job_id] = self.now
+        heappush(self._ends, (self.now + _lasts(self._jobs[job_id]), job_id))
 
     def _step(self) -> bool:
         """Go to the next moment at which anything happens; false when there is none."""
@@ -136,8 +176,8 @@ class _Replay:
         coming = [at for at in (moment, end) if at is not None]
         if not coming:
             return False
-        self._now = max(self._now, min(coming))
-        while self._ends and self._ends[0][0] <= self._now:
+        self.now = max(self.now, min(coming))
+        while self._ends and self._ends[0][0] <= self.now:
             self._end(heappop(self._ends)[1])
         return True
 
@@ -145,15 +185,26 @@ class _Replay:
         running = self._copy.held.get(job_id)
         if running is None:
             return
-        self._copy.finish(job_id, self._now)
+        self._copy.finish(job_id, self.now)
         if running.stopping:  # it goes on later
             again = replace(
                 running.job,
-                waiting_since=self._now,
+                waiting_since=self.now,
                 preemptions=running.job.preemptions + 1,
             )
             self._jobs[job_id] = again
-            self._copy.enqueue(again, self._now)
+            self._copy.enqueue(again, self.now)
+
+
+def _as_told(running: Running) -> RunningJob:
+    return RunningJob(
+        running.job,
+        running.grants,
+        running.started,
+        running.checkpointed,
+        stopping=running.stopping,
+        price=running.rate / max(1, running.slots),
+    )
 
 
 def _lasts(job: PendingJob) -> float:

@@ -41,9 +41,11 @@ function placeWords(place) {
 }
 
 function startWords(found) {
+  const said = element("span");
+  if (found.starts_after) said.append("later than ", timeOf(found.starts_after));
+  if (found.starts_after) return said;
   if (!found.starts_at) return "cannot be foretold";
   const left = (new Date(found.starts_at) - new Date(found.made_at)) / 1000;
-  const said = element("span");
   said.append(timeOf(found.starts_at), left >= 1 ? `, in ${duration(left)}` : ", any moment");
   return said;
 }

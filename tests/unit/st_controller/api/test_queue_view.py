@@ -18,6 +18,23 @@ def test_a_share_is_shown_before_its_tenant_has_submitted_anything(app_client, a
     assert not found["lab/vision"]["active"]
 
 
+def test_a_change_of_a_share_leaves_what_it_does_not_name(app_client, admin_headers):
+    def change(**share):
+        reply = app_client.patch("/v1/queue/shares/lab", json=share, headers=admin_headers)
+        found = reply.json()
+        return found["weight"], found["max_jobs"], found["max_slots"]
+
+    assert change(max_jobs=2, max_slots=8) == (1, 2, 8)
+    assert change(weight=3) == (3, 2, 8)
+    assert change(max_jobs=None) == (3, None, 8)
+    assert change() == (3, None, 8)
+    found = tenants_of(app_client, admin_headers)["lab"]
+    assert (found["weight"], found["max_jobs"], found["max_slots"]) == (3, None, 8)
+    body = {"weight": 0}
+    refused = app_client.patch("/v1/queue/shares/lab", json=body, headers=admin_headers)
+    assert refused.status_code == 422
+
+
 def test_a_share_that_is_removed_leaves_nothing_behind(app_client, admin_headers, clock):
     app_client.put("/v1/queue/shares/lab", json={"weight": 3}, headers=admin_headers)
     assert "lab" in tenants_of(app_client, admin_headers)

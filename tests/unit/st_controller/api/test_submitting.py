@@ -1,6 +1,8 @@
 """Submitting and steering over HTTP: statuses, fields of problems, warnings, filters."""
 
+import asyncio
 import json
+from threading import Event
 
 import pytest
 
@@ -168,6 +170,16 @@ def test_hopeless_requests_are_warned_of_and_others_are_not(post, join, clock):
     assert len(post("job-arrays", sweep).json()["warnings"]) == 1
 
 
+def test_a_repeated_request_that_is_hopeless_is_warned_of_again(post):
+    sweep = {"spec": NOOP, "grid": {"noop.seconds": [1, 2]}}
+    for path, body in (("jobs", NOOP), ("job-arrays", sweep), ("jobs:batch", {"jobs": [NOOP]})):
+        key = {"Idempotency-Key": path}
+        first, again = post(path, body, **key), post(path, body, **key)
+        assert (first.status_code, again.status_code) == (201, 200)
+        told = [reply.json().get("jobs", [reply.json()])[0] for reply in (first, again)]
+        assert told[0]["warnings"] == told[1]["warnings"] != []
+
+
 def test_workers_that_drain_or_are_silent_may_come_back(
     post, join, app_client, admin_headers, clock
 ):
@@ -273,3 +285,27 @@ def test_commands_are_taken_where_they_are_allowed(settings, clock):
         body = {"name": "c", "command": {"run": "true"}}
         reply = client.post("/v1/jobs", json=body, headers=headers)
     assert (reply.status_code, reply.json()["kind"]) == (201, "command")
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """The scheduler and the streams have one thread between them."""
+    monkeypatch.setattr("st_controller.app._THREADS", 1)
+
+
+def test_a_job_that_waits_for_others_takes_no_thread_of_the_scheduler(
+    one_thread, app_client, admin_headers, post, clock
+):
+    parent = post("jobs", NOOP).json()["id"]
+    body = {**NOOP, "after": [parent], "resources": {"labels": {"room": "9" * 64}}}
+    clock.advance(3600)  # nothing is remembered, of the caller neither
+    release, given_back = Event(), []
+    app_client.portal.start_task_soon(
+        asyncio.to_thread, lambda: given_back.append(release.wait(10))
+    )
+    try:
+        assert post("jobs", body, **{"Idempotency-Key": "k"}).status_code == 201
+        assert post("jobs", body, **{"Idempotency-Key": "k"}).status_code == 200
+        assert given_back == []
+    finally:
+        release.set()

@@ -166,6 +166,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("user_id", "key", name=op.f("pk_idempotency_keys")),
     )
+    op.create_index(
+        op.f("ix_idempotency_keys_created_at"), "idempotency_keys", ["created_at"], unique=False
+    )
     op.create_table(
         "job_arrays",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -390,6 +393,7 @@ def downgrade() -> None:
     op.drop_table("join_tokens")
     op.drop_index(op.f("ix_job_arrays_submitted_by"), table_name="job_arrays")
     op.drop_table("job_arrays")
+    op.drop_index(op.f("ix_idempotency_keys_created_at"), table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
     op.drop_table("datasets")
     op.drop_index(op.f("ix_api_keys_user_id"), table_name="api_keys")

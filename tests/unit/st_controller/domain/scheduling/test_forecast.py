@@ -2,7 +2,7 @@
 
 from queue_steps import Queue
 
-from st_controller.domain.scheduling.forecast import foretell
+from st_controller.domain.scheduling.forecast import Snapshot, foretell
 
 
 def test_a_queue_of_known_durations_starts_when_foretold() -> None:
@@ -11,7 +11,7 @@ def test_a_queue_of_known_durations_starts_when_foretold() -> None:
     for number in range(4):
         queue.submit(f"{number}", expected=100.0)
     queue.placed()
-    forecast = foretell(queue.scheduler, queue.now)
+    forecast = foretell(Snapshot.of(queue.scheduler, queue.now))
 
     assert forecast.is_complete
     starts = [round(forecast.starts[str(number)] - queue.now) for number in range(1, 4)]
@@ -28,7 +28,7 @@ def test_a_replay_changes_nothing_and_agrees_with_what_happens() -> None:
         queue.submit(f"ann {number}", "o/t/ann", expected=60.0)
         queue.submit(f"ben {number}", "o/t/ben", slots=1 + number % 3, expected=90.0)
     running = dict.fromkeys(queue.placed(), queue.now)
-    forecast = foretell(queue.scheduler, queue.now)
+    forecast = foretell(Snapshot.of(queue.scheduler, queue.now))
     order = list(forecast.starts)
 
     seen: list[str] = []
@@ -55,10 +55,11 @@ def test_what_lies_beyond_the_replay_is_not_foretold() -> None:
     queue.worker()
     for number in range(50):
         queue.submit(f"{number}", expected=10.0)
-    forecast = foretell(queue.scheduler, queue.now, most_jobs=20)
+    forecast = foretell(Snapshot.of(queue.scheduler, queue.now, most_jobs=20))
 
     assert not forecast.is_complete
     assert forecast.place("49") is None
+    assert forecast.later_than("49") is None
 
 
 def test_a_job_that_fits_nowhere_has_no_start() -> None:
@@ -66,4 +67,32 @@ def test_a_job_that_fits_nowhere_has_no_start() -> None:
     queue.worker()
     queue.submit("never", slots=9)
 
-    assert foretell(queue.scheduler, queue.now).starts == {}
+    assert foretell(Snapshot.of(queue.scheduler, queue.now)).starts == {}
+
+
+def test_a_replay_that_is_cut_short_tells_how_far_it_came() -> None:
+    queue = Queue()
+    queue.worker()
+    for number in range(50):
+        queue.submit(f"{number}", expected=10.0)
+    events = iter(range(1000))
+    forecast = foretell(Snapshot.of(queue.scheduler, queue.now), lambda: next(events) >= 9)
+
+    assert list(forecast.starts) == [str(number) for number in range(10)]
+    assert forecast.later_than("9") is None
+    assert forecast.later_than("10") == forecast.later_than("49") == queue.now + 100.0
+    assert not forecast.is_complete
+
+
+def test_what_happens_to_the_queue_meanwhile_does_not_reach_a_replay() -> None:
+    queue = Queue()
+    queue.worker()
+    for number in range(3):
+        queue.submit(f"{number}", expected=10.0)
+    snapshot = Snapshot.of(queue.scheduler, queue.now)
+    before = foretell(snapshot)
+    queue.share("org/team/user", max_jobs=0)
+    queue.scheduler.withdraw("1", queue.now)
+    queue.scheduler.drop_worker("w", queue.now)
+    queue.pass_time(1000.0)
+    assert foretell(snapshot) == before

@@ -1,0 +1,230 @@
+"""The scheduler's loop itself: what wakes it, and what it does when something goes wrong."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from st_controller.background import Background
+from st_controller.dispatch.leadership import LEASE_SECONDS
+from st_controller.dispatch.service import Dispatcher
+from st_controller.services import queue_rules
+from st_shared.protocol.queue import ShareRequest
+from st_shared.protocol.states import JobState, WorkerDesired
+
+
+class Loop:
+    """A dispatcher that runs as in the application, and a bell for the end of each round.
+
+    It takes over from ``steps``; the slow sweep, which would hide a lost wake-up, is off.
+    """
+
+    def __init__(self, steps) -> None:
+        self._steps, self.queue = steps, steps.platform.queue
+        self.dispatcher = Dispatcher(steps.platform, "ctl_loop")
+        self._place, self._round_ended = self.dispatcher._rounds.place, asyncio.Event()
+
+    def run(self, story) -> None:
+        """Tell a story once the first round is over."""
+        asyncio.run(self._told(story))
+
+    async def until(self, condition) -> None:
+        """Look after every round, until it is so."""
+        async with asyncio.timeout(20):
+            while True:
+                self._round_ended.clear()
+                if await asyncio.to_thread(condition):
+                    return
+                await self._round_ended.wait()
+
+    async def _told(self, story) -> None:
+        loop = asyncio.get_running_loop()
+        self._steps.platform.hub.attach(loop)
+
+        def place(*arguments):
+            try:
+                return self._place(*arguments)
+            finally:
+                loop.call_soon_threadsafe(self._round_ended.set)
+
+        self.dispatcher._rounds.place = place
+        background = Background()
+        background.keep("dispatcher", self.dispatcher.run)
+        try:
+            await self.until(lambda: self.queue.is_led)
+            await story()
+        finally:
+            await background.stop()
+
+
+@pytest.fixture
+def loop(steps, monkeypatch) -> Loop:
+    monkeypatch.setattr("st_controller.dispatch.service.REPAIR_SECONDS", 1e9)
+    monkeypatch.setattr("st_controller.background._BACKOFF", (0.0,))
+    return Loop(steps)
+
+
+def test_after_an_error_that_nobody_foresaw_all_is_read_anew_and_scheduling_goes_on(
+    steps, loop, monkeypatch
+):
+    known = []
+    real = loop.queue.decide
+
+    def odd(now, most):
+        if not known:
+            known.append(loop.queue.scheduler)
+            raise ValueError("a defect")
+        return real(now, most)
+
+    async def story():
+        monkeypatch.setattr(loop.queue, "decide", odd)
+        job_id = await asyncio.to_thread(steps.submit)
+        await asyncio.to_thread(steps.join)
+        await loop.until(lambda: steps.job(job_id).state == JobState.ASSIGNED)
+        assert known
+        assert loop.queue.scheduler is not known[0]
+
+    loop.run(story)
+
+
+class Watched:
+    """The lock of a queue, which notes who asks for it."""
+
+    def __init__(self, lock) -> None:
+        self._lock, self.asked = lock, set()
+
+    def __enter__(self):
+        self.asked.add(threading.get_ident())
+        return self._lock.__enter__()
+
+    def __exit__(self, *error):
+        return self._lock.__exit__(*error)
+
+
+def test_the_event_loop_never_asks_for_the_lock_of_the_queue(steps, loop):
+    lock = loop.queue.lock = Watched(loop.queue.lock)
+
+    async def story():
+        job_id = await asyncio.to_thread(steps.submit)
+        await asyncio.to_thread(steps.join)
+        await loop.until(lambda: steps.job(job_id).state == JobState.ASSIGNED)
+        before = loop.dispatcher.leadership.epoch
+        other = await asyncio.to_thread(steps.rounds.seek, "ctl_other", alone=True)
+        # It is deposed, resigns, and takes over again.
+        await loop.until(lambda: getattr(loop.dispatcher.leadership, "epoch", 0) > other.epoch)
+        assert other.epoch > before
+
+    loop.run(story)
+    assert lock.asked
+    assert threading.get_ident() not in lock.asked
+
+
+def test_who_follows_keeps_the_queue_that_it_read_for_its_age(steps):
+    queue = steps.platform.queue
+    shared = steps.platform.settings.model_copy(update={"database_url": "postgresql://shared"})
+    follower = Dispatcher(replace(steps.platform, settings=shared), "ctl_follower")
+
+    def read():
+        age = timedelta(seconds=5)
+        with steps.db.read() as session, queue.current(session, steps.clock(), age) as scheduler:
+            return scheduler
+
+    async def story():
+        first = read()
+        assert not await follower._seek()
+        steps.clock.advance(LEASE_SECONDS - 1)
+        assert not await follower._seek()
+        assert read() is first
+        steps.rounds.seek("ctl_test", alone=False)
+        steps.clock.advance(3)
+        assert read() is not first
+
+    asyncio.run(story())
+
+
+def jobs_in(steps, state: JobState, *job_ids: str):
+    """Whether all of them are in this state; to be asked again and again."""
+    return lambda: {steps.job(job_id).state for job_id in job_ids} == {state}
+
+
+def test_a_worker_that_joins_is_offered_what_waits_already(steps, loop):
+    job_id = steps.submit()
+
+    async def story():
+        worker_id = await asyncio.to_thread(steps.join)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+        assert steps.attempt(steps.offered(worker_id)).job_id == job_id
+
+    loop.run(story)
+
+
+def test_a_submission_is_offered_to_a_worker_that_is_idle(steps, loop):
+    steps.join()
+
+    async def story():
+        job_id = await asyncio.to_thread(steps.submit)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+
+    loop.run(story)
+
+
+@pytest.mark.parametrize("end", ["finish", "cancel"])
+def test_the_end_of_a_job_lets_the_next_one_start(steps, loop, end):
+    first, second = steps.submit("first"), steps.submit("second")
+    worker_id = steps.join()
+
+    async def story():
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, first))
+        attempt_id = steps.offered(worker_id)
+        if end == "finish":
+            await asyncio.to_thread(steps.claim, worker_id, attempt_id)
+            await asyncio.to_thread(steps.finish, worker_id, attempt_id)
+        else:
+            await asyncio.to_thread(steps.cancel, first)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, second))
+
+    loop.run(story)
+
+
+def test_a_worker_that_takes_jobs_again_is_offered_some(steps, loop):
+    worker_id = steps.join()
+    steps.order(worker_id, WorkerDesired.DRAINING)
+
+    async def story():
+        job_id = await asyncio.to_thread(steps.submit)
+        await loop.until(lambda: loop.queue.scheduler.waiting(job_id) is not None)
+        assert steps.job(job_id).state == JobState.QUEUED
+        await asyncio.to_thread(steps.order, worker_id, WorkerDesired.ACTIVE)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+
+    loop.run(story)
+
+
+def test_a_limit_that_is_raised_lets_jobs_start(steps, loop):
+    def limit(most: int) -> None:
+        with steps.db.write() as tx:
+            queue_rules.set_share(tx, steps.admin, "default", ShareRequest(max_jobs=most))
+
+    limit(0)
+    steps.join()
+    job_id = steps.submit()
+
+    async def story():
+        assert steps.job(job_id).state == JobState.QUEUED
+        await asyncio.to_thread(limit, 1)
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, job_id))
+
+    loop.run(story)
+
+
+def test_fifty_jobs_that_waited_over_a_restart_all_go_to_a_fresh_worker(steps, loop):
+    ids = [steps.submit(f"job-{number}") for number in range(50)]
+
+    async def story():
+        await loop.until(lambda: len(loop.queue.scheduler.backlog) == 50)
+        await asyncio.to_thread(lambda: steps.join("fresh", slots=50))
+        await loop.until(jobs_in(steps, JobState.ASSIGNED, *ids))
+
+    loop.run(story)
