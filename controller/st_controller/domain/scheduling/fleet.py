@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from st_controller.domain.scheduling.hosts import FreeSlots, Group, Host
 from st_controller.domain.scheduling.model import Grant, Shape, SlotKind, WorkerCapacity
-from st_controller.domain.scheduling.shapes import Shapes
+from st_controller.domain.scheduling.shapes import Shapes, numbers
 
 MOST_LOOKED_AT = 64
 """Workers of one bucket that are compared where they differ in nothing but what they hold."""
@@ -105,10 +105,12 @@ class Fleet:
             before = group.open
             group.learn(shape)
             self._note(group, before)
-        if not names <= self._label_names:
+        if names <= self._label_names:
+            self._take_in(number, shape)
+        else:
             self._label_names |= names
             self._regroup()
-        self._forget()
+            self._forget()
         return number
 
     @property
@@ -136,9 +138,8 @@ class Fleet:
         if found is None:
             found = 1 << number
             for group in self._groups.values():
-                if group.size and group.fitting[number]:
-                    for other, kinds in enumerate(group.fitting):
-                        found |= 1 << other if kinds else 0
+                if group.size and group.able >> number & 1:
+                    found |= group.able
             self._rivals[number] = found
         return found
 
@@ -358,6 +359,14 @@ class Fleet:
                 host.group = self._group_of(host.capacity)
                 host.group.size += 1
                 self._in(host)
+
+    def _take_in(self, number: int, shape: Shape) -> None:
+        """A new shape changes what is known of the others in nothing but its own bit."""
+        if self._satisfiable is not None and self._could_ever(number, shape):
+            self._satisfiable |= 1 << number
+        for other in numbers(self.rivals(number)):
+            if other in self._rivals:
+                self._rivals[other] |= 1 << number
 
     def _forget(self) -> None:
         self._open = self._satisfiable = None

@@ -114,6 +114,8 @@ class Group:
     price: float
     fitting: list[tuple[int, ...] | None] = field(default_factory=list)
     """For each shape the kinds of slots that it may use, smallest memory first; none: not here."""
+    able: int = 0
+    """The shapes that may use any slot of it."""
     buckets: dict[FreeSlots, dict[str, Host]] = field(default_factory=dict)
     bits: dict[FreeSlots, int] = field(default_factory=dict)
     """The shapes of which one node fits into these free slots."""
@@ -130,6 +132,7 @@ class Group:
         kinds = self._kinds_for(shape)
         self.fitting.append(kinds)
         if kinds:
+            self.able |= 1 << number
             for vector in self.bits:
                 if sum(vector[kind] for kind in kinds) >= shape.slots:
                     self.bits[vector] |= 1 << number
