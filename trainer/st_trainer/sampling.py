@@ -61,9 +61,9 @@ def guidance_of(denoiser: Denoiser, settings: ValidationSpec) -> float:
     return usual if settings.guidance is None else settings.guidance
 
 
-def as_bytes(images: Tensor) -> Tensor:
+def as_bytes(values: Tensor) -> Tensor:
     """Values -1 to 1 as bytes 0 to 255; what lies outside is clipped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return ((values.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def guided(

@@ -343,6 +343,27 @@ def test_a_music_model_reads_lyrics_and_leaves_a_sound_of_each_prompt(spec_of, t
     assert "skipped 1.wav: damaged sound: Format not recognised." in logs
 
 
+@pytest.mark.families
+def test_masks_count_in_videos_too(spec_of, tmp_path):
+    folder = tmp_path / "samples of wan"
+    datasets = [{"path": str(folder), "mask_suffix": ".mask.png"}]
+    spec = spec_of("wan", steps=2, datasets=datasets, validation={"prompts": []})
+    for index in range(4):
+        Image.new("L", (32, 16), 0).save(folder / f"{index}.mask.png")
+    carry_out(spec, tmp_path / "run")
+    assert losses(tmp_path / "run") == [0, 0]
+
+
+@pytest.mark.families
+def test_pictures_are_videos_of_one_frame(spec_of, tmp_path, pictures):
+    config = TINY["wan"].config | {"frames": 1}
+    model = spec_of("wan").model.model_dump() | {"config": config}
+    datasets = [{"path": str(pictures), "mask_suffix": ".mask.png"}]
+    spec = spec_of("wan", model=model, datasets=datasets, steps=2)
+    assert carry_out(spec, tmp_path / "run") == ExitCode.SUCCEEDED
+    assert (tmp_path / "run/samples/step-000002-000.mp4").is_file()
+
+
 def config_of(spec):
     return FAMILIES[spec.model.family].config.model_validate(spec.model.config)
 

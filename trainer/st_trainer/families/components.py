@@ -1,5 +1,6 @@
 """The parts of a pretrained model: classes by name, weights from a folder of Diffusers' layout."""
 
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -56,9 +57,11 @@ def _load(base: str, name: str, place: str, dtype: torch.dtype) -> Any:
     wanted = {"torch_dtype" if place.startswith("diffusers.") else "dtype": dtype}
     is_module = isinstance(kind, type) and issubclass(kind, nn.Module)
     try:
-        part = kind.from_pretrained(
-            base, subfolder=name, **offline, **(wanted if is_module else {})
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".torch.nn.utils.weight_norm. is", FutureWarning)
+            part = kind.from_pretrained(
+                base, subfolder=name, **offline, **(wanted if is_module else {})
+            )
     except _FAILED as error:
         raise BadSpecError(
             f"training.model.base: {name} of {base} cannot be loaded as {place}: "
