@@ -41,7 +41,7 @@ def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
     times = objective.draw(len(indexes), denoiser.tokens, generator).to(device)
     kept = session.samples.captions_at(indexes)
     captions = drop_captions(kept, spec.caption_dropout, generator)
-    encoded = denoiser.encode(captions)
+    encoded = denoiser.encode(captions, session.samples.facts(indexes))
     clean = clean.to(device)
     noise = Noise(drawn.target.to(device), drawn.seen.to(device))
     return Batch(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
-from st_trainer.data.images import IMAGE_SUFFIXES, UnreadableSampleError, read_image
+from st_trainer.data.facts import SampleFacts
+from st_trainer.data.images import IMAGE_SUFFIXES, ReadImage, UnreadableSampleError, read_image
 from st_trainer.data.masks import find_mask, read_mask
 from st_trainer.errors import BadDataError
 
@@ -32,6 +33,7 @@ class Sample:
     repeats: int
     pixels: NDArray[np.uint8] | None
     """``(C, H, W)``, 0 to 255, when it is kept in memory."""
+    facts: SampleFacts
     mask: Path | None = None
     """Grey picture that says how much each place counts."""
     regularisation: bool = False
@@ -52,7 +54,7 @@ class Samples:
         self._samples = samples
         self._size, self._channels = size, channels
         self.sha256 = sha256
-        """Checksum over names, captions and pixels: a resumed run must find the same."""
+        """Checksum over names, captions, pixels and facts: a resumed run must find the same."""
 
     def __len__(self) -> int:
         """Number of samples, each counted once."""
@@ -80,6 +82,10 @@ class Samples:
         """Images at ``indexes``, ``(B, C, H, W)``, -1 to 1."""
         stacked = np.stack([self._pixels(self._samples[index]) for index in indexes])
         return torch.from_numpy(stacked).float() / 127.5 - 1
+
+    def facts(self, indexes: Sequence[int]) -> list[SampleFacts]:
+        """How the pixels at ``indexes`` came out of their files."""
+        return [self._samples[index].facts for index in indexes]
 
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
@@ -135,14 +141,13 @@ def read_folders(
                 skipped.append(Remark(name, str(error)))
                 continue
             changed += [Remark(name, change) for change in image.changes]
-            _add(digest, name, caption, image.pixels)
+            _add(digest, name, caption, image)
             if mask:
                 digest.update(mask.read_bytes())
             kept_bytes -= image.pixels.nbytes
             kept = image.pixels if kept_bytes >= 0 else None
-            samples.append(
-                Sample(name, path, caption, dataset.repeats, kept, mask, dataset.regularisation)
-            )
+            rest = (mask, dataset.regularisation)
+            samples.append(Sample(name, path, caption, dataset.repeats, kept, image.facts, *rest))
     if not samples:
         raise BadDataError(_nothing_usable(folders, skipped))
     return Reading(Samples(samples, size, channels, digest.hexdigest()), skipped, changed)
@@ -184,8 +189,9 @@ def read_caption(path: Path) -> str:
     return caption
 
 
-def _add(digest: "hashlib._Hash", name: str, caption: str, pixels: NDArray[np.uint8]) -> None:
-    for part in (os.fsencode(name), caption.encode(), pixels.tobytes()):
+def _add(digest: "hashlib._Hash", name: str, caption: str, image: ReadImage) -> None:
+    facts = repr(image.facts).encode()
+    for part in (os.fsencode(name), caption.encode(), image.pixels.tobytes(), facts):
         digest.update(len(part).to_bytes(8, "big") + part)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from st_trainer.data.facts import SampleFacts
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded; what claims to be larger is taken for a decompression bomb."""
@@ -28,6 +30,7 @@ class ReadImage:
     """``(C, H, W)``, 0 to 255."""
     changes: tuple[str, ...]
     """What was done to make it fit, such as ``resized from 16x16``."""
+    facts: SampleFacts
 
 
 def read_image(path: Path, size: int, channels: int) -> ReadImage:
@@ -60,11 +63,12 @@ def _fit(image: Image.Image, size: int, channels: int) -> ReadImage:
     if image.mode not in _LOSSLESS_MODES[channels]:
         changes.append(f"converted from {image.mode} to {'grey' if channels == 1 else 'RGB'}")
     flat = _flattened(image, "L" if channels == 1 else "RGB")
+    facts = SampleFacts.fitted((flat.height, flat.width), (size, size))
     if flat.size != (size, size):
         changes.append(f"resized from {flat.width}x{flat.height}")
         flat = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
     pixels = np.asarray(flat, dtype=np.uint8).reshape(size, size, channels)
-    return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes))
+    return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes), facts)
 
 
 def _flattened(image: Image.Image, mode: str) -> Image.Image:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.section import Section
+from st_trainer.data.facts import SampleFacts
 from st_trainer.objectives.flow_matching import FlowMatching
 from st_trainer.objectives.objective import Objective
 
@@ -54,6 +55,11 @@ class FamilyCode(ABC, Generic[ConfigT]):
         ``noisy`` is ``(B, C, ...)``, ``times`` are those of the objective, ``(B,)``. The family
         turns time, sign and layout into what the network wants, and back.
         """
+
+    def describe(self, config: ConfigT, facts: Sequence[SampleFacts]) -> Condition:
+        """What the model is told of each sample beside its caption; most are told nothing."""
+        del config, facts
+        return {}
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
         """How the family is trained and sampled."""
@@ -142,9 +148,17 @@ class Denoiser:
         return self.family.tokens(self.latent_shape)
 
     @torch.no_grad()
-    def encode(self, captions: Sequence[str]) -> Condition:
-        """Captions as tensors, on the device of the text encoders, or on the CPU."""
-        return self.family.encode(self.config, self.assets, captions)
+    def encode(
+        self, captions: Sequence[str], facts: Sequence[SampleFacts] | None = None
+    ) -> Condition:
+        """Captions as tensors, on the device of the text encoders, or on the CPU.
+
+        ``facts`` are those of the samples; without, of whole pictures that are to be drawn.
+        """
+        drawn = SampleFacts.whole(*self.sample_shape[-2:])
+        condition = self.family.encode(self.config, self.assets, captions)
+        told = facts or [drawn] * len(captions)
+        return condition | self.family.describe(self.config, told)
 
     @torch.no_grad()
     def latents(self, samples: Tensor, generator: torch.Generator) -> Tensor:
