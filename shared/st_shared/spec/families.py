@@ -59,6 +59,14 @@ class ImageConfig(Section):
     )
 
 
+class SdxlConfig(ImageConfig):
+    """Options of ``sdxl``."""
+
+    resolution: int = Field(
+        1024, ge=16, le=4096, multiple_of=8, description="Height and width of an image, pixels."
+    )
+
+
 class FluxConfig(ImageConfig):
     """Options of ``flux``."""
 
@@ -107,6 +115,14 @@ FAMILIES: dict[str, Family] = {
             media="image",
             summary="Stable Diffusion 1: UNet on latents, CLIP, 0.9B",
             config=ImageConfig,
+            needs_base=True,
+            objectives=("ddpm",),
+        ),
+        Family(
+            name="sdxl",
+            media="image",
+            summary="Stable Diffusion XL: UNet on latents, two CLIPs, sizes as a condition, 3.5B",
+            config=SdxlConfig,
             needs_base=True,
             objectives=("ddpm",),
         ),

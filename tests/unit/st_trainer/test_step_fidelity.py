@@ -14,7 +14,11 @@ from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
 
 PIXELS = 16
-CONFIGS = {"sd1": {"resolution": PIXELS}, "flux": {"resolution": PIXELS, "caption_length": 12}}
+CONFIGS = {
+    "sd1": {"resolution": PIXELS},
+    "sdxl": {"resolution": PIXELS},
+    "flux": {"resolution": PIXELS, "caption_length": 12},
+}
 
 
 @pytest.fixture
@@ -64,6 +68,29 @@ def reference_sd1(session):
     return (answer - noise).square().mean()
 
 
+def reference_sdxl(session):
+    unet, assets = session.module, session.denoiser.assets
+    clean, noise, generator = drawn(session)
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    times = (torch.rand(2, generator=generator) * 1000).long()
+    ids = assets["tokenizer"](
+        ["colour 0", "colour 1"], padding="max_length", max_length=77, return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        first = assets["text_encoder"](ids, output_hidden_states=True)
+        second = assets["text_encoder_2"](ids, output_hidden_states=True)
+    answer = unet(
+        scheduler.add_noise(clean, noise, times),
+        times,
+        torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1),
+        added_cond_kwargs={
+            "text_embeds": second.text_embeds,
+            "time_ids": torch.tensor([[PIXELS, PIXELS, 0, 0, PIXELS, PIXELS]] * 2),
+        },
+    ).sample
+    return (answer - noise).square().mean()
+
+
 def reference_flux(session):
     transformer, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
@@ -93,10 +120,12 @@ def _clip(assets, captions):
         return assets["text_encoder"](tokens.input_ids)
 
 
-REFERENCES = {"sd1": reference_sd1, "flux": reference_flux}
+REFERENCES = {"sd1": reference_sd1, "sdxl": reference_sdxl, "flux": reference_flux}
 
 
-@pytest.mark.parametrize("family", ["sd1", pytest.param("flux", marks=pytest.mark.families)])
+@pytest.mark.parametrize(
+    "family", ["sd1", *(pytest.param(f, marks=pytest.mark.families) for f in ("sdxl", "flux"))]
+)
 def test_a_step_has_the_gradients_of_a_plain_loop(session_of, family):
     session = session_of(family, objective={"caption_dropout": 0})
     found = batch_loss(session, [0, 1])

@@ -10,6 +10,7 @@ from st_trainer.families.family import FamilyCode
 from st_trainer.families.flux import Flux
 from st_trainer.families.pixel_dit import PixelDitFamily
 from st_trainer.families.sd1 import Sd1
+from st_trainer.families.sdxl import Sdxl
 
 REGISTRY: dict[str, FamilyCode[Any]] = {
     code.name: code
@@ -17,5 +18,6 @@ REGISTRY: dict[str, FamilyCode[Any]] = {
         Flux(),
         PixelDitFamily(),
         Sd1(),
+        Sdxl(),
     )
 }
