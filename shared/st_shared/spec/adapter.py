@@ -11,9 +11,11 @@ AdapterKind = Literal["lora", "lycoris", "full"]
 _UNUSED: dict[AdapterKind, tuple[str, ...]] = {
     "lora": ("lycoris",),
     "lycoris": (
-        "rslora", "init", "rank_pattern", "alpha_pattern", "continue_from", "layout",
+        "text_encoder", "text_encoder_learning_rate", "rslora", "init", "rank_pattern",
+        "alpha_pattern", "continue_from", "layout",
     ),
     "full": (
+        "text_encoder", "text_encoder_learning_rate",
         "rank", "alpha", "dropout", "dora", "rslora", "init", "preset", "targets", "exclude",
         "rank_pattern", "alpha_pattern", "continue_from", "layout", "lycoris",
     ),
@@ -69,6 +71,15 @@ class AdapterSpec(Section):
     )
     alpha_pattern: dict[str, float] = Field(
         default_factory=dict, description="Other alphas, by module name or regular expression."
+    )
+    text_encoder: bool = Field(
+        False, description="lora: adapt the attention of the CLIP text encoders as well."
+    )
+    text_encoder_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Learning rate of the text encoders; none: that of the optimiser.",
     )
     continue_from: str | None = Field(
         None, min_length=1, max_length=4096, description="LoRA file, of any layout, to go on from."

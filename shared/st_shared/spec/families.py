@@ -98,6 +98,8 @@ class Family:
     """Whether ``model.base`` (pretrained weights to start from) must be given."""
     objectives: tuple[Objective, ...] = ("flow_matching",)
     """What it can be trained with; the first is the default."""
+    text_encoder_lora: bool = False
+    """Whether ``adapter.text_encoder`` may be asked for."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -117,6 +119,7 @@ FAMILIES: dict[str, Family] = {
             config=ImageConfig,
             needs_base=True,
             objectives=("ddpm",),
+            text_encoder_lora=True,
         ),
         Family(
             name="sdxl",
@@ -125,6 +128,7 @@ FAMILIES: dict[str, Family] = {
             config=SdxlConfig,
             needs_base=True,
             objectives=("ddpm",),
+            text_encoder_lora=True,
         ),
         Family(
             name="flux",

@@ -112,6 +112,15 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"
             )
+        if self.adapter.text_encoder and not family.text_encoder_lora:
+            raise ValueError(
+                f"adapter.text_encoder: the text encoders of {family.name} are not trained: drop it"
+            )
+        if self.adapter.text_encoder_learning_rate and not self.adapter.text_encoder:
+            raise ValueError(
+                "adapter.text_encoder_learning_rate means nothing without adapter.text_encoder: "
+                "add it, or drop the key"
+            )
         if self.adapter_kind != "full" and not family.needs_base and self.model.base is None:
             raise ValueError(
                 f"adapter.kind is {self.adapter_kind}, which needs weights to adapt: give "

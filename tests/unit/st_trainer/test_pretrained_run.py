@@ -1,6 +1,7 @@
 """Runs that start from pretrained weights: what is trained, kept, resumed and written."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,9 @@ KINDS = {
     "dora": {"adapter": {"rank": 2, "dora": True}},
     "pissa": {"adapter": {"rank": 2, "init": "pissa"}},
     "lycoris": {"adapter": {"kind": "lycoris", "rank": 2, "lycoris": {"algorithm": "loha"}}},
+    "text encoder": {
+        "adapter": {"rank": 2, "text_encoder": True, "text_encoder_learning_rate": 0.002}
+    },
     "full": {"adapter": {"kind": "full"}, "optimizer": {"learning_rate": 1e-4}},
     "schedule-free": {"optimizer": {"name": "adamw_schedulefree", "learning_rate": 0.01}},
     "prodigy": {"optimizer": {"name": "prodigy"}},
@@ -243,8 +247,10 @@ def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(
 
 
 @pytest.mark.families
-@pytest.mark.parametrize("family", TINY)
-@pytest.mark.parametrize("kind", ["lora", "full", "lycoris"])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*product(TINY, ("lora", "full", "lycoris")), ("sdxl", "text encoder")],
+)
 def test_every_family_trains_and_resumes_exactly(sd1_spec, tmp_path, base_folder, family, kind):
     model = {"family": family, "base": str(base_folder(family)), "config": TINY[family].config}
     spec = sd1_spec(model=model, **KINDS[kind])

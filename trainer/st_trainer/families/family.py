@@ -147,13 +147,13 @@ class Denoiser:
         """Tokens of one sample."""
         return self.family.tokens(self.latent_shape)
 
-    @torch.no_grad()
     def encode(
         self, captions: Sequence[str], facts: Sequence[SampleFacts] | None = None
     ) -> Condition:
         """Captions as tensors, on the device of the text encoders, or on the CPU.
 
-        ``facts`` are those of the samples; without, of whole pictures that are to be drawn.
+        ``facts`` are those of the samples; without, of whole pictures that are to be drawn. Where
+        a text encoder is trained, gradients flow back into it.
         """
         drawn = SampleFacts.whole(*self.sample_shape[-2:])
         condition = self.family.encode(self.config, self.assets, captions)

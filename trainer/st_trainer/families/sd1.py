@@ -32,6 +32,7 @@ class Sd1(Pretrained[ImageConfig]):
         "all": (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     }
     kohya_prefix = "lora_unet"
+    text_encoders: ClassVar = {"text_encoder": "lora_te"}
     usual_guidance = 7.5
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:

@@ -66,6 +66,7 @@ class Sdxl(Pretrained[SdxlConfig]):
         "all": (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     }
     kohya_prefix = "lora_unet"
+    text_encoders: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
     comfy_renames: ClassVar = (*_BLOCKS, *_OTHERS)
     usual_guidance = 5.0
 

@@ -85,9 +85,9 @@ def peak_rate(spec: TrainingSpec) -> float:
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], spec: OptimizerSpec, rate: float
+    parameters: Iterable[nn.Parameter | dict[str, Any]], spec: OptimizerSpec, rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser of ``spec`` over ``parameters``; the loop sets the rate at each step.
+    """The optimiser of ``spec`` over ``parameters``, or groups of them; the loop sets the rate.
 
     Raises:
         BadSpecError: its class does not take the options, or is not installed.
