@@ -22,6 +22,7 @@ from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
 from st_trainer.results import prompt_grid, write_picture, write_results
 from st_trainer.run_folder import RunFolder
+from st_trainer.sampling import pictures
 from st_trainer.session import Session
 from st_trainer.weights import load_base, model_config, open_denoiser
 
@@ -76,6 +77,7 @@ def open_session(spec: TrainingSpec, sources: Sequence[Path], journal: Journal) 
     else:
         samples = load_samples(spec, model_config(spec.model), sources, journal)
         denoiser = open_denoiser(spec, lambda: samples.captions)
+    pictures(spec.validation, denoiser.sample_shape)  # what cannot be drawn is told now
     return Session(spec, samples, denoiser)
 
 

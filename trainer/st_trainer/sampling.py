@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from st_shared.spec.training import ValidationSpec
+from st_trainer.data.conditioning import read_conditioning
 from st_trainer.families.family import Condition, Denoiser, Shape
+from st_trainer.families.unet import CONTROL
 
 _AT_ONCE = 64
 """Images that pass through the model together."""
@@ -20,11 +23,25 @@ def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) 
     The noise of each image depends on ``settings.seed`` and its place in ``captions`` alone.
     """
     noise = starting_noise(len(captions), denoiser.latent_shape, settings.seed)
-    images = [
-        denoiser.samples(denoise(denoiser, list(captions[part]), noise[part], settings)).cpu()
-        for part in _parts(len(captions))
-    ]
+    told = pictures(settings, denoiser.sample_shape)
+    images = []
+    for part in _parts(len(captions)):
+        own = {name: tensor[part] for name, tensor in told.items()}
+        latents = denoise(denoiser, list(captions[part]), noise[part], settings, own)
+        images.append(denoiser.samples(latents).cpu())
     return as_bytes(torch.cat(images))
+
+
+def pictures(settings: ValidationSpec, shape: Shape) -> Condition:
+    """What samples of ``shape`` are drawn with beside their captions: conditioning pictures.
+
+    Raises:
+        BadDataError: one cannot be read.
+    """
+    if not settings.conditioning:
+        return {}
+    read = [read_conditioning(Path(path), shape[-1]) for path in settings.conditioning]
+    return {CONTROL: torch.stack(read)}
 
 
 def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:
@@ -35,12 +52,19 @@ def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:
 
 @torch.no_grad()
 def denoise(
-    denoiser: Denoiser, captions: Sequence[str], noise: Tensor, settings: ValidationSpec
+    denoiser: Denoiser,
+    captions: Sequence[str],
+    noise: Tensor,
+    settings: ValidationSpec,
+    told: Condition | None = None,
 ) -> Tensor:
-    """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path."""
+    """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path.
+
+    ``told`` is what the model is told beside the captions, with guidance and without.
+    """
     objective, device = denoiser.objective, denoiser.device
     guidance = guidance_of(denoiser, settings)
-    conditions = _conditions(denoiser, captions, guidance)
+    conditions = _conditions(denoiser, captions, guidance, told or {})
     path = objective.path(settings.sampler_steps, denoiser.tokens)
     latents = objective.start(noise.to(device), denoiser.tokens)
     for time, following in pairwise(path):
@@ -83,13 +107,13 @@ def guided(
 
 
 def _conditions(
-    denoiser: Denoiser, captions: Sequence[str], guidance: float
+    denoiser: Denoiser, captions: Sequence[str], guidance: float, told: Condition
 ) -> tuple[Condition, Condition]:
-    condition = _to(denoiser.encode(captions), denoiser.device)
+    condition = _to(denoiser.encode(captions) | told, denoiser.device)
     if denoiser.family.is_distilled:
-        told = torch.full_like(condition["guidance"], guidance)
-        return condition | {"guidance": told}, {}
-    null = {} if guidance == 1 else denoiser.encode([""] * len(captions))
+        guided_by = torch.full_like(condition["guidance"], guidance)
+        return condition | {"guidance": guided_by}, {}
+    null = {} if guidance == 1 else denoiser.encode([""] * len(captions)) | told
     return condition, _to(null, denoiser.device)
 
 

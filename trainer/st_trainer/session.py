@@ -67,8 +67,9 @@ class Session:
 
     def encode(self, captions: Sequence[str], indexes: Sequence[int]) -> Condition:
         """The condition of the samples at ``indexes``, with ``captions``, on their device."""
-        encoded = self.denoiser.encode(captions, self.samples.facts(indexes))
-        return {name: tensor.to(self.accelerator.device) for name, tensor in encoded.items()}
+        condition = self.denoiser.encode(captions, self.samples.facts(indexes))
+        condition |= self.adapter.told(self.samples, indexes)
+        return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""

@@ -6,20 +6,20 @@ from pydantic import Field
 
 from st_shared.spec.section import Section
 
-AdapterKind = Literal["lora", "lycoris", "full"]
+AdapterKind = Literal["lora", "lycoris", "full", "controlnet"]
+
+_LORA_ONLY = (
+    "text_encoder", "text_encoder_learning_rate", "rslora", "init", "rank_pattern",
+    "alpha_pattern", "continue_from", "layout",
+)  # fmt: skip
+_MATRICES = ("rank", "alpha", "dropout", "dora", "preset", "targets", "exclude", "lycoris")
 
 _UNUSED: dict[AdapterKind, tuple[str, ...]] = {
     "lora": ("lycoris",),
-    "lycoris": (
-        "text_encoder", "text_encoder_learning_rate", "rslora", "init", "rank_pattern",
-        "alpha_pattern", "continue_from", "layout",
-    ),
-    "full": (
-        "text_encoder", "text_encoder_learning_rate",
-        "rank", "alpha", "dropout", "dora", "rslora", "init", "preset", "targets", "exclude",
-        "rank_pattern", "alpha_pattern", "continue_from", "layout", "lycoris",
-    ),
-}  # fmt: skip
+    "lycoris": _LORA_ONLY,
+    "full": (*_MATRICES, *_LORA_ONLY),
+    "controlnet": (*_MATRICES, *_LORA_ONLY),
+}
 """Keys that mean nothing for a kind of adapter."""
 
 
@@ -43,7 +43,8 @@ class AdapterSpec(Section):
     kind: AdapterKind | None = Field(
         None,
         description="lora: low-rank matrices, Hu et al. 2021; lycoris: its kin; full: every "
-        "weight; none: lora for families with a base, full for those from scratch.",
+        "weight; controlnet: a copy of the first half that reads a picture, Zhang et al. 2023; "
+        "none: lora for families with a base, full for those from scratch.",
     )
     rank: int = Field(16, ge=1, le=10_000, description="Rank of the matrices.")
     alpha: float | None = Field(

@@ -98,6 +98,8 @@ class Family:
     """Whether ``model.base`` (pretrained weights to start from) must be given."""
     objectives: tuple[Objective, ...] = ("flow_matching",)
     """What it can be trained with; the first is the default."""
+    has_controlnet: bool = False
+    """Whether a ControlNet of it can be trained."""
     text_encoder_lora: bool = False
     """Whether ``adapter.text_encoder`` may be asked for."""
 
@@ -119,6 +121,7 @@ FAMILIES: dict[str, Family] = {
             config=ImageConfig,
             needs_base=True,
             objectives=("ddpm",),
+            has_controlnet=True,
             text_encoder_lora=True,
         ),
         Family(
@@ -128,6 +131,7 @@ FAMILIES: dict[str, Family] = {
             config=SdxlConfig,
             needs_base=True,
             objectives=("ddpm",),
+            has_controlnet=True,
             text_encoder_lora=True,
         ),
         Family(

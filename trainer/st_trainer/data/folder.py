@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
+from st_trainer.data.conditioning import find_conditioning, read_conditioning
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import IMAGE_SUFFIXES, ReadImage, UnreadableSampleError, read_image
 from st_trainer.data.masks import find_mask, read_mask
@@ -37,6 +38,8 @@ class Sample:
     mask: Path | None = None
     """Grey picture that says how much each place counts."""
     regularisation: bool = False
+    conditioning: Path | None = None
+    """Picture that a ControlNet reads."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class Samples:
         chosen = [self._samples[index].mask for index in indexes]
         return torch.stack([read_mask(mask, self._size) for mask in chosen])
 
+    def conditioning(self, indexes: Sequence[int]) -> Tensor:
+        """Conditioning pictures at ``indexes``, ``(B, 3, H, W)``, 0 to 1."""
+        chosen = [self._samples[index].conditioning for index in indexes]
+        return torch.stack([read_conditioning(path, self._size) for path in chosen])
+
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
         return [self._samples[index].regularisation for index in indexes]
@@ -131,33 +139,42 @@ def read_folders(
     changed: list[Remark] = []
     digest = hashlib.sha256()
     for dataset, folder in zip(datasets, folders, strict=True):
-        for path in image_files(folder, dataset.mask_suffix):
+        conditions = folder / dataset.conditioning if dataset.conditioning else None
+        for path in image_files(folder, dataset.mask_suffix, conditions):
             name = path.relative_to(folder).as_posix()
             try:
                 caption = read_caption(path.with_suffix(dataset.caption_suffix))
                 image = read_image(path, size, channels)
                 mask = find_mask(path, dataset.mask_suffix, size)
+                conditioning = find_conditioning(name, conditions, size)
             except UnreadableSampleError as error:
                 skipped.append(Remark(name, str(error)))
                 continue
             changed += [Remark(name, change) for change in image.changes]
             _add(digest, name, caption, image)
-            if mask:
-                digest.update(mask.read_bytes())
+            for beside in filter(None, (mask, conditioning)):
+                digest.update(beside.read_bytes())
             kept_bytes -= image.pixels.nbytes
             kept = image.pixels if kept_bytes >= 0 else None
-            rest = (mask, dataset.regularisation)
+            rest = (mask, dataset.regularisation, conditioning)
             samples.append(Sample(name, path, caption, dataset.repeats, kept, image.facts, *rest))
     if not samples:
         raise BadDataError(_nothing_usable(folders, skipped))
     return Reading(Samples(samples, size, channels, digest.hexdigest()), skipped, changed)
 
 
-def image_files(folder: Path, mask_suffix: str | None = None) -> Iterator[Path]:
-    """Image files below ``folder``, sorted by path; hidden ones and masks are left out."""
+def image_files(
+    folder: Path, mask_suffix: str | None = None, without: Path | None = None
+) -> Iterator[Path]:
+    """Image files below ``folder``, sorted by path; hidden ones and masks are left out.
+
+    So is what lies in the folder ``without``.
+    """
     found = []
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and Path(parent, name) != without
+        ]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
     if mask_suffix:

@@ -36,6 +36,8 @@ class Pretrained(FamilyCode[ConfigT]):
     """Regular expressions and replacements that turn our names of modules into ComfyUI's."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
+    controlnet: ClassVar[str | None] = None
+    """Class of its ControlNet, where it has one."""
     text_encoders: ClassVar[Mapping[str, str]] = {}
     """Text encoders that a LoRA may adapt, and what Kohya has before names of their modules."""
 

@@ -14,6 +14,7 @@ from st_trainer.families.components import class_named
 from st_trainer.families.family import Assets, Condition, Denoiser
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import token_ids
+from st_trainer.families.unet import unet_answer
 from st_trainer.objectives.ddpm import Ddpm, NoiseSchedule
 from st_trainer.objectives.losses import over_samples
 from st_trainer.objectives.objective import Objective
@@ -66,6 +67,7 @@ class Sdxl(Pretrained[SdxlConfig]):
         "all": (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     }
     kohya_prefix = "lora_unet"
+    controlnet = "diffusers.ControlNetModel"
     text_encoders: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
     comfy_renames: ClassVar = (*_BLOCKS, *_OTHERS)
     usual_guidance = 5.0
@@ -113,7 +115,4 @@ class Sdxl(Pretrained[SdxlConfig]):
     ) -> Tensor:
         """The network takes whole steps, and gives noise or ``v`` as it is."""
         told = {"text_embeds": condition["pooled"], "time_ids": condition["sizes"]}
-        answer: Tensor = module(
-            noisy, times, condition["text"], added_cond_kwargs=told, return_dict=False
-        )[0]
-        return answer
+        return unet_answer(module, noisy, times, condition, added_cond_kwargs=told)

@@ -79,7 +79,7 @@ def peak_rate(spec: TrainingSpec) -> float:
         return spec.optimizer.learning_rate
     if OPTIMIZERS[spec.optimizer.name].finds_rate:
         return 1.0
-    if spec.adapter_kind != "full":
+    if spec.adapter_kind not in {"full", "controlnet"}:
         return 1e-4
     return 1e-5 if FAMILIES[spec.model.family].needs_base else 1e-3
 
