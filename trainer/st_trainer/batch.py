@@ -22,6 +22,8 @@ class Batch:
     noise: Noise
     times: Tensor
     """Times of the objective, ``(B,)``."""
+    captions: Sequence[str]
+    """What the samples are told to be; some are dropped."""
     condition: Condition
     noisy: Tensor
     """What the model sees."""
@@ -41,7 +43,7 @@ def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
     times = objective.draw(len(indexes), denoiser.tokens(clean), generator).to(device)
     kept = session.samples.captions_at(indexes)
     captions = drop_captions(kept, spec.caption_dropout, generator)
-    encoded = denoiser.encode(captions)
+    condition = session.encode(captions, indexes)
     clean = clean.to(device)
     noise = Noise(drawn.target.to(device), drawn.seen.to(device))
     return Batch(
@@ -49,7 +51,8 @@ def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
         clean,
         noise,
         times,
-        {name: tensor.to(device) for name, tensor in encoded.items()},
+        captions,
+        condition,
         noisy=objective.noisy(clean, noise.seen, times),
         target=objective.target(clean, noise.target, times),
     )

@@ -13,6 +13,7 @@ from st_trainer.checkpoint import prune_checkpoints
 from st_trainer.checkpoint_writer import CheckpointWriter
 from st_trainer.errors import NotFiniteError
 from st_trainer.journal import Journal
+from st_trainer.optimizers.groups import rate_of
 from st_trainer.optimizers.registry import peak_rate
 from st_trainer.optimizers.schedule import learning_rate
 from st_trainer.pace import Pace
@@ -70,7 +71,7 @@ def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, 
     """One optimiser step on the samples at ``indexes``; gives loss and gradient norm."""
     accelerator, optimizer = session.accelerator, session.optimizer
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate_of(group, rate)
     with accelerator.accumulate(session.denoiser.module):
         loss = batch_loss(session, indexes)
         accelerator.backward(loss)

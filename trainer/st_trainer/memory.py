@@ -27,6 +27,6 @@ def _mends(spec: TrainingSpec) -> Iterator[str]:
     side = spec.model.config.get("resolution", 0)
     if side > _LARGE_SIDE:
         yield f"lower training.model.config.resolution from {side} to {side // 2}"
-    if spec.adapter_kind != "full" and spec.adapter.rank > _LARGE_RANK:
+    if spec.adapter_kind in {"lora", "lycoris"} and spec.adapter.rank > _LARGE_RANK:
         yield f"lower training.adapter.rank from {spec.adapter.rank}"
     yield _LAST

@@ -21,6 +21,7 @@ from st_trainer.loop import Ending, train
 from st_trainer.results import draw_with_base, write_results
 from st_trainer.resume import Resume, go_on
 from st_trainer.run_folder import RunFolder
+from st_trainer.sampling import pictures
 from st_trainer.session import Session
 from st_trainer.weights import load_base, model_config, open_denoiser
 
@@ -72,6 +73,7 @@ def open_session(spec: TrainingSpec, sources: Sequence[Path], journal: Journal) 
     else:
         samples = load_samples(spec, model_config(spec.model), sources, journal)
         denoiser = open_denoiser(spec, lambda: samples.captions)
+    pictures(spec.validation, denoiser.sample_shape)  # what cannot be drawn is told now
     return Session(spec, samples, denoiser)
 
 

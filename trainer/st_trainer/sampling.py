@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from st_shared.spec.training import ValidationSpec
-from st_trainer.families.family import Condition, Denoiser, Guide, Shape
+from st_trainer.data.conditioning import read_conditioning
+from st_trainer.data.medium import Shape
+from st_trainer.families.family import Condition, Denoiser, Guide
+from st_trainer.families.unet import CONTROL
 
 _AT_ONCE = {"image": 64, "video": 1, "audio": 1}
 """Samples that pass through the model together."""
@@ -20,13 +24,26 @@ def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) 
     The noise of each sample depends on ``settings.seed`` and its place in ``captions`` alone.
     """
     noise = starting_noise(len(captions), denoiser.latent_shape, settings.seed)
-    kind = denoiser.medium.kind
-    samples = [
-        denoiser.samples(denoise(denoiser, list(captions[part]), noise[part], settings)).cpu()
-        for part in _parts(len(captions), _AT_ONCE[kind])
-    ]
+    told, kind = pictures(settings, denoiser.sample_shape), denoiser.medium.kind
+    samples = []
+    for part in _parts(len(captions), _AT_ONCE[kind]):
+        own = {name: tensor[part] for name, tensor in told.items()}
+        latents = denoise(denoiser, list(captions[part]), noise[part], settings, own)
+        samples.append(denoiser.samples(latents).cpu())
     drawn = torch.cat(samples)
     return drawn.float().clamp(-1, 1) if kind == "audio" else as_bytes(drawn)
+
+
+def pictures(settings: ValidationSpec, shape: Shape) -> Condition:
+    """What samples of ``shape`` are drawn with beside their captions: conditioning pictures.
+
+    Raises:
+        BadDataError: one cannot be read.
+    """
+    if not settings.conditioning:
+        return {}
+    read = [read_conditioning(Path(path), (shape[-2], shape[-1])) for path in settings.conditioning]
+    return {CONTROL: torch.stack(read)}
 
 
 def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:
@@ -37,13 +54,20 @@ def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:
 
 @torch.no_grad()
 def denoise(
-    denoiser: Denoiser, captions: Sequence[str], noise: Tensor, settings: ValidationSpec
+    denoiser: Denoiser,
+    captions: Sequence[str],
+    noise: Tensor,
+    settings: ValidationSpec,
+    told: Condition | None = None,
 ) -> Tensor:
-    """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path."""
+    """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path.
+
+    ``told`` is what the model is told beside the captions, with guidance and without.
+    """
     objective, device = denoiser.objective, denoiser.device
     guidance = guidance_of(denoiser, settings)
     guide = denoiser.family.guide(denoiser.module, guidance)
-    condition = _condition(denoiser, captions, guidance)
+    condition = _condition(denoiser, captions, guidance) | _to(told or {}, device)
     null = _to(denoiser.null(condition), device) if guide else {}
     tokens = denoiser.tokens(noise)
     path = objective.path(settings.sampler_steps, tokens)

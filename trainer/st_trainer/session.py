@@ -1,6 +1,6 @@
 """What a run holds in memory: everything that a checkpoint keeps, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -14,8 +14,9 @@ from st_trainer.adapters.registry import make_adapter
 from st_trainer.data.folder import Samples
 from st_trainer.data.sampler import Cursor, ShuffledSampler
 from st_trainer.errors import BadSpecError
-from st_trainer.families.family import Denoiser
+from st_trainer.families.family import Condition, Denoiser
 from st_trainer.history import LossHistory
+from st_trainer.optimizers.groups import parameter_groups
 from st_trainer.optimizers.registry import make_optimizer, peak_rate
 from st_trainer.techniques.registry import make_techniques
 
@@ -33,8 +34,8 @@ class Session:
         self.techniques = make_techniques(spec)
         for technique in self.techniques:
             technique.attach(denoiser)
-        parameters = trained(denoiser.module).values()
-        optimizer = make_optimizer(parameters, spec.optimizer, peak_rate(spec))
+        groups = parameter_groups(trained(denoiser.module), spec)
+        optimizer = make_optimizer(groups, spec.optimizer, peak_rate(spec))
         module, self.optimizer = self.accelerator.prepare(denoiser.module.train(), optimizer)
         denoiser.to(self.accelerator.device)
         self.denoiser = replace(denoiser, module=module, objective_spec=spec.objective)
@@ -63,6 +64,12 @@ class Session:
                 yield self.denoiser.with_module(module)
             finally:
                 module.train()
+
+    def encode(self, captions: Sequence[str], indexes: Sequence[int]) -> Condition:
+        """The condition of the samples at ``indexes``, with ``captions``, on their device."""
+        condition = self.denoiser.encode(captions, self.samples.facts(indexes))
+        condition |= self.adapter.told(self.samples, indexes)
+        return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""

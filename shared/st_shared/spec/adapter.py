@@ -6,18 +6,20 @@ from pydantic import Field
 
 from st_shared.spec.section import Section
 
-AdapterKind = Literal["lora", "lycoris", "full"]
+AdapterKind = Literal["lora", "lycoris", "full", "controlnet"]
+
+_LORA_ONLY = (
+    "text_encoder", "text_encoder_learning_rate", "rslora", "init", "rank_pattern",
+    "alpha_pattern", "continue_from", "layout",
+)  # fmt: skip
+_MATRICES = ("rank", "alpha", "dropout", "dora", "preset", "targets", "exclude", "lycoris")
 
 _UNUSED: dict[AdapterKind, tuple[str, ...]] = {
     "lora": ("lycoris",),
-    "lycoris": (
-        "rslora", "init", "rank_pattern", "alpha_pattern", "continue_from", "layout",
-    ),
-    "full": (
-        "rank", "alpha", "dropout", "dora", "rslora", "init", "preset", "targets", "exclude",
-        "rank_pattern", "alpha_pattern", "continue_from", "layout", "lycoris",
-    ),
-}  # fmt: skip
+    "lycoris": _LORA_ONLY,
+    "full": (*_MATRICES, *_LORA_ONLY),
+    "controlnet": (*_MATRICES, *_LORA_ONLY),
+}
 """Keys that mean nothing for a kind of adapter."""
 
 
@@ -41,7 +43,8 @@ class AdapterSpec(Section):
     kind: AdapterKind | None = Field(
         None,
         description="lora: low-rank matrices, Hu et al. 2021; lycoris: its kin; full: every "
-        "weight; none: lora for families with a base, full for those from scratch.",
+        "weight; controlnet: a copy of the first half that reads a picture, Zhang et al. 2023; "
+        "none: lora for families with a base, full for those from scratch.",
     )
     rank: int = Field(16, ge=1, le=10_000, description="Rank of the matrices.")
     alpha: float | None = Field(
@@ -69,6 +72,15 @@ class AdapterSpec(Section):
     )
     alpha_pattern: dict[str, float] = Field(
         default_factory=dict, description="Other alphas, by module name or regular expression."
+    )
+    text_encoder: bool = Field(
+        False, description="lora: adapt the attention of the CLIP text encoders as well."
+    )
+    text_encoder_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Learning rate of the text encoders; none: that of the optimiser.",
     )
     continue_from: str | None = Field(
         None, min_length=1, max_length=4096, description="LoRA file, of any layout, to go on from."

@@ -38,6 +38,13 @@ class DatasetSpec(Section):
         description="Prior regularisation: here the model is to answer as it did before "
         "training, so that it forgets less.",
     )
+    conditioning: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Folder of pictures that a ControlNet reads, each with the name of its image; "
+        "a relative one lies in the dataset's folder.",
+    )
     mask_suffix: str | None = Field(
         None,
         pattern=r"^[._-][A-Za-z0-9._-]{1,32}$",

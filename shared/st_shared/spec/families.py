@@ -60,6 +60,14 @@ class ImageConfig(Section):
     )
 
 
+class SdxlConfig(ImageConfig):
+    """Options of ``sdxl``."""
+
+    resolution: int = Field(
+        1024, ge=16, le=4096, multiple_of=8, description="Height and width of an image, pixels."
+    )
+
+
 class FluxConfig(ImageConfig):
     """Options of ``flux``."""
 
@@ -150,6 +158,10 @@ class Family:
     """What it can be trained with; the first is the default."""
     alignment: int | None = None
     """Sides of its images may be any multiple of so many pixels; None: all have one size."""
+    has_controlnet: bool = False
+    """Whether a ControlNet of it can be trained."""
+    text_encoder_lora: bool = False
+    """Whether ``adapter.text_encoder`` may be asked for."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -170,6 +182,19 @@ FAMILIES: dict[str, Family] = {
             needs_base=True,
             objectives=("ddpm",),
             alignment=8,
+            has_controlnet=True,
+            text_encoder_lora=True,
+        ),
+        Family(
+            name="sdxl",
+            media="image",
+            summary="Stable Diffusion XL: UNet on latents, two CLIPs, sizes as a condition, 3.5B",
+            config=SdxlConfig,
+            needs_base=True,
+            objectives=("ddpm",),
+            alignment=8,
+            has_controlnet=True,
+            text_encoder_lora=True,
         ),
         Family(
             name="flux",

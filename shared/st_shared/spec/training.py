@@ -37,6 +37,12 @@ class ValidationSpec(Section):
     prompts: list[str] = Field(
         default_factory=list, max_length=256, description="Captions to draw; none: no samples."
     )
+    conditioning: list[str] = Field(
+        default_factory=list,
+        max_length=256,
+        description="The picture that a ControlNet reads for each prompt: files on the machine "
+        "that trains.",
+    )
     every: int = Field(200, ge=1, le=10_000_000, description="Steps between samples.")
     columns: int | None = Field(
         None, ge=1, le=32, description="Pictures in a row of the grid; none: near square."
@@ -160,10 +166,46 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"
             )
+        if self.adapter.text_encoder and not family.text_encoder_lora:
+            raise ValueError(
+                f"adapter.text_encoder: the text encoders of {family.name} are not trained: drop it"
+            )
+        if self.adapter.text_encoder_learning_rate and not self.adapter.text_encoder:
+            raise ValueError(
+                "adapter.text_encoder_learning_rate means nothing without adapter.text_encoder: "
+                "add it, or drop the key"
+            )
         if self.adapter_kind != "full" and not family.needs_base and self.model.base is None:
             raise ValueError(
                 f"adapter.kind is {self.adapter_kind}, which needs weights to adapt: give "
                 "model.base, or adapter.kind full"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_a_controlnet_reads(self) -> Self:
+        given = [dataset.conditioning is not None for dataset in self.datasets]
+        if self.adapter_kind != "controlnet":
+            if any(given) or self.validation.conditioning:
+                raise ValueError(
+                    "conditioning pictures are read by a ControlNet alone: give adapter.kind "
+                    "controlnet, or drop datasets.conditioning and validation.conditioning"
+                )
+            return self
+        if self.steps == 0:
+            raise ValueError("steps is 0, which draws with the base alone: drop adapter.kind")
+        family = self.model.family
+        if not FAMILIES[family].has_controlnet:
+            raise ValueError(f"adapter.kind is controlnet, but {family} has none: choose another")
+        if not all(given):
+            raise ValueError(
+                f"datasets.{given.index(False)}.conditioning is missing: give the folder of the "
+                "pictures that the ControlNet reads"
+            )
+        wanted, found = len(self.validation.prompts), len(self.validation.conditioning)
+        if wanted != found:
+            raise ValueError(
+                f"validation.conditioning has {found} pictures for {wanted} prompts: give one each"
             )
         return self
 

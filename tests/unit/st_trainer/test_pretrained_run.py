@@ -1,6 +1,7 @@
 """Runs that start from pretrained weights: what is trained, kept, resumed and written."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,9 @@ KINDS = {
     "dora": {"adapter": {"rank": 2, "dora": True}},
     "pissa": {"adapter": {"rank": 2, "init": "pissa"}},
     "lycoris": {"adapter": {"kind": "lycoris", "rank": 2, "lycoris": {"algorithm": "loha"}}},
+    "text encoder": {
+        "adapter": {"rank": 2, "text_encoder": True, "text_encoder_learning_rate": 0.002}
+    },
     "full": {"adapter": {"kind": "full"}, "optimizer": {"learning_rate": 1e-4}},
     "schedule-free": {"optimizer": {"name": "adamw_schedulefree", "learning_rate": 0.01}},
     "prodigy": {"optimizer": {"name": "prodigy"}},
@@ -394,8 +398,33 @@ def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(spec_of, tmp_pa
 
 
 @pytest.mark.families
-@pytest.mark.parametrize("family", TINY)
-@pytest.mark.parametrize("kind", ["lora", "full", "lycoris"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_controlnet_resumes_exactly(sd1_spec, tmp_path, base_folder, pictures, family):
+    (pictures / "edges").mkdir()
+    for index in range(4):
+        Image.new("RGB", (16, 16), (9, 60 * index, 9)).save(pictures / f"edges/{index}.png")
+    prompts = {"prompts": ["a red square"], "conditioning": [str(pictures / "edges/1.png")]}
+    spec = sd1_spec(
+        model={"family": family, "base": str(base_folder(family)), "config": {"resolution": 16}},
+        datasets=[{"path": str(pictures), "mask_suffix": ".mask.png", "conditioning": "edges"}],
+        adapter={"kind": "controlnet"},
+        validation=prompts | {"every": 2, "sampler_steps": 2},
+    )
+    assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED
+    assert carry_out(spec, tmp_path / "parts", 3) == ExitCode.PREEMPTED
+    torch.manual_seed(999)  # a new process starts with other random numbers
+    assert carry_out(spec, tmp_path / "parts", resume="latest") == ExitCode.SUCCEEDED
+    assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
+    for file in ("controlnet/diffusion_pytorch_model.safetensors", "sample_grid.png"):
+        found, expected = (tmp_path / name / "output" / file for name in ("parts", "whole"))
+        assert found.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.families
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*product(TINY, ("lora", "full", "lycoris")), ("sdxl", "text encoder")],
+)
 def test_every_family_trains_and_resumes_exactly(spec_of, tmp_path, family, kind):
     spec = spec_of(family, **KINDS[kind])
     carry_out(spec, tmp_path / "whole")

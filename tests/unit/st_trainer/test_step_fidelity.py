@@ -63,6 +63,29 @@ def reference_sd1(session):
     return (answer - noise).square().mean()
 
 
+def reference_sdxl(session):
+    unet, assets = session.module, session.denoiser.assets
+    clean, noise, generator = drawn(session)
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    times = (torch.rand(2, generator=generator) * 1000).long()
+    ids = assets["tokenizer"](
+        list(CAPTIONS), padding="max_length", max_length=77, return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        first = assets["text_encoder"](ids, output_hidden_states=True)
+        second = assets["text_encoder_2"](ids, output_hidden_states=True)
+    answer = unet(
+        scheduler.add_noise(clean, noise, times),
+        times,
+        torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1),
+        added_cond_kwargs={
+            "text_embeds": second.text_embeds,
+            "time_ids": torch.tensor([[16, 16, 0, 0, 16, 16]] * 2),
+        },
+    ).sample
+    return (answer - noise).square().mean()
+
+
 def reference_flux(session):
     transformer, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
@@ -179,6 +202,7 @@ REFERENCES = {
     "pixart": reference_pixart,
     "sd1": reference_sd1,
     "sd3": reference_sd3,
+    "sdxl": reference_sdxl,
     "wan": reference_wan,
 }
 

@@ -1,7 +1,7 @@
 """What every adapter answers. After ``attach``, what is trained is what requires a gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from st_shared.spec.adapter import AdapterSpec
-from st_trainer.families.family import Denoiser
+from st_trainer.data.folder import Samples
+from st_trainer.families.family import Condition, Denoiser
 
 
 class Adapter(ABC):
@@ -25,6 +26,11 @@ class Adapter(ABC):
         Raises:
             BadSpecError: nothing in the module fits the specification.
         """
+
+    def told(self, samples: Samples, indexes: Sequence[int]) -> Condition:
+        """What the model is told of the samples at ``indexes`` for this adapter's sake."""
+        del samples, indexes
+        return {}
 
     @abstractmethod
     def off(self, module: nn.Module) -> AbstractContextManager[None]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from st_shared.spec.adapter import AdapterSpec
 from st_trainer.adapters.adapter import Adapter, copy_into
 from st_trainer.adapters.lora_file import LoraFile, read_lora, write_lora
-from st_trainer.adapters.targets import target_names
+from st_trainer.adapters.lora_names import part_of
+from st_trainer.adapters.targets import target_names, text_encoder_names
 from st_trainer.errors import BadSpecError
 from st_trainer.families.family import Denoiser
 from st_trainer.families.pretrained import Pretrained
@@ -38,8 +39,13 @@ class Lora(Adapter):
 
         module, family = denoiser.module, _pretrained(denoiser)
         module.requires_grad_(requires_grad=False)
+        names = target_names(module, self.spec, family)
+        if self.spec.text_encoder:
+            for part in family.text_encoders:  # so that they are trained, kept and averaged with it
+                module.add_module(part, denoiser.assets[part])
+            names += text_encoder_names(module, self.spec, family)
         before = _read(self.spec, denoiser) if self.spec.continue_from else None
-        names = list(before.alphas) if before else target_names(module, self.spec, family)
+        names = list(before.alphas) if before else names
         inject_adapter_in_model(_config(self.spec, names, before), module, adapter_name=_NAME)
         for parameter in module.parameters():
             if parameter.requires_grad:
@@ -114,7 +120,15 @@ def _joined(name: str, now: Tensor, start: Tensor) -> Tensor:
 
 
 def _read(spec: AdapterSpec, denoiser: Denoiser) -> LoraFile:
-    return read_lora(Path(str(spec.continue_from)), denoiser.module, _pretrained(denoiser))
+    family = _pretrained(denoiser)
+    file = read_lora(Path(str(spec.continue_from)), denoiser.module, family)
+    missing = set(family.text_encoders) - {part_of(name, family) for name in file.alphas}
+    if spec.text_encoder and missing:
+        raise BadSpecError(
+            f"training.adapter.continue_from: {spec.continue_from} holds nothing of "
+            f"{min(missing)}: drop adapter.text_encoder"
+        )
+    return file
 
 
 def _config(spec: AdapterSpec, names: list[str], before: LoraFile | None) -> Any:

@@ -5,10 +5,11 @@
 | Diffusers | ``transformer.blocks.0.to_q.lora_A.weight`` | PEFT's options in the metadata |
 | ComfyUI | ``diffusion_model.blocks.0.to_q.lora_A.weight`` | ``….alpha``, divided by the rank |
 | Kohya | ``lora_unet_blocks_0_to_q.lora_down.weight`` | ``….alpha``, divided by the rank |
+
+Text encoders have ``text_encoder`` before their keys in Diffusers' layout, ``lora_te`` in Kohya's.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from st_trainer.adapters.lora_names import (
+    comfy_name,
+    diffusers_name,
+    is_kohya,
+    name_in_part,
+    part_of,
+)
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named
 from st_trainer.families.pretrained import Pretrained
@@ -71,7 +79,7 @@ def write_lora(
     if layout == "comfyui" and family.comfy_reads_diffusers:
         file, layout = file.folded, "diffusers"
     if layout == "diffusers":
-        named = {f"{family.denoiser}.{key}": each for key, each in file.tensors.items()}
+        named = {_diffusers_key(key, family): each for key, each in file.tensors.items()}
         write_tensors(
             path, named, {METADATA_KEY: json.dumps(_options(file, family), sort_keys=True)}
         )
@@ -113,39 +121,40 @@ def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFil
 
 
 def _options(file: LoraFile, family: Pretrained[Any]) -> dict[str, Any]:
-    """PEFT's options, as Diffusers looks for them when it loads the file."""
-    ranks = file.ranks
-    rank, alpha = next(iter(ranks.values())), next(iter(file.alphas.values()))
-    options = {
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {name: each for name, each in ranks.items() if each != rank},
-        "alpha_pattern": {name: each for name, each in file.alphas.items() if each != alpha},
-        "target_modules": sorted(ranks),
-        "use_dora": file.has_dora,
-        "lora_bias": False,
-    }
-    return {f"{family.denoiser}.{key}": value for key, value in options.items()}
+    """PEFT's options of each part, as Diffusers looks for them when it loads the file."""
+    found: dict[str, Any] = {}
+    for part in dict.fromkeys(part_of(name, family) for name in file.alphas):
+        names = [name for name in file.alphas if part_of(name, family) == part]
+        ranks = {name_in_part(name, family): file.ranks[name] for name in names}
+        alphas = {name_in_part(name, family): file.alphas[name] for name in names}
+        rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+        options = {
+            "r": rank,
+            "lora_alpha": alpha,
+            "rank_pattern": {name: each for name, each in ranks.items() if each != rank},
+            "alpha_pattern": {name: each for name, each in alphas.items() if each != alpha},
+            "target_modules": sorted(ranks),
+            "use_dora": file.has_dora,
+            "lora_bias": False,
+        }
+        found |= {f"{part}.{key}": value for key, value in options.items()}
+    return found
+
+
+def _diffusers_key(key: str, family: Pretrained[Any]) -> str:
+    module, dot, rest = _split(key)
+    return f"{diffusers_name(module, family)}{dot}{rest}"
 
 
 def _comfy_key(key: str, family: Pretrained[Any]) -> str:
     """A key of PEFT as ComfyUI wants it; magnitudes are ``dora_scale`` there."""
     module, _, rest = _split(key)
     rest = "dora_scale" if rest.startswith(_MAGNITUDE) else rest
-    named = _comfy_module(module, family)
-    if family.kohya_prefix is None:
-        return f"{family.comfy_prefix}.{named}.{rest}"
+    named = comfy_name(module, family)
+    if not is_kohya(module, family):
+        return f"{named}.{rest}"
     matrix, _, end = rest.partition(".")
     return ".".join(filter(None, (named, _KOHYA.get(matrix, matrix), end)))
-
-
-def _comfy_module(name: str, family: Pretrained[Any]) -> str:
-    """The name of a module in ComfyUI, without the prefix that stands before a dot."""
-    for ours, theirs in family.comfy_renames:
-        name = re.sub(ours, theirs, name)
-    if family.kohya_prefix is None:
-        return name
-    return f"{family.kohya_prefix}_{name.replace('.', '_')}"
 
 
 def _split(key: str) -> tuple[str, str, str]:
@@ -161,20 +170,26 @@ def _plain(
     tensors: Mapping[str, Tensor], names: set[str], family: Pretrained[Any]
 ) -> dict[str, Tensor]:
     """Keys as PEFT has them, alphas included; keys of other parts are left out."""
-    ours = {_comfy_module(name, family): name for name in names}
+    ours = {form(name, family): name for form in (diffusers_name, comfy_name) for name in names}
     found = {}
     for key, tensor in tensors.items():
         module, dot, rest = _split(key)
-        if not dot or key.startswith(("text_encoder", "lora_te")):
+        if not dot or (module not in ours and key.startswith(("text_encoder", "lora_te"))):
             continue
-        for prefix in (f"{family.denoiser}.", *_PREFIXES):
-            module = module.removeprefix(prefix)
+        module = ours.get(module) or _bare(module, family)
         for old, new in _OLD.items():
             rest = rest.replace(old, new)
         if rest == "dora_scale":
             rest, tensor = _MAGNITUDE, tensor.flatten()  # noqa: PLW2901 -- a column there
-        found[f"{ours.get(module, module)}.{rest}"] = tensor
+        found[f"{module}.{rest}"] = tensor
     return found
+
+
+def _bare(name: str, family: Pretrained[Any]) -> str:
+    """A name of the denoiser without what programs put before it."""
+    for prefix in (f"{family.denoiser}.", *_PREFIXES):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> set[str]:
@@ -195,14 +210,14 @@ def _scaled(
     tensors: dict[str, Tensor], metadata: dict[str, Any], family: Pretrained[Any]
 ) -> LoraFile:
     """Matrices and alphas apart; without an alpha the scale is 1."""
-    options = {key.removeprefix(f"{family.denoiser}."): each for key, each in metadata.items()}
     alphas: dict[str, float] = {}
     for key, tensor in tensors.items():
         module, _, rest = _split(key)
         if rest != "lora_A.weight":
             continue
-        usual = options.get("lora_alpha", len(tensor))
-        alphas[module] = float(options.get("alpha_pattern", {}).get(module, usual))
+        part, own = part_of(module, family), name_in_part(module, family)
+        usual = metadata.get(f"{part}.lora_alpha", len(tensor))
+        alphas[module] = float(metadata.get(f"{part}.alpha_pattern", {}).get(own, usual))
         if f"{module}.alpha" in tensors:
             alphas[module] = float(tensors[f"{module}.alpha"])
     matrices = {key: each for key, each in tensors.items() if not key.endswith(".alpha")}

@@ -7,6 +7,7 @@ from st_trainer.errors import BadSpecError
 from st_trainer.families.pretrained import Pretrained
 
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def target_names(module: nn.Module, spec: AdapterSpec, family: Pretrained) -> list[str]:  # type: ignore[type-arg]
@@ -29,6 +30,18 @@ def target_names(module: nn.Module, spec: AdapterSpec, family: Pretrained) -> li
             f"names are such as {every[0]}"
         )
     return found
+
+
+def text_encoder_names(module: nn.Module, spec: AdapterSpec, family: Pretrained) -> list[str]:  # type: ignore[type-arg]
+    """Full names of the projections of attention in the text encoders that lie in ``module``."""
+    return [
+        name
+        for name, each in module.named_modules()
+        if isinstance(each, nn.Linear)
+        and name.startswith(tuple(f"{part}." for part in family.text_encoders))
+        and any(_ends_with(name, end) for end in _TEXT_ATTENTION)
+        and not any(_ends_with(name, end) for end in spec.exclude)
+    ]
 
 
 def _ends(spec: AdapterSpec, family: Pretrained) -> tuple[str, ...] | None:  # type: ignore[type-arg]

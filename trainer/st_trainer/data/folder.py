@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
+from st_trainer.data.buckets import Size
+from st_trainer.data.conditioning import find_conditioning, read_conditioning
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.lyrics import with_lyrics
 from st_trainer.data.masks import find_mask, read_mask
 from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
@@ -34,11 +37,14 @@ class Sample:
     repeats: int
     shape: Shape
     """Of its values: its bucket."""
-    values: NDArray[Any] | None
+    facts: SampleFacts
+    values: NDArray[Any] | None = None
     """As the medium reads it, when it is kept in memory."""
     mask: Path | None = None
     """Grey picture that says how much each place counts."""
     regularisation: bool = False
+    conditioning: Path | None = None
+    """Picture that a ControlNet reads."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Samples:
         self._samples = samples
         self._medium = medium
         self.sha256 = sha256
-        """Checksum over names, captions and content: a resumed run must find the same."""
+        """Checksum over names, captions, content and facts: a resumed run must find the same."""
 
     def __len__(self) -> int:
         """Number of samples, each counted once."""
@@ -91,16 +97,30 @@ class Samples:
         tensor = torch.from_numpy(stacked)
         return tensor if tensor.is_floating_point() else tensor.float() / 127.5 - 1
 
+    def facts(self, indexes: Sequence[int]) -> list[SampleFacts]:
+        """How the values at ``indexes`` came out of their files."""
+        return [self._samples[index].facts for index in indexes]
+
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
-        chosen = [self._samples[index] for index in indexes]
-        areas = [self._medium.area(sample.shape) for sample in chosen]
-        found = zip(chosen, areas, strict=True)
-        return torch.stack([read_mask(sample.mask, area) for sample, area in found])
+        return torch.stack([read_mask(each.mask, self._area(each)) for each in self._at(indexes)])
+
+    def conditioning(self, indexes: Sequence[int]) -> Tensor:
+        """Conditioning pictures at ``indexes``, ``(B, 3, H, W)``, 0 to 1."""
+        return torch.stack(
+            [read_conditioning(each.conditioning, self._area(each)) for each in self._at(indexes)]
+        )
 
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
         return [self._samples[index].regularisation for index in indexes]
+
+    def _at(self, indexes: Sequence[int]) -> list[Sample]:
+        return [self._samples[index] for index in indexes]
+
+    def _area(self, sample: Sample) -> Size:
+        """Height and width of what lies beside ``sample``."""
+        return self._medium.area(sample.shape)
 
     def _values(self, sample: Sample) -> NDArray[Any]:
         if sample.values is not None:
@@ -139,47 +159,69 @@ def read_folders(
     changed: list[Remark] = []
     digest = hashlib.sha256()
     for dataset, folder in zip(datasets, folders, strict=True):
-        for path in sample_files(folder, medium.suffixes, dataset.mask_suffix):
+        for path in _files(folder, dataset, medium):
             name = path.relative_to(folder).as_posix()
             try:
-                caption = read_caption(path.with_suffix(dataset.caption_suffix))
-                if medium.kind == "audio":
-                    caption = with_lyrics(caption, path)
-                read = medium.read(path)
-                mask = find_mask(path, dataset.mask_suffix, medium, read.values.shape)
+                read, sample = _read(path, folder, dataset, medium)
             except UnreadableSampleError as error:
                 skipped.append(Remark(name, str(error)))
                 continue
             changed += [Remark(name, change) for change in read.changes]
-            _add(digest, name, caption, read)
-            if mask:
-                digest.update(mask.read_bytes())
+            _add(digest, sample, read)
             kept_bytes -= read.values.nbytes
-            kept = read.values if kept_bytes >= 0 else None
-            samples.append(
-                Sample(
-                    name,
-                    path,
-                    caption,
-                    dataset.repeats,
-                    read.values.shape,
-                    kept,
-                    mask,
-                    dataset.regularisation,
-                )
-            )
+            samples.append(replace(sample, values=read.values) if kept_bytes >= 0 else sample)
     if not samples:
         raise BadDataError(_nothing_usable(folders, skipped, medium))
     return Reading(Samples(samples, medium, digest.hexdigest()), skipped, changed)
 
 
+def _read(
+    path: Path, folder: Path, dataset: DatasetSpec, medium: Medium
+) -> tuple[ReadSample, Sample]:
+    """The sample in the file ``path`` of ``dataset``, with what lies beside it."""
+    name = path.relative_to(folder).as_posix()
+    caption = read_caption(path.with_suffix(dataset.caption_suffix))
+    if medium.kind == "audio":
+        caption = with_lyrics(caption, path)
+    read = medium.read(path)
+    shape = read.values.shape
+    return read, Sample(
+        name,
+        path,
+        caption,
+        dataset.repeats,
+        shape,
+        read.facts,
+        mask=find_mask(path, dataset.mask_suffix, medium, shape),
+        regularisation=dataset.regularisation,
+        conditioning=find_conditioning(name, _conditions(folder, dataset), medium, shape),
+    )
+
+
+def _conditions(folder: Path, dataset: DatasetSpec) -> Path | None:
+    return folder / dataset.conditioning if dataset.conditioning else None
+
+
+def _files(folder: Path, dataset: DatasetSpec, medium: Medium) -> Iterator[Path]:
+    conditions = _conditions(folder, dataset)
+    return sample_files(folder, medium.suffixes, dataset.mask_suffix, conditions)
+
+
 def sample_files(
-    folder: Path, suffixes: frozenset[str], mask_suffix: str | None = None
+    folder: Path,
+    suffixes: frozenset[str],
+    mask_suffix: str | None = None,
+    without: Path | None = None,
 ) -> Iterator[Path]:
-    """Files of ``suffixes`` below ``folder``, sorted by path, without hidden ones and masks."""
+    """Files of ``suffixes`` below ``folder``, sorted by path, without hidden ones and masks.
+
+    What lies in the folder ``without`` is left out too.
+    """
     found = []
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and Path(parent, name) != without
+        ]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     samples = [path for path in found if path.suffix.lower() in suffixes]
     if mask_suffix:
@@ -211,10 +253,12 @@ def read_caption(path: Path) -> str:
     return caption
 
 
-def _add(digest: "hashlib._Hash", name: str, caption: str, read: ReadSample) -> None:
-    shape = str(read.values.shape).encode()
-    for part in (os.fsencode(name), caption.encode(), shape, read.identity):
+def _add(digest: "hashlib._Hash", sample: Sample, read: ReadSample) -> None:
+    shape = str(sample.shape).encode()
+    for part in (os.fsencode(sample.name), sample.caption.encode(), shape, read.identity):
         digest.update(len(part).to_bytes(8, "big") + part)
+    for beside in filter(None, (sample.mask, sample.conditioning)):
+        digest.update(beside.read_bytes())
 
 
 def _nothing_usable(folders: Sequence[Path], skipped: Sequence[Remark], medium: Medium) -> str:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import Size, nearest
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
 
 MAX_PIXELS = 64_000_000
@@ -28,6 +29,7 @@ class ReadImage:
     """``(C, H, W)``, 0 to 255."""
     changes: tuple[str, ...]
     """What was done to make it fit, such as ``resized from 16x16``."""
+    facts: SampleFacts
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Images(Medium):
         """The picture, ``(C, H, W)`` bytes."""
         sizes = self.buckets or [(self.height, self.width)]
         image = read_image(path, sizes, self.channels)
-        return ReadSample(image.pixels, image.pixels.tobytes(), image.changes)
+        identity = image.pixels.tobytes() + repr(image.facts).encode()
+        return ReadSample(image.pixels, identity, image.changes, image.facts)
 
 
 def read_image(path: Path, sizes: Sequence[Size], channels: int) -> ReadImage:
@@ -95,11 +98,12 @@ def _fit(image: Image.Image, sizes: Sequence[Size], channels: int) -> ReadImage:
         changes.append(f"converted from {image.mode} to {'grey' if channels == 1 else 'RGB'}")
     flat = _flattened(image, "L" if channels == 1 else "RGB")
     height, width = nearest(sizes, flat.height, flat.width)
+    facts = SampleFacts.fitted((flat.height, flat.width), (height, width))
     if flat.size != (width, height):
         changes.append(f"resized from {flat.width}x{flat.height}")
         flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(flat, dtype=np.uint8).reshape(height, width, channels)
-    return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes))
+    return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes), facts)
 
 
 def _flattened(image: Image.Image, mode: str) -> Image.Image:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from st_shared.media import Media
 from st_trainer.data.buckets import Size
+from st_trainer.data.facts import SampleFacts
 
 Shape = tuple[int, ...]
 """Of one sample: ``(C, H, W)``, ``(C, F, H, W)`` or ``(C, L)``. It is the bucket of the sample:
@@ -29,6 +30,7 @@ class ReadSample:
     """What a checksum is taken over: the same wherever the file is read."""
     changes: tuple[str, ...]
     """What was done to make it fit, such as ``resized from 16x16``."""
+    facts: SampleFacts
 
 
 class Medium(ABC):

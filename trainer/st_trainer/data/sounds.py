@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_shared.media import SUFFIXES
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Medium, ReadSample, UnreadableSampleError
 
 _MOST_CHANNELS = 8
@@ -41,12 +42,13 @@ class Sounds(Medium):
         try:
             with soundfile.SoundFile(path) as file:
                 values, changes = self._beginning(file)
+                facts = SampleFacts((file.frames,), (0,), (self.length,))
             with path.open("rb") as raw:
                 identity = hashlib.file_digest(raw, "sha256").digest()
         except (soundfile.SoundFileError, OSError) as error:
             reason = getattr(error, "error_string", None) or error
             raise UnreadableSampleError(f"damaged sound: {reason}") from None
-        return ReadSample(values, identity, changes)
+        return ReadSample(values, identity, changes, facts)
 
     def _beginning(self, file: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         rate, channels = file.samplerate, file.channels

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import Size
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import MAX_PIXELS, read_image
 from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
 
@@ -55,22 +56,23 @@ class Videos(Medium):
         """The first frames, ``(3, F, H, W)`` bytes; each is the one that is shown at its time."""
         if path.suffix.lower() in SUFFIXES["image"]:
             image = read_image(path, [(self.height, self.width)], 3)
-            return ReadSample(image.pixels[:, None], image.pixels.tobytes(), image.changes)
+            identity = image.pixels.tobytes()
+            return ReadSample(image.pixels[:, None], identity, image.changes, image.facts)
         import av  # noqa: PLC0415 -- only where there are videos
 
         try:
             with av.open(str(path), options=_OPTIONS) as container:
-                frames, changes = self._frames(container)
+                frames, changes, facts = self._frames(container)
             with path.open("rb") as file:
                 identity = hashlib.file_digest(file, "sha256").digest()
         except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UnreadableSampleError(f"damaged video: {reason}") from None
-        return ReadSample(np.stack(frames, axis=1), identity, changes)
+        return ReadSample(np.stack(frames, axis=1), identity, changes, facts)
 
     def _frames(
         self, container: "InputContainer"
-    ) -> tuple[list[NDArray[np.uint8]], tuple[str, ...]]:
+    ) -> tuple[list[NDArray[np.uint8]], tuple[str, ...], SampleFacts]:
         if not container.streams.video:
             raise UnreadableSampleError("there are no pictures in it")
         stream = container.streams.video[0]
@@ -78,8 +80,10 @@ class Videos(Medium):
             raise UnreadableSampleError(f"more than {MAX_PIXELS:,} pixels a frame")
         size, rate = f"{stream.width}x{stream.height}", float(stream.average_rate or self.rate)
         frames: list[NDArray[np.uint8]] = []
+        original = (stream.height, stream.width)
         for frame, count in self._shown(container, stream):
             frames += [self._pixels(frame)] * count
+            original = _upright(frame)
         if len(frames) < self.frames:
             raise UnreadableSampleError(
                 f"too short: {len(frames)} frames at {self.rate:g} a second, not {self.frames}"
@@ -89,7 +93,8 @@ class Videos(Medium):
             changes.append(f"resized from {size}")
         if abs(rate - self.rate) > _LEAST:
             changes.append(f"resampled from {rate:g} frames a second")
-        return frames, tuple(changes)
+        facts = SampleFacts.fitted(original, (self.height, self.width))
+        return frames, tuple(changes), facts
 
     def _shown(
         self, container: "InputContainer", stream: "VideoStream"
@@ -122,3 +127,9 @@ class Videos(Medium):
         image = image.rotate(frame.rotation, expand=True)
         fitted = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
         return np.ascontiguousarray(np.asarray(fitted, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def _upright(frame: "VideoFrame") -> Size:
+    """Height and width of a frame as it is shown."""
+    turned = frame.rotation % 180 != 0
+    return (frame.width, frame.height) if turned else (frame.height, frame.width)

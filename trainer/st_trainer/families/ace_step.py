@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from st_shared.spec.families import AceStepConfig
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.data.lyrics import caption_and_lyrics
+from st_trainer.data.medium import Shape
 from st_trainer.data.sounds import Sounds
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named
-from st_trainer.families.family import Assets, Condition, Denoiser, Guide, Shape
+from st_trainer.families.family import Assets, Condition, Denoiser, Guide
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.objectives.flow_matching import FlowMatching, shifted_path
 from st_trainer.objectives.objective import Objective

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.section import Section
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import Images
 from st_trainer.data.medium import Medium, Shape
 from st_trainer.objectives.flow_matching import FlowMatching
@@ -85,6 +86,11 @@ class FamilyCode(ABC, Generic[ConfigT]):
         ``noisy`` is ``(B, C, ...)``, ``times`` are those of the objective, ``(B,)``. The family
         turns time, sign and layout into what the network wants, and back.
         """
+
+    def describe(self, config: ConfigT, facts: Sequence[SampleFacts]) -> Condition:
+        """What the model is told of each sample beside its caption; most are told nothing."""
+        del config, facts
+        return {}
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
         """How the family is trained and sampled."""
@@ -182,15 +188,26 @@ class Denoiser:
         """Tokens of one sample of ``latents`` ``(B, C, ...)``."""
         return self.family.tokens(tuple(latents.shape[1:]))
 
-    @torch.no_grad()
-    def encode(self, captions: Sequence[str]) -> Condition:
-        """Captions as tensors, on the device of the text encoders, or on the CPU."""
-        return self.family.encode(self.config, self.assets, captions)
+    def encode(
+        self, captions: Sequence[str], facts: Sequence[SampleFacts] | None = None
+    ) -> Condition:
+        """Captions as tensors, on the device of the text encoders, or on the CPU.
+
+        ``facts`` are those of the samples; without, of whole pictures that are to be drawn. Where
+        a text encoder is trained, gradients flow back into it.
+        """
+        drawn = SampleFacts.whole(*self.sample_shape[1:][-2:])
+        condition = self.family.encode(self.config, self.assets, captions)
+        told = facts or [drawn] * len(captions)
+        return condition | self.family.describe(self.config, told)
 
     @torch.no_grad()
     def null(self, condition: Condition) -> Condition:
-        """The null caption of guidance, once for each sample of ``condition``."""
-        return self.family.null(self.config, self.assets, condition)
+        """``condition`` with the null caption of guidance in place of each caption.
+
+        What the model is told beside captions, such as sizes, stays.
+        """
+        return condition | self.family.null(self.config, self.assets, condition)
 
     @torch.no_grad()
     def latents(self, samples: Tensor, generator: torch.Generator) -> Tensor:

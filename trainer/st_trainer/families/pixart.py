@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from st_shared.spec.families import PixartConfig
 from st_shared.spec.objective import ObjectiveSpec
-from st_trainer.families.family import Assets, Condition, Shape
+from st_trainer.data.medium import Shape
+from st_trainer.families.family import Assets, Condition
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import masked_hidden
 from st_trainer.objectives.ddpm import Ddpm, NoiseSchedule

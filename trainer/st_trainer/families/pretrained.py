@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from st_shared.spec.families import ImageConfig
 from st_shared.spec.section import Section
+from st_trainer.data.medium import Shape
 from st_trainer.families.components import load_components
-from st_trainer.families.family import Assets, Denoiser, FamilyCode, Shape
+from st_trainer.families.family import Assets, Denoiser, FamilyCode
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -45,6 +46,10 @@ class Pretrained(FamilyCode[ConfigT]):
     """Whether files of that layout hold alphas; else the scale is multiplied into the matrices."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
+    controlnet: ClassVar[str | None] = None
+    """Class of its ControlNet, where it has one."""
+    text_encoders: ClassVar[Mapping[str, str]] = {}
+    """Text encoders that a LoRA may adapt, and what Kohya has before names of their modules."""
 
     def load(self, base: str, config: ConfigT, dtype: torch.dtype) -> Denoiser:
         """The model at ``base``, frozen.

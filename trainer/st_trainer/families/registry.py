@@ -13,6 +13,7 @@ from st_trainer.families.pixart import Pixart
 from st_trainer.families.pixel_dit import PixelDitFamily
 from st_trainer.families.sd1 import Sd1
 from st_trainer.families.sd3 import Sd3
+from st_trainer.families.sdxl import Sdxl
 from st_trainer.families.wan import Wan
 
 REGISTRY: dict[str, FamilyCode[Any]] = {
@@ -24,6 +25,7 @@ REGISTRY: dict[str, FamilyCode[Any]] = {
         PixelDitFamily(),
         Sd1(),
         Sd3(),
+        Sdxl(),
         Wan(),
     )
 }

@@ -10,6 +10,7 @@ from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.families.family import Assets, Condition
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import last_hidden
+from st_trainer.families.unet import unet_answer
 from st_trainer.objectives.ddpm import Ddpm, NoiseSchedule
 from st_trainer.objectives.objective import Objective
 
@@ -32,6 +33,8 @@ class Sd1(Pretrained[ImageConfig]):
         "all": (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     }
     kohya_prefix = "lora_unet"
+    controlnet = "diffusers.ControlNetModel"
+    text_encoders: ClassVar = {"text_encoder": "lora_te"}
     usual_guidance = 7.5
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
@@ -49,5 +52,4 @@ class Sd1(Pretrained[ImageConfig]):
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition
     ) -> Tensor:
         """The network takes whole steps, and gives noise or ``v`` as it is."""
-        answer: Tensor = module(noisy, times, condition["text"], return_dict=False)[0]
-        return answer
+        return unet_answer(module, noisy, times, condition)

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from st_shared.spec.families import Sd3Config
 from st_shared.spec.objective import ObjectiveSpec
-from st_trainer.families.family import Assets, Condition, Shape
+from st_trainer.data.medium import Shape
+from st_trainer.families.family import Assets, Condition
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import last_hidden, token_ids
 from st_trainer.objectives.flow_matching import FlowMatching, scheduler_path

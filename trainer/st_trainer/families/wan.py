@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from st_shared.spec.families import WanConfig
 from st_shared.spec.objective import ObjectiveSpec
+from st_trainer.data.medium import Shape
 from st_trainer.data.videos import Videos
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named
-from st_trainer.families.family import Assets, Condition, Denoiser, Shape
+from st_trainer.families.family import Assets, Condition, Denoiser
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import zero_padded
 from st_trainer.objectives.flow_matching import FlowMatching, shifted_path

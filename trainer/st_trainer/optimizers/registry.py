@@ -79,15 +79,15 @@ def peak_rate(spec: TrainingSpec) -> float:
         return spec.optimizer.learning_rate
     if OPTIMIZERS[spec.optimizer.name].finds_rate:
         return 1.0
-    if spec.adapter_kind != "full":
+    if spec.adapter_kind not in {"full", "controlnet"}:
         return 1e-4
     return 1e-5 if FAMILIES[spec.model.family].needs_base else 1e-3
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], spec: OptimizerSpec, rate: float
+    parameters: Iterable[nn.Parameter | dict[str, Any]], spec: OptimizerSpec, rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser of ``spec`` over ``parameters``; the loop sets the rate at each step.
+    """The optimiser of ``spec`` over ``parameters``, or groups of them; the loop sets the rate.
 
     Raises:
         BadSpecError: its class does not take the options, or is not installed.

@@ -33,6 +33,9 @@ class PriorRegularisation(Technique):
         if not chosen.any():
             return
         with torch.no_grad(), session.adapter.off(session.module), session.accelerator.autocast():
-            answer: Tensor = session.denoiser.predict(batch.noisy, batch.times, batch.condition)
+            condition = batch.condition
+            if session.spec.adapter.text_encoder:  # it reads otherwise than before, too
+                condition = session.encode(batch.captions, batch.indexes)
+            answer: Tensor = session.denoiser.predict(batch.noisy, batch.times, condition)
         where = over_samples(chosen.to(batch.target.device), batch.target)
         batch.target = torch.where(where, answer.to(batch.target.dtype), batch.target)

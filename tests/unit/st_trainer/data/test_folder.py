@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from st_shared.spec import DatasetSpec
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.folder import MAX_CAPTION_BYTES, read_folders
 from st_trainer.data.images import Images
 from st_trainer.errors import BadDataError
@@ -157,8 +158,8 @@ def stripes(width: int, height: int) -> Image.Image:
 BUCKETS = ((4, 4), (2, 8), (8, 2))
 
 
-def read_bucketed(folder, mask_suffix=None, **options):
-    datasets = [DatasetSpec(path=str(folder), mask_suffix=mask_suffix)]
+def read_bucketed(folder, mask_suffix=None, conditioning=None, **options):
+    datasets = [DatasetSpec(path=str(folder), mask_suffix=mask_suffix, conditioning=conditioning)]
     return read_folders(datasets, [folder], Images(1, 4, 4, BUCKETS), **options)
 
 
@@ -173,6 +174,10 @@ def test_images_of_other_aspects_keep_them_and_are_cut_about_the_centre(tmp_path
     wide = ((samples.values([1, 2])[:, 0, 0] + 1) * 127.5).round().int()
     assert wide.tolist() == [list(range(8)), list(range(2, 10))]
     assert samples.values([3]).shape == (1, 1, 8, 2)
+    assert samples.facts([1, 2]) == [
+        SampleFacts.whole(2, 8),
+        SampleFacts((2, 12), (0, 2), (2, 8)),
+    ]
 
 
 def test_a_mask_is_cut_as_its_image_is(tmp_path):
@@ -182,6 +187,24 @@ def test_a_mask_is_cut_as_its_image_is(tmp_path):
     Image.fromarray(mask).save(tmp_path / "a.mask.png")
     samples = read_bucketed(tmp_path, mask_suffix=".mask.png").samples
     assert samples.masks([0])[0, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]] * 2
+
+
+def test_a_conditioning_picture_is_cut_as_its_image_is(tmp_path):
+    put(tmp_path, "a.png", image=stripes(12, 2))
+    (tmp_path / "edges").mkdir()
+    stripes(12, 2).save(tmp_path / "edges/a.png")
+    samples = read_bucketed(tmp_path, conditioning="edges").samples
+    assert len(samples) == 1
+    found = (samples.conditioning([0])[0] * 255).round().int()
+    assert found.tolist() == [[list(range(2, 10))] * 2] * 3
+
+
+def test_an_image_that_gets_another_aspect_during_the_run_is_named(tmp_path):
+    put(tmp_path, "a.png", image=stripes(8, 2))
+    samples = read_bucketed(tmp_path, kept_bytes=0).samples
+    stripes(2, 8).save(tmp_path / "a.png")
+    with pytest.raises(BadDataError, match=r"a\.png changed during the run: it has another aspect"):
+        samples.values([0])
 
 
 def test_square_images_are_read_as_without_buckets(tmp_path):
@@ -197,3 +220,11 @@ def test_the_checksum_follows_the_shape(tmp_path):
     put(tmp_path / "y", "a.png", image=Image.new("L", (2, 8), 9))
     found = [read_bucketed(tmp_path / name).samples.sha256 for name in "xy"]
     assert found[0] != found[1]
+
+
+def test_the_checksum_follows_the_size_in_the_file(tmp_path):
+    put(tmp_path / "x", "a.png", image=Image.new("L", (4, 4), 9))
+    put(tmp_path / "y", "a.png", image=Image.new("L", (8, 8), 9))
+    found = [read(tmp_path / name).samples for name in "xy"]
+    assert torch.equal(found[0].values([0]), found[1].values([0]))
+    assert found[0].sha256 != found[1].sha256

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import UnreadableSampleError
 from st_trainer.data.sounds import Sounds
 from st_trainer.recordings import write_sound
@@ -25,6 +26,7 @@ def test_a_sound_of_the_right_rate_is_cut_and_left_as_it_is(tmp_path):
     assert read.values.dtype == np.float32
     np.testing.assert_array_equal(read.values, np.float32([left[:4000], right[:4000]]))
     assert read.changes == ()
+    assert read.facts == SampleFacts((RATE,), (0,), (4000,))
 
 
 @pytest.mark.parametrize("rate", [11_025, 44_100, 4_000])

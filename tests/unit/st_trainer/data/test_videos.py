@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import UnreadableSampleError
 from st_trainer.data.videos import Videos
 from st_trainer.recordings import write_video
@@ -65,6 +66,7 @@ def test_frames_are_scaled_and_cropped_in_the_middle(tmp_path):
     write_video(tmp_path / "a.mp4", frames, 8)
     read = Videos(5, 16, 16, 8).read(tmp_path / "a.mp4")
     assert read.changes == ("resized from 96x32",)
+    assert read.facts == SampleFacts((32, 96), (0, 16), (16, 16))
     red, green, _ = read.values[:, 2].astype(int)
     assert red[8, 3:13].min() > 220
     assert green[8, 3:13].max() < 30
@@ -82,7 +84,9 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path):
     Image.new("RGB", (32, 16), (10, 20, 30)).save(tmp_path / "a.png")
     medium = Videos(1, 16, 32, 8)
     assert {".png", ".mp4"} <= medium.suffixes
-    assert medium.read(tmp_path / "a.png").values[:, 0, 3, 3].tolist() == [10, 20, 30]
+    read = medium.read(tmp_path / "a.png")
+    assert read.values[:, 0, 3, 3].tolist() == [10, 20, 30]
+    assert read.facts == SampleFacts.whole(16, 32)
     assert ".png" not in Videos(5, 16, 32, 8).suffixes
 
 
@@ -127,6 +131,8 @@ def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
         for _ in range(5):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
         container.mux(stream.encode())
-    values = Videos(5, 32, 16, 8).read(path).values[0, 0].astype(int)
+    read = Videos(5, 32, 16, 8).read(path)
+    assert read.facts == SampleFacts.whole(32, 16)
+    values = read.values[0, 0].astype(int)
     assert values[20:, :].min() > 220
     assert values[:12, :].max() < 30

@@ -1,0 +1,33 @@
+"""What is known of a sample beside its values and its caption."""
+
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """How the values of a sample came out of its file.
+
+    Sizes are height and width of a picture or of a video's frames, pixels; the length of a sound.
+    """
+
+    original_size: tuple[int, ...]
+    """Size in the file; pictures upright."""
+    crop: tuple[int, ...]
+    """Rows above and columns left of the cut, of the picture once it was resized."""
+    size: tuple[int, ...]
+    """Size of what the model sees."""
+
+    @classmethod
+    def whole(cls, *size: int) -> Self:
+        """Those of a sample that was neither resized nor cut: what samples are drawn with."""
+        return cls(size, (0,) * len(size), size)
+
+    @classmethod
+    def fitted(cls, original: tuple[int, int], size: tuple[int, int]) -> Self:
+        """Those of a picture of ``original`` size that was made to cover ``size``, and centred."""
+        scale = max(new / old for new, old in zip(size, original, strict=True))
+        top, left = (
+            round((old * scale - new) / 2) for old, new in zip(original, size, strict=True)
+        )
+        return cls(original, (top, left), size)
