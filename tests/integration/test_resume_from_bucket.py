@@ -1,15 +1,16 @@
 """``st-train run --resume s3://…`` against a real S3 server."""
 
 import io
-import shutil
 
 import boto3
 import pytest
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from bucket_server import ACCESS_KEY, SECRET_KEY, connect, serve_buckets
 from PIL import Image
 
 from st_shared.protocol.journal import ExitCode
 from st_shared.spec import TrainingSpec
+from st_trainer.command import run_command
 from st_trainer.errors import CheckpointError, TrainerError
 from st_trainer.remote_checkpoints import RemoteCheckpoints
 
@@ -40,17 +41,17 @@ def bucket(nanio_url, tmp_path, monkeypatch):
     store._client.close()
 
 
-@pytest.fixture
-def spec(tmp_path):
-    (tmp_path / "data").mkdir()
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
     for index in range(5):
-        Image.new("L", (4, 4), 40 * index).save(tmp_path / f"data/{index}.png")
-        (tmp_path / f"data/{index}.txt").write_text("a shade")
+        Image.new("L", (4, 4), 40 * index).save(data / f"{index}.png")
+        (data / f"{index}.txt").write_text("a shade")
     config = {"image_size": 4, "width": 16, "depth": 1, "heads": 2, "caption_length": 3}
     return TrainingSpec.model_validate(
         {
             "model": {"family": "pixel_dit", "config": config},
-            "datasets": [{"path": str(tmp_path / "data")}],
+            "datasets": [{"path": str(data)}],
             "steps": 6,
             "batch_size": 2,
             "checkpoint": {"every": 2, "keep_last": 9},
@@ -58,26 +59,20 @@ def spec(tmp_path):
     )
 
 
+def run(spec, folder, server, resume="none", stop_after=99):
+    asked = iter(range(1000))
+    environment = {"AWS_ENDPOINT_URL": server}
+    stop = lambda: next(asked) >= stop_after  # noqa: E731
+    try:
+        return run_command(spec, folder, {}, environment=environment, resume=resume, stop=stop)
+    finally:
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()  # the next process would not have them
+
+
 @pytest.fixture
 def carry_out(spec, tmp_path, nanio_url):
-    def run(name, resume="none", stop_after=99):
-        from accelerate.state import AcceleratorState, GradientState, PartialState
-
-        from st_trainer.command import run_command
-
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()  # a new process would not have them
-        asked = iter(range(1000))
-        return run_command(
-            spec,
-            tmp_path / name,
-            {},
-            environment={"AWS_ENDPOINT_URL": nanio_url},
-            resume=resume,
-            stop=lambda: next(asked) >= stop_after,
-        )
-
-    return run
+    return lambda name, resume: run(spec, tmp_path / name, nanio_url, resume)
 
 
 @pytest.fixture
@@ -85,18 +80,24 @@ def uri(bucket):
     return f"s3://{BUCKET}/{bucket._prefix}"
 
 
+@pytest.fixture(scope="module")
+def runs(spec, tmp_path_factory):
+    """A whole run, and one that was stopped, with checkpoints of steps 2, 4 and 5."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert run(spec, folder / "whole", "").exit_code == ExitCode.SUCCEEDED
+    assert run(spec, folder / "parts", "", stop_after=5).exit_code == ExitCode.PREEMPTED
+    return folder
+
+
 @pytest.fixture
-def interrupted(carry_out, bucket, tmp_path):
-    """The weights of a whole run; of one that was stopped, the checkpoints are in the bucket."""
-    assert carry_out("whole").exit_code == ExitCode.SUCCEEDED
-    assert carry_out("parts", stop_after=5).exit_code == ExitCode.PREEMPTED
-    checkpoints = tmp_path / "parts/checkpoints"
+def interrupted(runs, bucket):
+    """The weights of the whole run; the checkpoints of the other are in the bucket."""
+    checkpoints = runs / "parts/checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == [
         f"step-00000{step}" for step in (2, 4, 5)
     ]
     upload(bucket, checkpoints)
-    shutil.rmtree(tmp_path / "parts")
-    return (tmp_path / "whole/output/weights.safetensors").read_bytes()
+    return weights(runs, "whole")
 
 
 def upload(bucket, folder):
