@@ -11,9 +11,10 @@ from st_shared.spec.training import TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.data.buckets import bucket_sizes
-from st_trainer.data.folder import Reading, Remark, Samples, read_folders
+from st_trainer.data.folder import Reading, Remark, read_folders
 from st_trainer.data.images import Images
 from st_trainer.data.medium import Medium
+from st_trainer.data.samples import Samples
 from st_trainer.errors import BadSpecError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal

@@ -11,8 +11,8 @@ from torch import nn
 from st_shared.spec.training import TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.registry import make_adapter
-from st_trainer.data.folder import Samples
 from st_trainer.data.sampler import Cursor, ShuffledSampler
+from st_trainer.data.samples import Samples
 from st_trainer.errors import BadSpecError
 from st_trainer.families.family import Condition, Denoiser
 from st_trainer.history import LossHistory

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from st_shared.spec.adapter import AdapterSpec
-from st_trainer.data.folder import Samples
+from st_trainer.data.samples import Samples
 from st_trainer.families.family import Condition, Denoiser
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from st_trainer.adapters.adapter import Adapter
-from st_trainer.data.folder import Samples
+from st_trainer.data.samples import Samples
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named
 from st_trainer.families.family import Condition, Denoiser
