@@ -76,6 +76,10 @@ bench-queue: $(VENV)/made-dev ## measure the queue, shorter runs; half an hour
 			|| missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "goals missed:$$missed"; exit 1; }
 
+.PHONY: bench-workers
+bench-workers: $(VENV)/made-dev ## measure idle workers on one controller; ten minutes
+	$(BIN)/python benchmarks/worker_streams.py --json benchmarks/results/worker_streams.json
+
 .PHONY: clean
 clean: ## remove the environment, caches and the data of the demo
 	rm -rf $(VENV) .st .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist

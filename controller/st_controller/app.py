@@ -37,6 +37,7 @@ from st_controller.dispatch.service import Dispatcher
 from st_controller.embedded.valkey import EmbeddedValkey, ValkeyMissingError, find_server
 from st_controller.events.redis_fanout import RedisFanout
 from st_controller.events.relay import Relay
+from st_controller.events.tail import Tail
 from st_controller.platform import Platform
 from st_controller.services.setup import ensure_setup_token
 from st_controller.settings import Settings
@@ -144,6 +145,8 @@ async def _start(
     logins = RateLimit("login", platform.settings.login_attempts_per_minute, redis_url)
     stack.callback(logins.close)
     app.state.edge = Edge(logins, fanout)
+    background.keep("tail", Tail(platform).run)
+    background.keep("standing", platform.standing.run)
     if dispatch:
         background.keep("relay", Relay(platform).run)
         background.keep("dispatcher", Dispatcher(platform, holds_folder=holds_folder).run)

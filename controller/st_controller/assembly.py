@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from st_controller.events.hub import Hub
+from st_controller.events.hub import TAIL, Hub
 from st_controller.platform import Platform
 from st_controller.secret_key import derive, load_secret_key
 from st_controller.services.live_queue import LiveQueue
@@ -12,6 +12,8 @@ from st_controller.store.database import Database
 from st_controller.store.transaction import CREDENTIALS
 from st_shared.clock import Clock, utc_now
 from st_shared.objectstore import LocalStore, ObjectStore, S3Store
+
+_GAP = frozenset({TAIL})
 
 
 def prepare_folder(settings: Settings) -> None:
@@ -38,7 +40,7 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
         patience=settings.patience,
         queue=LiveQueue(SlotPrices(settings.slot_prices)),
     )
-    db.deliver = platform.feed.take
+    db.deliver = lambda events: None if platform.feed.take(events) else hub.ring_here(_GAP)
     hub.react(CREDENTIALS, platform.callers.forget)
     hub.react(CREDENTIALS, platform.workers.forget)
     return platform

@@ -6,10 +6,11 @@ from functools import cached_property
 from st_controller.domain.workers import Patience
 from st_controller.events.feed import EventFeed
 from st_controller.events.hub import Hub
+from st_controller.events.standing import Standing
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.joint_heartbeats import JointHeartbeats
 from st_controller.services.joint_submission import JointSubmission
-from st_controller.services.known_credentials import KnownCredentials
+from st_controller.services.known_credentials import BELIEVED_OF_WORKERS, KnownCredentials
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.survey import Survey
 from st_controller.settings import Settings
@@ -31,8 +32,15 @@ class Platform:
     telemetry: Telemetry = field(default_factory=Telemetry)
     feed: EventFeed = field(default_factory=EventFeed)
     callers: KnownCredentials[Caller] = field(default_factory=KnownCredentials)
-    workers: KnownCredentials[WorkerCaller] = field(default_factory=KnownCredentials)
+    workers: KnownCredentials[WorkerCaller] = field(
+        default_factory=lambda: KnownCredentials(BELIEVED_OF_WORKERS)
+    )
     survey: Survey = field(default_factory=Survey)
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Which workers' streams may go on."""
+        return Standing(self.db, self.hub)
 
     @cached_property
     def submissions(self) -> JointSubmission:

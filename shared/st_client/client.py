@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -38,6 +38,9 @@ from st_shared.protocol.resources import (
     WorkerView,
 )
 from st_shared.spec import JobSpec
+
+WorkerOrder = Literal["drain", "activate", "retire"]
+"""What an operator may say to a worker."""
 
 Item = TypeVar("Item", bound=Resource)
 Named = TypeVar("Named", JobView, JobArrayView)
@@ -284,6 +287,26 @@ class Client:
         return self._connection.patch(f"job-arrays/{array_id}", JobArrayView, body)
 
     # Workers
+
+    def order_worker(self, worker_id: str, order: WorkerOrder) -> WorkerView:
+        """Say what a worker should be: drained, active again, or retired for good."""
+        return self._connection.post(f"workers/{worker_id}/{order}", WorkerView)
+
+    def find_worker(self, named: str) -> WorkerView:
+        """The worker of this id or name.
+
+        Raises:
+            MissingError: there is none, or several have the name.
+        """
+        found = [each for each in self.workers() if named in {each.id, each.name}]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(each.id for each in found)
+            raise MissingError(
+                f"{len(found)} workers are called {named!r}", hint=f"give an id: {ids}"
+            )
+        raise MissingError(f"there is no worker {named!r}", hint="`st workers` lists them")
 
     def workers(self) -> Iterator[WorkerView]:
         """All workers that the controller knows."""

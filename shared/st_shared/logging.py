@@ -1,7 +1,10 @@
 """Structured logs: JSON in production, pleasant lines on a terminal."""
 
+import contextlib
+import json
 import logging
 import sys
+import threading
 from functools import lru_cache
 from typing import Literal, TextIO
 
@@ -61,12 +64,23 @@ def configure(
         logging.getLogger(chatty).setLevel(max(logging.WARNING, number))
 
 
-class _Line(structlog.WriteLogger):
-    """Writes a rendered line to a stream, whole and at once."""
+class _Line:
+    """Writes a rendered line to a stream, whole and at once.
+
+    A line that cannot be written, because the disk is full or nobody reads any more, is lost: what
+    it tells of must go on. So does the standard library.
+    """
 
     def __init__(self, name: str, stream: TextIO) -> None:
-        super().__init__(stream)
-        self.name = name
+        self.name, self._stream = name, stream
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        with contextlib.suppress(OSError, ValueError), _one_at_a_time:  # ValueError: it is closed
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = warn = error = exception = critical = fatal = msg
 
 
 def _rendering(*, console: bool) -> list[structlog.types.Processor]:
@@ -77,7 +91,13 @@ def _rendering(*, console: bool) -> list[structlog.types.Processor]:
 
 
 def _to_json(_logger: object, _method: str, event: structlog.types.EventDict) -> str:
-    return to_json(event, fallback=repr).decode()
+    try:
+        return to_json(event, fallback=repr, inf_nan_mode="strings").decode()
+    except ValueError:  # text that is no Unicode, bytes that are no text
+        return json.dumps(event, default=repr)
+
+
+_one_at_a_time = threading.Lock()
 
 
 def hide_secrets(

@@ -138,14 +138,15 @@ class Controller:
     async def _claim(self, attempt_id: str, patience: float | None = None) -> ClaimReply:
         if patience is None:
             patience = self._settings.claim_patience_seconds
-        return await self._post(f"attempts/{attempt_id}/claim", None, _reader(ClaimReply), patience)
+        path, one_try = f"attempts/{attempt_id}/claim", self._one_try(patience)
+        return await self._post(path, None, _reader(ClaimReply), patience, one_try)
 
     async def _claim_all(self, attempt_ids: Sequence[str]) -> list[ClaimReply | WorkerError]:
         """One try."""
         if len(attempt_ids) == 1:
             return [await _told(self._claim(attempt_ids[0], 0))]
         batch = ClaimBatch(attempt_ids=list(attempt_ids))
-        reply = await self._post("claims", batch, _reader(ClaimBatchReply), 0)
+        reply = await self._post("claims", batch, _reader(ClaimBatchReply), 0, self._one_try(0))
         found: dict[str, ClaimReply | WorkerError] = {
             claim.attempt_id: claim for claim in reply.claims
         }
@@ -156,14 +157,18 @@ class Controller:
     async def _finish(self, request: Finish, patience: float = FOREVER) -> None:
         path = f"attempts/{request.attempt_id}/finish"
         alone = FinishRequest(**request.model_dump(exclude={"attempt_id"}))
-        await self._post(path, alone, _nothing, patience)
+        await self._post(path, alone, _nothing, patience, self._one_try(patience))
+
+    def _one_try(self, patience: float) -> float | None:
+        """Of a call for all that wait: others wait for it, and each goes on alone if it fails."""
+        return None if patience else self._settings.joint_timeout_seconds
 
     async def _finish_all(self, requests: Sequence[Finish]) -> list[WorkerError | None]:
         """One try."""
         if len(requests) == 1:
             return [await _told(self._finish(requests[0], 0))]
         batch = FinishBatch(finishes=list(requests))
-        reply = await self._post("finishes", batch, _reader(FinishBatchReply), 0)
+        reply = await self._post("finishes", batch, _reader(FinishBatchReply), 0, self._one_try(0))
         refused = _errors(reply.refused)
         return [refused.get(request.attempt_id) for request in requests]
 
@@ -173,13 +178,17 @@ class Controller:
         body: BaseModel | None,
         read: Callable[[httpx.Response], Answer],
         patience: float,
+        one_try: float | None = None,
     ) -> Answer:
-        """The answer; what a later try may better is tried for ``patience`` seconds."""
+        """The answer; what a later try may better is tried for ``patience`` seconds.
+
+        ``one_try``: the longest silence in one, seconds, where it is not the usual.
+        """
         begun = time.monotonic()
         pauses = self._settings.pauses()
         while True:
             try:
-                return read(await self._post_once(path, body))
+                return read(await self._post_once(path, body, one_try))
             except TemporaryTrouble as trouble:
                 pause = next(pauses)
                 if time.monotonic() - begun + pause > patience:
@@ -187,11 +196,18 @@ class Controller:
                 log.warning("call.again", call=path, in_seconds=round(pause, 1), why=str(trouble))
             await asyncio.sleep(pause)
 
-    async def _post_once(self, path: str, body: BaseModel | None) -> httpx.Response:
+    async def _post_once(
+        self, path: str, body: BaseModel | None, one_try: float | None
+    ) -> httpx.Response:
         content = body.model_dump_json().encode() if body is not None else b""
         headers = self._headers() | {"Content-Type": "application/json"}
         try:
-            reply = await self._http.post(f"/v1/worker/{path}", content=content, headers=headers)
+            reply = await self._http.post(
+                f"/v1/worker/{path}",
+                content=content,
+                headers=headers,
+                timeout=httpx.USE_CLIENT_DEFAULT if one_try is None else one_try,
+            )
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"no answer from {self.url}: {said(error)}") from error
         if not reply.is_success:

@@ -24,6 +24,8 @@ class AgentSettings:
     most_backoff_seconds: float = 10.0
     call_timeout_seconds: float = 30.0
     """Longest silence while a call is answered."""
+    joint_timeout_seconds: float = 3.0
+    """The same for the first try of a claim or an end, which others wait for."""
     stream_silence_seconds: float = 45.0
     """A stream that brings nothing for so long is dead; the controller pings every 15."""
     claim_patience_seconds: float = 20.0

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -50,7 +51,8 @@ class Together(Generic[Ask, Answer]):
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Entry(ask, answered))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
+            # In a context of its own: it serves many attempts, and log lines name theirs.
+            self._sender = asyncio.get_running_loop().create_task(self._send(), context=Context())
         try:
             return await answered
         except _NotAnswered:
@@ -84,6 +86,9 @@ class Together(Generic[Ask, Answer]):
             answers = [_NotAnswered()] * len(part)
         except Exception as error:  # noqa: BLE001 - a defect, raised where it is waited for
             answers = [error] * len(part)
+        if len(answers) != len(part):
+            said = f"{len(part)} requests were given {len(answers)} answers"
+            answers = [AssertionError(said) for _ in part]
         for entry, answer in zip(part, answers, strict=True):
             if entry.answered.done():  # whoever asked was cancelled
                 continue

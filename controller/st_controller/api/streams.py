@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import cast
 
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from st_controller.platform import Platform
 from st_controller.services.caller import Caller, WorkerCaller
@@ -14,6 +16,41 @@ RECHECK_SECONDS = 10.0
 """How long a credential is believed; a stream that outlives it ends with the ping after that."""
 
 
+class EventStreamResponse(StreamingResponse):
+    """Frames until there are no more, or the client has gone.
+
+    The framework's own way of noticing that takes a group of tasks for each stream, and there are
+    thousands: this takes one.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the generator is closed in either case."""
+        del scope
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        gone = asyncio.ensure_future(_gone(receive))
+        gone.add_done_callback(lambda ended: None if ended.cancelled() else task.cancel())
+        frames = cast("AsyncGenerator[bytes, None]", self.body_iterator)
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        try:
+            await send({"type": "http.response.start", **start})
+            async with aclosing(frames):
+                async for frame in frames:
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            if not gone.done() or task.uncancel():
+                raise
+        finally:
+            gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    """Return once the client has."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def event_stream(
     platform: Platform, caller: Caller | WorkerCaller, frames: AsyncGenerator[bytes, None]
 ) -> StreamingResponse:
@@ -21,7 +58,7 @@ def event_stream(
 
     It ends when the caller's credential does: revoked, expired, signed out, disabled or retired.
     """
-    return StreamingResponse(
+    return EventStreamResponse(
         _counted(platform, caller, frames),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
@@ -31,16 +68,36 @@ def event_stream(
 async def _counted(
     platform: Platform, caller: Caller | WorkerCaller, frames: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    holder = "worker" if isinstance(caller, WorkerCaller) else "user"
-    checked = platform.db.clock()
+    if isinstance(caller, WorkerCaller):
+        holder, allowed = "worker", _while_in_force(platform, caller, frames)
+    else:
+        holder, allowed = "user", _while_signed_in(platform, caller, frames)
     with platform.telemetry.streams.labels(holder).track_inprogress():
-        async with aclosing(frames):
-            async for frame in frames:
-                if (platform.db.clock() - checked).total_seconds() >= RECHECK_SECONDS:
-                    if not await asyncio.to_thread(_is_in_force, platform, caller):
-                        return
-                    checked = platform.db.clock()
+        async with aclosing(frames), aclosing(allowed):
+            async for frame in allowed:
                 yield frame
+
+
+async def _while_in_force(
+    platform: Platform, caller: WorkerCaller, frames: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    with platform.standing.watch(caller.worker_id) as ticket:
+        async for frame in frames:
+            if ticket.is_void:
+                return
+            yield frame
+
+
+async def _while_signed_in(
+    platform: Platform, caller: Caller, frames: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    checked = platform.db.clock()
+    async for frame in frames:
+        if (platform.db.clock() - checked).total_seconds() >= RECHECK_SECONDS:
+            if not await asyncio.to_thread(_is_in_force, platform, caller):
+                return
+            checked = platform.db.clock()
+        yield frame
 
 
 def _is_in_force(platform: Platform, caller: Caller | WorkerCaller) -> bool:

@@ -11,11 +11,12 @@ _NEVER = 1_000_000_000
 
 
 class LongLived:
-    """What a leader keeps in memory stays for hours, and is freed by counting references alone.
+    """What a leader keeps in memory stays for hours, and counting references frees most of it.
 
     Left to itself, the collector looks through all of it whenever a quarter has come new: tenths of
     a second with a long queue, in the middle of everything. So while a process leads, old objects
-    are looked through when it says so: those that have come since the last time, and no others.
+    are looked through when it says so: those that have come since the last time, and no others,
+    until the queue is short again or is read anew.
     """
 
     def __init__(self) -> None:
@@ -32,8 +33,9 @@ class LongLived:
         """So many jobs wait; where many have come, they will stay."""
         if jobs >= self._settled + STEP:
             self._settle(jobs)
-        elif jobs < self._settled - STEP:
-            self._settled = jobs
+        elif jobs < self._settled // 2:
+            gc.unfreeze()  # what has become garbage among them can go now
+            self._settle(jobs)
 
     def sweep(self) -> None:
         """Free what has become garbage since; a matter of milliseconds."""

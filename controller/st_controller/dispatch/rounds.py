@@ -74,8 +74,11 @@ class Rounds:
         """Take over what changed, and make true what the scheduler decides; how many offers."""
         if news is None:
             news = News(all_jobs=True, all_workers=True, rules=True)
+        known = self._queue.scheduler
         with self._db.read() as session:
             self._queue.catch_up(session, news, self._db.clock())
+        if known is not None and self._queue.scheduler is not known:
+            self._long_lived.begin()  # everything was read anew
         made = 0
         while decisions := self._queue.decide(self._db.clock(), MOST):
             made += self._make_true(lead, decisions)

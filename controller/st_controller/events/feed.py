@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from threading import Lock
+from typing import NamedTuple
 
 from st_controller.services.outbox import PlacedEvent
 from st_controller.store.places import RowOfEvent
@@ -11,14 +12,24 @@ MOST = 8192
 """Events that are kept."""
 
 
+class Stretch(NamedTuple):
+    """What a follower missed."""
+
+    events: list[PlacedEvent]
+    upto: int
+    """Place up to which these are all that there are for it."""
+
+
 class EventFeed:
     """An unbroken stretch of the global order: whatever got a place in it is here.
 
-    It grows by what this process placed itself. Where another process placed something in between,
-    the stretch begins anew behind the gap.
+    It grows by what this process placed itself, and, while it is tailed, by what others placed, as
+    ``events/tail.py`` reads it. Where nobody tails it, it begins anew behind a gap.
     """
 
     def __init__(self, most: int = MOST) -> None:
+        self.is_tailed = False
+        """Whether somebody fills its gaps, so that what is not here was not placed."""
         self._most = most
         self._lock = Lock()
         self._topics: deque[str] = deque()
@@ -29,42 +40,56 @@ class EventFeed:
         self._ends: int | None = None
         """Place of the last one; none: nothing is here yet."""
 
-    def take(self, rows: Sequence[RowOfEvent]) -> None:
+    @property
+    def ends(self) -> int | None:
+        """Place of its last event, or where it was begun; none: it was not yet."""
+        return self._ends
+
+    def begin(self, place: int) -> None:
+        """Begin after a place, unless it has begun already."""
+        with self._lock:
+            if self._ends is None:
+                self._begins, self._ends = place + 1, place
+
+    def take(self, rows: Sequence[RowOfEvent]) -> bool:
         """Add committed events, in the order of their places and without gaps; from any thread.
 
-        A stretch that comes late, after the one behind it, is left out: the database has it.
+        What is here already is left out. False: there is a gap before them, which whoever tails
+        the feed has to fill; they are left out as well.
         """
         with self._lock:
-            if self._ends is not None and rows[0]["position"] <= self._ends:
-                return
-            if self._ends is None or rows[0]["position"] != self._ends + 1:
+            fresh = [row for row in rows if self._ends is None or row["position"] > self._ends]
+            if not fresh:
+                return True
+            if self._ends is None or fresh[0]["position"] != self._ends + 1:
+                if self.is_tailed:
+                    return False
                 self._topics.clear()
                 self._events.clear()
-                self._begins = rows[0]["position"]
-            for row in rows:
+                self._begins = fresh[0]["position"]
+            for row in fresh:
                 self._topics.append(row["topic"])
                 self._events[row["topic"]].append(
                     PlacedEvent(row["position"], row["kind"], row["body"])
                 )
-            self._ends = rows[-1]["position"]
+            self._ends = fresh[-1]["position"]
             while len(self._topics) > self._most:
                 self._drop_oldest()
+            return True
 
-    def after(self, topics: Iterable[str], place: int) -> list[PlacedEvent]:
-        """Events of these topics after ``place``, in order; every one up to the last of them.
-
-        Empty where there are none, and where the database has to be asked.
-        """
+    def after(self, topics: Iterable[str], place: int) -> Stretch | None:
+        """Events of these topics after ``place``, in order; none: the database has to be asked."""
         with self._lock:
-            if place < self._begins - 1:
-                return []
+            if self._ends is None or place < self._begins - 1:
+                return None
             found = [
                 event
                 for topic in topics
                 for event in self._events.get(topic, ())
                 if event.position > place
             ]
-        return sorted(found, key=lambda event: event.position)
+            upto = self._ends
+        return Stretch(sorted(found, key=lambda event: event.position), upto)
 
     def _drop_oldest(self) -> None:
         topic = self._topics.popleft()

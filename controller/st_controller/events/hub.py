@@ -5,6 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+TAIL = "tail"
+"""Topic that wakes whoever reads what other processes placed."""
+
 Publish = Callable[[frozenset[str]], None]
 """Tells the other processes; must not block."""
 
@@ -13,13 +16,15 @@ class Bell:
     """Rings when a followed topic has news; remembers a ring until it is heard."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._rang = False
         self._from_afar = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def ring(self, *, from_afar: bool = False) -> None:
         """Wake whoever waits; from the event loop's thread."""
         self._from_afar |= from_afar
-        self._event.set()
+        self._rang = True
+        self._wake()
 
     def take_from_afar(self) -> bool:
         """Whether another process had news since the last call."""
@@ -27,13 +32,26 @@ class Bell:
         return taken
 
     async def heard(self, timeout: float) -> bool:  # noqa: ASYNC109 - a bound of the wait, not an error
-        """Wait for a ring, ``timeout`` seconds at most; whether there was one."""
-        try:
-            await asyncio.wait_for(self._event.wait(), timeout)
-        except TimeoutError:
-            return False
-        self._event.clear()
-        return True
+        """Wait for a ring, ``timeout`` seconds at most; whether there was one. One waits at a time.
+
+        By a bare future and timer: thousands of streams wait all the time, and what asyncio offers
+        for this makes a task for each.
+        """
+        if not self._rang:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        rang, self._rang = self._rang, False
+        return rang
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class Inbox(Bell):
@@ -86,6 +104,11 @@ class Hub:
         """Announce within this process what another one has told; from any thread."""
         self._announce(topics, from_afar=True)
 
+    def ring_here(self, topics: frozenset[str]) -> None:
+        """Announce news that concern this process alone; from any thread."""
+        if topics:
+            self._announce(topics, from_afar=False)
+
     def _announce(self, topics: frozenset[str], *, from_afar: bool) -> None:
         for topic in topics & self._reactions.keys():
             for reaction in self._reactions[topic]:
@@ -118,6 +141,8 @@ class Hub:
             self._inboxes.discard(inbox)
 
     def _ring(self, topics: frozenset[str], from_afar: bool) -> None:
+        if from_afar:
+            topics |= {TAIL}
         for topic in topics:
             for bell in self._bells.get(topic, ()):
                 bell.ring(from_afar=from_afar)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
 from st_controller.platform import Platform
 from st_controller.services import outbox
@@ -35,38 +35,40 @@ async def follow_topics(
         place, frames = await asyncio.to_thread(_begin, platform, last_id, opening)
         for frame in frames:
             yield frame
-        silence, is_near = 0.0, False
+        silence, rang, is_near = 0.0, False, False
         while True:
-            before = place
             place, frames, is_all = await _after(platform, topics, place, tell, is_near=is_near)
+            if not frames and (rang or silence >= PING_SECONDS):
+                frames = [sse.PING]  # also to a ring without news: it may mean the stream's end
             for frame in frames:
                 yield frame
             if frames:
                 silence = 0.0
-            if place != before and not is_all:
-                continue
-            rang = await bell.heard(REPAIR_SECONDS)
-            is_near = rang and not bell.take_from_afar()
-            if not rang:
-                silence += REPAIR_SECONDS
-            if silence >= PING_SECONDS:
-                silence = 0.0
-                yield sse.PING
+            rang = False
+            if is_all:
+                wait = PING_SECONDS - silence if platform.feed.is_tailed else REPAIR_SECONDS
+                rang = await bell.heard(wait)
+                is_near = rang and not bell.take_from_afar()
+                silence += 0.0 if rang else wait
 
 
 async def _after(
     platform: Platform, topics: Sequence[str], place: int, tell: Tell | None, *, is_near: bool
 ) -> tuple[int, list[bytes], bool]:
-    """The place after the next events, these, and whether more would be told by a ring.
+    """The place after the next events, these, and whether that is all there is now.
 
-    ``is_near``: a bell rang, and only for what this process placed, so memory may answer. What
-    another process placed is in the database alone.
+    While the feed is tailed, memory knows everything. Otherwise it may answer where a bell rang
+    for what this process placed (``is_near``) and it has something; the database has the rest.
     """
-    if is_near and tell is None and (events := platform.feed.after(topics, place)):
-        frames = [_encoded(event, json.dumps(event.body)) for event in events]
-        return events[-1].position, frames, True
+    found = platform.feed.after(topics, place)
+    if found is not None and (platform.feed.is_tailed or (is_near and found.events)):
+        frames = [_encoded(event, json.dumps(event.body)) for event in found.events]
+        if found.events and tell is not None:
+            frames = await asyncio.to_thread(_told, platform, found.events, tell)
+        return max(place, found.upto), frames, True
+    before = place
     place, frames = await asyncio.to_thread(_news, platform, topics, place, tell)
-    return place, frames, False
+    return place, frames, place == before
 
 
 def _begin(
@@ -84,13 +86,26 @@ def _news(
     platform: Platform, topics: Sequence[str], place: int, tell: Tell | None
 ) -> tuple[int, list[bytes]]:
     with platform.db.read() as session:
+        newest = outbox.current_position(session)
         events = outbox.events_after(session, topics, place)
-        frames = []
-        for event in events:
-            body = tell(session, event) if tell else json.dumps(event.body)
-            if body is not None:
-                frames.append(_encoded(event, body))
-        return (events[-1].position if events else place), frames
+        frames = list(_frames(session, events, tell))
+    if len(events) < outbox.BATCH:
+        return max(place, newest), frames
+    return events[-1].position, frames
+
+
+def _told(platform: Platform, events: Sequence[PlacedEvent], tell: Tell) -> list[bytes]:
+    with platform.db.read() as session:
+        return list(_frames(session, events, tell))
+
+
+def _frames(
+    session: ReadSession, events: Iterable[PlacedEvent], tell: Tell | None
+) -> Iterator[bytes]:
+    for event in events:
+        body = tell(session, event) if tell else json.dumps(event.body)
+        if body is not None:
+            yield _encoded(event, body)
 
 
 def _encoded(event: PlacedEvent, body: str) -> bytes:

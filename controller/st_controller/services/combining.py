@@ -3,14 +3,19 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from st_controller.errors import Unavailable
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
 MOST = 64
 """Requests that are answered together, unless it is said otherwise."""
+MOST_WAITING = 10_000
+"""Requests that may wait at one time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +32,7 @@ class Combining(Generic[Ask, Answer]):
     ``together`` gives each of many requests, in their order, an answer or the error that belongs to
     it; if it raises it has served none of them. What it raises among ``retried`` says that it was
     because of one of them, so each is tried ``alone``. Both run in a thread. One object serves one
-    event loop.
+    event loop. Where nobody is in a hurry, ``rest`` seconds between two pieces let crowds form.
     """
 
     def __init__(
@@ -36,9 +41,10 @@ class Combining(Generic[Ask, Answer]):
         alone: Callable[[Ask], Answer],
         retried: tuple[type[Exception], ...],
         most: int = MOST,
+        rest: float = 0.0,
     ) -> None:
         self._together, self._alone, self._retried = together, alone, retried
-        self._most = most
+        self._most, self._rest = most, rest
         self._line: deque[_Entry[Ask, Answer]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -46,11 +52,17 @@ class Combining(Generic[Ask, Answer]):
         """The answer, or the error that belongs to this request.
 
         Whoever is cancelled may have been served all the same.
+
+        Raises:
+            Unavailable: too many wait already.
         """
+        if len(self._line) >= MOST_WAITING:
+            raise Unavailable("too many requests wait; try again in a moment")
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._line.append(_Entry(ask, answered))
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+            # In a context of its own: it serves many requests, and log lines name theirs.
+            self._worker = asyncio.get_running_loop().create_task(self._work(), context=Context())
         return await answered
 
     async def _work(self) -> None:
@@ -61,6 +73,9 @@ class Combining(Generic[Ask, Answer]):
                 answers = await asyncio.to_thread(self._answer, [entry.ask for entry in part])
                 for entry, answer in zip(part, answers, strict=True):
                     _give(entry, answer)
+                if self._rest:
+                    part = []
+                    await asyncio.sleep(self._rest)
         finally:
             self._worker = None
             for entry in [*part, *self._line]:
@@ -71,7 +86,7 @@ class Combining(Generic[Ask, Answer]):
         if len(asks) == 1:
             return [self._answer_alone(asks[0])]
         try:
-            return self._together(asks)
+            return _as_many(self._together(asks), asks)
         except self._retried:
             return [self._answer_alone(ask) for ask in asks]
         except BaseException as error:  # noqa: BLE001 - raised where each of them waits
@@ -82,6 +97,14 @@ class Combining(Generic[Ask, Answer]):
             return self._alone(ask)
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             return error
+
+
+def _as_many(
+    answers: Sequence[Answer | BaseException], asks: Sequence[Ask]
+) -> Sequence[Answer | BaseException]:
+    if len(answers) != len(asks):
+        raise AssertionError(f"{len(asks)} requests were given {len(answers)} answers")
+    return answers
 
 
 def _give(entry: _Entry[Ask, Answer], answer: Answer | BaseException) -> None:

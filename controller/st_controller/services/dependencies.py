@@ -77,6 +77,26 @@ def lock_descendants(session: Session, job_id: str) -> None:
     ).all()
 
 
+def lock_all_below(session: Session, job_ids: Sequence[str]) -> None:
+    """Lock jobs that are about to end together with all that waits for them, in one order.
+
+    What is submitted meanwhile has a later id than all of these, so it can be locked after them.
+    """
+    query = select(JobDependency.parent_id).where(JobDependency.parent_id.in_(job_ids)).limit(1)
+    if session.scalar(query) is None:
+        return
+    below = select(JobDependency.job_id).where(JobDependency.parent_id.in_(job_ids))
+    tree = below.cte("below", recursive=True)
+    tree = tree.union(
+        select(JobDependency.job_id).join(tree, JobDependency.parent_id == tree.c.job_id)
+    )
+    wanted = sorted({*job_ids, *session.scalars(select(tree.c.job_id))})
+    for part in _parts(wanted):
+        session.execute(
+            select(Job.id).where(Job.id.in_(part)).order_by(Job.id).with_for_update()
+        ).all()
+
+
 def after_success(tx: Transaction, parents: Sequence[Job]) -> None:
     """Release what waited for jobs that have just succeeded."""
     ids = [parent.id for parent in parents]

@@ -1,7 +1,7 @@
 """What a worker says of attempts that are over, taken one by one or many together."""
 
 from st_controller.errors import Refusal, SequenceGap, StaleLease
-from st_controller.services import endings, journal, leases
+from st_controller.services import dependencies, endings, journal, leases
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import Outcome
@@ -28,7 +28,9 @@ def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str,
     """
     refused: dict[str, Refusal] = {}
     well: dict[str, tuple[Attempt, Job]] = {}
-    found = leases.load_all(tx.session, (each.attempt_id for each in batch.finishes))
+    attempt_ids = [each.attempt_id for each in batch.finishes]
+    dependencies.lock_all_below(tx.session, leases.job_ids_of(tx.session, attempt_ids))
+    found = leases.load_all(tx.session, attempt_ids)
     for each in batch.finishes:
         locked = found.get(each.attempt_id, (None, None))
         try:

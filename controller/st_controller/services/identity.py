@@ -1,5 +1,6 @@
 """How callers prove who they are: log-in, sessions, and the look-up of credentials."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +18,9 @@ from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.message import Moment
 from st_shared.protocol.states import WorkerDesired
+
+_MOST_IDS = 10_000
+"""Ids in one statement; SQLite takes 32,766 values."""
 
 # Made once: building a statement costs more than running it.
 _SESSION = (
@@ -124,6 +128,21 @@ def is_in_force(session: OrmSession, caller: Caller | WorkerCaller, now: datetim
         return _session_holder(opened, session.get_one(User, opened.user_id), now) == caller
     key = session.get_one(ApiKey, caller.credential_id)
     return _key_holder(key, session.get_one(User, key.user_id), now) == caller
+
+
+def workers_in_force(session: OrmSession, worker_ids: Sequence[str]) -> set[str]:
+    """Those of these workers whose credential is in force."""
+    found: set[str] = set()
+    for start in range(0, len(worker_ids), _MOST_IDS):
+        part = worker_ids[start : start + _MOST_IDS]
+        found |= set(
+            session.scalars(
+                select(Worker.id).where(
+                    Worker.id.in_(part), Worker.desired != WorkerDesired.RETIRED
+                )
+            )
+        )
+    return found
 
 
 def _session_holder(found: Session, user: User, now: datetime) -> Caller | None:

@@ -17,6 +17,8 @@ from st_shared.protocol.worker import Heartbeat, HeartbeatReply
 
 MOST = 256
 """Heartbeats in one transaction."""
+REST_SECONDS = 0.1
+"""Between two transactions: nobody waits for the answer to a heartbeat."""
 
 # Made once: building a statement costs more than running it.
 _WORKERS = (
@@ -48,7 +50,9 @@ class JointHeartbeats:
 
     def __init__(self, db: Database, patience: Patience) -> None:
         self._db, self._patience = db, patience
-        self._combining = Combining(self._together, self._alone, (DatabaseError,), MOST)
+        self._combining = Combining(
+            self._together, self._alone, (DatabaseError,), MOST, REST_SECONDS
+        )
 
     async def take(self, worker_id: str, beat: Heartbeat) -> HeartbeatReply:
         """As ``workers.heartbeat``, in a transaction that others may share.
@@ -59,9 +63,10 @@ class JointHeartbeats:
         return await self._combining.do(Beat(worker_id, beat))
 
     def _alone(self, beat: Beat) -> HeartbeatReply:
-        with self._db.write() as tx:
-            worker = workers.get_worker(tx.session, beat.worker_id, lock=True)
-            return workers.heartbeat(tx, worker, beat.told, self._patience)
+        (answer,) = self._together([beat])
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def _together(self, beats: Sequence[Beat]) -> list[HeartbeatReply | BaseException]:
         with self._db.write() as tx:

@@ -9,6 +9,8 @@ from st_controller.services.caller import Caller, WorkerCaller
 
 BELIEVED = timedelta(seconds=2)
 """The longest that a credential is believed after its end, where the news of it did not arrive."""
+BELIEVED_OF_WORKERS = timedelta(seconds=30)
+"""The same for workers, of which thousands call every few seconds."""
 MOST = 10_000
 
 Holder = TypeVar("Holder", Caller, WorkerCaller)
@@ -21,7 +23,8 @@ class KnownCredentials(Generic[Holder]):
     processes forget everything. Only what is in force is kept, never a refusal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, believed: timedelta = BELIEVED) -> None:
+        self._believed = believed
         self._lock = Lock()
         self._known: dict[str, tuple[Holder, datetime]] = {}
         self._forgotten = 0
@@ -35,7 +38,7 @@ class KnownCredentials(Generic[Holder]):
     def recall(self, digest: str, now: datetime) -> Holder | None:
         """The holder, where it was looked up a moment ago."""
         found = self._known.get(digest)
-        if found is None or not timedelta() <= now - found[1] < BELIEVED:
+        if found is None or not timedelta() <= now - found[1] < self._believed:
             return None
         holder = found[0]
         ends = holder.expires_at if isinstance(holder, Caller) else None

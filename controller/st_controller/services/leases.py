@@ -36,10 +36,11 @@ _MANY = _LOCKED.where(Attempt.id.in_(bindparam("ids", expanding=True))).order_by
 _LATER = [defer(each) for each in (Job.spec, Job.dataset_pins, Job.wants, Job.progress)]
 _LEASE, _LEASES = _ONE.options(*_LATER), _MANY.options(*_LATER)
 
+# Attempts are locked in the order of their jobs, as everywhere.
 _HELD = (
     select(Attempt.id, Attempt.worker_id, Attempt.epoch, Attempt.state, Attempt.stop)
     .where(Attempt.id.in_(bindparam("ids", expanding=True)))
-    .order_by(Attempt.id)
+    .order_by(Attempt.job_id, Attempt.id)
     .with_for_update()
 )
 _RENEW = (
@@ -113,6 +114,12 @@ def finishable(
     return _in_force(attempt, job, worker_id, epoch)
 
 
+def job_ids_of(session: Session, attempt_ids: Iterable[str]) -> list[str]:
+    """The jobs of attempts, not locked."""
+    query = select(Attempt.job_id).where(Attempt.id.in_(sorted(set(attempt_ids))))
+    return list(session.scalars(query))
+
+
 def load_all(
     session: Session, attempt_ids: Iterable[str], query: Select[Job, Attempt] = _LEASES
 ) -> dict[str, Found]:
@@ -144,7 +151,10 @@ def renew(
     found = {
         attempt.id: attempt
         for attempt in tx.session.scalars(
-            select(Attempt).where(Attempt.id.in_(wanted)).order_by(Attempt.id).with_for_update()
+            select(Attempt)
+            .where(Attempt.id.in_(wanted))
+            .order_by(Attempt.job_id, Attempt.id)
+            .with_for_update()
         )
     }
     orders: list[StopOrder] = []
@@ -225,7 +235,10 @@ def sweep(tx: Transaction, limit: int = 100) -> int:
 def extend_all(tx: Transaction, until: datetime) -> None:
     """Give every lease until ``until``: nobody could renew while no controller was listening."""
     for attempt in tx.session.scalars(
-        select(Attempt).where(Attempt.state.in_(LEASED)).with_for_update()
+        select(Attempt)
+        .where(Attempt.state.in_(LEASED))
+        .order_by(Attempt.job_id, Attempt.id)
+        .with_for_update()
     ):
         if attempt.lease_expires_at is None or attempt.lease_expires_at < until:
             attempt.lease_expires_at = until
@@ -257,7 +270,7 @@ def take_back(tx: Transaction, worker_id: str, actor: str) -> None:
 
 def _live(session: Session, wanted: Select[str]) -> Iterator[tuple[Attempt, Job]]:
     """The attempts of these ids that are still live, each locked with its job."""
-    for attempt_id in session.scalars(wanted.order_by(Attempt.id)).all():
+    for attempt_id in session.scalars(wanted.order_by(Attempt.job_id, Attempt.id)).all():
         attempt, job = _load(session, attempt_id)
         if attempt is not None and job is not None and attempt.state in LIVE:
             yield attempt, job

@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, upda
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from st_controller.store.places import RowOfEvent
 from st_controller.store.schema import EventOrder, OutboxEvent
 from st_controller.store.transaction import Transaction
 
@@ -103,6 +104,17 @@ def events_after(
         .limit(limit)
     )
     return [PlacedEvent(row.position or 0, row.kind, row.body) for row in rows]
+
+
+def all_after(session: Session, position: int, limit: int = BATCH) -> list[RowOfEvent]:
+    """Events of all topics after ``position``, in order, as they are handed on."""
+    rows = session.execute(
+        select(OutboxEvent.position, OutboxEvent.topic, OutboxEvent.kind, OutboxEvent.body)
+        .where(OutboxEvent.position > position)
+        .order_by(OutboxEvent.position)
+        .limit(limit)
+    )
+    return [row._asdict() for row in rows]
 
 
 def prune(tx: Transaction, before: datetime) -> int:

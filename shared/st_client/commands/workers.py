@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import click
 from pydantic import ValidationError
 
+from st_client.client import WorkerOrder
 from st_client.errors import BadInputError
 from st_client.output import ago, connect, json_option, print_json, print_table
 from st_shared.protocol.resources import JoinTokenRequest, WorkerView
@@ -12,10 +13,13 @@ from st_shared.spec.duration import seconds_of
 from st_shared.spec.reading import problems_of
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.pass_context
 @json_option
-def workers(*, as_json: bool) -> None:
+def workers(context: click.Context, *, as_json: bool) -> None:
     """List workers: state, slots, jobs and when they were last heard of."""
+    if context.invoked_subcommand is not None:
+        return
     with connect() as client:
         found = list(client.workers())
     if as_json:
@@ -25,6 +29,45 @@ def workers(*, as_json: bool) -> None:
         ("NAME", "STATE", "DESIRED", "FREE", "ACCELERATOR", "USED", "JOBS", "HEARD"),
         (_row(item) for item in found),
     )
+
+
+@workers.command()
+@click.argument("named", metavar="WORKER...", nargs=-1, required=True)
+@json_option
+def drain(*, named: Sequence[str], as_json: bool) -> None:
+    """Let workers finish what they run, and take nothing new; by name or id."""
+    _order(named, "drain", as_json=as_json)
+
+
+@workers.command()
+@click.argument("named", metavar="WORKER...", nargs=-1, required=True)
+@json_option
+def activate(*, named: Sequence[str], as_json: bool) -> None:
+    """Let drained workers take jobs again; by name or id."""
+    _order(named, "activate", as_json=as_json)
+
+
+@workers.command()
+@click.argument("named", metavar="WORKER...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def retire(*, named: Sequence[str], yes: bool, as_json: bool) -> None:
+    """Send workers away for good: their jobs are queued again, their credentials are void."""
+    if not yes:
+        click.confirm(f"Retire {', '.join(named)} for good?", abort=True, err=True)
+    _order(named, "retire", as_json=as_json)
+
+
+def _order(named: Sequence[str], order: WorkerOrder, *, as_json: bool) -> None:
+    with connect() as client:
+        wanted = {worker.id: worker for worker in map(client.find_worker, named)}  # all, or none
+        told = [client.order_worker(worker_id, order) for worker_id in wanted]
+    if as_json:
+        print_json({"items": [worker.model_dump(mode="json") for worker in told]})
+        return
+    for worker in told:
+        running = f", it runs {', '.join(worker.jobs)}" if worker.jobs else ""
+        click.echo(f"{worker.name} is to be {worker.desired.value}{running}")
 
 
 @click.group("join-token")

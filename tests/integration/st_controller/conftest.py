@@ -60,12 +60,12 @@ def together() -> Iterator[Callable]:
 @pytest.fixture
 def meanwhile(db) -> Iterator[Callable]:
     """Starts a function in a thread and returns once it waits for a lock (PostgreSQL); a future."""
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(4) as pool:
 
         def begin(function, *arguments):
+            waiting, deadline = _waiters(db), monotonic() + 10
             future = pool.submit(function, *arguments)
-            deadline = monotonic() + 10
-            while not (_waiters(db) or future.done()):
+            while not (_waiters(db) > waiting or future.done()):
                 assert monotonic() < deadline, "nobody waits"
             return future
 

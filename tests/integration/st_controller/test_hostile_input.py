@@ -15,10 +15,9 @@ from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import Role
 from st_controller.errors import InvalidRequest, NotSignedIn
 from st_controller.services import api_keys, identity, join_tokens, workers
-from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.caller import Caller
 from st_shared.objectstore import S3Store
 from st_shared.protocol.resources import ApiKeyRequest, JoinTokenRequest
-from st_shared.protocol.states import WorkerDesired
 
 JSON = {"Content-Type": "application/json"}
 DIGEST = "ab" * 32
@@ -272,10 +271,3 @@ def test_a_stream_ends_when_its_user_may_less(steps, key_holder, column):
     with steps.db.write() as tx:
         tx.session.execute(text(f"UPDATE users SET {column} WHERE username = 'ada'"))
     assert pings(steps, key_holder) == 1
-
-
-def test_a_workers_stream_ends_when_it_is_retired(steps):
-    caller = WorkerCaller(steps.join(), "w")
-    assert pings(steps, caller) == 3
-    steps.order(caller.worker_id, WorkerDesired.RETIRED)
-    assert pings(steps, caller) == 1

@@ -135,3 +135,40 @@ def test_where_the_forecast_ends_is_told_in_words(st, job_file, monkeypatch, cap
     said = capsys.readouterr().out
     assert "it starts later than " in said
     assert "cannot be foretold" not in said
+
+
+@pytest.fixture
+def fleet(controller):
+    """Names of workers that have joined; two of them share one."""
+    url, key = controller
+    names = ["one", "two", "two"]
+    headers = {"Authorization": f"Bearer {key}"}
+    token = httpx.post(f"{url}/v1/join-tokens", json={"uses": 3}, headers=headers).json()["token"]
+    slot = {"index": 0, "accelerator": "cpu", "memory_gb": 8}
+    inventory = {"hostname": "h", "slots": [slot], "cpus": 2, "memory_gb": 8, "disk_free_gb": 1}
+    for name in names:
+        body = {"name": name, "agent_version": "1", "inventory": {**inventory, "platform": "l"}}
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert httpx.post(f"{url}/v1/worker/register", json=body, headers=bearer).is_success
+    return names
+
+
+def test_workers_are_drained_activated_and_retired_by_name_or_id(st, fleet):
+    ids = [worker["id"] for worker in st("workers")["items"]]
+    (drained,) = st("workers", "drain", "one")["items"]
+    assert (drained["id"], drained["desired"]) == (ids[0], "draining")
+    (active,) = st("workers", "activate", ids[0])["items"]
+    assert active["desired"] == "active"
+    assert [worker["desired"] for worker in st("workers", "drain", *ids)["items"]] == [
+        "draining"
+    ] * 3
+    retired = st("workers", "retire", "--yes", "one", ids[0], ids[1])["items"]
+    assert [worker["id"] for worker in retired] == ids[:2]
+    assert [worker["id"] for worker in st("workers")["items"]] == [ids[2]]
+
+
+def test_an_order_to_nobody_or_to_several_reaches_none(st, fleet):
+    assert st("workers", "drain", "one", "nobody") == 5
+    assert st("workers", "retire", "--yes", "two") == 5
+    assert {worker["desired"] for worker in st("workers")["items"]} == {"active"}
+    assert st("workers", "drain") == 2

@@ -49,6 +49,17 @@ def test_a_queue_that_shrank_and_grows_again_is_put_aside_again(long_lived):
     assert gc.get_freeze_count() >= before + len(jobs)
 
 
+def test_garbage_among_what_was_put_aside_goes_once_the_queue_is_short(long_lived):
+    made = Knot()
+    knot = weakref.ref(made)
+    long_lived.note(10 * STEP)
+    del made
+    long_lived.sweep()
+    assert knot() is not None
+    long_lived.note(STEP)
+    assert knot() is None
+
+
 def test_garbage_is_freed_by_the_sweep(long_lived):
     knot = weakref.ref(Knot())
     assert knot() is not None

@@ -58,3 +58,43 @@ def test_an_exception_is_told_with_its_traceback(written):
         structlog.get_logger("some.module").exception("failed")
     (line,) = written()
     assert line["exception"].endswith("'boom'")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "NaN"),
+        (float("inf"), "Infinity"),
+        (b"\xff", None),
+        ("\ud800", "\ud800"),
+        ({1, 2}, [1, 2]),
+    ],
+)
+def test_what_json_has_no_word_for_is_written_all_the_same(written, value, shown):
+    structlog.get_logger("some.module").info("told", value=value)
+    (line,) = written()
+    assert line["event"] == "told"
+    assert line["value"] == (shown or repr(value))
+
+
+class Broken(io.StringIO):
+    def __init__(self, error):
+        super().__init__()
+        self._error = error
+
+    def write(self, _text):
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_a_line_that_cannot_be_written_harms_nobody(written, error):
+    ours.configure(level="info", format="json", stream=Broken(error))
+    structlog.get_logger("some.module").info("lost")
+    logging.getLogger("lib").info("lost, too")
+
+
+def test_a_closed_stream_harms_nobody(written):
+    stream = io.StringIO()
+    ours.configure(level="info", format="json", stream=stream)
+    stream.close()
+    structlog.get_logger("some.module").info("lost")

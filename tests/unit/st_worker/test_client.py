@@ -1,3 +1,5 @@
+import asyncio
+
 import httpx
 import pytest
 
@@ -95,3 +97,23 @@ async def test_answer_of_another_shape_counts_as_none(answering):
     controller, _ = answering(httpx.Response(200, text="<html>sign in</html>"))
     with pytest.raises(TemporaryTrouble, match="an answer of another shape"):
         await controller.heartbeat(Heartbeat())
+
+
+async def test_a_call_that_hangs_holds_no_other_up_for_long(agent_settings):
+    """The first try is short; then each goes on alone."""
+    hung, made = [], []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        made.append(request)
+        timeout = request.extensions["timeout"]["read"]
+        if timeout < agent_settings.call_timeout_seconds:
+            hung.append(timeout)
+            raise httpx.ReadTimeout("no answer")
+        return httpx.Response(204)
+
+    controller = Controller("http://c", agent_settings, transport=httpx.MockTransport(handle))
+    await asyncio.gather(*(controller.finish(new_id("att"), FINISH) for _ in range(3)))
+    assert hung == [agent_settings.joint_timeout_seconds]
+    assert [request.url.path.rpartition("/")[2] for request in made] == ["finishes"] + [
+        "finish"
+    ] * 3

@@ -7,7 +7,8 @@ from itertools import islice
 
 from st_controller.domain.scheduling.lines import Line, Turn, Waiting, in_turn
 from st_controller.domain.scheduling.model import Level, PendingJob, Policy
-from st_controller.domain.scheduling.tenants import AGED, BASE, Tenants
+from st_controller.domain.scheduling.nodes import AGED, BASE
+from st_controller.domain.scheduling.tenants import Tenants
 
 
 @dataclass(slots=True)
@@ -35,8 +36,8 @@ class Backlog:
         self._raises: list[tuple[float, Turn, int, Line]] = []
         self._serial = 0
         self._arrays: dict[str, Array] = {}
-        self.highest = -1
-        """The highest level that a job came to, or rose to, since somebody reset this."""
+        self.arrived: dict[int, int] = {}
+        """By shape the highest level that a job came or rose to since somebody emptied this."""
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self._held)
@@ -189,7 +190,7 @@ class Backlog:
             line = lines[job.level, shape] = Line(leaf, job.level, shape)
             self._tenants.hold_shape(leaf, BASE, job.level, shape)
         self.waiting[job.id] = place = Waiting(job, line)
-        self.highest = max(self.highest, job.level)
+        self.arrived[shape] = max(self.arrived.get(shape, 0), job.level)
         line.add(job)
         if place.turn < line.turn:
             self._look(line, now)
@@ -231,7 +232,7 @@ class Backlog:
                 del aged[line.reached][line.shape]
             self._tenants.drop_shape(line.leaf, AGED, line.reached, line.shape)
         if reached is not None:
-            self.highest = max(self.highest, reached)
+            self.arrived[line.shape] = max(self.arrived.get(line.shape, 0), reached)
             aged[reached].setdefault(line.shape, []).append(line)
             self._tenants.hold_shape(line.leaf, AGED, reached, line.shape)
         line.reached = reached

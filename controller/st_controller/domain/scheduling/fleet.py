@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from st_controller.domain.scheduling.hosts import FreeSlots, Group, Host
 from st_controller.domain.scheduling.model import Grant, Shape, SlotKind, WorkerCapacity
-from st_controller.domain.scheduling.shapes import Shapes
+from st_controller.domain.scheduling.shapes import Shapes, numbers
 
 MOST_LOOKED_AT = 64
 """Workers of one bucket that are compared where they differ in nothing but what they hold."""
@@ -41,6 +41,8 @@ class Fleet:
         self._satisfiable: int | None = None
         self._rivals: dict[int, int] = {}
         self._able: dict[int, list[Group]] = {}
+        self._alike: dict[int, int] = {}
+        self._slots_for: dict[int, int] = {}
         self._places = 0
         self.rate = 0.0
         """Price of all slots that take jobs, for one second."""
@@ -70,9 +72,27 @@ class Fleet:
             self._able[number] = found
         return found
 
+    def alike(self, number: int) -> int:
+        """The shapes that could run on the same workers as this one, itself included."""
+        found = self._alike.get(number)
+        if found is None:
+            able, found = self.able(number), 0
+            for other in range(len(self.shapes.known)):
+                found |= (self.able(other) == able) << other
+            self._alike[number] = found
+        return found
+
     def slots_for(self, number: int) -> int:
         """Slots of all workers that could run one node of a shape."""
-        return sum(group.size * sum(group.full) for group in self.able(number))
+        found = self._slots_for.get(number)
+        if found is None:
+            found = sum(group.size * sum(group.full) for group in self.able(number))
+            self._slots_for[number] = found
+        return found
+
+    def idle_for(self, number: int) -> int:
+        """Slots that are free and kept for nobody on workers that could run one node of a shape."""
+        return sum(group.free for group in self.able(number))
 
     def number(self, shape: Shape) -> int:
         """The number of a shape, which is taken into account from now on."""
@@ -85,10 +105,12 @@ class Fleet:
             before = group.open
             group.learn(shape)
             self._note(group, before)
-        if not names <= self._label_names:
+        if names <= self._label_names:
+            self._take_in(number, shape)
+        else:
             self._label_names |= names
             self._regroup()
-        self._forget()
+            self._forget()
         return number
 
     @property
@@ -116,9 +138,8 @@ class Fleet:
         if found is None:
             found = 1 << number
             for group in self._groups.values():
-                if group.size and group.fitting[number]:
-                    for other, kinds in enumerate(group.fitting):
-                        found |= 1 << other if kinds else 0
+                if group.size and group.able >> number & 1:
+                    found |= group.able
             self._rivals[number] = found
         return found
 
@@ -218,6 +239,13 @@ class Fleet:
                         found.append(Opening(left, group.price, group.place, group, bucket))
         return found
 
+    def with_room(self, number: int, kinds: tuple[SlotKind, ...]) -> Iterator[Host]:
+        """Workers of this hardware on which one node fits now, the tightest first."""
+        openings = self._openings(number, self.shapes.known[number].slots)
+        for opening in sorted(openings, key=lambda opening: opening[:3]):
+            if opening.group.kinds == kinds:
+                yield from opening.bucket.values()
+
     def _best(self, openings: list[Opening], wants: Sequence[str]) -> Host:
         tightest = min(opening.left for opening in openings)
         equal = [opening for opening in openings if opening.left == tightest]
@@ -280,6 +308,7 @@ class Fleet:
         for content in host.capacity.holds:
             self._holders[content][host.id] = host
         self._in(host)
+        self._slots_for.clear()
         if host.group.size == 1:
             self._forget()
 
@@ -331,10 +360,20 @@ class Fleet:
                 host.group.size += 1
                 self._in(host)
 
+    def _take_in(self, number: int, shape: Shape) -> None:
+        """A new shape changes what is known of the others in nothing but its own bit."""
+        if self._satisfiable is not None and self._could_ever(number, shape):
+            self._satisfiable |= 1 << number
+        for other in numbers(self.rivals(number)):
+            if other in self._rivals:
+                self._rivals[other] |= 1 << number
+
     def _forget(self) -> None:
         self._open = self._satisfiable = None
         self._rivals.clear()
         self._able.clear()
+        self._alike.clear()
+        self._slots_for.clear()
 
     def _could_ever(self, number: int, shape: Shape) -> bool:
         alike: Counter[tuple[SlotKind, ...]] = Counter()

@@ -114,11 +114,15 @@ class Group:
     price: float
     fitting: list[tuple[int, ...] | None] = field(default_factory=list)
     """For each shape the kinds of slots that it may use, smallest memory first; none: not here."""
+    able: int = 0
+    """The shapes that may use any slot of it."""
     buckets: dict[FreeSlots, dict[str, Host]] = field(default_factory=dict)
     bits: dict[FreeSlots, int] = field(default_factory=dict)
     """The shapes of which one node fits into these free slots."""
     open: int = 0
     """The shapes of which one node fits in some bucket."""
+    free: int = 0
+    """Free slots of all workers in the buckets."""
     size: int = 0
     """Workers that take jobs, the reserved ones included."""
 
@@ -128,6 +132,7 @@ class Group:
         kinds = self._kinds_for(shape)
         self.fitting.append(kinds)
         if kinds:
+            self.able |= 1 << number
             for vector in self.bits:
                 if sum(vector[kind] for kind in kinds) >= shape.slots:
                     self.bits[vector] |= 1 << number
@@ -151,11 +156,13 @@ class Group:
             bucket = self.buckets[host.vector] = {}
             self.open |= self.fits(host.vector, shapes)
         bucket[host.id] = host
+        self.free += sum(host.vector)
 
     def remove(self, host: Host) -> None:
         """Take a worker out of the bucket that it was put into."""
         bucket = self.buckets[host.vector]
         del bucket[host.id]
+        self.free -= sum(host.vector)
         if not bucket:
             del self.buckets[host.vector]
             self._look_again()

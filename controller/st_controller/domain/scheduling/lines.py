@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from st_controller.domain.scheduling.model import Level, PendingJob
-from st_controller.domain.scheduling.tenants import Node
+from st_controller.domain.scheduling.nodes import Node
 
 Turn = tuple[float, str]
 """Moment of submission and job id."""

@@ -8,7 +8,7 @@ from itertools import islice
 from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.hosts import Host
 from st_controller.domain.scheduling.model import Grant, Level, PendingJob, Policy, SlotKind
-from st_controller.domain.scheduling.tenants import Node
+from st_controller.domain.scheduling.nodes import Node
 
 MOST_COMPARED = 512
 """Workers among which the cheapest to clear is sought."""

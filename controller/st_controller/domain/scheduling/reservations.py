@@ -10,10 +10,11 @@ from st_controller.domain.scheduling.hosts import FreeSlots, Host
 from st_controller.domain.scheduling.model import Grant, Level, PendingJob, SlotKind
 
 MOST_COMPARED = 16
-"""Workers of equal hardware of which the first to be free is sought; four times for gangs."""
+"""Workers of equal hardware of which the first to be free is sought; twice for gangs."""
 
-MOST_RESERVED = 8
-"""Reservations among jobs that compete for the same workers."""
+MOST_RESERVED = 2
+"""Reservations among jobs that compete for the same workers: the head of the line and the next.
+Each keeps workers partly idle; as gangs gather what comes free, few are soon fulfilled."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +29,8 @@ class Reservation:
     start: float
     """When it is expected to fit, by how long what runs there is expected to last."""
     is_preempting: bool = False
+    at_any_rate: bool = False
+    """Whether it is for somebody passed by, and leaves the head of the line its own."""
     beside: int = 0
     """The shapes that fit on its workers beside what is reserved there."""
     before: int = 0
@@ -49,12 +52,11 @@ class Reservations:
         self._part = part
         self._by_job: dict[str, Reservation] = {}
         self._backfill: tuple[float, int, int] | None = None
-        self._count = Counter[int]()
-        """How many reservations there are of each shape."""
-        self._levels = Counter[int]()
+        self._count = Counter[tuple[int, int]]()
+        """How many reservations there are of each shape at each level."""
         self.shapes = 0
         """The shapes of all reserved jobs."""
-        self.lowest = len(Level)
+        self.lowest = Level.FIRST + 1
         """The lowest level at which any job got its reservation."""
         self.closed = 0
         """The shapes for which no more may be reserved."""
@@ -99,28 +101,39 @@ class Reservations:
         lowest = min(among, key=lambda kept: kept.level, default=None)
         return lowest if lowest is not None and lowest.level < level else None
 
-    def may_add(self, number: int) -> bool:
-        """Whether another job of this shape may have slots kept; if not, its rivals may not."""
+    def may_add(self, number: int, level: int = 0) -> bool:
+        """Whether another job of this shape may have slots kept, if those below ``level`` go."""
         rivals, known = self._fleet.rivals(number), self._fleet.shapes.known
         jobs = slots = 0
-        for shape, count in self._count.items():
-            if rivals >> shape & 1:
+        for (shape, reserved_at), count in self._count.items():
+            if reserved_at >= level and rivals >> shape & 1:
                 jobs += count
                 slots += count * known[shape].total
-        most = self._part * self._fleet.slots_for(number)
-        if not jobs or (slots < most and jobs < MOST_RESERVED):
-            return True
-        self.closed |= rivals
-        return False
+        return not jobs or (
+            jobs < MOST_RESERVED and slots < self._part * self._fleet.slots_for(number)
+        )
 
     def _note(self, reservation: Reservation, sign: int) -> None:
         self._backfill = None
-        for counts, key in ((self._count, reservation.shape), (self._levels, reservation.level)):
-            counts[key] += sign
-            if not counts[key]:
-                del counts[key]
-        self.lowest = min(self._levels, default=len(Level))
-        self.shapes = sum(1 << shape for shape in self._count)
+        if not reservation.at_any_rate:
+            key = reservation.shape, reservation.level
+            self._count[key] += sign
+            if not self._count[key]:
+                del self._count[key]
+        kept = self._by_job.values()
+        self.lowest = min((one.level for one in kept), default=Level.FIRST + 1)
+        self.shapes = 0
+        for one in kept:
+            self.shapes |= 1 << one.shape
+
+    def fitting(self, reservation: Reservation) -> int:
+        """The shapes that its workers have room for now."""
+        found = 0
+        for host in reservation.hosts:
+            found |= host.group.fits(host.vector, self._fleet.shapes.known)
+        if len(reservation.hosts) == 1:
+            found &= self._fleet.shapes.of_one_node
+        return found
 
     def of_host(self, worker_id: str) -> Reservation | None:
         """The reservation that keeps a worker."""
@@ -134,6 +147,25 @@ class Reservations:
             return None
         count = shapes[number].slots
         return tuple(Grant(host.id, host.choose(number, count)) for host in reservation.hosts)
+
+    def exchange(self, reservation: Reservation, now: float) -> list[Host]:
+        """Keep workers that have room in place of those that have none yet; the latter."""
+        shapes, number = self._fleet.shapes.known, reservation.shape
+        slots = shapes[number].slots
+        lacking = [host for host in reservation.hosts if not host.fits(number, shapes)]
+        lacking.sort(key=lambda host: -host.free_at(number, slots, now))
+        kinds = reservation.hosts[0].group.kinds
+        found = list(islice(self._fleet.with_room(number, kinds), len(lacking)))
+        left = lacking[: len(found)]
+        for host in left:
+            self._fleet.reserve(host, None)
+        for host in found:
+            self._fleet.reserve(host, reservation.job.id)
+        kept = [host for host in reservation.hosts if host not in left]
+        reservation.hosts = (*kept, *found)
+        reservation.start = max(host.free_at(number, slots, now) for host in reservation.hosts)
+        self.changed(reservation.job.id)
+        return left
 
     # Backfill
 
@@ -217,7 +249,7 @@ class Reservations:
         """Workers of equal hardware that could run one node, the emptiest of them."""
         shapes = self._fleet.shapes.known
         nodes = shapes[number].nodes
-        most = MOST_COMPARED if nodes == 1 else max(4 * MOST_COMPARED, 4 * nodes)
+        most = MOST_COMPARED if nodes == 1 else max(2 * MOST_COMPARED, 4 * nodes)
         by_hardware: dict[tuple[SlotKind, ...], list[tuple[int, int, dict[str, Host]]]]
         by_hardware = defaultdict(list)
         for group in self._fleet.able(number):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from st_controller.domain.scheduling.backlog import Backlog
 from st_controller.domain.scheduling.fleet import Fleet
+from st_controller.domain.scheduling.held_back import HeldBack
 from st_controller.domain.scheduling.lines import Line
 from st_controller.domain.scheduling.model import (
     Decision,
@@ -21,8 +22,10 @@ from st_controller.domain.scheduling.preemption import Clearing, Clearings, Runn
 from st_controller.domain.scheduling.reservations import Reservation, Reservations
 from st_controller.domain.scheduling.tenants import Tenants
 
-MOST_AT_ANY_RATE = 32
+MOST_AT_ANY_RATE = 12
 """Reservations beyond which nobody gets one for having been passed by."""
+EVERYTHING = -1
+"""All shapes, those that nobody has asked for yet included."""
 LEARNING = 0.01
 """Weight of the newest job in what is learned of how long jobs run."""
 
@@ -53,10 +56,11 @@ class Scheduler:
         self._given_back: set[str] = set()
         """Jobs that lost their reservation in this decision to a higher level; once is enough, for
         what is reserved changes who is within its share, and so who has risen."""
-        self._unexamined = 0
+        self._unexamined = EVERYTHING
         """Shapes of which the head of the line may need a reservation."""
         self._freed: set[str] = set()
         """Jobs on whose reserved workers slots came free since they were looked at."""
+        self._held_back = HeldBack(self.fleet)
         self._settled_at = float("-inf")
 
     # What it is told
@@ -64,6 +68,7 @@ class Scheduler:
     def set_share(self, path: str, share: Share) -> None:
         """Weight and limits of ``org``, ``org/team`` or ``org/team/user``; empty: everything."""
         self.tenants.set_share(path, share)
+        self._unexamined = EVERYTHING
 
     def set_array_cap(self, array: str, most: int | None, now: float) -> None:
         """Most jobs of a job array that are served at one time; none: as many as fit."""
@@ -76,7 +81,7 @@ class Scheduler:
         """A worker joined, or changed what it has; what it runs stays."""
         self._release_host(worker.id, now)
         self.fleet.put(worker)
-        self.reservations.closed = 0
+        self._examine_all()
         self._stuck = 0
         self.tenants.fleet_rate = self.fleet.rate
 
@@ -84,7 +89,7 @@ class Scheduler:
         """A worker takes no more jobs; what it runs goes on until ``finish``."""
         self._release_host(worker_id, now)
         self.fleet.close(worker_id)
-        self.reservations.closed = 0
+        self._examine_all()
         self.tenants.fleet_rate = self.fleet.rate
 
     def enqueue(self, job: PendingJob, now: float) -> None:
@@ -127,6 +132,9 @@ class Scheduler:
         self.tenants.stop(running.leaf, running.slots, running.rate, now)
         if not charge:
             self.tenants.refund(running.leaf, running.rate, running.started, now)
+            self._unexamined = EVERYTHING
+        elif any(node.is_limited for node in running.leaf.ancestry):
+            self._unexamined |= running.leaf.shapes
         for grant in running.grants:
             host = self.fleet.release(job_id, grant.worker)
             if host is not None and host.kept_for is not None:
@@ -146,6 +154,7 @@ class Scheduler:
         """Take over usage and forfeited share of every node, as they stood at ``now``."""
         for path, (used, forfeited) in usage.items():
             self.tenants.set_usage(path, used, forfeited, now)
+        self._unexamined = EVERYTHING
 
     # What it tells
 
@@ -187,12 +196,12 @@ class Scheduler:
         if now - self._settled_at >= self.policy.settle_interval:
             self.tenants.settle(now)
             self._settled_at = now
-            self.backlog.highest = Level.FIRST  # who counts as raised may have changed
-            self.reservations.closed = 0
+            self._examine_all()  # who counts as raised may have changed
         self.backlog.advance(now)
         self._in_vain = 0
         self._given_back.clear()
-        self._unexamined = self._pools_without_reservation(now)
+        self._note_arrivals()
+        self._held_back.let_in()
         decisions: list[Decision] = []
         while most is None or len(decisions) < most:
             decision = self._next(now)
@@ -219,9 +228,10 @@ class Scheduler:
                 return None
             line, level = found
             job = self.backlog.waiting[line.turn[1]].job
-            if (fitting | before) >> line.shape & 1:
-                if self._care_for_passed_over(line, level, now):
-                    continue
+            fitting |= before
+            if self._care_for_passed_over(line, level, now, fitting):
+                continue
+            if fitting >> line.shape & 1:
                 decision = self._serve(job, line.shape, level, now)
             else:
                 decision = self._keep_room(job, line.shape, level, now)
@@ -243,25 +253,33 @@ class Scheduler:
         self._unexamined |= self.fleet.rivals(number) & ~self.reservations.closed
         return self._start(job, grants, level, now)
 
-    def _care_for_passed_over(self, line: Line, level: int, now: float) -> bool:
+    def _care_for_passed_over(self, line: Line, level: int, now: float, fitting: int) -> bool:
         """Reserve for somebody within its share before a sibling that is over its own is served.
 
         Who has small jobs fills every hole; those beside it who want much at once would see their
-        team go over its share by that, and never come first.
+        team go over its share by that, and never come first. A few slots even stay free for them.
         """
+        may_reserve = len(self.reservations) < MOST_AT_ANY_RATE
+        if not may_reserve and not self._held_back.may_hold(line.shape):
+            return False
         wanted = self.fleet.rivals(line.shape) & self.fleet.satisfiable & ~self.fleet.shapes.single
-        passed = self.tenants.passed_over(line.leaf, level, wanted)
-        if passed is None or len(self.reservations) >= MOST_AT_ANY_RATE:
+        found = self.tenants.passed_over(line.leaf, level, wanted)
+        if found is None:
             return False
-        job = self.backlog.waiting[passed.turn[1]].job
-        if job.id in self._given_back:
-            return False
-        return self._reserve(job, passed.shape, level, now, at_any_rate=True)
+        passed, has_reservation = found
+        if may_reserve and not has_reservation:
+            job = self.backlog.waiting[passed.turn[1]].job
+            if job.id not in self._given_back and self._reserve(
+                job, passed.shape, level, now, at_any_rate=True
+            ):
+                return True
+        return self._held_back.add(line, passed, fitting)
 
     def _keep_room(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
         """Care for the head of a line for which there is no room now."""
         other = self.reservations.below(number, level)
-        if other is not None and other.job.id not in self._given_back:
+        outranks = other is not None and other.job.id not in self._given_back
+        if other is not None and outranks and self._gains(number, level, other):
             self._given_back.add(other.job.id)
             self._release(other, now)  # and look again, with its workers back among the others
             return None
@@ -271,6 +289,14 @@ class Scheduler:
         if not self._reserve(job, number, level, now):
             self._unexamined &= ~self.fleet.rivals(number)
         return None
+
+    def _gains(self, number: int, level: int, other: Reservation) -> bool:
+        """Whether the head of a line is better off without the reservation of a lower level."""
+        if self.reservations.fitting(other) >> number & 1:
+            return True
+        if self.fleet.shapes.single >> number & 1 or other.at_any_rate:
+            return False  # the next slot that comes free, or another reservation, is its own anyway
+        return self.reservations.may_add(number, level) and not self.reservations.may_add(number)
 
     def _fulfil(self, now: float) -> Placement | None:
         """Start a job whose reservation has come true, there or on any other worker."""
@@ -286,6 +312,8 @@ class Scheduler:
                 grants = self.fleet.place(shape, reservation.job.wants)
                 if grants is None:
                     self._stuck |= 1 << shape
+                    grants = self._gather(reservation, now)
+                    open_to_all = self.fleet.open & ~self._stuck
             if grants is None:
                 continue
             if self._is_outranked(reservation) or not self._is_allowed(reservation, now):
@@ -294,6 +322,7 @@ class Scheduler:
                 open_to_all = self.fleet.open & ~self._stuck
                 continue
             self.reservations.remove(reservation)
+            self._held_back.let_in()
             self._stuck = 0
             self._unexamined |= self.fleet.rivals(shape)
             started = self._start(reservation.job, grants, reservation.level, now)
@@ -301,26 +330,34 @@ class Scheduler:
             return started
         return None
 
-    def _pools_without_reservation(self, now: float) -> int:
-        """The shapes of which the head of the line is yet to be looked at.
+    def _gather(self, reservation: Reservation, now: float) -> tuple[Grant, ...] | None:
+        """Let a gang have the workers that have room, one by one, until it is complete."""
+        if reservation.is_preempting:
+            return None
+        self._held_back.let_in()
+        for host in self.reservations.exchange(reservation, now):
+            self._stuck &= ~host.group.fits(host.vector, self.fleet.shapes.known)
+        return self.reservations.grants(reservation)
 
-        Where no more may be reserved nothing has to be. What is reserved for a lower level than
-        somebody has come to since is given back first.
+    def _note_arrivals(self) -> None:
+        """Look at the heads of the lines among the rivals of those that came or rose.
+
+        Where no more may be reserved nothing has to be done, unless somebody has come to a higher
+        level than what is reserved.
         """
-        highest, self.backlog.highest = self.backlog.highest, -1
-        if highest > self.reservations.lowest:
-            self._displace(now)
-        return self.fleet.satisfiable & ~self.reservations.closed
-
-    def _displace(self, now: float) -> None:
-        first = self.tenants.pick(self.fleet.satisfiable)
-        for reservation in self.reservations:
-            if first is None or first[1] <= reservation.level:
+        for shape, level in self.backlog.arrived.items():
+            below = self.reservations.below(shape, level)
+            if below is not None and self._gains(shape, level, below):
+                self.reservations.closed &= ~self.fleet.rivals(shape)
+            elif self.fleet.shapes.single >> shape & 1:
                 continue
-            rivals = self.fleet.rivals(reservation.shape) & self.fleet.satisfiable
-            head = self.tenants.pick(rivals)
-            if head is not None and head[1] > reservation.level:
-                self._release(reservation, now)
+            self._unexamined |= self.fleet.rivals(shape)
+        self.backlog.arrived.clear()
+        self._unexamined &= self.fleet.satisfiable & ~self.reservations.closed
+
+    def _examine_all(self) -> None:
+        self._unexamined = EVERYTHING
+        self.reservations.closed = 0
 
     def _preempt(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
         if job.level < Level.URGENT or not job.may_preempt:
@@ -343,11 +380,12 @@ class Scheduler:
         if self.fleet.shapes.known[number].total == 1:
             return False  # the next slot that comes free serves it at once
         if not at_any_rate and not self.reservations.may_add(number):
+            self.reservations.closed |= self.fleet.rivals(number)
             return False
         found = self.reservations.earliest(number, now)
         if found is None:
             return False
-        self._keep(Reservation(job, number, level, *found), now)
+        self._keep(Reservation(job, number, level, *found, at_any_rate=at_any_rate), now)
         return True
 
     def _keep(self, reservation: Reservation, now: float) -> None:
@@ -397,11 +435,24 @@ class Scheduler:
         return min(limit, limit * self._used_of_limit if job.expected is None else job.expected)
 
     def _is_outranked(self, reservation: Reservation) -> bool:
-        """Whether somebody at a higher level waits for the same workers."""
+        """Whether somebody at a higher level could start on the same workers now, or clear them."""
         if reservation.job.id in self._given_back:
             return False
-        head = self.tenants.pick(self.fleet.rivals(reservation.shape) & self.fleet.satisfiable)
-        return head is not None and head[1] > reservation.level
+        found = self.tenants.pick(self.reservations.fitting(reservation))
+        if found is not None and found[1] > reservation.level:
+            return True
+        found = self.tenants.pick(self._urgent & self.fleet.rivals(reservation.shape))
+        if found is None or found[1] <= reservation.level:
+            return False
+        return self.backlog.waiting[found[0].turn[1]].job.may_preempt
+
+    @property
+    def _urgent(self) -> int:
+        """The shapes that somebody wants for whom others may have to yield."""
+        base, _ = self.tenants.root.masks
+        return (
+            base[Level.URGENT] | base[Level.CRITICAL] | base[Level.FIRST]
+        ) & self.fleet.satisfiable
 
     def _is_allowed(self, reservation: Reservation, now: float) -> bool:
         leaf = self.tenants.user(reservation.job.tenant.path, now)
@@ -410,6 +461,7 @@ class Scheduler:
 
     def _release(self, reservation: Reservation, now: float) -> None:
         """Give up a reservation; its job stands in line again."""
+        self._held_back.let_in()
         self.reservations.remove(reservation)
         self._freed.discard(reservation.job.id)
         self.backlog.add(reservation.job, reservation.shape, now)

@@ -2,109 +2,21 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import exp, log
 from typing import TYPE_CHECKING
 
-from st_controller.domain.scheduling.model import Level, Policy, Share
-from st_controller.domain.scheduling.shapes import Shapes, numbers
+from st_controller.domain.scheduling.model import Policy, Share
+from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, NEGLIGIBLE, Node
+from st_controller.domain.scheduling.shapes import Shapes
 
 if TYPE_CHECKING:
     from st_controller.domain.scheduling.lines import Line
 
-NEGLIGIBLE = 1e-3
-"""Usage, in priced slot-seconds, that is not worth remembering."""
+__all__ = ["Node", "Tenants"]
 
-BASE, AGED = 0, 1
-"""Tables of what waits: under the level asked for, and under the one reached by waiting."""
-
-Place = tuple[float, str, "Node"]
-
-
-def _tables() -> tuple[list[int], list[int]]:
-    return [0] * len(Level), [0] * len(Level)
-
-
-def _counts() -> tuple[list[dict[int, int]], list[dict[int, int]]]:
-    return [{} for _ in Level], [{} for _ in Level]
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """One organisation, team or user."""
-
-    path: str
-    parent: "Node | None"
-    share: Share
-    usage: float = 0.0
-    """Decayed slot-seconds times price, as of ``seen``."""
-    forfeited: float = 0.0
-    """Claim on the share that lapsed while it was idle; counts like usage and decays with it."""
-    rate: float = 0.0
-    """Price of what runs now, for one second."""
-    promised: float = 0.0
-    """Price of the slots that are reserved for its jobs, for one second."""
-    seen: float = 0.0
-    running_jobs: int = 0
-    running_slots: int = 0
-    waiting: int = 0
-    """Jobs that wait and could be served."""
-    children: dict[str, "Node"] = field(default_factory=dict)
-    order: list[Place] = field(default_factory=list)
-    """Children for which something waits, least served first."""
-    key: float | None = None
-    """Its place in the parent's order; none: nothing waits."""
-    claims: float = 0.0
-    """Usage and forfeited share of the active children."""
-    weights: float = 0.0
-    """Weights of the active children."""
-    masks: tuple[list[int], list[int]] = field(default_factory=_tables)
-    """By table and level the shapes that wait in it."""
-    counts: tuple[list[dict[int, int]], list[dict[int, int]]] = field(default_factory=_counts)
-    """By table, level and shape how many children, or lines of a user, hold it."""
-    lines: "dict[tuple[int, int], Line] | None" = None
-    """A user's jobs by level and shape; none for the inner nodes."""
-    is_limited: bool = False
-    """Whether it has any limit."""
-    ancestry: tuple["Node", ...] = ()
-    """The node, its parent, and so on up to the root."""
-    aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
-    """A user's lines by the level that their first job has reached by waiting, and by shape."""
-
-    def __post_init__(self) -> None:
-        self.is_limited = self.share.max_jobs is not None or self.share.max_slots is not None
-        self.ancestry = (self, *(self.parent.ancestry if self.parent else ()))
-
-    @property
-    def claim(self) -> float:
-        """What it has had, in the eyes of the fair share."""
-        return self.usage + self.forfeited
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it wants or has anything; only active nodes share."""
-        return bool(self.waiting or self.running_jobs or self.promised)
-
-    @property
-    def fair(self) -> float:
-        """What active children have had for their weight, on average; so much is their share."""
-        if self.weights <= 0:
-            return float("inf")
-        return self.claims / self.weights * (1 + 1e-9) + NEGLIGIBLE
-
-    @property
-    def is_within_share(self) -> bool:
-        """Whether it has had no more for its weight than its active siblings on average."""
-        return self.parent is None or self.claim <= self.parent.fair * self.share.weight
-
-    def allowed(self, mask: int, shapes: Shapes) -> int:
-        """The shapes in ``mask`` that its limits let start."""
-        share = self.share
-        if share.max_jobs is not None and self.running_jobs >= share.max_jobs:
-            return 0
-        if share.max_slots is not None:
-            mask &= shapes.no_larger(share.max_slots - self.running_slots)
-        return mask
+EXCESS = 1.01
+"""What somebody may have had, over its share, before others take precedence where it would fit and
+they do not."""
 
 
 class Tenants:
@@ -158,6 +70,7 @@ class Tenants:
             node.parent.weights += share.weight - node.share.weight
         node.share = share
         node.is_limited = share.max_jobs is not None or share.max_slots is not None
+        node.forget_vain()
         self._reorder(node)
 
     def shared(self) -> set[str]:
@@ -180,6 +93,7 @@ class Tenants:
 
     def promise(self, leaf: Node, rate: float, now: float) -> None:
         """Slots are reserved for a job of this user, or (negative) not any more."""
+        leaf.forget_vain_within()
         for node in leaf.ancestry:
             was_active = node.is_active
             left = node.promised + rate
@@ -192,6 +106,7 @@ class Tenants:
     def refund(self, leaf: Node, rate: float, since: float, now: float) -> None:
         """Take back the charge for slots that were held in vain since a moment."""
         charged = rate * self._grown(now - since)
+        leaf.forget_vain()
         for node in leaf.ancestry:
             self._accrue(node, now)
             self._change_claim(node, usage=max(0.0, node.usage - charged))
@@ -202,6 +117,7 @@ class Tenants:
         node = self.node(path, now)
         node.seen = now
         self._change_claim(node, usage=usage, forfeited=forfeited)
+        node.forget_vain()
         self._reorder(node)
 
     def settle(self, now: float) -> None:
@@ -209,14 +125,25 @@ class Tenants:
         for node in self.nodes():
             self._accrue(node, now)
         for node in self.nodes():
-            active = [child for child in node.children.values() if child.is_active]
-            node.claims = sum(child.claim for child in active)
-            node.weights = sum(child.share.weight for child in active)
-            for child in active:
-                self._reorder(child)
+            node.vain = [0] * (2 * LEVELS)
+            if node.children:
+                self._settle_children(node)
         for node in reversed(list(self._nodes.values())):
             if not node.is_active and not node.children and node.claim < NEGLIGIBLE:
                 self._drop(node)
+
+    def _settle_children(self, node: Node) -> None:
+        """Add up and sort the children anew, at the cost of one sort."""
+        node.claims, node.weights = 0.0, 0.0
+        node.order = []
+        for child in node.children.values():
+            if child.is_active:
+                node.claims += child.usage + child.forfeited
+                node.weights += child.share.weight
+            if child.waiting:
+                child.key = self._key(child)
+                node.order.append((child.key, child.path, child))
+        node.order.sort()
 
     def settled(self, now: float) -> Iterator[Node]:
         """All nodes, with their usage at this moment."""
@@ -228,15 +155,16 @@ class Tenants:
     def wait(self, leaf: Node, count: int, now: float) -> None:
         """Jobs of this user began (or, negative, ceased) to wait."""
         for node in leaf.ancestry:
-            was_active = node.is_active
-            node.waiting += count
-            if was_active != node.is_active:
-                self._note_activity(node, was_active, now)
+            before, node.waiting = node.waiting, node.waiting + count
+            if not ((before and node.waiting) or node.running_jobs or node.promised):
+                node.forget_vain_within()
+                self._note_activity(node, bool(before), now)
             if bool(node.waiting) != (node.key is not None):
                 self._reorder(node)
 
     def hold_shape(self, leaf: Node, table: int, level: int, shape: int) -> None:
         """A line of this user holds jobs of a shape from now on."""
+        leaf.forget_vain_shape(level, shape)
         for node in leaf.ancestry:
             counts = node.counts[table][level]
             counts[shape] = known = counts.get(shape, 0) + 1
@@ -272,74 +200,90 @@ class Tenants:
         mask = root.allowed(mask, self._shapes)
         more = mask | root.allowed(fillers, self._shapes)
         base, aged = root.masks
-        for level in range(len(Level) - 1, -1, -1):
-            if (base[level] | aged[level]) & more:
-                found = self._descend(root, level, more, within=True)
-                if found is None and base[level] & mask:
-                    found = self._descend(root, level, mask, within=False)
-                if found is not None:
-                    return found, level
+        for level in range(LEVELS - 1, -1, -1):
+            waiting = base[level] | aged[level]
+            if not waiting & more:
+                continue
+            found = None
+            if waiting & more & ~root.vain[level + LEVELS]:
+                found = self._descend(root, level, waiting & more, within=True)
+            if found is None and base[level] & mask & ~root.vain[level]:
+                found = self._descend(root, level, base[level] & mask, within=False)
+            if found is not None:
+                return found, level
         return None
 
-    def passed_over(self, leaf: Node, level: int, mask: int) -> "Line | None":
+    def passed_over(self, leaf: Node, level: int, mask: int) -> "tuple[Line, bool] | None":
         """The line of somebody within its share whom a user that is over its own passes by.
 
         On each step of the tree at which the user, or what it belongs to, has had too much, the
-        siblings are looked at that have had less, and for which nothing is reserved.
+        siblings are looked at that have had less; also tells whether one has a reservation.
         """
-        for node in leaf.ancestry:
+        for node in reversed(leaf.ancestry):
             parent = node.parent
-            if parent is None or node.claim <= parent.fair * node.share.weight:
+            if parent is None:
                 continue
-            for above in parent.ancestry:
-                mask = above.allowed(mask, self._shapes)
+            mask = parent.allowed(mask, self._shapes)
+            if node.is_within_share:
+                continue
+            less = node.claim / node.share.weight / EXCESS
             for _, _, sibling in parent.order:
                 if sibling is node:
                     break
                 waiting = sibling.masks[BASE][level] & mask
-                within = sibling.claim <= parent.fair * sibling.share.weight
-                if waiting and within and not sibling.promised:
+                if waiting and sibling.claim <= less * sibling.share.weight:
                     allowed = sibling.allowed(waiting, self._shapes)
                     if sibling.lines is None:
                         found = self._descend(sibling, level, allowed, within=False)
                     else:
                         found = _earliest(sibling, level, allowed) if allowed else None
                     if found is not None:
-                        return found
+                        return found, bool(sibling.promised)
         return None
 
     def _descend(self, node: Node, level: int, mask: int, *, within: bool) -> "Line | None":
         """The line of the least served below ``node``; ``within``: of those within their share."""
+        at = level + LEVELS if within else level
+        mask &= ~node.vain[at]
+        if not mask:
+            return None
         fair = node.fair if within else 0.0
         for _, _, child in node.order:
             base, aged = child.masks
-            waiting = (base[level] | aged[level] if within else base[level]) & mask
-            if not waiting or (
-                within and child.usage + child.forfeited > fair * child.share.weight
-            ):
+            if within:
+                waiting = (base[level] | aged[level]) & mask
+            else:
+                waiting = base[level] & mask & ~child.held_back
+            if not waiting or not waiting & ~child.vain[at]:
+                continue
+            if within and child.usage + child.forfeited > fair * child.share.weight:
                 continue
             allowed = child.allowed(mask, self._shapes) if child.is_limited else mask
             if not waiting & allowed:
                 continue
             if child.lines is not None:
-                found = _earliest(child, level, allowed)
+                found = _earliest(child, level, allowed if within else allowed & ~child.held_back)
             else:
-                found = self._descend(child, level, allowed, within=within)
+                found = self._descend(child, level, allowed & waiting, within=within)
             if found is not None:
                 return found
+        node.vain[at] |= mask
         return None
 
     # The arithmetic of shares
 
     def _use(self, leaf: Node, jobs: int, slots: int, rate: float, now: float) -> None:
+        if jobs < 0 and any(node.is_limited for node in leaf.ancestry):
+            leaf.forget_vain()
+        else:
+            leaf.forget_vain_within()
         for node in leaf.ancestry:
             self._accrue(node, now)
-            was_active = node.is_active
-            node.running_jobs += jobs
+            before, node.running_jobs = node.running_jobs, node.running_jobs + jobs
             node.running_slots += slots
             node.rate = node.rate + rate if node.running_jobs else 0.0
-            if was_active != node.is_active:
-                self._note_activity(node, was_active, now)
+            if not ((before and node.running_jobs) or node.waiting or node.promised):
+                self._note_activity(node, bool(before), now)
             if node.waiting:
                 self._reorder(node)
 
@@ -416,9 +360,12 @@ class Tenants:
             del parent.order[place]
             node.key = None
         if node.waiting:
-            ahead = (node.rate + node.promised) * self._policy.horizon
-            node.key = (node.usage + node.forfeited + ahead) / node.share.weight
+            node.key = self._key(node)
             insort(parent.order, (node.key, node.path, node))
+
+    def _key(self, node: Node) -> float:
+        ahead = (node.rate + node.promised) * self._policy.horizon
+        return (node.usage + node.forfeited + ahead) / node.share.weight
 
     def _drop(self, node: Node) -> None:
         if node.parent is not None:
@@ -438,10 +385,13 @@ def _earliest(leaf: Node, level: int, mask: int) -> "Line | None":
         if best is None or line.turn < best.turn:
             best = line
     aged = leaf.masks[AGED]
-    for reached in range(level, Level.FIRST):
-        if aged[reached] & mask:
-            for shape in numbers(aged[reached] & mask):
-                for line in leaf.aged_lines[reached][shape]:
-                    if best is None or line.turn < best.turn:
-                        best = line
+    for reached in range(level, LEVELS - 1):
+        there = aged[reached] & mask
+        aged_lines = leaf.aged_lines[reached]
+        while there:
+            lowest = there & -there
+            there ^= lowest
+            for line in aged_lines[lowest.bit_length() - 1]:
+                if best is None or line.turn < best.turn:
+                    best = line
     return best

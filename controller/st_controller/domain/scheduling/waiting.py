@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 from st_controller.domain.scheduling.model import Level, PendingJob, Shape
+from st_controller.domain.scheduling.nodes import Node
 from st_controller.domain.scheduling.scheduler import Scheduler
-from st_controller.domain.scheduling.tenants import Node
 from st_shared.protocol.resources import Reason
 
 

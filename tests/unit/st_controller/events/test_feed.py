@@ -12,7 +12,9 @@ def rows(*places, topic="t"):
 
 
 def places(feed, topics, after):
-    return [event.position for event in feed.after(topics, after)]
+    """Places of the events after one; empty, too, where the database has to be asked."""
+    found = feed.after(topics, after)
+    return [event.position for event in found.events] if found else []
 
 
 @pytest.fixture
@@ -52,6 +54,29 @@ def test_a_stretch_that_comes_late_is_left_to_the_database(feed):
     assert places(feed, ["t"], 2) == []
     feed.take(rows(7))
     assert places(feed, ["t"], 4) == [5, 6, 7]
+
+
+def test_it_tells_how_far_it_reaches(feed):
+    assert feed.after(["t"], 0) is None
+    feed.begin(7)
+    assert feed.after(["t"], 6) is None
+    assert feed.after(["t"], 7) == ([], 7)
+    feed.take(rows(8, topic="other"))
+    assert feed.after(["t"], 7) == ([], 8)
+    feed.begin(3)  # it has begun
+    assert feed.ends == 8
+
+
+def test_while_it_is_tailed_a_gap_is_left_to_whoever_does(feed):
+    feed.begin(0)
+    feed.is_tailed = True
+    assert feed.take(rows(1, 2))
+    assert not feed.take(rows(4, 5))  # another process placed 3, or is about to tell of it
+    assert feed.ends == 2
+    assert feed.take(rows(2, 3, 4))  # as they are read
+    assert feed.take(rows(4, 5))
+    assert places(feed, ["t"], 0) == [1, 2, 3, 4, 5]
+    assert feed.take(rows(1))
 
 
 def test_memory_is_bounded():

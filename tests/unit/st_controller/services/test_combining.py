@@ -1,10 +1,13 @@
 """Requests answered together: every one once, in order, and each with its own error."""
 
 import asyncio
+from contextvars import ContextVar
 from threading import Event
 
 import pytest
 
+from st_controller.errors import Unavailable
+from st_controller.services import combining as combining_module
 from st_controller.services.combining import MOST, Combining
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.anyio]
@@ -91,6 +94,23 @@ async def test_a_part_is_bounded():
     assert [len(part) for part in work.parts] == [1, MOST, 5]
 
 
+async def test_where_nobody_is_in_a_hurry_crowds_form():
+    parts = []
+
+    def together(asks):
+        parts.append(len(asks))
+        return list(asks)
+
+    combining = Combining(together, lambda ask: together([ask])[0], (Asked,), rest=0.05)
+    assert await combining.do(0) == 0
+    tasks = []
+    for ask in range(20):  # they come one by one, while it rests
+        tasks.append(asyncio.create_task(combining.do(ask)))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*tasks) == list(range(20))
+    assert parts == [1, 20]
+
+
 async def test_who_goes_away_harms_nobody():
     work = Work()
     first = asyncio.create_task(work.combining.do("first"))
@@ -120,3 +140,41 @@ async def test_under_load_nothing_is_lost_or_doubled():
     answers = await asyncio.gather(*(client() for _ in range(16)))
     assert sorted(answer for each in answers for answer in each) == list(range(3000))
     assert sorted(seen) == list(range(3000))
+
+
+async def test_a_wrong_number_of_answers_is_an_error_and_no_silence():
+    def together(_asks):
+        return []
+
+    combining = Combining(together, together, (Asked,), rest=0.01)
+    await asyncio.gather(combining.do(0), return_exceptions=True)
+    found = await asyncio.gather(*(combining.do(n) for n in (1, 2)), return_exceptions=True)
+    assert [type(error) for error in found] == [AssertionError] * 2
+
+
+async def test_no_more_than_a_bounded_crowd_waits(monkeypatch):
+    monkeypatch.setattr(combining_module, "MOST_WAITING", 2)
+    work = Work()
+    first = asyncio.create_task(work.combining.do("first"))
+    await work.begun.wait()
+    tasks = [asyncio.create_task(work.combining.do(ask)) for ask in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    work.go.set()
+    assert await first == "firstfirst"
+    one, two, three = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (one, two) == ("aa", "bb")
+    assert isinstance(three, Unavailable)
+
+
+async def test_work_for_many_carries_the_context_of_none():
+    mark = ContextVar("mark", default="none")
+    seen = []
+
+    def alone(ask):
+        seen.append(mark.get())
+        return ask
+
+    combining = Combining(list, alone, (Asked,))
+    mark.set("mine")
+    await combining.do(1)
+    assert seen == ["none"]

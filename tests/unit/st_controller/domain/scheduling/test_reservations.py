@@ -182,3 +182,36 @@ def test_an_heir_counts_on_those_that_were_already_told_to_yield() -> None:
 
     assert heir.preempted() == []
     assert "urgent" in heir.scheduler.reservations
+
+
+def test_an_arrival_of_one_slot_takes_no_reservation_away_that_does_not_help_it() -> None:
+    queue = Queue()
+    full(queue)
+    queue.submit("wide", "o/t/ann", slots=4)
+    queue.placed()
+    (before,) = queue.scheduler.reservations
+    queue.submit("small and high", "o/t/ben", Level.HIGH, limit=24 * HOUR)
+
+    assert queue.placed() == []
+    assert list(queue.scheduler.reservations) == [before]
+    queue.finish("small 0", after=60)
+    assert queue.placed() == ["small and high"]
+
+
+def test_a_gang_gathers_workers_that_come_free_anywhere() -> None:
+    queue = Queue()
+    for number in range(6):
+        queue.worker(f"w{number}", 2)
+        queue.submit(f"job {number}", slots=2, limit=(number + 1) * HOUR)
+    queue.placed()
+    queue.submit("gang", "o/t/ann", slots=2, nodes=2)
+    queue.placed()
+    queue.submit("late", "o/t/ben", slots=2, limit=24 * HOUR)
+    (reservation,) = queue.scheduler.reservations
+    chosen = {host.id for host in reservation.hosts}
+    others = [number for number in range(6) if f"w{number}" not in chosen]
+    queue.finish(f"job {others[0]}", after=60)
+    assert queue.placed() == []
+    queue.finish(f"job {others[1]}", after=60)
+
+    assert queue.placed() == ["gang"]

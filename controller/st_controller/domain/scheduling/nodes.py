@@ -1,0 +1,136 @@
+"""One organisation, team or user: what it has used, may use, and waits for."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from st_controller.domain.scheduling.model import Level, Share
+from st_controller.domain.scheduling.shapes import Shapes
+
+if TYPE_CHECKING:
+    from st_controller.domain.scheduling.lines import Line
+
+NEGLIGIBLE = 1e-3
+"""Usage, in priced slot-seconds, that is not worth remembering."""
+
+LEVELS = len(Level)
+NOTHING = [0] * LEVELS
+BASE, AGED = 0, 1
+"""Tables of what waits: under the level asked for, and under the one reached by waiting."""
+
+Place = tuple[float, str, "Node"]
+
+
+def _tables() -> tuple[list[int], list[int]]:
+    return [0] * len(Level), [0] * len(Level)
+
+
+def _counts() -> tuple[list[dict[int, int]], list[dict[int, int]]]:
+    return [{} for _ in Level], [{} for _ in Level]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One organisation, team or user."""
+
+    path: str
+    parent: "Node | None"
+    share: Share
+    usage: float = 0.0
+    """Decayed slot-seconds times price, as of ``seen``."""
+    forfeited: float = 0.0
+    """Claim on the share that lapsed while it was idle; counts like usage and decays with it."""
+    rate: float = 0.0
+    """Price of what runs now, for one second."""
+    promised: float = 0.0
+    """Price of the slots that are reserved for its jobs, for one second."""
+    seen: float = 0.0
+    running_jobs: int = 0
+    running_slots: int = 0
+    waiting: int = 0
+    """Jobs that wait and could be served."""
+    children: dict[str, "Node"] = field(default_factory=dict)
+    order: list[Place] = field(default_factory=list)
+    """Children for which something waits, least served first."""
+    key: float | None = None
+    """Its place in the parent's order; none: nothing waits."""
+    claims: float = 0.0
+    """Usage and forfeited share of the active children."""
+    weights: float = 0.0
+    """Weights of the active children."""
+    masks: tuple[list[int], list[int]] = field(default_factory=_tables)
+    """By table and level the shapes that wait in it."""
+    counts: tuple[list[dict[int, int]], list[dict[int, int]]] = field(default_factory=_counts)
+    """By table, level and shape how many children, or lines of a user, hold it."""
+    lines: "dict[tuple[int, int], Line] | None" = None
+    """A user's jobs by level and shape; none for the inner nodes."""
+    is_limited: bool = False
+    """Whether it has any limit."""
+    held_back: int = 0
+    """Shapes of a user that is over its share which are not to start in this decision."""
+    vain: list[int] = field(default_factory=lambda: [0] * (2 * LEVELS))
+    """By level, first for all and then for those within their share alone: shapes of which nothing
+    was found below it since anything changed there."""
+    ancestry: tuple["Node", ...] = ()
+    """The node, its parent, and so on up to the root."""
+    aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
+    """A user's lines by the level that their first job has reached by waiting, and by shape."""
+
+    def __post_init__(self) -> None:
+        self.is_limited = self.share.max_jobs is not None or self.share.max_slots is not None
+        self.ancestry = (self, *(self.parent.ancestry if self.parent else ()))
+
+    @property
+    def claim(self) -> float:
+        """What it has had, in the eyes of the fair share."""
+        return self.usage + self.forfeited
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it wants or has anything; only active nodes share."""
+        return bool(self.waiting or self.running_jobs or self.promised)
+
+    @property
+    def fair(self) -> float:
+        """What active children have had for their weight, on average; so much is their share."""
+        if self.weights <= 0:
+            return float("inf")
+        return self.claims / self.weights * (1 + 1e-9) + NEGLIGIBLE
+
+    @property
+    def is_within_share(self) -> bool:
+        """Whether it has had no more for its weight than its active siblings on average."""
+        return self.parent is None or self.claim <= self.parent.fair * self.share.weight
+
+    @property
+    def shapes(self) -> int:
+        """All that waits here."""
+        found = 0
+        for mask in self.masks[BASE]:
+            found |= mask
+        return found
+
+    def forget_vain(self) -> None:
+        """Something changed here, so what was sought in vain below those above may be found."""
+        for node in self.ancestry:
+            node.vain = [0] * (2 * LEVELS)
+
+    def forget_vain_within(self) -> None:
+        """The same where nothing but who is within its share changed."""
+        for node in self.ancestry:
+            node.vain[LEVELS:] = NOTHING
+
+    def forget_vain_shape(self, level: int, shape: int) -> None:
+        """The same where nothing but one shape at one level was added."""
+        others = ~(1 << shape)
+        for node in self.ancestry:
+            node.vain[level] &= others
+            node.vain[level + LEVELS] &= others
+
+    def allowed(self, mask: int, shapes: Shapes) -> int:
+        """The shapes in ``mask`` that its limits let start."""
+        share = self.share
+        if share.max_jobs is not None and self.running_jobs >= share.max_jobs:
+            return 0
+        if share.max_slots is not None:
+            mask &= shapes.no_larger(share.max_slots - self.running_slots)
+        return mask

@@ -1,0 +1,47 @@
+"""What was sought in vain is remembered only as long as seeking it again would find nothing."""
+
+from random import Random
+
+import pytest
+from queue_steps import Queue
+
+from st_controller.domain.scheduling.model import Level
+from st_controller.domain.scheduling.nodes import LEVELS
+
+
+def found(queue: Queue, mask: int, *, afresh: bool) -> object:
+    """The line to be served next, with what is remembered or without."""
+    tenants = queue.scheduler.tenants
+    if afresh:
+        for node in tenants.nodes():
+            node.vain = [0] * (2 * LEVELS)
+    picked = tenants.pick(mask)
+    return picked and (picked[0].turn, picked[1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_pick_is_the_same_with_and_without_what_is_remembered(seed: int) -> None:
+    random, queue = Random(seed), Queue(ageing_interval=300.0)
+    users = [f"o{n % 2}/t{n % 3}/u{n}" for n in range(9)]
+    for number in range(4):
+        queue.worker(f"w{number}", 4)
+    for step in range(120):
+        queue.pass_time(random.uniform(0.0, 20.0))
+        running = list(queue.scheduler.running())
+        action = random.randrange(5)
+        if action < 2:
+            queue.submit(
+                f"job {step}",
+                random.choice(users),
+                random.choice(list(Level)[:5]),
+                slots=random.choice((1, 2, 4)),
+            )
+        elif action == 2 and running:
+            queue.finish(random.choice(running))
+        elif action == 3:
+            queue.share(random.choice(users), random.uniform(1, 3), max_jobs=random.randint(0, 3))
+        queue.decide()
+        for _ in range(4):
+            mask = random.getrandbits(len(queue.scheduler.fleet.shapes.known))
+            remembered = found(queue, mask, afresh=False)
+            assert remembered == found(queue, mask, afresh=True)
