@@ -31,12 +31,12 @@ class LossHistory:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Everything that ``restored`` needs; JSON can hold it."""
+        """Everything that ``restored`` needs; JSON can hold it, and later steps do not alter it."""
         return {
-            "points": self._points,
+            "points": list(self._points),
             "stride": self._stride,
-            "pending": self._pending,
-            "window": self.window,
+            "pending": list(self._pending),
+            "window": list(self.window),
         }
 
     @property

@@ -1,5 +1,6 @@
 import itertools
 import json
+from copy import deepcopy
 
 from st_trainer.history import MAX_POINTS, LossHistory
 from st_trainer.pace import Pace
@@ -42,3 +43,14 @@ def test_pace_gives_speed_and_time_left():
     assert pace.mark(10) == (5.0, 18.0)
     assert pace.mark(30) == (7.5, 70 / 7.5)
     assert pace.mark(30) == (7.5, 70 / 7.5)
+
+
+def test_a_state_that_was_taken_stays_as_it_is():
+    history = LossHistory()
+    history.add(1, 0.5)
+    history.window.append(0.25)
+    state = history.state
+    before = deepcopy(state)
+    history.add(2, 0.75)
+    history.window.append(0.125)
+    assert state == before  # it is written in the background while training goes on
