@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from st_controller.errors import InvalidRequest, NotSignedIn, Refusal, TooMany
+from st_controller.errors import InvalidRequest, NotSignedIn, Refusal, TooMany, Unavailable
+from st_controller.store.database import DatabaseAwayError
 from st_shared.protocol.problems import MEDIA_TYPE, FieldProblem, Problem
 from st_shared.spec.reading import MOST_PROBLEMS
+
+log = structlog.get_logger(__name__)
 
 _CODES = {
     400: ("bad_request", "The request was refused"),
@@ -25,6 +29,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
+    app.add_exception_handler(DatabaseAwayError, _away)
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -58,6 +63,13 @@ async def _refusal(_request: Request, error: Exception) -> Response:
     if isinstance(refusal, TooMany):
         headers["Retry-After"] = "60"
     return problem_response(refusal.problem(), headers)
+
+
+async def _away(request: Request, error: Exception) -> Response:
+    """The database does not answer, or a lock was waited for in vain: later it may go well."""
+    log.error("the database gave up", path=request.url.path, exc_info=error)
+    refusal = Unavailable("the database does not answer just now")
+    return problem_response(refusal.problem(), {"Retry-After": "1"})
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

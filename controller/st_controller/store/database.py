@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError as DatabaseAwayError
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.orm import Session as ReadSession
 
@@ -13,7 +14,7 @@ from st_controller.store.places import PlacesLocked, RowOfEvent
 from st_controller.store.transaction import Transaction
 from st_shared.clock import Clock, utc_now
 
-__all__ = ["Database", "DatabaseError", "Notify", "ReadSession"]
+__all__ = ["Database", "DatabaseAwayError", "DatabaseError", "Notify", "ReadSession"]
 
 Notify = Callable[[frozenset[str]], None]
 """Told, after a commit, which topics have news. Called from any thread."""

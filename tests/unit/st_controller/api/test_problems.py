@@ -1,6 +1,7 @@
 import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from st_controller.api.dependencies import public
@@ -26,6 +27,10 @@ def client(app_client):
     @router.get("/fails")
     def fails() -> None:
         raise RuntimeError("the password is hunter2")
+
+    @router.get("/waits")
+    def waits() -> None:
+        raise OperationalError("SELECT 'hunter2'", None, Exception("canceling: lock timeout"))
 
     @router.post("/takes")
     def takes(body: Body) -> None: ...
@@ -65,6 +70,15 @@ def test_a_defect_of_ours_leaks_nothing_and_can_be_found_in_the_log(client):
     assert "hunter2" not in reply.text
     assert reply.headers["x-request-id"] in told.detail
     assert "request failed" in [entry["event"] for entry in logs]
+
+
+def test_a_database_that_gives_up_is_told_as_something_that_passes(client):
+    with capture_logs() as logs:
+        reply = client.get("/waits")
+    told = problem(reply)
+    assert (told.status, told.code, reply.headers["retry-after"]) == (503, "unavailable", "1")
+    assert "hunter2" not in reply.text
+    assert "the database gave up" in [entry["event"] for entry in logs]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/nothing", "/v1/auth/me", "/fails"])
