@@ -146,6 +146,19 @@ def test_each_sample_comes_with_its_own_picture(session_of, edges):
     assert not torch.equal(control[0], control[1])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_buckets_pictures_and_images_have_one_aspect(control_spec, edges, family):
+    spec = control_spec(family)
+    medium = Images(3, 16, 16, buckets=((16, 16), (16, 24)))
+    samples = read_folders(spec.datasets, [edges.parent], medium).samples
+    session = Session(spec, samples, open_denoiser(spec, list))
+    batch = draw_batch(session, [0, 1])
+    assert (batch.condition["control"].shape, batch.clean.shape) == ((2, 3, 16, 24), (2, 4, 8, 12))
+    woken(session)
+    batch_loss(session, [0, 1]).backward()
+    assert all(each.grad.any() for each in trained(session.module).values())
+
+
 def test_half_precision_trains_the_copy_in_fp32_and_draws(session_of):
     session = session_of(precision="bf16")
     batch_loss(session, [0, 1]).backward()
