@@ -37,7 +37,11 @@ demo: $(VENV)/made ## train a small model through the whole system, about five m
 	@$(BIN)/python examples/demo.py
 
 .PHONY: test
-test: $(VENV)/made-dev lint ## checks, then all tests with coverage, at most 12 minutes
+test: $(VENV)/made-dev lint ## checks, then all tests, at most 12 minutes
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: $(VENV)/made-dev ## all tests with a table of what they leave out, a fifth slower
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: test-families

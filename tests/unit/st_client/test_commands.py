@@ -237,7 +237,13 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
     environment = os.environ | {"ST_URL": fake_url, "ST_API_KEY": "st_key_of_the_test"}
     command = [Path(sys.executable).with_name("st"), "submit", job_file, "--follow"]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Also where the tests run in the background of a shell, which has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while "begun" not in process.stdout.readline():
             assert process.poll() is None
