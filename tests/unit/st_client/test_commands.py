@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
         stderr=subprocess.PIPE,
         text=True,
         # Also where the tests run in the background of a shell, which has it ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         while "begun" not in process.stdout.readline():
             assert process.poll() is None
