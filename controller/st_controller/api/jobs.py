@@ -55,7 +55,8 @@ async def submit(
 ) -> Response:
     """Queue a job; the same Idempotency-Key and body give the same job again, with 200."""
     rules = rules_of(platform)
-    if int(request.headers.get("content-length", _SMALL)) < _SMALL:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) < _SMALL:
         draft = submission.check(caller, document, rules)
     else:  # others would wait too long meanwhile
         draft = await run_in_threadpool(submission.check, caller, document, rules)

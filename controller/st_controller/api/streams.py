@@ -28,8 +28,14 @@ class EventStreamResponse(StreamingResponse):
         del scope
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in one
+        is_over = False
+
+        def leave(_gone: object) -> None:
+            if not is_over:  # the task may be about something else by now
+                task.cancel()
+
         gone = asyncio.ensure_future(_gone(receive))
-        gone.add_done_callback(lambda ended: None if ended.cancelled() else task.cancel())
+        gone.add_done_callback(leave)
         frames = cast("AsyncGenerator[bytes, None]", self.body_iterator)
         start = {"status": self.status_code, "headers": self.raw_headers}
         try:
@@ -42,6 +48,7 @@ class EventStreamResponse(StreamingResponse):
             if not gone.done() or task.uncancel():
                 raise
         finally:
+            is_over = True
             gone.cancel()
 
 

@@ -5,7 +5,7 @@ those of the jobs that it waits for, so all who lock jobs do it in one order.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select
@@ -14,13 +14,11 @@ from sqlalchemy.orm import Session, defer
 from st_controller.domain.dependencies import Parent, why_cancelled, why_waiting
 from st_controller.services import topics
 from st_controller.store.bulk import insert_all
+from st_controller.store.parts import parts
 from st_controller.store.schema import Job, JobDependency
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import JobState
-
-_MOST_IDS = 10_000
-"""Ids in one statement; SQLite takes 32,766 values."""
 
 _DEPENDENCIES = insert(JobDependency)
 _A_CHILD = (
@@ -32,7 +30,7 @@ _MAY_WAIT = (JobState.QUEUED, JobState.AWAITING_APPROVAL)
 def lock_parents(session: Session, ids: Iterable[str]) -> dict[str, tuple[Parent, str]]:
     """The jobs of these ids with their owners; none of them ends before this transaction does."""
     found = {}
-    for part in _parts(sorted(ids)):
+    for part in parts(sorted(ids)):
         rows = session.execute(
             select(Job.id, Job.name, Job.state, Job.submitted_by)
             .where(Job.id.in_(part))
@@ -57,28 +55,10 @@ def attach(tx: Transaction, links: Sequence[tuple[str, str]]) -> None:
         insert_all(tx.session.connection(), _DEPENDENCIES, rows)
 
 
-def lock_descendants(session: Session, job_id: str) -> None:
-    """Lock all that the loss of a job may cancel, before any of it: so all lock in one order."""
-    if not _has_children(session, job_id):
-        return
-    below = (
-        select(JobDependency.job_id)
-        .where(JobDependency.parent_id == job_id)
-        .cte("below", recursive=True)
-    )
-    below = below.union(
-        select(JobDependency.job_id).join(below, JobDependency.parent_id == below.c.job_id)
-    )
-    session.execute(
-        select(Job.id)
-        .where(Job.id.in_(select(below.c.job_id)), Job.state.in_(_MAY_WAIT))
-        .order_by(Job.id)
-        .with_for_update()
-    ).all()
+def lock_with_descendants(session: Session, job_ids: Sequence[str]) -> None:
+    """Lock jobs that are about to end, and all that waits for them, before any is changed.
 
-
-def lock_all_below(session: Session, job_ids: Sequence[str]) -> None:
-    """Lock jobs that are about to end together with all that waits for them, in one order.
+    So everybody locks them in one order.
 
     What is submitted meanwhile has a later id than all of these, so it can be locked after them.
     """
@@ -91,7 +71,7 @@ def lock_all_below(session: Session, job_ids: Sequence[str]) -> None:
         select(JobDependency.job_id).join(tree, JobDependency.parent_id == tree.c.job_id)
     )
     wanted = sorted({*job_ids, *session.scalars(select(tree.c.job_id))})
-    for part in _parts(wanted):
+    for part in parts(wanted):
         session.execute(
             select(Job.id).where(Job.id.in_(part)).order_by(Job.id).with_for_update()
         ).all()
@@ -100,7 +80,7 @@ def lock_all_below(session: Session, job_ids: Sequence[str]) -> None:
 def after_success(tx: Transaction, parents: Sequence[Job]) -> None:
     """Release what waited for jobs that have just succeeded."""
     ids = [parent.id for parent in parents]
-    for part in _parts(ids):
+    for part in parts(ids):
         query = select(JobDependency.parent_id).where(JobDependency.parent_id.in_(part)).distinct()
         have_children = set(tx.session.scalars(query))
         for parent_id in part:
@@ -150,7 +130,7 @@ def _look_again(tx: Transaction, children: Sequence[Job]) -> None:
 
 def _open_parents(session: Session, job_ids: Sequence[str]) -> dict[str, list[Parent]]:
     found: dict[str, list[Parent]] = defaultdict(list)
-    for part in _parts(job_ids):
+    for part in parts(job_ids):
         rows = session.execute(
             select(JobDependency.job_id.label("child"), Job.id, Job.name, Job.state)
             .join(Job, Job.id == JobDependency.parent_id)
@@ -181,8 +161,3 @@ def _waiting_children(session: Session, job_id: str) -> Sequence[Job]:
 
 def _parent(row: Any) -> Parent:
     return Parent(row.id, row.name, JobState(row.state))
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), _MOST_IDS):
-        yield ids[start : start + _MOST_IDS]

@@ -18,6 +18,7 @@ def finish(tx: Transaction, worker_id: str, attempt_id: str, request: FinishRequ
     outcome = Outcome(request.outcome)
     held = leases.to_finish(tx, worker_id, attempt_id, request.epoch, outcome)
     if held is not None:
+        journal.must_be_whole(held[0], request.last_seq)
         _end(tx, *held, request)
 
 
@@ -29,7 +30,7 @@ def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str,
     refused: dict[str, Refusal] = {}
     well: dict[str, tuple[Attempt, Job]] = {}
     attempt_ids = [each.attempt_id for each in batch.finishes]
-    dependencies.lock_all_below(tx.session, leases.job_ids_of(tx.session, attempt_ids))
+    dependencies.lock_with_descendants(tx.session, leases.job_ids_of(tx.session, attempt_ids))
     found = leases.load_all(tx.session, attempt_ids)
     for each in batch.finishes:
         locked = found.get(each.attempt_id, (None, None))
@@ -49,7 +50,6 @@ def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str,
 
 
 def _end(tx: Transaction, attempt: Attempt, job: Job, request: FinishRequest) -> None:
-    journal.must_be_whole(attempt, request.last_seq)
     endings.end_attempt(
         tx,
         attempt,

@@ -13,14 +13,12 @@ from st_controller.domain.policy.permissions import Role, effective
 from st_controller.errors import NotSignedIn
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.store.database import Database
+from st_controller.store.parts import parts
 from st_controller.store.schema import ApiKey, Session, User, Worker
 from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.message import Moment
 from st_shared.protocol.states import WorkerDesired
-
-_MOST_IDS = 10_000
-"""Ids in one statement; SQLite takes 32,766 values."""
 
 # Made once: building a statement costs more than running it.
 _SESSION = (
@@ -133,8 +131,7 @@ def is_in_force(session: OrmSession, caller: Caller | WorkerCaller, now: datetim
 def workers_in_force(session: OrmSession, worker_ids: Sequence[str]) -> set[str]:
     """Those of these workers whose credential is in force."""
     found: set[str] = set()
-    for start in range(0, len(worker_ids), _MOST_IDS):
-        part = worker_ids[start : start + _MOST_IDS]
+    for part in parts(worker_ids):
         found |= set(
             session.scalars(
                 select(Worker.id).where(

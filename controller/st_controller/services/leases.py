@@ -13,13 +13,11 @@ from st_controller.errors import Conflict, StaleLease
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import move_job
 from st_controller.store import direct
+from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import Lease, StopOrder
-
-_MOST_IDS = 10_000
-"""Ids in one statement; SQLite takes 32,766 values."""
 
 # Made once: building a statement costs more than running it. PostgreSQL locks the rows of each
 # table in the order of FROM.
@@ -144,28 +142,10 @@ def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState)
 
 
 def renew(
-    tx: Transaction, worker_id: str, holding: list[Lease], patience: Patience
+    tx: Transaction, worker_id: str, holding: Sequence[Lease], patience: Patience
 ) -> list[StopOrder]:
     """Renew the leases that the worker names; what it must stop comes back."""
-    wanted = {lease.attempt_id: lease.epoch for lease in holding}
-    found = {
-        attempt.id: attempt
-        for attempt in tx.session.scalars(
-            select(Attempt)
-            .where(Attempt.id.in_(wanted))
-            .order_by(Attempt.job_id, Attempt.id)
-            .with_for_update()
-        )
-    }
-    orders: list[StopOrder] = []
-    for attempt_id, epoch in wanted.items():
-        attempt = found.get(attempt_id)
-        if attempt is None or not _is_force(attempt, worker_id, epoch):
-            orders.append(StopOrder(attempt_id=attempt_id, reason="stale"))
-            continue
-        attempt.lease_expires_at = tx.now + timedelta(seconds=patience.lease_ttl)
-        if attempt.stop:
-            orders.append(stop_order(attempt))
+    (orders,) = renew_all(tx, [(worker_id, holding)], patience)
     return orders
 
 
@@ -175,7 +155,7 @@ def renew_all(
     """The same for many workers: for each, in their order, what it must stop."""
     ids = sorted({lease.attempt_id for _, holding in holdings for lease in holding})
     found: dict[str, Any] = {}
-    for part in _parts(ids):
+    for part in parts(ids):
         found |= {row.id: row for row in tx.session.execute(_HELD, {"ids": part})}
     orders: list[list[StopOrder]] = []
     renewed: set[str] = set()
@@ -191,14 +171,9 @@ def renew_all(
                 stops.append(StopOrder(attempt_id=row.id, reason=row.stop))
         orders.append(stops)
     until = tx.now + timedelta(seconds=patience.lease_ttl)
-    for part in _parts(sorted(renewed)):
+    for part in parts(sorted(renewed)):
         tx.session.connection().execute(_RENEW, {"ids": part, "until": until})
     return orders
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), _MOST_IDS):
-        yield ids[start : start + _MOST_IDS]
 
 
 def stop_order(attempt: Attempt) -> StopOrder:

@@ -184,7 +184,7 @@ def move_job(
     _write(tx, job, after, actor, reason)
     ended = [job] if after.is_final else []
     if after.is_final and after is not JobState.SUCCEEDED:
-        dependencies.lock_descendants(tx.session, job.id)
+        dependencies.lock_with_descendants(tx.session, [job.id])
     while ended:
         for child, why in dependencies.after_end(tx, ended.pop()):
             _write(tx, child, JobState.CANCELLED, "system", why)

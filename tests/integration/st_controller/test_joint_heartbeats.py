@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from st_controller.errors import NotFound
-from st_controller.services import joint_heartbeats, leases
+from st_controller.services import joint_heartbeats
 from st_controller.services.joint_heartbeats import Beat, JointHeartbeats
+from st_controller.store import parts
 from st_shared.protocol.states import WorkerDesired, WorkerState
 from st_shared.protocol.worker import Heartbeat, Lease, SlotUse, Usage
 
@@ -87,7 +88,7 @@ def test_an_unknown_worker_is_refused_alone(steps, fleet, at_once):
 
 
 def test_more_leases_than_a_statement_takes_are_renewed(steps, fleet, at_once, monkeypatch):
-    monkeypatch.setattr(leases, "_MOST_IDS", 1)
+    monkeypatch.setattr(parts, "MOST", 1)
     steps.clock.advance(9)
     at_once(*((worker, holding(attempt)) for worker, attempt, _ in fleet))
     steps.wait(steps.patience.lease_ttl - 1)
