@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from st_controller.domain.scheduling.forecast import Forecast, Snapshot, foretell
 from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
-from st_controller.services import durations, queue_reading
+from st_controller.services import durations, queue_reading, queue_usage
 from st_controller.services.durations import Durations
 from st_controller.services.queue_reading import JobNow, Mark, Tally
 from st_controller.services.slot_prices import SlotPrices
@@ -211,7 +211,7 @@ class LiveQueue:
         self._take_rules(session, now)
         for worker in queue_reading.workers(session, self._prices):
             scheduler.put_worker(worker, at)
-        scheduler.load_usage(queue_reading.usage(session, policy.half_life, now), at)
+        scheduler.load_usage(queue_usage.read(session, policy.half_life, now), at)
         self._learned = durations.learn(session)
         for job in queue_reading.running(session, self._learned):
             self._take(job, at)

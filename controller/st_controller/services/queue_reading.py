@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from math import exp, log
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
@@ -36,7 +35,6 @@ from st_controller.store.schema import (
     JobArray,
     QueuePolicy,
     ShareNode,
-    TenantUsage,
     User,
     Worker,
 )
@@ -198,63 +196,6 @@ def count_changed_since(session: Session, moment: datetime) -> Tally:
     ).where(Job.changed_at >= moment)
     jobs, versions, late = session.execute(counted).one()
     return Tally(int(jobs), int(versions), int(late))
-
-
-def usage(session: Session, half_life: float, now: datetime) -> dict[str, tuple[float, float]]:
-    """Usage and forfeited share of every node at ``now``.
-
-    What was written down is decayed, and what attempts have held since is added, so that nothing
-    is lost however a scheduler ended.
-    """
-    decay = log(2) / half_life
-    found: dict[str, tuple[float, float]] = {}
-    oldest = now
-    for row in session.scalars(select(TenantUsage)):
-        factor = exp(-decay * max(0.0, (now - row.as_of).total_seconds()))
-        found[row.path] = (row.usage * factor, row.forfeited * factor)
-        oldest = min(oldest, row.as_of)
-    since = oldest if found else now - timedelta(seconds=20 * half_life)
-    for path, charge in _charges(session, since, decay, now):
-        used, forfeited = found.get(path, (0.0, 0.0))
-        found[path] = (max(0.0, used + charge), forfeited)
-    return found
-
-
-def _charges(
-    session: Session, since: datetime, decay: float, now: datetime
-) -> Iterator[tuple[str, float]]:
-    """What attempts have used since a moment, with what was charged for in vain before it."""
-    rows = session.execute(
-        select(
-            Attempt.slots,
-            Attempt.price,
-            Attempt.outcome,
-            Attempt.offered_at,
-            Attempt.finished_at,
-            Job.org,
-            Job.team,
-            User.username,
-        )
-        .join(Job, Job.id == Attempt.job_id)
-        .join(User, User.id == Job.submitted_by)
-        .where((Attempt.finished_at.is_(None)) | (Attempt.finished_at > since))
-        .execution_options(yield_per=5000)
-    )
-    for slots, price, outcome, begun, ended, org, team, user in rows:
-        if outcome == Outcome.EXPIRED:
-            charge = -_used(begun, since, decay, now)
-        else:
-            charge = _used(max(begun, since), ended or now, decay, now)
-        if charge:
-            for path in ("", org, f"{org}/{team}", f"{org}/{team}/{user}"):
-                yield path, len(slots) * price * charge
-
-
-def _used(begun: datetime, ended: datetime, decay: float, now: datetime) -> float:
-    """What one slot-second a second between two moments has decayed to; 0 when they are turned."""
-    older = (now - begun).total_seconds()
-    newer = max(0.0, (now - ended).total_seconds())
-    return (exp(-decay * newer) - exp(-decay * older)) / decay if older > newer else 0.0
 
 
 def _capacity(worker: Worker, prices: SlotPrices) -> WorkerCapacity:

@@ -270,7 +270,7 @@ def test_what_was_read_in_part_is_not_used(steps, monkeypatch):
     def broken(*_):
         raise ConnectionError("away")
 
-    monkeypatch.setattr("st_controller.services.live_queue.queue_reading.usage", broken)
+    monkeypatch.setattr("st_controller.services.live_queue.queue_usage.read", broken)
     with steps.db.read() as session, pytest.raises(ConnectionError):
         queue.load(session, steps.clock())
     assert queue.scheduler is None
