@@ -44,7 +44,7 @@ from st_worker.errors import (
     WorkerError,
 )
 from st_worker.settings import AgentSettings
-from st_worker.together import Together
+from st_worker.together import NotAnswered, Together
 
 log = structlog.get_logger(__name__)
 
@@ -141,18 +141,19 @@ class Controller:
         path, one_try = f"attempts/{attempt_id}/claim", self._one_try(patience)
         return await self._post(path, None, _reader(ClaimReply), patience, one_try)
 
-    async def _claim_all(self, attempt_ids: Sequence[str]) -> list[ClaimReply | WorkerError]:
-        """One try."""
+    async def _claim_all(
+        self, attempt_ids: Sequence[str]
+    ) -> list[ClaimReply | WorkerError | NotAnswered]:
+        """One try; those for which the answer had no room are asked for alone."""
         if len(attempt_ids) == 1:
             return [await _told(self._claim(attempt_ids[0], 0))]
         batch = ClaimBatch(attempt_ids=list(attempt_ids))
         reply = await self._post("claims", batch, _reader(ClaimBatchReply), 0, self._one_try(0))
-        found: dict[str, ClaimReply | WorkerError] = {
+        found: dict[str, ClaimReply | WorkerError | NotAnswered] = {
             claim.attempt_id: claim for claim in reply.claims
         }
         found |= _errors(reply.refused)
-        missing = TemporaryTrouble("the controller said nothing of this offer")
-        return [found.get(attempt_id, missing) for attempt_id in attempt_ids]
+        return [found.get(attempt_id) or NotAnswered() for attempt_id in attempt_ids]
 
     async def _finish(self, request: Finish, patience: float = FOREVER) -> None:
         path = f"attempts/{request.attempt_id}/finish"

@@ -24,8 +24,8 @@ class _Entry(Generic[Ask, Answer]):
     answered: "asyncio.Future[Answer]"
 
 
-class _NotAnswered(Exception):
-    """The call for all of them failed; nothing is known of any."""
+class NotAnswered(Exception):
+    """The call for all said nothing of this one, or failed; it goes on alone."""
 
 
 class Together(Generic[Ask, Answer]):
@@ -33,12 +33,12 @@ class Together(Generic[Ask, Answer]):
 
     ``once`` makes one call for all requests that wait, and gives an answer or an error for each,
     in their order. Where the call itself fails, each goes on ``alone``, with all its patience, so
-    that none harms or holds up the others.
+    that none harms or holds up the others; so does one that is answered with ``NotAnswered``.
     """
 
     def __init__(
         self,
-        once: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer | WorkerError]]],
+        once: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer | WorkerError | NotAnswered]]],
         alone: Callable[[Ask], Awaitable[Answer]],
         most: int,
     ) -> None:
@@ -55,7 +55,7 @@ class Together(Generic[Ask, Answer]):
             self._sender = asyncio.get_running_loop().create_task(self._send(), context=Context())
         try:
             return await answered
-        except _NotAnswered:
+        except NotAnswered:
             return await self._alone(ask)
 
     async def close(self) -> None:
@@ -83,9 +83,9 @@ class Together(Generic[Ask, Answer]):
             answers = await self._once([entry.ask for entry in part])
         except WorkerError as error:
             log.debug("call.failed", requests=len(part), why=str(error))
-            answers = [_NotAnswered()] * len(part)
+            answers = [NotAnswered() for _ in part]
         except Exception as error:  # noqa: BLE001 - a defect, raised where it is waited for
-            answers = [error] * len(part)
+            answers = [_own(error) for _ in part]
         if len(answers) != len(part):
             said = f"{len(part)} requests were given {len(answers)} answers"
             answers = [AssertionError(said) for _ in part]
@@ -96,3 +96,12 @@ class Together(Generic[Ask, Answer]):
                 entry.answered.set_exception(answer)
             else:
                 entry.answered.set_result(answer)
+
+
+def _own(error: Exception) -> Exception:
+    """An error of the same kind for one of many who are told of it; each raises its own."""
+    kind = type(error)
+    own = kind.__new__(kind, *error.args)
+    own.__dict__.update(error.__dict__)
+    own.__cause__ = error
+    return own

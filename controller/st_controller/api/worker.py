@@ -137,7 +137,7 @@ def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> R
             tx, caller.worker_id, wanted.attempt_ids, platform.patience
         )
         reply = ClaimBatchReply(
-            claims=[claims.claim_reply(tx.session, platform.objects, *pair) for pair in claimed],
+            claims=list(claims.claim_replies(tx.session, platform.objects, claimed)),
             refused=_refused(refused),
         )
         waits = [

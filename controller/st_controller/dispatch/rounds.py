@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 MOST = 64
 """Decisions that are made true in one transaction."""
+PRUNE_SECONDS = 60.0
+"""Between two looks for idempotency keys that are too old, where one look removes all of them."""
 USAGE_SECONDS = 60.0
 """Between two records of what tenants have used."""
 
@@ -31,6 +33,7 @@ class Rounds:
         self._patience = patience
         self._queue = queue or LiveQueue()
         self._usage_saved: datetime | None = None
+        self._pruned: datetime | None = None
         self._long_lived = LongLived()
         self.due: float | None = None
         """When time alone may change a decision, after the last round; none: only news can."""
@@ -68,7 +71,17 @@ class Rounds:
                 lead.prove(tx.session)
                 workers.watch_silence(tx, self._patience)
                 ended = leases.sweep(tx)
-                idempotency.prune(tx, tx.now - idempotency.KEPT)
+        self._prune(lead)
+
+    def _prune(self, lead: Leadership) -> None:
+        """Forget old idempotency keys, some at a time: a sweep must not take long."""
+        now, pruned = self._db.clock(), self._pruned
+        if pruned is not None and (now - pruned).total_seconds() < PRUNE_SECONDS:
+            return
+        with self._db.write() as tx:
+            lead.prove(tx.session)
+            removed = idempotency.prune(tx, tx.now - idempotency.KEPT)
+        self._pruned = now if removed < idempotency.MOST_PRUNED else None
 
     def place(self, lead: Leadership, news: News | None = None) -> int:
         """Take over what changed, and make true what the scheduler decides; how many offers."""

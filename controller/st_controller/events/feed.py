@@ -23,13 +23,13 @@ class Stretch(NamedTuple):
 class EventFeed:
     """An unbroken stretch of the global order: whatever got a place in it is here.
 
-    It grows by what this process placed itself, and, while it is tailed, by what others placed, as
-    ``events/tail.py`` reads it. Where nobody tails it, it begins anew behind a gap.
+    It grows by what this process placed itself and by what others placed, as ``events/tail.py``
+    reads it. Before that has begun, and after it has ended, nothing is to be read here.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self.is_tailed = False
-        """Whether somebody fills its gaps, so that what is not here was not placed."""
+        """Whether somebody fills its gaps, so that what is not here is not placed."""
         self._most = most
         self._lock = Lock()
         self._topics: deque[str] = deque()
@@ -46,7 +46,7 @@ class EventFeed:
         return self._ends
 
     def begin(self, place: int) -> None:
-        """Begin after a place, unless it has begun already."""
+        """Begin after a place, unless it has begun already; before that it takes nothing."""
         with self._lock:
             if self._ends is None:
                 self._begins, self._ends = place + 1, place
@@ -58,15 +58,13 @@ class EventFeed:
         the feed has to fill; they are left out as well.
         """
         with self._lock:
-            fresh = [row for row in rows if self._ends is None or row["position"] > self._ends]
+            if self._ends is None:
+                return False
+            fresh = [row for row in rows if row["position"] > self._ends]
             if not fresh:
                 return True
-            if self._ends is None or fresh[0]["position"] != self._ends + 1:
-                if self.is_tailed:
-                    return False
-                self._topics.clear()
-                self._events.clear()
-                self._begins = fresh[0]["position"]
+            if fresh[0]["position"] != self._ends + 1:
+                return False
             for row in fresh:
                 self._topics.append(row["topic"])
                 self._events[row["topic"]].append(
@@ -80,7 +78,7 @@ class EventFeed:
     def after(self, topics: Iterable[str], place: int) -> Stretch | None:
         """Events of these topics after ``place``, in order; none: the database has to be asked."""
         with self._lock:
-            if self._ends is None or place < self._begins - 1:
+            if not self.is_tailed or self._ends is None or place < self._begins - 1:
                 return None
             found = [
                 event

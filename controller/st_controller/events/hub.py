@@ -17,19 +17,12 @@ class Bell:
 
     def __init__(self) -> None:
         self._rang = False
-        self._from_afar = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def ring(self, *, from_afar: bool = False) -> None:
+    def ring(self) -> None:
         """Wake whoever waits; from the event loop's thread."""
-        self._from_afar |= from_afar
         self._rang = True
         self._wake()
-
-    def take_from_afar(self) -> bool:
-        """Whether another process had news since the last call."""
-        taken, self._from_afar = self._from_afar, False
-        return taken
 
     async def heard(self, timeout: float) -> bool:  # noqa: ASYNC109 - a bound of the wait, not an error
         """Wait for a ring, ``timeout`` seconds at most; whether there was one. One waits at a time.
@@ -145,7 +138,7 @@ class Hub:
             topics |= {TAIL}
         for topic in topics:
             for bell in self._bells.get(topic, ()):
-                bell.ring(from_afar=from_afar)
+                bell.ring()
             for inbox in self._inboxes:
                 if topic.startswith(inbox.prefix):
                     inbox.put(topic)

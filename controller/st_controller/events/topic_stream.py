@@ -35,9 +35,9 @@ async def follow_topics(
         place, frames = await asyncio.to_thread(_begin, platform, last_id, opening)
         for frame in frames:
             yield frame
-        silence, rang, is_near = 0.0, False, False
+        silence, rang = 0.0, False
         while True:
-            place, frames, is_all = await _after(platform, topics, place, tell, is_near=is_near)
+            place, frames, is_all = await _after(platform, topics, place, tell)
             if not frames and (rang or silence >= PING_SECONDS):
                 frames = [sse.PING]  # also to a ring without news: it may mean the stream's end
             for frame in frames:
@@ -48,20 +48,18 @@ async def follow_topics(
             if is_all:
                 wait = PING_SECONDS - silence if platform.feed.is_tailed else REPAIR_SECONDS
                 rang = await bell.heard(wait)
-                is_near = rang and not bell.take_from_afar()
                 silence += 0.0 if rang else wait
 
 
 async def _after(
-    platform: Platform, topics: Sequence[str], place: int, tell: Tell | None, *, is_near: bool
+    platform: Platform, topics: Sequence[str], place: int, tell: Tell | None
 ) -> tuple[int, list[bytes], bool]:
     """The place after the next events, these, and whether that is all there is now.
 
-    While the feed is tailed, memory knows everything. Otherwise it may answer where a bell rang
-    for what this process placed (``is_near``) and it has something; the database has the rest.
+    Memory answers where it reaches back so far, and the database where it does not.
     """
     found = platform.feed.after(topics, place)
-    if found is not None and (platform.feed.is_tailed or (is_near and found.events)):
+    if found is not None:
         frames = [_encoded(event, json.dumps(event.body)) for event in found.events]
         if found.events and tell is not None:
             frames = await asyncio.to_thread(_told, platform, found.events, tell)

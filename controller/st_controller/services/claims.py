@@ -1,5 +1,7 @@
 """What a worker is handed with a lease."""
 
+from collections.abc import Iterable, Iterator
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -7,6 +9,7 @@ from st_controller.services.artifacts import checkpoint_files
 from st_controller.store.schema import Artifact, Attempt, Dataset, Job
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.worker import (
+    LARGEST_CLAIMS,
     CheckpointDownload,
     ClaimReply,
     DatasetDownload,
@@ -15,6 +18,20 @@ from st_shared.protocol.worker import (
 
 DOWNLOAD_SECONDS = 6 * 3600
 """How long a signed download may be begun."""
+
+
+def claim_replies(
+    session: Session, objects: ObjectStore, claimed: Iterable[tuple[Attempt, Job]]
+) -> Iterator[ClaimReply]:
+    """The first of these leases, as many as one answer holds, and one at least."""
+    room = LARGEST_CLAIMS
+    for attempt, job in claimed:
+        reply = claim_reply(session, objects, attempt, job)
+        size = len(reply.model_dump_json().encode())
+        if size > room and room < LARGEST_CLAIMS:
+            return
+        room -= size
+        yield reply
 
 
 def claim_reply(session: Session, objects: ObjectStore, attempt: Attempt, job: Job) -> ClaimReply:

@@ -90,13 +90,26 @@ class Combining(Generic[Ask, Answer]):
         except self._retried:
             return [self._answer_alone(ask) for ask in asks]
         except BaseException as error:  # noqa: BLE001 - raised where each of them waits
-            return [error] * len(asks)
+            return [_own(error) for _ in asks]
 
     def _answer_alone(self, ask: Ask) -> Answer | BaseException:
         try:
             return self._alone(ask)
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             return error
+
+
+def _own(error: BaseException) -> BaseException:
+    """An error of the same kind for one of many who are told of it.
+
+    Whoever raises an exception writes to it; one that many tasks raise would gather the traceback
+    and the context of them all.
+    """
+    kind = type(error)
+    own = kind.__new__(kind, *error.args)
+    own.__dict__.update(error.__dict__)
+    own.__cause__ = error
+    return own
 
 
 def _as_many(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -20,8 +21,18 @@ from st_shared.spec.job import ResourceRequest
 FRESH = timedelta(seconds=1)
 """How long what was seen of the workers is believed where it leads to a warning."""
 TRUSTED = timedelta(seconds=60)
-"""How long a shape is known to be satisfiable without looking again."""
+"""How long a shape is known to be satisfiable without looking again, if no worker went meanwhile
+or nobody told of it."""
 _MOST_SHAPES = 10_000
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The workers as they were at one time, and what they were found to satisfy."""
+
+    satisfiable: dict[Shape, datetime] = field(default_factory=dict)
+    kinds: list[WorkerCapacity] = field(default_factory=list)
+    looked_at: datetime | None = None
 
 
 class Survey:
@@ -32,35 +43,44 @@ class Survey:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._satisfiable: dict[Shape, datetime] = {}
-        self._kinds: list[WorkerCapacity] = []
-        self._looked_at: datetime | None = None
+        self._seen = _Seen()
+
+    def forget(self) -> None:
+        """A worker went, or has less than before; look again. From any thread, without waiting.
+
+        Whoever looks just now notes what it finds in a place that nobody reads any more.
+        """
+        self._seen = _Seen()
 
     def warnings(self, db: Database, requests: Iterable[ResourceRequest]) -> list[list[Reason]]:
         """For each request the warning that it is hopeless, or none; seconds old at most."""
         now = db.clock()
         with self._lock:
-            return [self._warnings(db, _shape(request), now) for request in requests]
+            return [_warnings(self._seen, db, _shape(request), now) for request in requests]
 
     def is_known_to_fit(self, request: ResourceRequest, now: datetime) -> bool:
         """Whether some worker was seen a while ago that could run it; asks nobody."""
-        known = self._satisfiable.get(_shape(request))
-        return known is not None and now - known < TRUSTED
+        return _fits(self._seen, _shape(request), now)
 
-    def _warnings(self, db: Database, shape: Shape, now: datetime) -> list[Reason]:
-        known = self._satisfiable.get(shape)
-        if known is not None and now - known < TRUSTED:
-            return []
-        if self._looked_at is None or now - self._looked_at >= FRESH:
-            with db.read() as session:
-                self._kinds, self._looked_at = _kinds(session), now
-        found = near_miss(shape, self._kinds)
-        if found:
-            return [found]
-        if len(self._satisfiable) >= _MOST_SHAPES:
-            self._satisfiable.clear()
-        self._satisfiable[shape] = now
+
+def _fits(seen: _Seen, shape: Shape, now: datetime) -> bool:
+    known = seen.satisfiable.get(shape)
+    return known is not None and now - known < TRUSTED
+
+
+def _warnings(seen: _Seen, db: Database, shape: Shape, now: datetime) -> list[Reason]:
+    if _fits(seen, shape, now):
         return []
+    if seen.looked_at is None or now - seen.looked_at >= FRESH:
+        with db.read() as session:
+            seen.kinds, seen.looked_at = _kinds(session), now
+    found = near_miss(shape, seen.kinds)
+    if found:
+        return [found]
+    if len(seen.satisfiable) >= _MOST_SHAPES:
+        seen.satisfiable.clear()
+    seen.satisfiable[shape] = now
+    return []
 
 
 def _shape(request: ResourceRequest) -> Shape:

@@ -11,7 +11,7 @@ from st_controller.errors import Conflict, NotFound
 from st_controller.services import topics
 from st_controller.services.leases import lose_unknown, renew, stop_order, take_back
 from st_controller.store.schema import Attempt, JoinToken, Worker
-from st_controller.store.transaction import CREDENTIALS, QUEUE_WORKER, Transaction
+from st_controller.store.transaction import CREDENTIALS, FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import (
@@ -55,7 +55,10 @@ def register(
 
     Its labels and its desired state as set here are left as they are.
     """
-    for field, value in _described(request).items():
+    described = _described(request)
+    if any(getattr(worker, field) != value for field, value in described.items()):
+        tx.wake(FLEET_LESS)
+    for field, value in described.items():
         setattr(worker, field, value)
     worker.name = request.name
     worker.last_heartbeat_at = tx.now
@@ -85,6 +88,7 @@ def heartbeat(
         worker.observed = observed
         tx.wake(f"{QUEUE_WORKER}{worker.id}")
         if beat.leaving:
+            tx.wake(FLEET_LESS)
             tx.audit(f"worker:{worker.id}", "worker.left", worker.id, name=worker.name)
     worker.last_heartbeat_at = tx.now
     if beat.usage is not None:
@@ -156,6 +160,7 @@ def order(tx: Transaction, actor: str, worker_id: str, desired: WorkerDesired) -
     if desired is WorkerDesired.RETIRED:
         take_back(tx, worker.id, actor)
         tx.wake(CREDENTIALS)
+        tx.wake(FLEET_LESS)
     tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name)
     change = DesiredChange(desired=desired)
     tx.emit(topics.worker(worker.id), "desired", change.model_dump(mode="json"))
@@ -179,6 +184,8 @@ def watch_silence(tx: Transaction, patience: Patience) -> None:
         if worker.observed != state:
             worker.observed = state
             tx.wake(f"{QUEUE_WORKER}{worker.id}")
+            if state is WorkerState.GONE:
+                tx.wake(FLEET_LESS)
             tx.audit("system", f"worker.{state}", worker.id, name=worker.name)
 
 

@@ -40,6 +40,9 @@ from st_shared.protocol.states import AttemptState, FailureKind, Outcome, Worker
 LARGEST_BATCH = 64
 """Attempts in one call of ``claims`` or ``finishes``."""
 
+LARGEST_CLAIMS = 4 * 1024 * 1024
+"""Bytes of leases in one answer to ``claims``, unless the first alone has more."""
+
 PROTOCOL_VERSION = 1
 """Raised when either side could no longer understand the other."""
 
@@ -319,7 +322,11 @@ class RefusedAttempt(Resource):
 
 
 class ClaimBatchReply(Resource):
-    """What was claimed, and what was not."""
+    """What was claimed, and what was not.
+
+    An attempt of which it says nothing had no room in the answer (``LARGEST_CLAIMS``): the worker
+    holds its lease and asks for it with a call of its own.
+    """
 
     claims: list[ClaimReply]
     refused: list[RefusedAttempt]

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from st_controller.app import create_app
 from st_controller.dispatch.rounds import Rounds
+from st_controller.services import claims
 from st_controller.settings import Settings
 from st_controller.store.schema import Attempt, AuditEntry, Job, JobTransition
 from st_shared.protocol import worker as contract
@@ -316,6 +317,19 @@ def test_what_was_offered_to_another_worker_cannot_be_claimed_or_finished(offere
     assert [code for _, code in refusals(reply)] == ["offer_gone"] * 3
     reply = agent.post("finishes", {"finishes": [finish_of(offered[0])]})
     assert refusals(reply) == [(offered[0], "stale_lease")]
+
+
+def test_an_answer_holds_so_many_bytes_and_the_rest_is_asked_for_alone(
+    wide_agent, offered, monkeypatch
+):
+    one, two, three = offered
+    alone = len(wide_agent.post(f"attempts/{one}/claim").content)
+    for room, told in ((0, [one]), (alone * 2 + 20, [one, two]), (alone * 4, offered)):
+        monkeypatch.setattr(claims, "LARGEST_CLAIMS", room)
+        reply = wide_agent.post("claims", {"attempt_ids": offered})
+        assert refusals(reply) == []
+        assert [claim["attempt_id"] for claim in reply.json()["claims"]] == told
+    assert wide_agent.post(f"attempts/{three}/claim").json()["epoch"] == 1
 
 
 def test_a_batch_is_bounded(wide_agent):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from st_worker.errors import TemporaryTrouble
-from st_worker.together import Together
+from st_worker.together import NotAnswered, Together
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +71,13 @@ async def test_where_the_call_fails_each_goes_on_alone():
     assert calls.alone == [1, 2]
 
 
+async def test_one_of_which_nothing_is_said_goes_on_alone():
+    calls = Calls()
+    calls.errors[2] = NotAnswered()
+    assert await calls.do(1, 2, 3) == [-1, -2, -3]
+    assert calls.alone == [2]
+
+
 async def test_who_is_cancelled_harms_nobody():
     calls = Calls()
     calls.gate.clear()
@@ -98,6 +105,8 @@ async def test_closing_ends_what_waits():
 async def test_a_defect_of_the_call_is_raised_where_it_is_waited_for():
     calls = Calls()
     calls.errors["call"] = ValueError("a defect")
-    (found,) = await calls.do(1)
+    found, other = await calls.do(1, 2)
     assert isinstance(found, ValueError)
+    assert isinstance(other, ValueError)
+    assert found is not other
     assert calls.alone == []

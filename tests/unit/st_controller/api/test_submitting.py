@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 
 from st_controller.app import create_app
+from st_controller.dispatch.rounds import Rounds
 
 NOOP = {"name": "job", "noop": {"seconds": 0}}
 JSON = {"Content-Type": "application/json"}
@@ -30,10 +31,13 @@ def get(app_client, admin_headers):
 
 @pytest.fixture
 def join(app_client, admin_headers):
-    """Lets a worker join; gives the answer."""
+    """Lets a worker join, or come back with its credential; gives the answer."""
 
-    def register(**slot):
-        token = app_client.post("/v1/join-tokens", json={}, headers=admin_headers).json()["token"]
+    def register(credential=None, **slot):
+        token = credential
+        if token is None:
+            made = app_client.post("/v1/join-tokens", json={}, headers=admin_headers)
+            token = made.json()["token"]
         place = {"index": 0, "accelerator": "cpu", "memory_gb": 8, **slot}
         inventory = {
             "hostname": "h", "slots": [place], "cpus": 1, "memory_gb": 8, "disk_free_gb": 1,
@@ -188,7 +192,27 @@ def test_workers_that_drain_or_are_silent_may_come_back(
     post(f"workers/{worker_id}/drain")
     assert post("jobs", wanted).json()["warnings"] == []
     post(f"workers/{worker_id}/retire")
-    clock.advance(61)
+    assert len(post("jobs", wanted).json()["warnings"]) == 1
+
+
+@pytest.mark.parametrize("how", ["leaves", "falls silent", "has less"])
+def test_once_the_last_fitting_worker_went_the_next_request_is_warned_of(
+    post, join, app_client, clock, how
+):
+    joined = join(accelerator="h100").json()
+    as_worker = {"headers": {"Authorization": f"Bearer {joined['credential']}"}}
+    assert app_client.post("/v1/worker/heartbeat", json={}, **as_worker).status_code == 200
+    wanted = {**NOOP, "resources": {"accelerator": "h100"}}
+    assert post("jobs", wanted).json()["warnings"] == []
+    if how == "leaves":
+        app_client.post("/v1/worker/heartbeat", json={"leaving": True}, **as_worker)
+    elif how == "falls silent":
+        clock.advance(40)
+        platform = app_client.app.state.platform
+        rounds = Rounds(platform.db, platform.patience)
+        rounds.sweep(rounds.seek("ctl_test", alone=True))
+    else:
+        join(accelerator="l4", credential=joined["credential"])
     assert len(post("jobs", wanted).json()["warnings"]) == 1
 
 

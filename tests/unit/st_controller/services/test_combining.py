@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from threading import Event
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from st_controller.errors import Unavailable
 from st_controller.services import combining as combining_module
@@ -83,8 +84,32 @@ async def test_after_other_errors_nothing_is_tried_again():
     work = Work()
     told = await work.at_once("a", "broken", "c")
     assert [str(error) for error in told] == ["nobody knows what happened"] * 3
+    assert len({id(error) for error in told}) == 3  # each raises its own
+    assert {type(error.__cause__) for error in told} == {RuntimeError}
     assert work.parts == [["first"], ["a", "broken", "c"]]
     assert await work.combining.do("later") == "laterlater"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("SELECT 1", {}, ValueError("away"), connection_invalidated=True),
+        Unavailable("full", code="later", hint="wait"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"),
+        ExceptionGroup("two", [ValueError(1), ValueError(2)]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_the_error_each_is_told_all_of_it(error):
+    def together(_asks):
+        raise error
+
+    combining = Combining(together, together, (Asked,), rest=0.01)
+    await asyncio.gather(combining.do(0), return_exceptions=True)
+    told = await asyncio.gather(*(combining.do(n) for n in (1, 2)), return_exceptions=True)
+    assert [type(each) for each in told] == [type(error)] * 2
+    assert told[0] is not told[1]
+    assert all(each.args == error.args and vars(each) == vars(error) for each in told)
 
 
 async def test_a_part_is_bounded():
