@@ -23,6 +23,7 @@ from st_controller.domain import attempts, jobs
 from st_controller.domain.policy.permissions import PERMISSIONS, ROLE_PERMISSIONS, Role
 from st_controller.settings import Settings
 from st_shared.protocol import states
+from st_shared.protocol.endpoints import ENDPOINTS, PREFIX, STREAM_EVENTS, Endpoint
 from st_shared.spec import FAMILIES, JobSpec
 
 PAGES = Path(__file__).parent / "reference"
@@ -45,6 +46,7 @@ def pages() -> dict[str, str]:
         "job-file.md": NOTE + "\n".join(job_file_page()),
         "families.md": NOTE + "\n".join(families_page()),
         "api.md": NOTE + "\n".join(api_page()),
+        "worker-protocol.md": NOTE + "\n".join(worker_protocol_page()),
         "errors.md": NOTE + "\n".join(errors_page()),
         "settings.md": NOTE + "\n".join(settings_page()),
     }
@@ -222,6 +224,38 @@ def api_page() -> Iterator[str]:
         for name, text in PERMISSIONS.items()
     ]
     yield from table(("permission", "allows", *(role.value for role in Role)), rows)
+
+
+def worker_protocol_page() -> Iterator[str]:
+    """What workers call, and what their streams bring."""
+    yield "# Worker protocol\n"
+    yield f"Paths are below `{PREFIX}`. A lease is an attempt id and its epoch; a call with an"
+    yield "epoch that is not the current one is answered 409 `stale_lease`.\n"
+    rows = [
+        (each.method, f"`{each.path}`", each.who, name_of(each.body), answer_of(each))
+        for each in ENDPOINTS
+    ]
+    yield from table(("method", "path", "who", "body", "answer"), rows)
+    yield "## Events of a worker's stream\n"
+    events = [
+        (f"`{name}`", name_of(kind), first_line(kind)) for name, kind in STREAM_EVENTS.items()
+    ]
+    yield from table(("event", "body", "what it says"), events)
+
+
+def name_of(model: type[BaseModel] | None) -> str:
+    """A model as a cell."""
+    return f"`{model.__name__}`" if model else ""
+
+
+def answer_of(endpoint: Endpoint[Any]) -> str:
+    """What an endpoint gives, as a cell."""
+    return "events" if endpoint.is_stream else name_of(endpoint.answer) or str(endpoint.status)
+
+
+def first_line(kind: type[object]) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(kind) or "").splitlines()[0]
 
 
 def routes() -> list[tuple[str, str, str]]:

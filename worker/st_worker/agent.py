@@ -6,12 +6,13 @@ from collections.abc import Coroutine
 from enum import Enum
 from random import random
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import structlog
 from pydantic import ValidationError
 
 from st_shared.clock import Clock, utc_now
+from st_shared.protocol.endpoints import WorkerEvent, read_event
 from st_shared.protocol.sse import ServerSentEvent
 from st_shared.protocol.states import WorkerDesired
 from st_shared.protocol.worker import (
@@ -192,27 +193,32 @@ class Agent:
             leaving=self._departure.done(),
         )
 
-    def _take_event(self, event: ServerSentEvent) -> None:
+    def _take_event(self, received: ServerSentEvent) -> None:
         try:
-            self._follow(event)
+            event = read_event(received.event, received.data)
         except ValidationError as error:
-            log.warning("stream.unreadable", kind=event.event, mistakes=error.error_count())
-
-    def _follow(self, event: ServerSentEvent) -> None:
-        if event.event == "offer":
-            self._consider(Offer.model_validate_json(event.data))
-        elif event.event == "stop":
-            self._attempts.stop([StopOrder.model_validate_json(event.data)])
-        elif event.event == "desired":
-            self._obey(DesiredChange.model_validate_json(event.data).desired)
-        elif event.event == "sync":
-            sync = Sync.model_validate_json(event.data)
-            self._obey(sync.desired)
-            self._attempts.stop(sync.stops)
-            for offer in sync.offers:
-                self._consider(offer)
+            log.warning("stream.unreadable", kind=received.event, mistakes=error.error_count())
+            return
+        if event is None:
+            log.debug("stream.unknown", kind=received.event)
         else:
-            log.debug("stream.unknown", kind=event.event)
+            self._follow(event)
+
+    def _follow(self, event: WorkerEvent) -> None:
+        match event:
+            case Offer():
+                self._consider(event)
+            case StopOrder():
+                self._attempts.stop([event])
+            case DesiredChange():
+                self._obey(event.desired)
+            case Sync():
+                self._obey(event.desired)
+                self._attempts.stop(event.stops)
+                for offer in event.offers:
+                    self._consider(offer)
+            case _:
+                assert_never(event)
 
     def _consider(self, offer: Offer) -> None:
         if self._departure.done() or self._desired is not WorkerDesired.ACTIVE:

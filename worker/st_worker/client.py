@@ -3,16 +3,18 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import httpx
 import structlog
 from pydantic import BaseModel, ValidationError
 
 from st_shared import __version__
+from st_shared.protocol import endpoints
+from st_shared.protocol.endpoints import Answer, Endpoint
 from st_shared.protocol.problems import Problem
 from st_shared.protocol.worker import (
     LARGEST_BATCH,
@@ -20,13 +22,11 @@ from st_shared.protocol.worker import (
     ArtifactsStored,
     ArtifactTickets,
     ClaimBatch,
-    ClaimBatchReply,
     ClaimReply,
     EventAck,
     EventBatch,
     Finish,
     FinishBatch,
-    FinishBatchReply,
     FinishRequest,
     Heartbeat,
     HeartbeatReply,
@@ -48,8 +48,7 @@ from st_worker.together import NotAnswered, Together
 
 log = structlog.get_logger(__name__)
 
-Model = TypeVar("Model", bound=BaseModel)
-Answer = TypeVar("Answer")
+Told = TypeVar("Told")
 
 FOREVER = float("inf")
 """Patience of calls whose loss would lose work."""
@@ -88,11 +87,11 @@ class Controller:
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         """Say who this worker is; waits for a controller that does not answer yet."""
-        return await self._post("register", request, _reader(RegisterReply), FOREVER)
+        return await self._call(endpoints.REGISTER, request, FOREVER)
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
         """Be alive; one try, since the next beat comes soon."""
-        return await self._post("heartbeat", beat, _reader(HeartbeatReply), 0)
+        return await self._call(endpoints.HEARTBEAT, beat, 0)
 
     async def claim(self, attempt_id: str) -> ClaimReply:
         """Take what was offered; asking again gives the same lease."""
@@ -100,16 +99,15 @@ class Controller:
 
     async def send_events(self, attempt_id: str, batch: EventBatch) -> EventAck:
         """Deliver journal lines and the attempt's state."""
-        return await self._post(f"attempts/{attempt_id}/events", batch, _reader(EventAck), FOREVER)
+        return await self._call(endpoints.EVENTS, batch, FOREVER, attempt_id=attempt_id)
 
     async def offer_artifacts(self, attempt_id: str, offer: ArtifactOffer) -> ArtifactTickets:
         """Announce files; a ticket for each comes back."""
-        path = f"attempts/{attempt_id}/artifacts"
-        return await self._post(path, offer, _reader(ArtifactTickets), FOREVER)
+        return await self._call(endpoints.ARTIFACTS, offer, FOREVER, attempt_id=attempt_id)
 
     async def complete_artifacts(self, attempt_id: str, stored: ArtifactsStored) -> None:
         """Say that the files were PUT."""
-        await self._post(f"attempts/{attempt_id}/artifacts/complete", stored, _nothing, FOREVER)
+        await self._call(endpoints.ARTIFACTS_STORED, stored, FOREVER, attempt_id=attempt_id)
 
     async def finish(self, attempt_id: str, request: FinishRequest) -> None:
         """End the attempt and give the lease back."""
@@ -126,7 +124,7 @@ class Controller:
         )
         try:
             async with self._http.stream(
-                "GET", "/v1/worker/stream", headers=headers, timeout=timeout
+                endpoints.STREAM.method, endpoints.STREAM.url(), headers=headers, timeout=timeout
             ) as reply:
                 if not reply.is_success:
                     await reply.aread()
@@ -138,8 +136,8 @@ class Controller:
     async def _claim(self, attempt_id: str, patience: float | None = None) -> ClaimReply:
         if patience is None:
             patience = self._settings.claim_patience_seconds
-        path, one_try = f"attempts/{attempt_id}/claim", self._one_try(patience)
-        return await self._post(path, None, _reader(ClaimReply), patience, one_try)
+        one_try = self._one_try(patience)
+        return await self._call(endpoints.CLAIM, None, patience, one_try, attempt_id=attempt_id)
 
     async def _claim_all(
         self, attempt_ids: Sequence[str]
@@ -148,7 +146,7 @@ class Controller:
         if len(attempt_ids) == 1:
             return [await _told(self._claim(attempt_ids[0], 0))]
         batch = ClaimBatch(attempt_ids=list(attempt_ids))
-        reply = await self._post("claims", batch, _reader(ClaimBatchReply), 0, self._one_try(0))
+        reply = await self._call(endpoints.CLAIMS, batch, 0, self._one_try(0))
         found: dict[str, ClaimReply | WorkerError | NotAnswered] = {
             claim.attempt_id: claim for claim in reply.claims
         }
@@ -156,9 +154,9 @@ class Controller:
         return [found.get(attempt_id) or NotAnswered() for attempt_id in attempt_ids]
 
     async def _finish(self, request: Finish, patience: float = FOREVER) -> None:
-        path = f"attempts/{request.attempt_id}/finish"
         alone = FinishRequest(**request.model_dump(exclude={"attempt_id"}))
-        await self._post(path, alone, _nothing, patience, self._one_try(patience))
+        one_try, attempt_id = self._one_try(patience), request.attempt_id
+        await self._call(endpoints.FINISH, alone, patience, one_try, attempt_id=attempt_id)
 
     def _one_try(self, patience: float) -> float | None:
         """Of a call for all that wait: others wait for it, and each goes on alone if it fails."""
@@ -169,27 +167,29 @@ class Controller:
         if len(requests) == 1:
             return [await _told(self._finish(requests[0], 0))]
         batch = FinishBatch(finishes=list(requests))
-        reply = await self._post("finishes", batch, _reader(FinishBatchReply), 0, self._one_try(0))
+        reply = await self._call(endpoints.FINISHES, batch, 0, self._one_try(0))
         refused = _errors(reply.refused)
         return [refused.get(request.attempt_id) for request in requests]
 
-    async def _post(
+    async def _call(
         self,
-        path: str,
+        endpoint: Endpoint[Answer],
         body: BaseModel | None,
-        read: Callable[[httpx.Response], Answer],
         patience: float,
         one_try: float | None = None,
+        **parts: str,
     ) -> Answer:
         """The answer; what a later try may better is tried for ``patience`` seconds.
 
-        ``one_try``: the longest silence in one, seconds, where it is not the usual.
+        ``one_try``: the longest silence in one, seconds, where it is not the usual. ``parts`` are
+        filled in in the path.
         """
         begun = time.monotonic()
         pauses = self._settings.pauses()
+        path = endpoint.url(**parts)
         while True:
             try:
-                return read(await self._post_once(path, body, one_try))
+                return _read(endpoint, await self._call_once(endpoint.method, path, body, one_try))
             except TemporaryTrouble as trouble:
                 pause = next(pauses)
                 if time.monotonic() - begun + pause > patience:
@@ -197,14 +197,15 @@ class Controller:
                 log.warning("call.again", call=path, in_seconds=round(pause, 1), why=str(trouble))
             await asyncio.sleep(pause)
 
-    async def _post_once(
-        self, path: str, body: BaseModel | None, one_try: float | None
+    async def _call_once(
+        self, method: str, path: str, body: BaseModel | None, one_try: float | None
     ) -> httpx.Response:
         content = body.model_dump_json().encode() if body is not None else b""
         headers = self._headers() | {"Content-Type": "application/json"}
         try:
-            reply = await self._http.post(
-                f"/v1/worker/{path}",
+            reply = await self._http.request(
+                method,
+                path,
                 content=content,
                 headers=headers,
                 timeout=httpx.USE_CLIENT_DEFAULT if one_try is None else one_try,
@@ -245,7 +246,7 @@ def _error_of(status: int, problem: Problem) -> WorkerError:
     return _BY_CODE.get(problem.code, RequestRefused)(problem)
 
 
-async def _told(call: Awaitable[Answer]) -> Answer | WorkerError:
+async def _told(call: Awaitable[Told]) -> Told | WorkerError:
     """The answer, or the error that the controller answered with."""
     try:
         return await call
@@ -273,25 +274,18 @@ def said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _reader(answer: type[Model]) -> Callable[[httpx.Response], Model]:
-    """Reads an answer; one of another shape, as proxies give, counts as none."""
-
-    def read(reply: httpx.Response) -> Model:
-        try:
-            return answer.model_validate_json(reply.content)
-        except ValidationError as error:
-            wrong = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, wrong["loc"])) or "the body"
-            raise TemporaryTrouble(
-                f"{reply.request.url.path} gave an answer of another shape: {place}: "
-                f"{wrong['msg']}; do the versions of controller and worker fit?"
-            ) from None
-
-    return read
-
-
-def _nothing(_reply: httpx.Response) -> None:
-    """No answer is expected."""
+def _read(endpoint: Endpoint[Answer], reply: httpx.Response) -> Answer:
+    """The answer; one of another shape, as proxies give, counts as none."""
+    answer = cast("type[BaseModel] | None", endpoint.answer)
+    try:
+        return cast("Answer", answer and answer.model_validate_json(reply.content))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, wrong["loc"])) or "the body"
+        raise TemporaryTrouble(
+            f"{reply.request.url.path} gave an answer of another shape: {place}: "
+            f"{wrong['msg']}; do the versions of controller and worker fit?"
+        ) from None
 
 
 @cache

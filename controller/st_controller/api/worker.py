@@ -1,11 +1,11 @@
-"""``/v1/worker``: what workers call; see ``st_shared.protocol.worker``."""
+"""``/v1/worker``: what workers call; see ``st_shared.protocol.endpoints``."""
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from st_controller.api.dependencies import PlatformDep, Registrar, WorkerDep, join_token
 from st_controller.api.streams import event_stream
@@ -27,6 +27,8 @@ from st_controller.services import (
 )
 from st_controller.store.database import ReadSession
 from st_controller.store.schema import Worker
+from st_shared.protocol import endpoints
+from st_shared.protocol.endpoints import Endpoint
 from st_shared.protocol.states import WorkerDesired
 from st_shared.protocol.worker import (
     PROTOCOL_VERSION,
@@ -35,24 +37,35 @@ from st_shared.protocol.worker import (
     ArtifactTickets,
     ClaimBatch,
     ClaimBatchReply,
-    ClaimReply,
     EventAck,
     EventBatch,
     FinishBatch,
     FinishBatchReply,
     FinishRequest,
     Heartbeat,
-    HeartbeatReply,
     RefusedAttempt,
     RegisterReply,
     RegisterRequest,
 )
 
-router = APIRouter(prefix="/v1/worker", tags=["worker"])
+router = APIRouter(prefix=endpoints.PREFIX, tags=["worker"])
 log = structlog.get_logger(__name__)
 
+Route = TypeVar("Route", bound=Callable[..., Any])
 
-@router.post("/register")
+
+def serves(endpoint: Endpoint[Any]) -> Callable[[Route], Route]:
+    """Make a function the route of one endpoint of the contract."""
+    return router.api_route(
+        endpoint.path,
+        methods=[endpoint.method],
+        status_code=endpoint.status,
+        response_model=endpoint.answer,
+        response_class=StreamingResponse if endpoint.is_stream else JSONResponse,
+    )
+
+
+@serves(endpoints.REGISTER)
 def register(
     platform: PlatformDep,
     registrar: Annotated[Registrar, join_token()],
@@ -93,7 +106,7 @@ def _reply(
     )
 
 
-@router.get("/stream", response_class=StreamingResponse)
+@serves(endpoints.STREAM)
 def stream(
     platform: PlatformDep,
     caller: WorkerDep,
@@ -112,13 +125,13 @@ def stream(
     )
 
 
-@router.post("/heartbeat", response_model=HeartbeatReply)
+@serves(endpoints.HEARTBEAT)
 async def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -> Response:
     """Alive; renews the leases that are named."""
     return encoded(await platform.heartbeats.take(caller.worker_id, beat), 200)
 
 
-@router.post("/attempts/{attempt_id}/claim", response_model=ClaimReply)
+@serves(endpoints.CLAIM)
 def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response:
     """Take the lease of an offered attempt."""
     with platform.db.write() as tx:
@@ -129,7 +142,7 @@ def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response
     return encoded(reply, 200)
 
 
-@router.post("/claims", response_model=ClaimBatchReply)
+@serves(endpoints.CLAIMS)
 def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> Response:
     """Take the leases of several offered attempts."""
     with platform.db.write() as tx:
@@ -149,7 +162,7 @@ def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> R
     return encoded(reply, 200)
 
 
-@router.post("/attempts/{attempt_id}/events", response_model=EventAck)
+@serves(endpoints.EVENTS)
 def events(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, batch: EventBatch
 ) -> Response:
@@ -163,7 +176,7 @@ def events(
     return encoded(ack, 200)
 
 
-@router.post("/attempts/{attempt_id}/artifacts")
+@serves(endpoints.ARTIFACTS)
 def announce(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, offer: ArtifactOffer
 ) -> ArtifactTickets:
@@ -175,7 +188,7 @@ def announce(
         )
 
 
-@router.post("/attempts/{attempt_id}/artifacts/complete", status_code=204)
+@serves(endpoints.ARTIFACTS_STORED)
 def stored(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, done: ArtifactsStored
 ) -> Response:
@@ -190,7 +203,7 @@ def stored(
     return Response(status_code=204)
 
 
-@router.post("/attempts/{attempt_id}/finish", status_code=204)
+@serves(endpoints.FINISH)
 def finish(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, request: FinishRequest
 ) -> Response:
@@ -200,7 +213,7 @@ def finish(
     return Response(status_code=204)
 
 
-@router.post("/finishes", response_model=FinishBatchReply)
+@serves(endpoints.FINISHES)
 def finish_all(platform: PlatformDep, caller: WorkerDep, batch: FinishBatch) -> Response:
     """End several attempts; what is refused of them is named, and the others are over."""
     with platform.db.write() as tx:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from st_controller.domain.attempts import may_move
 from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
 from st_controller.errors import IllegalMove
-from st_controller.services import topics
 from st_controller.services.moves import move_job, succeed_all
+from st_controller.services.worker_events import tell
 from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
@@ -55,7 +55,7 @@ def end_attempt(
     move_job(tx, job, state, actor, reason)
     if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
         order = StopOrder(attempt_id=attempt.id, reason="stale")
-        tx.emit(topics.worker(attempt.worker_id), "stop", order.model_dump(mode="json"))
+        tell(tx, attempt.worker_id, order)
 
 
 def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], actor: str) -> None:

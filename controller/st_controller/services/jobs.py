@@ -11,6 +11,7 @@ from st_controller.services import endings, topics
 from st_controller.services.actor import Actor
 from st_controller.services.moves import move_job
 from st_controller.services.paging import decode_cursor, encode_cursor
+from st_controller.services.worker_events import tell
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
@@ -91,7 +92,7 @@ def stop(tx: Transaction, actor: Actor, job: Job, live: Attempt | None) -> None:
     else:
         live.stop = "cancel"
         order = StopOrder(attempt_id=live.id, reason="cancel")
-        tx.emit(topics.worker(live.worker_id), "stop", order.model_dump(mode="json"))
+        tell(tx, live.worker_id, order)
         tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
 
 

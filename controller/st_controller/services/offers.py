@@ -10,9 +10,9 @@ from sqlalchemy import BindParameter, Row, bindparam, insert, select
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.scheduling.model import Placement
 from st_controller.domain.workers import Patience
-from st_controller.services import topics
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import Queued, assign_jobs
+from st_controller.services.worker_events import tell
 from st_controller.store.bulk import insert_all
 from st_controller.store.schema import Attempt, Job, Worker
 from st_controller.store.transaction import Transaction
@@ -120,7 +120,7 @@ def preempt(tx: Transaction, victim_id: str, for_job: str) -> Attempt | None:
     attempt.stop = "preempt"
     job.changed_at = tx.now
     order = StopOrder(attempt_id=attempt.id, reason="preempt")
-    tx.emit(topics.worker(attempt.worker_id), "stop", order.model_dump(mode="json"))
+    tell(tx, attempt.worker_id, order)
     return attempt
 
 
@@ -145,7 +145,7 @@ def _write(
             expires_at=attempt["offer_expires_at"],
         )
         worker_id = attempt["worker_id"]
-        tx.emit(topics.worker(worker_id), "offer", message.model_dump(mode="json"))
+        tell(tx, worker_id, message)
         slots = tuple(attempt["slots"])
         yield Offered(attempt["id"], job.id, worker_id, slots, job.version + 1)
 

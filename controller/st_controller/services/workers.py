@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.workers import Patience, observed_state
 from st_controller.errors import Conflict, NotFound
-from st_controller.services import topics
 from st_controller.services.leases import lose_unknown, renew, stop_order, take_back
+from st_controller.services.worker_events import tell
 from st_controller.store.schema import Attempt, JoinToken, Worker
 from st_controller.store.transaction import CREDENTIALS, FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.ids import new_id
@@ -163,7 +163,7 @@ def order(tx: Transaction, actor: str, worker_id: str, desired: WorkerDesired) -
         tx.wake(FLEET_LESS)
     tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name)
     change = DesiredChange(desired=desired)
-    tx.emit(topics.worker(worker.id), "desired", change.model_dump(mode="json"))
+    tell(tx, worker.id, change)
     tx.wake(f"{QUEUE_WORKER}{worker.id}")
     return worker
 

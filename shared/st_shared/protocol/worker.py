@@ -1,20 +1,6 @@
 """Messages between a worker and the controller, under ``/v1/worker``.
 
-| call | who may | body | answer |
-|---|---|---|---|
-| ``POST register`` | join token or worker credential | ``RegisterRequest`` | ``RegisterReply`` |
-| ``GET stream`` (SSE) | worker credential | | ``sync offer stop desired`` events |
-| ``POST heartbeat`` | worker credential | ``Heartbeat`` | ``HeartbeatReply`` |
-| ``POST attempts/{id}/claim`` | worker credential | | ``ClaimReply`` |
-| ``POST attempts/{id}/events`` | the lease | ``EventBatch`` | ``EventAck`` |
-| ``POST attempts/{id}/artifacts`` | the lease | ``ArtifactOffer`` | ``ArtifactTickets`` |
-| ``POST attempts/{id}/artifacts/complete`` | the lease | ``ArtifactsStored`` | 204 |
-| ``POST attempts/{id}/finish`` | the lease | ``FinishRequest`` | 204 |
-| ``POST claims`` | worker credential | ``ClaimBatch`` | ``ClaimBatchReply`` |
-| ``POST finishes`` | the leases | ``FinishBatch`` | ``FinishBatchReply`` |
-
-The last two do what many calls of ``claim`` and ``finish`` would, for workers of short jobs; what
-is refused of them is named, and the rest is done.
+Which call takes and gives which of them stands in ``endpoints``.
 
 A lease is an attempt id and its epoch. A call whose epoch is no longer the current one is
 answered 409 ``stale_lease``, and the worker ends that process.

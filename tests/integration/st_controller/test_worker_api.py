@@ -14,11 +14,7 @@ from st_controller.dispatch.rounds import Rounds
 from st_controller.services import claims
 from st_controller.settings import Settings
 from st_controller.store.schema import Attempt, AuditEntry, Job, JobTransition
-from st_shared.protocol import worker as contract
-
-ROW = re.compile(
-    r"^\| ``(GET|POST) (\S+?)``(?: \(SSE\))? \|[^|]+\|([^|]*)\|([^|]*)\|$", re.MULTILINE
-)
+from st_shared.protocol.endpoints import ENDPOINTS
 
 
 class Agent:
@@ -103,16 +99,16 @@ def _model(described_body) -> str | None:
     return None
 
 
-def test_the_routes_are_those_of_the_contracts_table_and_no_others(tmp_path):
-    table = {
-        (method, re.sub(r"{\w+}", "{}", call)): (body.strip("` ") or None, answer.strip("` "))
-        for method, call, body, answer in ROW.findall(contract.__doc__)
+def test_the_routes_are_those_of_the_contract_and_no_others(tmp_path):
+    wanted = {
+        (each.method, re.sub(r"{\w+}", "{}", each.path.removeprefix("/"))): (
+            each.body and each.body.__name__,
+            each.answer.__name__ if each.answer else "events" if each.is_stream else "204",
+        )
+        for each in ENDPOINTS
     }
-    assert len(table) == 10
-    routes = described(tmp_path)
-    assert routes.pop(("GET", "stream")) == (None, "events")
-    assert table.pop(("GET", "stream"))[0] is None
-    assert routes == table
+    assert len(wanted) == len(ENDPOINTS)
+    assert described(tmp_path) == wanted
 
 
 def test_a_workers_life(app_client, admin_headers, agent, place):
