@@ -60,4 +60,8 @@ def _open_objects(settings: Settings, clock: Clock) -> ObjectStore:
         region=settings.object_store_region,
         access_key=access.get_secret_value() if access else None,
         secret_key=secret.get_secret_value() if secret else None,
+        addressing=settings.object_store_addressing,
+        checksums=settings.object_store_checksums,
+        reads_back=settings.object_store_read_back,
+        signs_checksums=settings.object_store_signed_checksums,
     )

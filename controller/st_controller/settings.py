@@ -7,7 +7,7 @@ all below ``data_dir``.
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from st_controller.domain.workers import Patience
 from st_shared.logging import LogFormat
+from st_shared.objectstore.s3 import AddressingStyle
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _POSTGRESQL = re.compile(r"(postgresql(\+psycopg)?|sqlite)://.")
@@ -50,6 +51,14 @@ class Settings(BaseSettings):
     object_store_access_key: SecretStr | None = None
     """Without it boto3 looks for credentials itself."""
     object_store_secret_key: SecretStr | None = None
+    object_store_addressing: AddressingStyle | None = None
+    """How a bucket is named in URLs; by default ``path`` at an endpoint, else as AWS wants it."""
+    object_store_checksums: Literal["when_required", "when_supported"] = "when_required"
+    """boto3's ``request_checksum_calculation``; few servers but AWS take ``when_supported``."""
+    object_store_signed_checksums: bool = True
+    """Whether uploads carry ``x-amz-checksum-sha256``; off for servers that refuse it."""
+    object_store_read_back: bool = False
+    """Whether what came in parts is read once more to compare the SHA-256 of the whole."""
     secret_key: SecretStr | None = Field(None, min_length=32)
     """Signs URLs; all replicas need the same. None: made once, kept in ``data_dir``."""
 

@@ -33,7 +33,7 @@ def serve_buckets(folder: Path) -> Iterator[str]:
         process.wait(10)
 
 
-def connect(url: str, bucket: str, prefix: str) -> S3Store:
+def connect(url: str, bucket: str, prefix: str, *, reads_back: bool = False) -> S3Store:
     """A store in a bucket of the server, which is made when it is new."""
     store = S3Store.connect(
         bucket,
@@ -42,6 +42,7 @@ def connect(url: str, bucket: str, prefix: str) -> S3Store:
         region="us-east-1",
         access_key=ACCESS_KEY,
         secret_key=SECRET_KEY,
+        reads_back=reads_back,
     )
     existing = [found["Name"] for found in store._client.list_buckets()["Buckets"]]
     if bucket not in existing:

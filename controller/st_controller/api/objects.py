@@ -15,6 +15,7 @@ from st_shared.objectstore import (
     LocalStore,
     ObjectMissingError,
     SignedGrant,
+    UploadMissingError,
 )
 
 router = APIRouter(prefix="/v1/objects", tags=["objects"])
@@ -24,10 +25,14 @@ Signature = Annotated[None, signed_url()]
 
 @router.put("/{key:path}", status_code=204)
 async def store(platform: PlatformDep, _: Signature, request: Request, key: str) -> Response:
-    """Store exactly the bytes that the URL was signed for."""
+    """Store exactly the bytes that the URL was signed for: an object, or a part of one."""
     objects, grant = _granted(platform, request, key)
     try:
         await objects.receive(grant, request.stream())
+    except UploadMissingError:
+        raise NotFound("this upload is over", hint="ask for a new link") from None
+    except GrantError as error:
+        raise NotPermitted(str(error), code="bad_signature", hint="ask for a new link") from None
     except DigestMismatchError as error:
         raise InvalidRequest(str(error), code="checksum", hint="send the file again") from None
     except InvalidKeyError as error:

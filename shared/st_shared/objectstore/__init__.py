@@ -5,10 +5,19 @@
 ``local``      a folder; its signed URLs lead to the controller
 ``signature``  how those URLs are signed and verified
 ``s3``         a bucket
+``multipart``  uploads in parts, for ``local_multipart`` and ``s3_multipart``
 """
 
 from st_shared.objectstore.key import InvalidKeyError, check_key
 from st_shared.objectstore.local import LocalStore, ObjectWriter
+from st_shared.objectstore.multipart import (
+    MultipartUploads,
+    OpenUpload,
+    PartDigest,
+    StoredPart,
+    UploadMissingError,
+    part_bytes,
+)
 from st_shared.objectstore.s3 import S3Store
 from st_shared.objectstore.signature import (
     BadSignatureError,
@@ -33,14 +42,20 @@ __all__ = [
     "GrantExpiredError",
     "InvalidKeyError",
     "LocalStore",
+    "MultipartUploads",
     "ObjectMissingError",
     "ObjectStat",
     "ObjectStore",
     "ObjectTooLargeError",
     "ObjectWriter",
+    "OpenUpload",
+    "PartDigest",
     "S3Store",
     "SignedGrant",
     "SignedUpload",
     "StoreUnreachableError",
+    "StoredPart",
+    "UploadMissingError",
     "check_key",
+    "part_bytes",
 ]

@@ -1,9 +1,10 @@
 """Objects as plain files below one folder.
 
 ``objects/`` holds the bytes under their keys, ``digests/`` a record of each, ``incoming/`` what
-is being written. A record names the size and the modification time (nanoseconds) of the file that
-it describes. It is written before the file gets its name, so after a crash between the two it
-fits no file, and the digest is made anew from the bytes: a wrong one is never told.
+is being written, ``uploads/`` what comes in parts. A record names the size and the modification
+time (nanoseconds) of the file that it describes. It is written before the file gets its name, so
+after a crash between the two it fits no file, and the digest is made anew from the bytes: a wrong
+one is never told.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from uuid import uuid4
 
 from st_shared.clock import Clock, utc_now
 from st_shared.objectstore.key import InvalidKeyError, check_key
+from st_shared.objectstore.local_multipart import LocalUploads, PartWriter
 from st_shared.objectstore.signature import SignedGrant, signed_url, verify_grant
 from st_shared.objectstore.store import (
     PIECE_BYTES,
@@ -53,6 +55,7 @@ class LocalStore:
         for folder in (self._objects, self._digests, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
         self._forget_abandoned()
+        self.uploads = LocalUploads(root / "uploads", self._publish, self._url, clock)
 
     def put(self, key: str, body: BinaryIO, *, sha256: str | None = None) -> ObjectStat:
         """Store ``body`` under ``key``; ``DigestMismatchError`` when the digest is another."""
@@ -67,9 +70,15 @@ class LocalStore:
         self._refuse_nesting(key, target)
         return ObjectWriter(self._incoming / uuid4().hex, key, size, sha256, self._publish)
 
+    def begin_granted(self, grant: SignedGrant) -> "ObjectWriter | PartWriter":
+        """Start writing what ``verify`` granted: an object, or a part of an upload."""
+        if grant.upload is not None:
+            return self.uploads.open_part(grant)
+        return self.begin(grant.key, grant.size, grant.sha256)
+
     async def receive(self, grant: SignedGrant, body: AsyncIterable[bytes]) -> ObjectStat:
         """Store an upload that ``verify`` granted, off the event loop, as its bytes arrive."""
-        writer = await asyncio.to_thread(self.begin, grant.key, grant.size, grant.sha256)
+        writer = await asyncio.to_thread(self.begin_granted, grant)
         try:
             waiting = bytearray()
             async for piece in body:
@@ -131,12 +140,12 @@ class LocalStore:
     def sign_upload(self, key: str, *, size: int, sha256: str, expires_in: int) -> SignedUpload:
         """Let the holder store exactly these bytes under ``key`` within ``expires_in`` seconds."""
         grant = SignedGrant("PUT", check_key(key), size, sha256, self._until(expires_in))
-        return SignedUpload(self._base_url + signed_url(grant, self._sign_key), {})
+        return SignedUpload(self._url(grant), {})
 
     def sign_download(self, key: str, *, expires_in: int) -> str:
         """Let the holder read ``key`` within ``expires_in`` seconds."""
         grant = SignedGrant("GET", check_key(key), None, None, self._until(expires_in))
-        return self._base_url + signed_url(grant, self._sign_key)
+        return self._url(grant)
 
     def verify(
         self, method: str, key: str, params: Mapping[str, str], now: datetime
@@ -146,6 +155,9 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         return self._objects / check_key(key)
+
+    def _url(self, grant: SignedGrant) -> str:
+        return self._base_url + signed_url(grant, self._sign_key)
 
     def _until(self, expires_in: int) -> datetime:
         return self._clock() + timedelta(seconds=expires_in)
@@ -159,6 +171,7 @@ class LocalStore:
     def _publish(self, aside: Path, key: str, sha256: str) -> None:
         """Give the synced file ``aside`` its name, its record first."""
         target = self._path(key)
+        self._refuse_nesting(key, target)
         _make_folder(target.parent, self._objects)
         self._record(key, aside.stat(), sha256)
         aside.replace(target)

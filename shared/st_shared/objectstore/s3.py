@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal
 
 from st_shared.objectstore.key import InvalidKeyError, check_key
+from st_shared.objectstore.s3_failures import code_of, failures, watched
+from st_shared.objectstore.s3_multipart import DECLARED, S3Uploads
 from st_shared.objectstore.store import (
     PIECE_BYTES,
     DigestMismatchError,
@@ -15,16 +16,16 @@ from st_shared.objectstore.store import (
     ObjectStat,
     ObjectTooLargeError,
     SignedUpload,
-    StoreUnreachableError,
 )
 
-T = TypeVar("T")
+AddressingStyle = Literal["auto", "path", "virtual"]
+"""How a bucket is named: in the path of a URL, or in the name of its host."""
 
 VERIFIED = "st-sha256"
 """Metadata of an object that ``put`` stored: its digest, verified before it was sent."""
 
 _IN_MEMORY_BYTES = 8 << 20
-_SINGLE_PUT_BYTES = 5 << 30
+_LARGEST_PUT_BYTES = 5 << 30
 """Largest object that one PUT may store; a limit of S3."""
 
 
@@ -38,11 +39,31 @@ class S3Store:
         bucket: an existing bucket.
         prefix: put before every key, such as ``fleet/``; empty: none.
         client: an S3 client of boto3; ``connect`` makes one.
+        reads_back: read every object that was made of parts and compare its SHA-256.
+        signs_checksums: bind the SHA-256 of an upload by a signed header; off for servers that
+            refuse ``x-amz-checksum-sha256``.
     """
 
-    def __init__(self, bucket: str, prefix: str, client: Any) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        client: Any,
+        *,
+        reads_back: bool = False,
+        signs_checksums: bool = True,
+    ) -> None:
         self._bucket, self._client = bucket, client
         self._prefix = f"{check_key(prefix.strip('/'))}/" if prefix.strip("/") else ""
+        self._reads_back, self._signs_checksums = reads_back, signs_checksums
+        self.uploads = S3Uploads(
+            client,
+            bucket,
+            self._prefix,
+            lambda key: _digest_of(self.open(key)),
+            reads_back=reads_back,
+            signs_checksums=signs_checksums,
+        )
 
     @classmethod
     def connect(
@@ -54,8 +75,17 @@ class S3Store:
         region: str | None = None,
         access_key: str | None = None,
         secret_key: str | None = None,
+        addressing: AddressingStyle | None = None,
+        checksums: Literal["when_required", "when_supported"] = "when_required",
+        reads_back: bool = False,
+        signs_checksums: bool = True,
     ) -> "S3Store":
         """A store at AWS, or at ``endpoint_url``; without keys boto3 looks for them itself.
+
+        Args:
+            addressing: none takes ``path`` at an endpoint and boto3's choice at AWS.
+            checksums: boto3's ``request_checksum_calculation`` and the like for answers, of what
+                this process itself sends and reads; many servers know no ``when_supported``.
 
         Raises:
             StoreUnreachableError: boto3's own settings, such as a profile, cannot be.
@@ -66,11 +96,11 @@ class S3Store:
         config = Config(
             signature_version="s3v4",
             # Checksums other than ours would be signed into URLs, and their holder not know them.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path"} if endpoint_url else {},
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
+            s3={"addressing_style": addressing or ("path" if endpoint_url else "auto")},
         )
-        with _failures():
+        with failures():
             client = boto3.client(
                 "s3",
                 endpoint_url=endpoint_url,
@@ -79,7 +109,7 @@ class S3Store:
                 aws_secret_access_key=secret_key,
                 config=config,
             )
-        return cls(bucket, prefix, client)
+        return cls(bucket, prefix, client, reads_back=reads_back, signs_checksums=signs_checksums)
 
     def put(self, key: str, body: BinaryIO, *, sha256: str | None = None) -> ObjectStat:
         """Store ``body``, digested first, so that wrong bytes never reach the bucket."""
@@ -103,14 +133,14 @@ class S3Store:
         from botocore.exceptions import ClientError  # noqa: PLC0415
 
         name = self._name(key)
-        with _failures():
+        with failures():
             try:
                 reply = self._client.get_object(Bucket=self._bucket, Key=name)
             except ClientError as error:
-                if _is_missing(error.response):
+                if _is_missing(error):
                     raise ObjectMissingError(f"no object {key!r}") from None
                 raise
-        return _watched(reply["Body"].iter_chunks(PIECE_BYTES))
+        return watched(reply["Body"].iter_chunks(PIECE_BYTES))
 
     def stat(self, key: str) -> ObjectStat | None:
         """What is stored under ``key``; the object is read where nobody verified its digest."""
@@ -121,10 +151,12 @@ class S3Store:
                 Bucket=self._bucket, Key=self._name(key), ChecksumMode="ENABLED"
             )
         except ClientError as error:
-            if _is_missing(error.response):
+            if _is_missing(error):
                 return None
             raise
         size, sha256 = reply["ContentLength"], _verified_digest(reply)
+        if sha256 is None and not self._reads_back:
+            sha256 = reply["Metadata"].get(DECLARED)
         if sha256 is None:
             try:
                 size, sha256 = _digest_of(self.open(key))
@@ -139,7 +171,7 @@ class S3Store:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._prefix + prefix
         )
-        for page in _watched(pages):
+        for page in watched(pages):
             for item in page.get("Contents", ()):
                 yield ObjectStat(item["Key"].removeprefix(self._prefix), item["Size"], None)
 
@@ -153,22 +185,17 @@ class S3Store:
         Raises:
             ObjectTooLargeError: more bytes than one PUT may carry.
         """
-        if size > _SINGLE_PUT_BYTES:
+        if size > _LARGEST_PUT_BYTES:
             raise ObjectTooLargeError(
                 f"{key}: {size} bytes are more than the 5 GiB of a single PUT"
             )
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
-        url = self._client.generate_presigned_url(
-            "put_object",
-            Params={
-                "Bucket": self._bucket,
-                "Key": self._name(key),
-                "ContentLength": size,
-                "ChecksumSHA256": checksum,
-            },
-            ExpiresIn=expires_in,
-        )
-        return SignedUpload(url, {"x-amz-checksum-sha256": checksum})
+        params = {"Bucket": self._bucket, "Key": self._name(key), "ContentLength": size}
+        headers = {}
+        if self._signs_checksums:
+            params["ChecksumSHA256"] = headers["x-amz-checksum-sha256"] = checksum
+        url = self._client.generate_presigned_url("put_object", params, ExpiresIn=expires_in)
+        return SignedUpload(url, headers)
 
     def sign_download(self, key: str, *, expires_in: int) -> str:
         """Let the holder read ``key`` within ``expires_in`` seconds."""
@@ -183,31 +210,15 @@ class S3Store:
         return self._prefix + check_key(key)
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
-    """What boto3 raises, as an error that callers can name without knowing boto3."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        raise StoreUnreachableError(str(error)) from error
-
-
-def _watched(items: Iterable[T]) -> Iterator[T]:
-    """``items``, with the failures of the requests that bring them told as ours."""
-    with _failures():
-        yield from items
-
-
-def _is_missing(response: dict[str, Any]) -> bool:
-    return response["Error"]["Code"] in {"404", "NoSuchKey", "NotFound"}
+def _is_missing(error: Any) -> bool:
+    return code_of(error) in {"404", "NoSuchKey", "NotFound"}
 
 
 def _verified_digest(reply: dict[str, Any]) -> str | None:
     """The digest that ``put`` or the server verified; a checksum over parts (``x-3``) is none."""
     checksum = reply.get("ChecksumSHA256", "")
-    if checksum and "-" not in checksum:
+    of_parts = "-" in checksum or DECLARED in reply["Metadata"]
+    if checksum and not of_parts:
         return base64.b64decode(checksum).hex()
     verified: str | None = reply["Metadata"].get(VERIFIED)
     return verified

@@ -1,7 +1,8 @@
 """Signed URLs of the local store: what a grant says, and how it is proved.
 
 ``/v1/objects/{key}?method=PUT&size=..&sha256=..&expires=..&sig=..``, where ``sig`` is the
-HMAC-SHA256 (RFC 2104) over method, key, size, sha256 and expires, one a line.
+HMAC-SHA256 (RFC 2104) over method, key, size, sha256 and expires, one a line; for a part of an
+upload, ``upload`` and ``part`` come too.
 """
 
 import hashlib
@@ -43,6 +44,10 @@ class SignedGrant:
     sha256: str | None
     """Digest that the body must have; none for a download."""
     expires: datetime
+    upload: str | None = None
+    """Id of the upload that a part is for; none for a whole object."""
+    part: int | None = None
+    """Number of the part, from 1."""
 
 
 def signed_url(grant: SignedGrant, sign_key: bytes) -> str:
@@ -50,6 +55,8 @@ def signed_url(grant: SignedGrant, sign_key: bytes) -> str:
     fields: dict[str, str] = {"method": grant.method}
     if grant.method == "PUT":
         fields |= {"size": str(grant.size), "sha256": str(grant.sha256)}
+        if grant.upload is not None:
+            fields |= {"upload": grant.upload, "part": str(grant.part)}
     fields["expires"] = str(int(grant.expires.timestamp()))
     fields["sig"] = _signature(sign_key, grant.key, fields)
     return f"{OBJECTS_PATH}{grant.key}?{urlencode(fields)}"
@@ -81,10 +88,14 @@ def verify_grant(
         size=int(params["size"]) if upload else None,
         sha256=params["sha256"] if upload else None,
         expires=expires,
+        upload=params.get("upload") if upload else None,
+        part=int(params["part"]) if upload and "part" in params else None,
     )
 
 
 def _signature(sign_key: bytes, key: str, params: Mapping[str, str]) -> str:
-    parts = (params.get(name, "") for name in ("size", "sha256", "expires"))
+    parts = [params.get(name, "") for name in ("size", "sha256", "expires")]
+    if "upload" in params or "part" in params:
+        parts += [params.get("upload", ""), params.get("part", "")]
     message = "\n".join((params.get("method", ""), key, *parts)).encode()
     return hmac.new(sign_key, message, hashlib.sha256).hexdigest()

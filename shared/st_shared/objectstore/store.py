@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from st_shared.objectstore.multipart import MultipartUploads
 
 PIECE_BYTES = 1 << 20
 """Size of the pieces in which objects are read and written."""
@@ -51,6 +54,11 @@ class ObjectStore(Protocol):
     Every method that takes a key raises ``InvalidKeyError`` for one that ``check_key`` refuses.
     A key is never a folder of another: beside ``a/b`` there is no ``a``.
     """
+
+    @property
+    def uploads(self) -> "MultipartUploads":
+        """Uploads in parts, for files that one PUT should not carry."""
+        ...
 
     def put(self, key: str, body: BinaryIO, *, sha256: str | None = None) -> ObjectStat:
         """Store ``body`` under ``key``; ``DigestMismatchError`` when the digest is another."""
