@@ -36,13 +36,16 @@ dev: $(VENV)/made-dev ## create .venv with the tools for development as well
 demo: $(VENV)/made ## train a small model through the whole system, about five minutes
 	@$(BIN)/python examples/demo.py
 
+# A file of tests stays together, and the slow ones, which mostly wait, come first.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
-test: $(VENV)/made-dev lint ## checks, then all tests, at most 12 minutes
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/made-dev lint ## checks, then all tests side by side, at most 12 minutes
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/made-dev ## all tests with a table of what they leave out, a fifth slower
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: test-families
 test-families: $(VENV)/made-dev ## the contract of every model family, one process, minutes

@@ -20,6 +20,9 @@ import pytest
 from st_shared import logging
 from st_shared.clock import ManualClock
 
+# Tests run side by side: threads of one tiny model would only wait for those of another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PASSWORD = "correct horse battery"
 
 

@@ -19,6 +19,10 @@ _CHATTY = ("httpx", "httpcore")
 _SECRET_WORDS = ("password", "token", "secret", "credential", "authorization", "cookie", "api_key")
 
 
+_processors: list[structlog.types.Processor] = []
+"""One list for all loggers: those that keep theirs from an earlier ``configure`` follow."""
+
+
 def configure(
     *,
     level: str = "info",
@@ -41,8 +45,9 @@ def configure(
     ]
     # Our own lines go straight out: the way through the standard library costs four times as much,
     # which a controller feels at every request.
+    _processors[:] = [*shared, *_rendering(console=console)]
     structlog.configure(
-        processors=[*shared, *_rendering(console=console)],
+        processors=_processors,
         logger_factory=lambda name="": _Line(name, target),
         wrapper_class=structlog.make_filtering_bound_logger(number),
         cache_logger_on_first_use=True,

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from st_shared import logging as ours
 from st_shared.logging import hide_secrets
@@ -23,12 +24,22 @@ def written():
     """Lines that were logged, after ``configure(level="info", format="json")``."""
     stream = io.StringIO()
     before, root = structlog.get_config(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, processors = root.handlers[:], root.level, before["processors"][:]
     ours.configure(level="info", format="json", stream=stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    before["processors"][:] = processors
     structlog.configure(**before)
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def test_a_logger_in_use_follows_a_later_configuration(written):
+    log = structlog.get_logger("some.module").bind()
+    ours.configure(format="json", stream=io.StringIO())
+    with capture_logs() as seen:
+        log.warning("told")
+    assert [line["event"] for line in seen] == ["told"]
+    assert written() == []
 
 
 @pytest.mark.parametrize("made_by", [structlog.get_logger, logging.getLogger])
