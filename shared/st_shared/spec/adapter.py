@@ -53,8 +53,10 @@ class AdapterSpec(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs dropped in training.")
     dora: bool = Field(False, description="Magnitude and direction apart; Liu et al. 2024.")
     rslora: bool = Field(False, description="Scale by sqrt(rank); Kalajdzievski 2023.")
-    init: Literal["default", "gaussian", "olora", "pissa"] = Field(
-        "default", description="How the matrices start; default: random and zero."
+    init: Literal["default", "gaussian", "olora", "pissa", "loftq"] = Field(
+        "default",
+        description="How the matrices start; default: random and zero; loftq: for a base that is "
+        "used in nf4, Li et al. 2023.",
     )
     preset: str = Field(
         "default", description="Which modules: a preset that the family names, or `all`."

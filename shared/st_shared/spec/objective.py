@@ -34,6 +34,11 @@ class TimestepSpec(Section):
         description="Times move to shift * t / (1 + (shift - 1) * t), Esser et al. 2024, equation "
         "23; dynamic: by the number of latent tokens, as Flux does; 1: not at all.",
     )
+    segmented: bool = Field(
+        False,
+        description="Each sample of a batch gets a time out of a part of its own of the "
+        "distribution, all equally likely, so that every batch sees all of it.",
+    )
     lowest: float = Field(0.0, ge=0, lt=1, description="Only times from here on; for stages.")
     highest: float = Field(1.0, gt=0, le=1, description="Only times up to here; for stages.")
 

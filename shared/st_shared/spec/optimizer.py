@@ -10,6 +10,7 @@ OptimizerName = Literal[
     "adamw", "adam", "adagrad", "adadelta", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd",
     "adafactor", "prodigy", "adamw_schedulefree", "sgd_schedulefree", "came",
     "stableadamw", "lion", "adan", "ranger", "soap", "ademamix", "dadaptation",
+    "muon",
 ]  # fmt: skip
 
 ScheduleName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "sine"]
@@ -64,9 +65,15 @@ class EmaSpec(Section):
         0.995,
         ge=0,
         lt=1,
-        description="Share of the old average kept each step; less in the first steps: after n "
-        "of them at most (1 + n) / (10 + n).",
+        description="Share of the old average kept each step; `ramp` says how it gets there.",
     )
+    ramp: Literal["early", "power", "none"] = Field(
+        "early",
+        description="Less is kept in the first steps, after n of them at most: early: "
+        "(1 + n) / (10 + n); power: 1 - (1 + n / ramp_steps) ^ -ramp_power; none: decay at once.",
+    )
+    ramp_steps: float = Field(1.0, gt=0, le=1e7, description="power: updates that set its pace.")
+    ramp_power: float = Field(0.75, gt=0, le=10, description="power: its exponent.")
     every: int = Field(1, ge=1, le=100_000, description="Steps between two updates.")
     device: Literal["accelerator", "cpu"] = Field(
         "accelerator", description="Where the average lies; cpu saves memory and costs time."

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from st_shared.spec.adapter import AdapterSpec
 from st_trainer.adapters.adapter import Adapter, copy_into
+from st_trainer.adapters.loftq import round_base, start_from
 from st_trainer.adapters.lora_file import LoraFile, read_lora, write_lora
 from st_trainer.adapters.lora_names import part_of
 from st_trainer.adapters.targets import target_names, text_encoder_names
@@ -21,7 +22,8 @@ LORA_NAME = "pytorch_lora_weights.safetensors"
 """The name under which Diffusers looks for a LoRA in a folder."""
 
 _NAME = "default"
-_CHANGE_BASE = ("olora", "pissa")
+_LOFTQ = "loftq"
+_TAKEN_OUT = ("olora", "pissa")
 """Ways to start that take their matrices out of the frozen weights."""
 
 
@@ -46,19 +48,24 @@ class Lora(Adapter):
             names += text_encoder_names(module, self.spec, family)
         before = _read(self.spec, denoiser) if self.spec.continue_from else None
         names = list(before.alphas) if before else names
+        lost = round_base(module) if self.spec.init == _LOFTQ else {}
         inject_adapter_in_model(_config(self.spec, names, before), module, adapter_name=_NAME)
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         if before:
             copy_into(lora_tensors(module), before.tensors)
-        if self.spec.init in _CHANGE_BASE:
+        else:
+            for name, layer in lora_layers(module):
+                if name in lost:
+                    start_from(layer, lost[name], _NAME)
+        if self.spec.init in _TAKEN_OUT and not before:
             self._start = {n: t.detach().clone() for n, t in lora_tensors(module).items()}
 
     @contextmanager
     def off(self, module: nn.Module) -> Iterator[None]:
         """The frozen weights alone."""
-        if self.spec.init in _CHANGE_BASE:
+        if self._start or self.spec.init == _LOFTQ:
             raise BadSpecError(
                 f"training.adapter.init {self.spec.init} changes the frozen weights, so prior "
                 "regularisation cannot ask them: use init default or gaussian"
@@ -136,6 +143,7 @@ def _config(spec: AdapterSpec, names: list[str], before: LoraFile | None) -> Any
 
     ranks = dict(spec.rank_pattern) | (before.ranks if before else {})
     alphas = dict(spec.alpha_pattern) | dict(before.alphas if before else {})
+    ours = before is not None or spec.init in {"default", _LOFTQ}
     missing = {name: float(rank) for name, rank in ranks.items() if name not in alphas}
     return LoraConfig(
         r=spec.rank,
@@ -143,7 +151,7 @@ def _config(spec: AdapterSpec, names: list[str], before: LoraFile | None) -> Any
         lora_dropout=spec.dropout,
         use_dora=spec.dora or bool(before and before.has_dora),
         use_rslora=spec.rslora and not before,
-        init_lora_weights=True if before or spec.init == "default" else spec.init,
+        init_lora_weights=True if ours else cast("Any", spec.init),
         target_modules=names,
         rank_pattern={f"^{name}" if name in names else name: r for name, r in ranks.items()},
         alpha_pattern={

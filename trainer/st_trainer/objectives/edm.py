@@ -12,6 +12,7 @@ from torch import Tensor
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.objectives.losses import over_samples
 from st_trainer.objectives.objective import Objective
+from st_trainer.objectives.timesteps import even_shares
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Edm(Objective):
         """``ln sigma`` is normal, unless the specification names another distribution."""
         if (self.spec.timestep_sampling or "log_normal") != "log_normal":
             return super().draw(count, tokens, generator)
-        drawn = torch.randn(count, generator=generator)
-        sigmas = (self.range.log_mean + self.range.log_spread * drawn).exp()
         spec = self.spec.timesteps
-        ends = self.from_share(torch.tensor([spec.lowest, spec.highest]))
-        return sigmas.clamp(float(ends[0]), float(ends[1]))
+        ends = self.from_share(torch.tensor([spec.lowest, spec.highest], dtype=torch.float64))
+        mean, spread = self.range.log_mean, self.range.log_spread
+        low, high = torch.special.ndtr((ends.log() - mean) / spread)
+        shares = low + (high - low) * even_shares(count, spec, generator)
+        sigmas: Tensor = (mean + spread * torch.special.ndtri(shares)).exp()
+        return sigmas.clamp(float(ends[0]), float(ends[1])).float()
 
     def from_share(self, shares: Tensor) -> Tensor:
         """Sigmas between the lowest and the highest; equation 5, share 1 being the highest."""

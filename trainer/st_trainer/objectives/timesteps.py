@@ -1,7 +1,12 @@
-"""Which times are trained: draws on the path from clean (0) to noise (1)."""
+"""Which times are trained: draws on the path from clean (0) to noise (1).
+
+Each distribution is its quantile function: evenly drawn numbers between 0 and 1 become times. So a
+stage is a range of those numbers, and a segmented batch takes one of each of its equal parts.
+"""
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -10,10 +15,12 @@ from st_shared.spec.objective import TimestepSpec
 
 _CELLS = 4096
 """Cells of the grid on which a density is integrated."""
-_ROUNDS = 64
-"""Times outside the wanted range are drawn again so often; then evenly inside it."""
+_HALVINGS = 54
+"""Steps of the search for the ends of a range, to the last bit of a share."""
+_LEAST = 1e-12
+"""A range that is drawn more seldom than this is drawn evenly."""
 
-Draw = Callable[[int, TimestepSpec, torch.Generator | None], Tensor]
+Quantile = Callable[[Tensor, TimestepSpec], Tensor]
 
 
 def draw_times(
@@ -28,19 +35,44 @@ def draw_times(
     Raises:
         ValueError: there is no such distribution.
     """
-    if distribution not in DISTRIBUTIONS:
+    if distribution not in QUANTILES:
         raise ValueError(f"unknown distribution of times {distribution!r}")
-    draw = DISTRIBUTIONS[distribution]
-    times = shifted(draw(count, spec, generator), shift)
+    shares = even_shares(count, spec, generator)
+    low, high = _part(distribution, spec.model_dump_json(), shift)
+    if high - low < _LEAST:
+        times = spec.lowest + (spec.highest - spec.lowest) * shares
+    else:
+        quantile = QUANTILES[distribution]
+        times = shifted(quantile(low + (high - low) * shares, spec), shift)
+    return times.float().clamp(spec.lowest, spec.highest)
+
+
+def even_shares(count: int, spec: TimestepSpec, generator: torch.Generator | None) -> Tensor:
+    """Numbers ``(count,)`` from 0 to 1: each drawn by itself, or one of each of ``count`` parts."""
+    shares = torch.rand(count, generator=generator, dtype=torch.float64)
+    if not spec.segmented:
+        return shares
+    return (torch.randperm(count, generator=generator) + shares) / count
+
+
+@lru_cache(maxsize=256)
+def _part(distribution: str, document: str, shift: float) -> tuple[float, float]:
+    """Which shares become times of the range that ``document``, a ``TimestepSpec``, names."""
+    spec = TimestepSpec.model_validate_json(document)
     if (spec.lowest, spec.highest) == (0, 1):
-        return times
-    for _ in range(_ROUNDS):
-        outside = (times < spec.lowest) | (times > spec.highest)
-        if not outside.any():
-            return times
-        times[outside] = shifted(draw(int(outside.sum()), spec, generator), shift)
-    even = spec.lowest + (spec.highest - spec.lowest) * torch.rand(count, generator=generator)
-    return torch.where((times < spec.lowest) | (times > spec.highest), even, times)
+        return 0.0, 1.0
+
+    def first(fits: Callable[[float], bool]) -> tuple[float, float]:
+        """Neighbours between which ``fits`` becomes true of the time."""
+        below, above = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (below + above) / 2
+            share = torch.tensor([middle], dtype=torch.float64)
+            time = float(shifted(QUANTILES[distribution](share, spec), shift))
+            below, above = (below, middle) if fits(time) else (middle, above)
+        return below, above
+
+    return first(lambda time: time >= spec.lowest)[1], first(lambda time: time > spec.highest)[0]
 
 
 def shifted(times: Tensor, shift: float) -> Tensor:
@@ -58,44 +90,42 @@ def dynamic_shift(
     return math.exp(mu_between[0] + slope * (tokens - tokens_between[0]))
 
 
-def _uniform(count: int, _spec: TimestepSpec, generator: torch.Generator | None) -> Tensor:
-    return torch.rand(count, generator=generator)
+def _uniform(shares: Tensor, _spec: TimestepSpec) -> Tensor:
+    return shares
 
 
-def _logit_normal(count: int, spec: TimestepSpec, generator: torch.Generator | None) -> Tensor:
+def _logit_normal(shares: Tensor, spec: TimestepSpec) -> Tensor:
     """Esser et al. 2024, equation 19, with m = ``sigmoid_offset`` and s = ``sigmoid_scale``."""
-    drawn = torch.randn(count, generator=generator)
-    return (spec.sigmoid_scale * drawn + spec.sigmoid_offset).sigmoid()
+    normal: Tensor = torch.special.ndtri(shares)
+    return (spec.sigmoid_scale * normal + spec.sigmoid_offset).sigmoid()
 
 
-def _beta(count: int, spec: TimestepSpec, generator: torch.Generator | None) -> Tensor:
+def _beta(shares: Tensor, spec: TimestepSpec) -> Tensor:
     def density(times: Tensor) -> Tensor:
         return times ** (spec.beta_alpha - 1) * (1 - times) ** (spec.beta_beta - 1)
 
-    return _with_density(density, count, generator)
+    return _with_density(density, shares)
 
 
-def _cubic(count: int, spec: TimestepSpec, generator: torch.Generator | None) -> Tensor:
+def _cubic(shares: Tensor, spec: TimestepSpec) -> Tensor:
     weights = torch.tensor(spec.cubic_weights, dtype=torch.float64)
-    return _with_density(lambda times: catmull_rom(weights, times), count, generator)
+    return _with_density(lambda times: catmull_rom(weights, times), shares)
 
 
-def _fixed(count: int, spec: TimestepSpec, generator: torch.Generator | None) -> Tensor:
-    chosen = torch.randint(len(spec.fixed), (count,), generator=generator)
-    return torch.tensor(spec.fixed)[chosen]
+def _fixed(shares: Tensor, spec: TimestepSpec) -> Tensor:
+    times = torch.tensor(sorted(spec.fixed), dtype=torch.float64)
+    return times[(shares * len(times)).long().clamp(max=len(times) - 1)]
 
 
-def _with_density(
-    density: Callable[[Tensor], Tensor], count: int, generator: torch.Generator | None
-) -> Tensor:
-    """Draws from an unnormalised density on 0 to 1, by inverting its integral on a grid."""
+def _with_density(density: Callable[[Tensor], Tensor], shares: Tensor) -> Tensor:
+    """Times of an unnormalised density on 0 to 1, by inverting its integral on a grid."""
     middles = (torch.arange(_CELLS, dtype=torch.float64) + 0.5) / _CELLS
     total = density(middles).clamp(min=0).cumsum(0)
-    wanted = torch.rand(count, generator=generator, dtype=torch.float64) * total[-1]
+    wanted = shares * total[-1]
     cell = torch.searchsorted(total, wanted).clamp(max=_CELLS - 1)
     before = torch.where(cell > 0, total[cell - 1], 0.0)
     part = (wanted - before) / (total[cell] - before).clamp(min=1e-300)
-    return ((cell + part) / _CELLS).float()
+    return (cell + part) / _CELLS
 
 
 def catmull_rom(weights: Tensor, times: Tensor) -> Tensor:
@@ -115,7 +145,7 @@ def catmull_rom(weights: Tensor, times: Tensor) -> Tensor:
     return curve.clamp(min=0)
 
 
-DISTRIBUTIONS: dict[str, Draw] = {
+QUANTILES: dict[str, Quantile] = {
     "uniform": _uniform,
     "logit_normal": _logit_normal,
     "beta": _beta,

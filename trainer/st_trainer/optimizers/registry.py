@@ -69,6 +69,7 @@ OPTIMIZERS: dict[str, Kind] = {
     "ranger": Kind("optimi.Ranger", _adaptive),
     "soap": Kind("pytorch_optimizer.SOAP", _two_betas),
     "ademamix": Kind("pytorch_optimizer.AdEMAMix"),
+    "muon": Kind("st_trainer.optimizers.muon.Muon", _adaptive),
     "dadaptation": Kind("pytorch_optimizer.DAdaptAdam", _two_betas, finds_rate=True),
 }
 

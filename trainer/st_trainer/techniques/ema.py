@@ -1,5 +1,6 @@
 """Exponential moving average of what is trained: smoother samples than the weights themselves."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 class Ema(Technique):
     """An average of the trained parameters, beside them.
 
-    After ``n`` updates the old average keeps ``min(decay, (1 + n) / (10 + n))``, so that the
-    random start is soon forgotten. Polyak & Juditsky 1992; Karras et al. 2024 for diffusion.
+    Polyak & Juditsky 1992; Karras et al. 2024 for diffusion.
     """
 
     name = "ema"
@@ -49,7 +49,7 @@ class Ema(Technique):
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the average towards the present weights of ``module``."""
-        kept = min(self.spec.decay, (1 + self.updates) / (10 + self.updates))
+        kept = kept_share(self.spec, self.updates)
         averages = list(self.average.values())
         present = [each.detach() for each in trained(module).values()]
         weights = [each.to(ours.device) for each, ours in zip(present, averages, strict=True)]
@@ -78,3 +78,14 @@ class Ema(Technique):
 
     def _device(self, like: Tensor) -> torch.device:
         return torch.device("cpu") if self.spec.device == "cpu" else like.device
+
+
+def kept_share(spec: EmaSpec, updates: int) -> float:
+    """How much of the old average stays, so that the random start is soon forgotten."""
+    match spec.ramp:
+        case "early":
+            return min(spec.decay, (1 + updates) / (10 + updates))
+        case "power":
+            return min(spec.decay, 1 - math.pow(1 + updates / spec.ramp_steps, -spec.ramp_power))
+        case "none":
+            return spec.decay

@@ -75,6 +75,23 @@ def test_a_file_gives_the_base_what_was_learned(block, variant, layout, tmp_path
     torch.testing.assert_close(again.module(INPUT), after, atol=1e-4, rtol=1e-4)
 
 
+def test_a_file_that_is_gone_on_from_is_not_taken_out_again(block, tmp_path):
+    """`init` says how new matrices start; those of a file are added to the base as it was."""
+    first = Lora(AdapterSpec(rank=3))
+    first.attach(block)
+    learn(block)
+    path = first.write(tmp_path, block, step=3)
+    again = replace(block, module=Block())
+    second = Lora(AdapterSpec(continue_from=str(path), init="pissa"))
+    second.attach(again)
+    learn(again)
+    after = again.module(INPUT).detach()
+    path = second.write(tmp_path, again, step=3)
+    last = replace(block, module=Block())
+    Lora(AdapterSpec(continue_from=str(path))).attach(last)
+    torch.testing.assert_close(last.module(INPUT), after, atol=1e-4, rtol=1e-4)
+
+
 def test_ranks_and_alphas_follow_their_patterns(block):
     spec = AdapterSpec(rank=4, alpha=2, rank_pattern={"to_k": 2}, alpha_pattern={"to_v": 8})
     Lora(spec).attach(block)
@@ -170,8 +187,9 @@ def test_off_gives_the_base_and_the_adapter_comes_back(block):
     assert len(trained(block.module)) == 8
 
 
-def test_off_is_refused_where_the_base_was_changed(block):
-    adapter = Lora(AdapterSpec(rank=3, init="pissa"))
+@pytest.mark.parametrize("init", ["pissa", "loftq"])
+def test_off_is_refused_where_the_base_was_changed(block, init):
+    adapter = Lora(AdapterSpec(rank=3, init=init))
     adapter.attach(block)
     with (
         pytest.raises(BadSpecError, match="use init default or gaussian"),

@@ -4,7 +4,7 @@ import torch
 from st_shared.spec import ObjectiveSpec, TimestepSpec
 from st_trainer.objectives.flow_matching import FlowMatching
 from st_trainer.objectives.timesteps import (
-    DISTRIBUTIONS,
+    QUANTILES,
     catmull_rom,
     draw_times,
     dynamic_shift,
@@ -65,7 +65,7 @@ def test_fixed_times_are_drawn_evenly():
     assert (counts / COUNT).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
-@pytest.mark.parametrize("distribution", sorted(DISTRIBUTIONS))
+@pytest.mark.parametrize("distribution", sorted(QUANTILES))
 def test_a_stage_gets_times_of_its_range_alone(distribution):
     times = drawn(distribution, lowest=0.6, highest=0.9, fixed=[0.1, 0.7], shift=3)
     assert times.min() >= 0.6
@@ -75,6 +75,29 @@ def test_a_stage_gets_times_of_its_range_alone(distribution):
 def test_a_range_that_is_hardly_ever_drawn_still_ends():
     times = drawn("logit_normal", sigmoid_offset=15, lowest=0.0, highest=0.1)
     assert 0 <= times.min() < times.max() <= 0.1
+
+
+@pytest.mark.parametrize("distribution", sorted(QUANTILES))
+@pytest.mark.parametrize("spec", [{}, {"lowest": 0.2, "highest": 0.7}], ids=str)
+def test_a_segmented_batch_takes_one_time_of_each_part(distribution, spec):
+    """The n-th smallest lies between the (n-1)/8 and n/8 quantiles of what is drawn one by one."""
+    fixed = [n / 40 for n in range(41)]
+    apart = drawn(distribution, fixed=fixed, **spec).sort().values
+    generator = torch.Generator().manual_seed(1)
+    told = TimestepSpec(segmented=True, fixed=fixed, **spec)
+    for _ in range(5):
+        batch = draw_times(8, distribution, told, generator)
+        assert not torch.equal(batch, batch.sort().values)
+        parts = apart.quantile(torch.linspace(0, 1, 9))
+        for n, time in enumerate(batch.sort().values):
+            assert parts[n] - 0.03 <= time <= parts[n + 1] + 0.03
+
+
+def test_a_stage_of_one_distribution_is_cut_out_of_it_and_not_bent():
+    cut, whole = drawn("logit_normal", lowest=0.5), drawn("logit_normal")
+    kept = whole[whole >= 0.5]
+    for share in (0.1, 0.5, 0.9):
+        assert cut.quantile(share).item() == pytest.approx(kept.quantile(share).item(), abs=0.01)
 
 
 def test_the_shift_moves_the_middle_as_its_formula_says():

@@ -37,6 +37,16 @@ def learn(module, optimizer, steps):
         optimizer.zero_grad()
 
 
+def learn_once(module, optimizers, step):
+    """Step ``step`` of ``learn``, by several optimisers."""
+    generator = torch.Generator().manual_seed(4)
+    inputs = [torch.randn(8, 4, generator=generator) for _ in range(step + 1)][-1]
+    (module(inputs) - inputs[:, :2]).square().mean().backward()
+    for each in optimizers:
+        each.step()
+        each.zero_grad()
+
+
 def test_the_names_are_those_of_the_specification():
     assert set(OPTIMIZERS) == set(NAMES)
     assert set(SHAPES) == set(get_args(ScheduleName))
@@ -62,6 +72,39 @@ def test_an_optimiser_learns_and_goes_on_from_its_state_exactly(name):
     learn(parts, again, 3)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_muon_turns_matrices_and_leaves_the_rest_to_adamw():
+    """Each part against torch's own optimiser of it, step by step."""
+    ours, theirs = model(), model()
+    optimizer = optimizer_of(ours, "muon")
+    weights = [each for each in theirs.parameters() if each.dim() == 2]
+    others = [each for each in theirs.parameters() if each.dim() != 2]
+    told = {"lr": 0.01, "weight_decay": 0.01}
+    pair = (
+        torch.optim.Muon(weights, **told, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, **told, betas=(0.9, 0.99)),
+    )
+    learn(ours, optimizer, 4)
+    for step in range(4):
+        learn_once(theirs, pair, step)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_muon_takes_groups_with_rates_of_their_own():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    before = [each.detach().clone() for each in module.parameters()]
+    groups = [{"params": [*each.parameters()]} for each in module]
+    optimizer = make_optimizer(groups, OptimizerSpec(name="muon", weight_decay=0), 0.1)
+    assert len(optimizer.param_groups) == 4
+    frozen = {id(each) for each in module[0].parameters()}
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0 if id(group["params"][0]) in frozen else 0.1
+    module(torch.ones(1, 4)).square().sum().backward()
+    optimizer.step()
+    moved = [not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)]
+    assert moved == [False, False, True, True]
 
 
 def test_options_reach_the_optimiser_and_wrong_ones_are_refused():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from st_shared.spec import EmaSpec
-from st_trainer.techniques.ema import Ema
+from st_trainer.techniques.ema import Ema, kept_share
 from st_trainer.techniques.technique import TechniqueState
 
 
@@ -32,6 +32,19 @@ def test_the_average_follows_the_weights_by_its_formula():
         expected = kept * expected + (1 - kept) * value
         assert ema.average["weight"][0, 0].item() == pytest.approx(expected, rel=1e-5)
     assert ema.updates == 10
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, [0.1, 2 / 11, 0.9, 0.9]),
+        ({"ramp": "none"}, [0.9, 0.9, 0.9, 0.9]),
+        ({"ramp": "power", "ramp_steps": 3, "ramp_power": 0.5}, [0, 1 - 0.75**0.5, 0.9, 0.9]),
+    ],
+)
+def test_the_decay_grows_as_its_ramp_says(spec, expected):
+    told = EmaSpec(decay=0.9, **spec)
+    assert [kept_share(told, n) for n in (0, 1, 300, 10_000)] == pytest.approx(expected)
 
 
 def test_the_average_is_apart_from_the_weights_and_holds_what_is_trained_alone():
