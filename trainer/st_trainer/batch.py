@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from st_trainer.families.family import Condition
@@ -16,7 +17,7 @@ class Batch:
     """Tensors of one step, on the device of the model; techniques may replace any of them."""
 
     indexes: Sequence[int]
-    """Which samples these are."""
+    """Which samples these are: this rank's share of the batch."""
     clean: Tensor
     """Latents ``(B, C, ...)``."""
     noise: Noise
@@ -34,20 +35,26 @@ class Batch:
 
 
 def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
-    """The batch of the samples at ``indexes``, with fresh noise, times and dropped captions."""
-    denoiser, generator = session.denoiser, session.generator
+    """This rank's share of the samples at ``indexes``, with noise, times and dropped captions.
+
+    Random numbers are drawn for all ``indexes``, so every rank draws the same and takes its rows.
+    """
+    denoiser, generator, share = session.denoiser, session.generator, session.ranks.share
     spec, device = session.spec.objective, session.accelerator.device
-    clean = denoiser.latents(session.samples.values(indexes), generator)
-    drawn = draw_noise(clean.shape, spec.noise, session.step, generator)
+    mine = share.rows(indexes)
+    clean = denoiser.latents(session.samples.values(mine), generator, share)
+    shape = torch.Size((len(indexes), *clean.shape[1:]))
+    drawn = draw_noise(shape, spec.noise, session.step, generator)
     objective = denoiser.objective
-    times = objective.draw(len(indexes), denoiser.tokens(clean), generator).to(device)
+    times = objective.draw(len(indexes), denoiser.tokens(clean), generator)
+    times = share.rows(times).to(device)
     kept = session.samples.captions_at(indexes)
-    captions = drop_captions(kept, spec.caption_dropout, generator)
-    condition = session.encode(captions, indexes)
+    captions = share.rows(drop_captions(kept, spec.caption_dropout, generator))
+    condition = session.encode(captions, mine)
     clean = clean.to(device)
-    noise = Noise(drawn.target.to(device), drawn.seen.to(device))
+    noise = Noise(share.rows(drawn.target).to(device), share.rows(drawn.seen).to(device))
     return Batch(
-        indexes,
+        mine,
         clean,
         noise,
         times,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 _EXIT_CODES = """Exit codes of `run`: 0 done, 1 crashed, 2 bad job file, 3 stopped at a checkpoint,
-4 bad data, 5 loss not finite, 6 out of memory, 7 disk full."""
+4 bad data, 5 loss not finite, 6 out of memory, 7 disk full, 8 another process of the run was lost,
+9 a fault of the accelerator or its driver."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
@@ -73,12 +74,13 @@ def run(
     """Carry out the job FILE on this machine, without a controller."""
     from st_trainer.interruption import stop_on_signals  # noqa: PLC0415
 
+    rank = int(os.environ.get("RANK", "0"))
     with stop_on_signals() as stop:
         training = _training_of(_read_job(file, as_json), file, as_json)
         from st_trainer.command import run_command  # noqa: PLC0415
         from st_trainer.console import console_listener  # noqa: PLC0415
 
-        shown = nullcontext(None) if quiet else console_listener()
+        shown = nullcontext(None) if quiet or rank else console_listener()
         with shown as listener:
             result = run_command(
                 training,
@@ -89,13 +91,40 @@ def run(
                 stop=stop,
                 listener=listener,
             )
-    if as_json:
+    if as_json and not rank:
         click.echo(json.dumps(result.document(), indent=2))
-    elif not quiet:
+    elif not quiet and not rank:
         click.echo(result.summary(), err=result.exit_code != ExitCode.SUCCEEDED)
-    if quiet and result.error:
-        click.echo(f"st-train: {result.error}", err=True)
+    if (quiet or rank) and result.error:
+        who = f"rank {rank}: " if rank else ""
+        click.echo(f"st-train: {who}{result.error}", err=True)
     sys.exit(result.exit_code)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--processes", type=click.IntRange(1, 1024), required=True, help="On this host.")
+@click.option("--nodes", type=click.IntRange(1, 1024), default=1, help="Hosts that take part.")
+@click.option("--node-rank", type=click.IntRange(0, 1023), default=0, help="Which this is, from 0.")
+@click.option(
+    "--rendezvous", metavar="HOST:PORT", help="Of the host of rank 0; needed with several nodes."
+)
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
+def launch(
+    processes: int, nodes: int, node_rank: int, rendezvous: str | None, arguments: tuple[str, ...]
+) -> None:
+    """Train as several processes, one an accelerator: `st-train launch --processes 2 run ...`.
+
+    ARGUMENTS are those of one process. `training.batch_size` is that of each; gradients are
+    averaged over all. Exit codes are those of `run`.
+    """
+    if nodes > 1 and rendezvous is None:
+        raise click.UsageError("with --nodes give --rendezvous HOST:PORT of the host of rank 0")
+    if node_rank >= nodes:
+        raise click.UsageError(f"--node-rank {node_rank}: there are {nodes} nodes, from 0")
+    from st_trainer.launch import Hosts  # noqa: PLC0415 -- torch
+    from st_trainer.launch import launch as start  # noqa: PLC0415
+
+    sys.exit(start(processes, Hosts(nodes, node_rank, rendezvous), arguments))
 
 
 @main.command()

@@ -12,7 +12,7 @@ from st_shared.protocol.journal import ExitCode, JournalEvent, OutputEvent
 from st_shared.spec.training import TrainingSpec
 from st_trainer.data.locate import locate
 from st_trainer.errors import OutOfMemoryError, expected_error
-from st_trainer.journal import Journal, Listener
+from st_trainer.journal import Journal, Listener, SilentJournal
 from st_trainer.memory import cheapest_mend
 from st_trainer.run_folder import RunFolder
 
@@ -28,6 +28,8 @@ _OUTCOMES = {
     ExitCode.NOT_FINITE: "not_finite",
     ExitCode.OUT_OF_MEMORY: "out_of_memory",
     ExitCode.DISK_FULL: "disk_full",
+    ExitCode.PEER_LOST: "peer_lost",
+    ExitCode.DEVICE_FAULT: "device_fault",
 }
 
 
@@ -87,7 +89,8 @@ def run_command(
     folder = RunFolder(run_dir)
     try:
         folder.create()
-        with Journal(folder.journal, listener=listen) as journal:
+        rank = int(environment.get("RANK", "0"))
+        with SilentJournal() if rank else Journal(folder.journal, listener=listen) as journal:
             try:
                 sources = locate(spec.datasets, datasets, environment) if spec.steps else []
                 going_on = _resume(resume, environment)

@@ -6,12 +6,15 @@ TrainerError
 ├── NotFiniteError     the loss or its gradient became NaN or infinite
 ├── OutOfMemoryError   accelerator or host memory was not enough
 ├── DiskFullError      the disk was full
+├── PeerLostError      another process of the same training ended or did not answer
+├── DeviceFaultError   the accelerator, its driver or what connects accelerators failed
 └── CheckpointError    a checkpoint is incomplete or damaged
 """
 
 import errno
 from typing import ClassVar
 
+from st_shared.protocol.faults import is_device_fault
 from st_shared.protocol.journal import ExitCode
 
 
@@ -51,6 +54,18 @@ class DiskFullError(TrainerError):
     exit_code = ExitCode.DISK_FULL
 
 
+class PeerLostError(TrainerError):
+    """Another process of the same training ended or did not answer."""
+
+    exit_code = ExitCode.PEER_LOST
+
+
+class DeviceFaultError(TrainerError):
+    """The accelerator, its driver or what connects accelerators failed."""
+
+    exit_code = ExitCode.DEVICE_FAULT
+
+
 class CheckpointError(TrainerError):
     """A checkpoint is incomplete or damaged."""
 
@@ -59,6 +74,10 @@ _MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _FULL_DISK_SIGNS = tuple(f"(os error {number})" for number in _FULL_DISK)
 """How safetensors, written in Rust, words the same errors."""
+
+_NETWORK_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")
+"""Of ``torch.distributed``, by name: torch may not be loaded yet."""
+_PEER_SIGNS = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
 
 
 def expected_error(error: BaseException) -> TrainerError | None:
@@ -71,9 +90,20 @@ def expected_error(error: BaseException) -> TrainerError | None:
         return DiskFullError(f"the disk is full{place}: free some space and resume")
     if any(sign in text for sign in _FULL_DISK_SIGNS):
         return DiskFullError("the disk is full: free some space and resume")
-    is_memory = isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _MEMORY_SIGNS)
-    )
-    if is_memory:
+    return _runtime_error(error, text)
+
+
+def _runtime_error(error: BaseException, text: str) -> TrainerError | None:
+    """What torch words as an error without a class of its own."""
+    if isinstance(error, MemoryError):
         return OutOfMemoryError("memory was not enough")
+    if not isinstance(error, RuntimeError):
+        return None
+    if any(sign in text.lower() for sign in _MEMORY_SIGNS):
+        return OutOfMemoryError("memory was not enough")
+    if is_device_fault(text):
+        said = text.strip().splitlines()[0]
+        return DeviceFaultError(f"the accelerator or its driver failed: {said}")
+    if type(error).__name__ in _NETWORK_ERRORS or any(sign in text for sign in _PEER_SIGNS):
+        return PeerLostError("another process of this training has ended or does not answer")
     return None

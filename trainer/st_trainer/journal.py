@@ -102,6 +102,19 @@ class Journal:
         self._size += len(line)
 
 
+class SilentJournal(Journal):
+    """Takes everything and keeps nothing: for the ranks that do not write."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to close."""
+
+    def _append(self, fields: dict[str, Any]) -> None:
+        """Forget it."""
+
+
 def _recover(descriptor: int, path: Path) -> tuple[int, int]:
     """Cut a torn last line off; give the size that remains and the last ``seq`` in it."""
     size = os.fstat(descriptor).st_size

@@ -20,7 +20,7 @@ from st_trainer.pace import Pace
 from st_trainer.results import draw_samples
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
-from st_trainer.snapshot import take_snapshot
+from st_trainer.snapshot import random_state, take_snapshot
 
 _PROGRESS_SECONDS = 5.0
 """Longest silence between two reports of progress while steps are being made."""
@@ -51,8 +51,8 @@ def train(
     meter = Meter(session, journal, timer)
     saved = session.step
     with checkpoint_writer(session, folder, journal) as writer:
-        while session.step < spec.steps and not stop():
-            indexes = session.sampler.take(spec.batch_size)
+        while session.step < spec.steps and not session.ranks.any(stop()):
+            indexes = session.sampler.take(session.batch_size)
             rate = learning_rate(peak, spec.schedule, session.step, spec.steps)
             loss, norm = step(session, indexes, rate)
             meter.record(loss, norm, rate)
@@ -60,10 +60,12 @@ def train(
             if session.step % spec.checkpoint.every == 0 or session.step == spec.steps:
                 checkpoint(session, writer, journal)
                 saved = session.step
-            if session.step % spec.validation.every == 0 or session.step == spec.steps:
+            validated = session.step % spec.validation.every == 0 or session.step == spec.steps
+            if validated and session.ranks.is_first:
                 draw_samples(session, folder, journal)
         if saved != session.step:
             checkpoint(session, writer, journal)
+    session.ranks.wait()  # whoever ends first must not end those that still write
     return Ending.FINISHED if session.step == spec.steps else Ending.STOPPED
 
 
@@ -75,6 +77,7 @@ def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, 
     with accelerator.accumulate(session.denoiser.module):
         loss = batch_loss(session, indexes)
         accelerator.backward(loss)
+        loss = session.ranks.mean(loss)
         norm = accelerator.clip_grad_norm_(
             session.denoiser.module.parameters(), session.spec.optimizer.max_grad_norm
         )
@@ -88,13 +91,13 @@ def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, 
 
 
 def batch_loss(session: Session, indexes: Sequence[int]) -> Tensor:
-    """Loss on the samples at ``indexes``, with fresh noise, times and dropped captions."""
+    """This rank's part of the loss on the samples at ``indexes``, with fresh random numbers."""
     batch = draw_batch(session, indexes)
     for technique in session.techniques:
         technique.prepare(session, batch)
     denoiser = session.denoiser
     with session.accelerator.autocast():
-        answer = denoiser.predict(batch.noisy, batch.times, batch.condition)
+        answer = session.answer(batch.noisy, batch.times, batch.condition)
         loss = denoiser.objective.loss(answer, batch.target, batch.times, batch.weights)
         for technique in session.techniques:
             term = technique.penalty(session, batch, answer)
@@ -115,9 +118,11 @@ def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: T
 
 
 def checkpoint(session: Session, writer: CheckpointWriter, journal: Journal) -> None:
-    """Begin to write a checkpoint."""
+    """Begin to write a checkpoint; every rank takes part, and the first writes."""
     journal.progress("saving", session.step, session.spec.steps)
-    writer.write(take_snapshot(session))
+    random = session.ranks.gather(random_state(session))
+    if session.ranks.is_first:
+        writer.write(take_snapshot(session, random))
 
 
 def checkpoint_writer(session: Session, folder: RunFolder, journal: Journal) -> CheckpointWriter:

@@ -36,7 +36,8 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
         restore_verified(session, resume)
         journal.log(f"resumed from {resume.name}, step {session.step}")
         return
-    place, candidates = newest_first(folder, resume)
+    fetched = folder.fetched(session.ranks.share.rank)
+    place, candidates = newest_first(folder, resume, fetched)
     for bring in candidates:
         try:
             checkpoint = bring()
@@ -45,7 +46,7 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
             journal.log(f"{error}; trying the one before", "warning")
             continue
         finally:
-            shutil.rmtree(folder.fetched, ignore_errors=True)
+            shutil.rmtree(fetched, ignore_errors=True)
         journal.log(f"resumed from {checkpoint.name}, step {session.step}")
         return
     if candidates:
@@ -56,12 +57,12 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
 
 
 def newest_first(
-    folder: RunFolder, resume: Literal["none", "latest"] | RemoteCheckpoints
+    folder: RunFolder, resume: Literal["none", "latest"] | RemoteCheckpoints, fetched: Path
 ) -> tuple[str, list[Callable[[], Path]]]:
     """Where the checkpoints lie, and what brings each of them to this machine."""
     if isinstance(resume, RemoteCheckpoints):
         keys = resume.newest_first()
-        return resume.uri, [partial(resume.fetch, key, folder.fetched) for key in keys]
+        return resume.uri, [partial(resume.fetch, key, fetched) for key in keys]
     local = complete_checkpoints(folder.checkpoints)
     return str(folder.checkpoints), [partial(Path, checkpoint) for checkpoint in local]
 

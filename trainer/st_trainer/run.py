@@ -1,5 +1,6 @@
 """One run: from a specification and folders to weights, pictures and an exit code."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,10 +16,11 @@ from st_trainer.data.folder import Reading, Remark, read_folders
 from st_trainer.data.images import Images
 from st_trainer.data.medium import Medium
 from st_trainer.data.samples import Samples
-from st_trainer.errors import BadSpecError
+from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
+from st_trainer.ranks import rank_of, world_of
 from st_trainer.results import draw_with_base, write_results
 from st_trainer.resume import Resume, go_on
 from st_trainer.run_folder import RunFolder
@@ -46,9 +48,10 @@ def run_training(
     Raises:
         TrainerError: the run cannot go on, for a reason that its class names.
     """
+    is_first = rank_of(os.environ) == 0  # it alone writes
     if spec.steps == 0:
-        return validate_base(spec, folder, journal)
-    if resume == "none" and complete_checkpoints(folder.checkpoints):
+        return validate_base(spec, folder, journal) if is_first else ExitCode.SUCCEEDED
+    if resume == "none" and is_first and complete_checkpoints(folder.checkpoints):
         raise BadSpecError(
             f"{folder.root} already holds checkpoints of a run: give --resume latest to go on, or "
             "another --run-dir to start anew"
@@ -58,12 +61,22 @@ def run_training(
     tell_what_is_trained(session, journal)
     if resume != "none":
         go_on(session, folder, journal, resume)
+        must_agree(session)
     if train(session, folder, journal, stop) is Ending.STOPPED:
         journal.log(f"stopped at step {session.step} of {spec.steps}; resume to go on from there")
         return ExitCode.PREEMPTED
-    write_results(session, folder, journal)
+    if session.ranks.is_first:
+        write_results(session, folder, journal)
+    session.ranks.wait()
     journal.progress("done", session.step, spec.steps)
     return ExitCode.SUCCEEDED
+
+
+def must_agree(session: Session) -> None:
+    """Raise ``CheckpointError`` when some rank has gone on from another checkpoint."""
+    steps = session.ranks.gather(session.step)
+    if len(set(steps)) > 1:
+        raise CheckpointError(f"the processes went on from different checkpoints, of steps {steps}")
 
 
 def open_session(spec: TrainingSpec, sources: Sequence[Path], journal: Journal) -> Session:
@@ -96,7 +109,7 @@ def load_samples(
     medium = in_buckets(REGISTRY[spec.model.family].medium(config), spec)
     reading = read_folders(spec.datasets, sources, medium)
     tell_what_was_read(reading, medium, journal)
-    tell_buckets(reading.samples, spec.batch_size, journal)
+    tell_buckets(reading.samples, spec.batch_size * world_of(os.environ), journal)
     return reading.samples
 
 
@@ -157,10 +170,13 @@ def tell_what_is_trained(session: Session, journal: Journal) -> None:
     spec, denoiser = session.spec, session.denoiser
     count = sum(parameter.numel() for parameter in session.module.parameters())
     learned = sum(parameter.numel() for parameter in trained(session.module).values())
+    ranks = session.ranks.count
+    together = f", {ranks} processes together" if ranks > 1 else ""
     part = "" if learned == count else f" of which {learned:,} are trained ({spec.adapter_kind}),"
     journal.log(
         f"{denoiser.family.name}, {count:,} parameters,{part} {spec.precision}, on "
-        f"{session.accelerator.device}; {spec.steps} steps of {spec.batch_size} samples"
+        f"{session.accelerator.device}{together}; {spec.steps} steps of {session.batch_size} "
+        "samples"
     )
     unknown = {word for text in spec.validation.prompts for word in denoiser.unknown_words(text)}
     if unknown:

@@ -40,10 +40,9 @@ class RunFolder:
         """One folder a checkpoint, such as ``step-000200``."""
         return self.root / "checkpoints"
 
-    @property
-    def fetched(self) -> Path:
-        """Where a checkpoint from elsewhere lies until it is restored."""
-        return self.root / "fetched"
+    def fetched(self, rank: int) -> Path:
+        """Where a checkpoint from elsewhere lies until this rank has restored it."""
+        return self.root / "fetched" / f"{rank}"
 
     @property
     def samples(self) -> Path:

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from st_shared.spec.training import TrainingSpec
@@ -13,11 +12,11 @@ from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.registry import make_adapter
 from st_trainer.data.sampler import Cursor, ShuffledSampler
 from st_trainer.data.samples import Samples
-from st_trainer.errors import BadSpecError
 from st_trainer.families.family import Condition, Denoiser
 from st_trainer.history import LossHistory
 from st_trainer.optimizers.groups import parameter_groups
 from st_trainer.optimizers.registry import make_optimizer, peak_rate
+from st_trainer.ranks import Ranks, make_accelerator
 from st_trainer.techniques.registry import make_techniques
 
 
@@ -36,11 +35,18 @@ class Session:
             technique.attach(denoiser)
         groups = parameter_groups(trained(denoiser.module), spec)
         optimizer = make_optimizer(groups, spec.optimizer, peak_rate(spec))
-        module, self.optimizer = self.accelerator.prepare(denoiser.module.train(), optimizer)
+        self.ranks = Ranks(self.accelerator)
+        # Prepared as if it were evaluated: what wraps it for several ranks is below.
+        module = self.accelerator.prepare_model(denoiser.module.train(), evaluation_mode=True)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         denoiser.to(self.accelerator.device)
         self.denoiser = replace(denoiser, module=module, objective_spec=spec.objective)
+        self.answer = self.ranks.synchronised(self.denoiser)
+        """What a step asks for the model's answer, so that gradients are those of all ranks."""
         self.generator = torch.Generator().manual_seed(spec.seed)
         """Noise, times and dropped captions, drawn on the CPU: the same on every device."""
+        if not self.ranks.is_first:  # dropout in the model differs from rank to rank
+            torch.manual_seed(spec.seed + self.ranks.share.rank)
         self.move_sampler(Cursor())
         self.history = LossHistory()
         for technique in self.techniques:
@@ -71,22 +77,12 @@ class Session:
         condition |= self.adapter.told(self.samples, indexes)
         return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
+    @property
+    def batch_size(self) -> int:
+        """Samples of one step, of all ranks together."""
+        return self.spec.batch_size * self.ranks.count
+
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""
         samples = self.samples
         self.sampler = ShuffledSampler(samples.repeats, self.spec.seed, cursor, samples.shapes)
-
-
-def make_accelerator(spec: TrainingSpec) -> Accelerator:
-    """Device and precision of the run.
-
-    Raises:
-        BadSpecError: started by a launcher of several processes, which is not supported.
-    """
-    accelerator = Accelerator(mixed_precision="bf16" if spec.precision == "bf16" else "no")
-    if accelerator.num_processes != 1:
-        raise BadSpecError(
-            f"st-train was started as {accelerator.num_processes} processes; it trains in one: "
-            "start it without a launcher"
-        )
-    return accelerator

@@ -1,6 +1,6 @@
 """The whole state of a session, copied out of the way of training, and put back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ class Snapshot:
     """The rest; JSON can hold it."""
 
 
-def take_snapshot(session: Session) -> Snapshot:
-    """Copy the state of ``session``; it may go on at once."""
+def take_snapshot(session: Session, random: Sequence[Mapping[str, Tensor]]) -> Snapshot:
+    """Copy the state of ``session``; it may go on at once. ``random`` is that of each rank."""
     denoiser = session.denoiser.with_module(session.module)
     moments: dict[str, Tensor] = {}
     optimizer = session.optimizer.state_dict()
@@ -50,7 +50,10 @@ def take_snapshot(session: Session) -> Snapshot:
     files: dict[str, Mapping[str, Tensor]] = {
         WEIGHTS_NAME: session.adapter.tensors(session.module),
         _OPTIMIZER: moments,
-        _RANDOM: _random_state(session),
+        _RANDOM: {
+            "session": session.generator.get_state(),
+            **{_of_rank(n, name): t for n, each in enumerate(random) for name, t in each.items()},
+        },
     }
     files |= {f"{name}.safetensors": each.tensors for name, each in kept.items() if each.tensors}
     is_own = isinstance(denoiser.family, FromScratch)
@@ -107,8 +110,9 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
 
 
-def _random_state(session: Session) -> dict[str, Tensor]:
-    states = {"session": session.generator.get_state(), "torch": torch.get_rng_state()}
+def random_state(session: Session) -> dict[str, Tensor]:
+    """What this rank draws from beside the numbers that all ranks share."""
+    states = {"torch": torch.get_rng_state()}
     if session.accelerator.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(session.accelerator.device)
     return states
@@ -116,6 +120,13 @@ def _random_state(session: Session) -> dict[str, Tensor]:
 
 def _restore_random(session: Session, states: dict[str, Tensor]) -> None:
     session.generator.set_state(states["session"])
-    torch.set_rng_state(states["torch"])
-    if "cuda" in states and session.accelerator.device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], session.accelerator.device)
+    rank, device = session.ranks.share.rank, session.accelerator.device
+    if (own := states.get(_of_rank(rank, "torch"))) is not None:  # there may be more ranks now
+        torch.set_rng_state(own)
+    if device.type == "cuda" and (own := states.get(_of_rank(rank, "cuda"))) is not None:
+        torch.cuda.set_rng_state(own, device)
+
+
+def _of_rank(rank: int, name: str) -> str:
+    """Name of a state in the file; without a number where it is the first rank's."""
+    return f"{name}.{rank}" if rank else name

@@ -134,3 +134,7 @@ class ExitCode:
     NOT_FINITE = 5
     OUT_OF_MEMORY = 6
     DISK_FULL = 7
+    PEER_LOST = 8
+    """Another process of the same training ended, or did not answer."""
+    DEVICE_FAULT = 9
+    """The accelerator, its driver or what connects accelerators failed."""

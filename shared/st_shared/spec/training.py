@@ -100,7 +100,9 @@ class TrainingSpec(Section):
         le=10_000_000,
         description="Optimiser steps of the whole run; 0 only validates `model.base`.",
     )
-    batch_size: int = Field(4, ge=1, le=65_536, description="Samples in one optimiser step.")
+    batch_size: int = Field(
+        4, ge=1, le=65_536, description="Samples that each process takes in one optimiser step."
+    )
     buckets: BucketSpec = Field(default_factory=BucketSpec)
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of initial weights, order and noise.")
     precision: Literal["fp32", "bf16"] = Field(

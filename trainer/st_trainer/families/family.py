@@ -17,6 +17,7 @@ from st_trainer.data.images import Images
 from st_trainer.data.medium import Medium, Shape
 from st_trainer.objectives.flow_matching import FlowMatching
 from st_trainer.objectives.objective import Objective
+from st_trainer.share import WHOLE, Share
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -102,9 +103,11 @@ class FamilyCode(ABC, Generic[ConfigT]):
         del assets
         return self.sample_shape(config)
 
-    def latents(self, assets: Assets, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples ``(B, C, ...)`` as the model sees them."""
-        del assets, generator
+    def latents(
+        self, assets: Assets, samples: Tensor, generator: torch.Generator, share: Share
+    ) -> Tensor:
+        """Samples ``(B, C, ...)``, a ``share`` of a batch, as the model sees them."""
+        del assets, generator, share
         return samples
 
     def samples(self, assets: Assets, latents: Tensor) -> Tensor:
@@ -210,9 +213,9 @@ class Denoiser:
         return condition | self.family.null(self.config, self.assets, condition)
 
     @torch.no_grad()
-    def latents(self, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples ``(B, C, ...)`` as the model sees them."""
-        return self.family.latents(self.assets, samples, generator)
+    def latents(self, samples: Tensor, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
+        """Samples ``(B, C, ...)``, a ``share`` of a batch, as the model sees them."""
+        return self.family.latents(self.assets, samples, generator, share)
 
     @torch.no_grad()
     def samples(self, latents: Tensor) -> Tensor:

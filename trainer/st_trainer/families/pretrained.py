@@ -14,6 +14,7 @@ from st_shared.spec.section import Section
 from st_trainer.data.medium import Shape
 from st_trainer.families.components import load_components
 from st_trainer.families.family import Assets, Denoiser, FamilyCode
+from st_trainer.share import Share
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -72,11 +73,14 @@ class Pretrained(FamilyCode[ConfigT]):
         side = self.sample_shape(config)[-1] // 2 ** (len(vae.block_out_channels) - 1)
         return vae.latent_channels, side, side
 
-    def latents(self, assets: Assets, samples: Tensor, generator: torch.Generator) -> Tensor:
+    def latents(
+        self, assets: Assets, samples: Tensor, generator: torch.Generator, share: Share
+    ) -> Tensor:
         """A draw from the VAE's posterior, normalised, in fp32."""
         vae = assets["vae"]
         posterior = vae.encode(samples.to(vae.device, vae.dtype)).latent_dist
-        return normalised(posterior.sample(generator).float(), vae.config)
+        drawn = posterior.mean + posterior.std * share.normal(posterior.mean, generator)
+        return normalised(drawn.float(), vae.config)
 
     def samples(self, assets: Assets, latents: Tensor) -> Tensor:
         """What the VAE makes of latents."""

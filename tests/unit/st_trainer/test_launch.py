@@ -1,0 +1,59 @@
+"""Starting several processes: which exit code counts."""
+
+import pytest
+from click.testing import CliRunner
+
+from st_shared.protocol.journal import ExitCode
+from st_trainer.cli import main
+from st_trainer.errors import DeviceFaultError, OutOfMemoryError, PeerLostError, expected_error
+from st_trainer.launch import telling
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ([ExitCode.PREEMPTED, ExitCode.PREEMPTED], ExitCode.PREEMPTED),
+        ([ExitCode.PEER_LOST, ExitCode.OUT_OF_MEMORY], ExitCode.OUT_OF_MEMORY),
+        ([ExitCode.PEER_LOST, ExitCode.CRASHED], ExitCode.CRASHED),
+        ([-15, ExitCode.PEER_LOST], ExitCode.PEER_LOST),
+        ([-9, -15], 128 + 9),
+        ([ExitCode.NOT_FINITE, ExitCode.DISK_FULL], ExitCode.NOT_FINITE),
+        ([], ExitCode.CRASHED),
+    ],
+)
+def test_the_exit_code_that_says_most_counts(codes, told):
+    assert telling(codes) == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["--processes", "0", "run", "x"], "--processes"),
+        (["--processes", "2", "--nodes", "2", "run", "x"], "--rendezvous"),
+        (["--processes", "2", "--node-rank", "1", "run", "x"], "--node-rank"),
+    ],
+)
+def test_what_cannot_be_launched_is_refused(arguments, field):
+    result = CliRunner().invoke(main, ["launch", *arguments])
+    assert result.exit_code == 2
+    assert field in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("CUDA error: unspecified launch failure", DeviceFaultError),
+        ("CUDA error: device-side assert triggered", DeviceFaultError),
+        ("CUDA error: uncorrectable ECC error encountered", DeviceFaultError),
+        ("Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)", DeviceFaultError),
+        ("CUDA error: out of memory", OutOfMemoryError),
+        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer", PeerLostError),
+    ],
+)
+def test_faults_of_devices_and_peers_are_expected(text, kind):
+    assert type(expected_error(RuntimeError(text))) is kind
+
+
+def test_a_wrong_build_is_no_fault_of_the_device():
+    said = "CUDA error: no kernel image is available for execution on the device"
+    assert expected_error(RuntimeError(said)) is None

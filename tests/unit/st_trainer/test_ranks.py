@@ -1,0 +1,196 @@
+"""Two processes that train together, forked here: they speak over gloo on the loopback."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
+from torch import distributed
+
+from st_shared.protocol.journal import ExitCode, journal_event
+from st_trainer import loop, ranks
+from st_trainer.checkpoint import complete_checkpoints
+from st_trainer.errors import BadSpecError, CheckpointError, TrainerError
+from st_trainer.journal import Journal, SilentJournal
+from st_trainer.run import run_training
+from st_trainer.run_folder import RunFolder
+
+SECONDS = 60
+
+
+def fresh_states():
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+def carry_out(spec, root, resume="none", stop=lambda: False):
+    folder = RunFolder(root)
+    folder.create()
+    fresh_states()
+    sources = [Path(dataset.path) for dataset in spec.datasets]
+    rank = ranks.rank_of(os.environ)
+    with SilentJournal() if rank else Journal(folder.journal) as journal:
+        return run_training(spec, sources, folder, journal, resume=resume, stop=stop)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def as_rank(rank, count, port, work):
+    """In a forked process: join as ``rank``, work, and exit with what that gives."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    try:
+        code = work(rank)
+    except TrainerError as error:
+        sys.stderr.write(f"{error}\n")
+        code = error.exit_code
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def together(work, count=2):
+    """The exit codes of ``count`` ranks."""
+    port, context = free_port(), multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=as_rank, args=(rank, count, port, work)) for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+    return [process.exitcode for process in processes]
+
+
+def difference(one, other):
+    """Largest difference between the weights of two checkpoints or results."""
+    left, right = load_file(one), load_file(other)
+    assert left.keys() == right.keys()
+    return max((left[name] - right[name]).abs().max().item() for name in left)
+
+
+def newest(root):
+    return complete_checkpoints(RunFolder(root).checkpoints)[0]
+
+
+ADAPTERS = {
+    "full": {},
+    "lora": {"adapter": {"kind": "lora", "rank": 2}},
+}
+
+
+@pytest.fixture
+def spec_of(tiny_spec, base_folder, trainer_dataset):
+    """Makes a specification that trains all weights, or a LoRA on a pretrained model."""
+
+    def make(kind, batch_size, **changes):
+        changes |= {"batch_size": batch_size, "optimizer": {"name": "adamw", "learning_rate": 1e-3}}
+        if kind == "lora":
+            base = str(base_folder("sd3"))
+            changes["model"] = {"family": "sd3", "base": base, "config": {"resolution": 16}}
+        return tiny_spec(**ADAPTERS[kind], **changes)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_two_ranks_with_half_the_batch_learn_what_one_learns(spec_of, tmp_path, kind):
+    """Else they train replicas that never exchange a gradient."""
+    carry_out(spec_of(kind, 4), tmp_path / "one")
+    spec = spec_of(kind, 2)
+    assert together(lambda _rank: carry_out(spec, tmp_path / "two")) == [0, 0]
+    one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
+    assert difference(one / "weights.safetensors", two / "weights.safetensors") < 1e-5
+
+
+def test_what_is_learned_depends_on_the_other_half_of_the_batch(spec_of, tmp_path):
+    """The comparison above could fail: half a batch alone gives other weights."""
+    carry_out(spec_of("full", 4), tmp_path / "one")
+    carry_out(spec_of("full", 2), tmp_path / "half")
+    one, half = newest(tmp_path / "one"), newest(tmp_path / "half")
+    assert difference(one / "weights.safetensors", half / "weights.safetensors") > 1e-4
+
+
+def test_a_resumed_run_of_two_ranks_ends_bit_for_bit_like_one_that_was_not_stopped(
+    spec_of, tmp_path
+):
+    spec = spec_of("full", 2)
+
+    def stopped(rank):
+        steps = iter(range(100))  # the second rank alone is asked, after the fifth step
+        return carry_out(spec, tmp_path / "parts", stop=lambda: rank == 1 and next(steps) >= 5)
+
+    assert together(lambda _rank: carry_out(spec, tmp_path / "whole")) == [0, 0]
+    assert together(stopped) == [ExitCode.PREEMPTED, ExitCode.PREEMPTED]
+    assert newest(tmp_path / "parts").name == "step-000005"
+    assert together(lambda _rank: carry_out(spec, tmp_path / "parts", "latest")) == [0, 0]
+    for name in ("weights", "optimizer", "random"):
+        file = f"{name}.safetensors"
+        assert difference(newest(tmp_path / "whole") / file, newest(tmp_path / "parts") / file) == 0
+
+
+def test_the_first_rank_alone_writes(spec_of, tmp_path):
+    spec, roots = spec_of("full", 2), [tmp_path / "first", tmp_path / "second"]
+    assert together(lambda rank: carry_out(spec, roots[rank])) == [0, 0]
+    assert complete_checkpoints(RunFolder(roots[0]).checkpoints)
+    assert not [path for path in roots[1].rglob("*") if path.is_file()]
+
+
+def test_the_state_of_every_rank_is_in_the_checkpoint(spec_of, tmp_path):
+    spec = spec_of("full", 2)
+    assert together(lambda _rank: carry_out(spec, tmp_path)) == [0, 0]
+    kept = load_file(newest(tmp_path) / "random.safetensors")
+    assert sorted(kept) == ["session", "torch", "torch.1"]
+    assert not torch.equal(kept["torch"], kept["torch.1"])
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_all_for_that_reason(
+    spec_of, tmp_path, monkeypatch
+):
+    real = loop.batch_loss
+
+    def broken(session, indexes):
+        loss = real(session, indexes)
+        return loss * float("nan") if session.ranks.share.rank == 1 else loss
+
+    monkeypatch.setattr(loop, "batch_loss", broken)
+    spec = spec_of("full", 2)
+    assert together(lambda _rank: carry_out(spec, tmp_path)) == [ExitCode.NOT_FINITE] * 2
+
+
+def test_ranks_that_went_on_from_different_checkpoints_are_refused(spec_of, tmp_path):
+    spec, roots = spec_of("full", 2), [tmp_path / "first", tmp_path / "second"]
+    assert together(lambda _rank: carry_out(spec, roots[0])) == [0, 0]
+    codes = together(lambda rank: carry_out(spec, roots[rank], "latest"))
+    assert codes == [CheckpointError.exit_code] * 2
+
+
+def test_the_buckets_are_told_for_the_batch_of_all(spec_of, tmp_path):
+    spec = spec_of("full", 2)
+    assert together(lambda _rank: carry_out(spec, tmp_path)) == [0, 0]
+    lines = RunFolder(tmp_path).journal.read_bytes().splitlines()
+    said = [journal_event.validate_json(line) for line in lines]
+    said = [event.message for event in said if event.kind == "log"]
+    assert any("2 processes together; 8 steps of 4 samples" in line for line in said)
+
+
+def test_processes_that_accelerate_does_not_see_are_refused(spec_of, monkeypatch, tmp_path):
+    """A launcher whose variables are incomplete would start replicas."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    with pytest.raises(BadSpecError, match="would not exchange gradients"):
+        carry_out(spec_of("full", 2), tmp_path)
