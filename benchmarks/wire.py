@@ -16,13 +16,17 @@ class BrokenConnectionError(ConnectionError):
     """The server closed a connection on which an answer was still to come."""
 
 
-def encode(method: str, path: str, key: str | None, body: bytes = b"") -> bytes:
-    """A whole request."""
+def encode(
+    method: str, path: str, key: str | None, body: bytes = b"", *, coding: str | None = None
+) -> bytes:
+    """A whole request; ``coding`` says how the body is compressed."""
     head = [f"{method} {path} HTTP/1.1", "Host: controller", f"Content-Length: {len(body)}"]
     if key:
         head.append(f"Authorization: Bearer {key}")
     if body:
         head.append("Content-Type: application/json")
+    if coding:
+        head.append(f"Content-Encoding: {coding}")
     return "\r\n".join([*head, "", ""]).encode() + body
 
 

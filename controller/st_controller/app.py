@@ -28,11 +28,13 @@ from st_controller.api import (
 )
 from st_controller.api.body_limit import BodyLimit
 from st_controller.api.clean_address import CleanAddress
+from st_controller.api.compressed_body import CompressedBody
 from st_controller.api.edge import Edge
 from st_controller.api.request_log import RequestLog
 from st_controller.api.security_headers import SecurityHeaders
 from st_controller.auth.rate_limit import RateLimit
 from st_controller.background import Background
+from st_controller.dispatch.archiving import Archiving
 from st_controller.dispatch.service import Dispatcher
 from st_controller.embedded.valkey import EmbeddedValkey, ValkeyMissingError, find_server
 from st_controller.events.redis_fanout import RedisFanout
@@ -111,6 +113,7 @@ def create_app(
     )
     app.state.platform = platform
     problems.install(app)
+    app.add_middleware(CompressedBody, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(CleanAddress)
     app.add_middleware(RequestLog, telemetry=platform.telemetry)
@@ -149,7 +152,10 @@ async def _start(
     background.keep("standing", platform.standing.run)
     if dispatch:
         background.keep("relay", Relay(platform).run)
-        background.keep("dispatcher", Dispatcher(platform, holds_folder=holds_folder).run)
+        dispatcher = Dispatcher(platform, holds_folder=holds_folder)
+        background.keep("dispatcher", dispatcher.run)
+        archiving = Archiving(platform, lambda: dispatcher.leadership is not None)
+        background.keep("archiving", archiving.run)
     app.state.setup_token = token
 
 

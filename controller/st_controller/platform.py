@@ -9,7 +9,9 @@ from st_controller.events.hub import Hub
 from st_controller.events.standing import Standing
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.joint_heartbeats import JointHeartbeats
+from st_controller.services.joint_journal import JointJournal
 from st_controller.services.joint_submission import JointSubmission
+from st_controller.services.journal_reading import JournalReader
 from st_controller.services.known_credentials import BELIEVED_OF_WORKERS, KnownCredentials
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.survey import Survey
@@ -51,3 +53,13 @@ class Platform:
     def heartbeats(self) -> JointHeartbeats:
         """Where workers say that they are alive."""
         return JointHeartbeats(self.db, self.patience)
+
+    @cached_property
+    def journals(self) -> JointJournal:
+        """Where journal lines are taken in."""
+        return JointJournal(self.db)
+
+    @cached_property
+    def lines(self) -> JournalReader:
+        """Where journal lines are read, wherever they lie."""
+        return JournalReader(self.db, self.objects)

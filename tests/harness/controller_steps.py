@@ -139,7 +139,7 @@ class Steps:
             attempt, job = leases.held(tx, worker_id, attempt_id, epoch)
             if state:
                 leases.advance(tx, attempt, job, state)
-            journal.append(tx, attempt, job, list(lines))
+            journal.append(tx, attempt, job, journal.Batch.of(list(lines)))
             return attempt.acked_seq
 
     def run(self, worker_id: str, attempt_id: str, *, epoch=1) -> None:

@@ -10,12 +10,17 @@ from st_controller.api.dependencies import PlatformDep, requires
 from st_controller.api.paging import Cursor, Limit
 from st_controller.api.streams import event_stream
 from st_controller.api.submissions import IdempotencyKey, encoded, rules_of
+from st_controller.errors import InvalidRequest
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.platform import Platform
-from st_controller.services import artifacts, explaining, jobs, journal, steering, submission, views
+from st_controller.services import artifacts, explaining, jobs, steering, submission, views
 from st_controller.services.caller import Caller
 from st_controller.services.drafts import Draft
-from st_controller.services.paging import decode_place, encode_place
+from st_controller.services.journal_pieces import Wanted
+from st_controller.services.journal_points import read_points
+from st_controller.services.paging import LARGEST, decode_place, encode_place
+from st_shared.protocol.message import Moment
+from st_shared.protocol.problems import FieldProblem
 from st_shared.protocol.resources import (
     ArtifactView,
     AttemptView,
@@ -24,6 +29,7 @@ from st_shared.protocol.resources import (
     JobDetail,
     JobView,
     LogLine,
+    MetricCurve,
     MetricPoint,
     Page,
     PriorityChange,
@@ -43,6 +49,11 @@ _SMALL = 32_768
 """Bytes of a body that is checked in less than a millisecond or two."""
 LineLimit = Annotated[int, Query(ge=1, le=5000)]
 After = Annotated[str | None, Query(max_length=40, description="`next_cursor` of the last page")]
+
+OfAttempt = Annotated[int | None, Query(ge=1, le=LARGEST, description="Number of an attempt")]
+Since = Annotated[
+    Moment | None, Query(description="Lines that were written then or later, by the worker's clock")
+]
 
 
 @router.post("", status_code=201, response_model=JobView, responses={200: {"model": JobView}})
@@ -183,26 +194,67 @@ def attempts(platform: PlatformDep, caller: Viewer, job_id: str) -> Page[Attempt
 
 @router.get("/{job_id}/logs")
 def logs(
-    platform: PlatformDep, caller: Viewer, job_id: str, after: After = None, limit: LineLimit = 1000
+    platform: PlatformDep,
+    caller: Viewer,
+    job_id: str,
+    after: After = None,
+    limit: LineLimit = 1000,
+    attempt: OfAttempt = None,
+    since: Since = None,
+    tail: Annotated[
+        int | None, Query(ge=1, le=5000, description="The last lines alone; not with `after`")
+    ] = None,
 ) -> Page[LogLine]:
     """Log lines over all attempts, oldest first."""
-    with platform.db.read() as session:
-        jobs.get_job(session, caller, job_id)
-        lines = journal.read(session, job_id, after=decode_place(after), kind="log", limit=limit)
+    wanted = Wanted("log", attempt, since)
+    _visible(platform, caller, job_id)
+    if tail is not None:
+        if after is not None:
+            said = "leave it out: the last lines are not read page by page"
+            problem = FieldProblem(field="after", message=said)
+            raise InvalidRequest("give either after or tail", errors=[problem])
+        lines = platform.lines.last(job_id, tail, wanted=wanted)
+    else:
+        lines = platform.lines.read(job_id, after=decode_place(after), wanted=wanted, limit=limit)
     items = [LogLine(attempt=line.attempt, **_fields(line.body)) for line in lines]
-    return Page(items=items, next_cursor=_following(items, limit))
+    return Page(items=items, next_cursor=None if tail else _following(items, limit))
 
 
 @router.get("/{job_id}/metrics")
 def metrics(
-    platform: PlatformDep, caller: Viewer, job_id: str, after: After = None, limit: LineLimit = 1000
+    platform: PlatformDep,
+    caller: Viewer,
+    job_id: str,
+    after: After = None,
+    limit: LineLimit = 1000,
+    attempt: OfAttempt = None,
 ) -> Page[MetricPoint]:
     """Metric points over all attempts, oldest first."""
-    with platform.db.read() as session:
-        jobs.get_job(session, caller, job_id)
-        lines = journal.read(session, job_id, after=decode_place(after), kind="metric", limit=limit)
+    _visible(platform, caller, job_id)
+    lines = platform.lines.read(
+        job_id, after=decode_place(after), wanted=Wanted("metric", attempt), limit=limit
+    )
     items = [MetricPoint(attempt=line.attempt, **_fields(line.body)) for line in lines]
     return Page(items=items, next_cursor=_following(items, limit))
+
+
+@router.get("/{job_id}/metrics:curve")
+def curve(
+    platform: PlatformDep,
+    caller: Viewer,
+    job_id: str,
+    points: Annotated[int, Query(ge=2, le=5000)] = 1000,
+) -> MetricCurve:
+    """Some of the metric points, evenly chosen over the whole run, however long it is."""
+    _visible(platform, caller, job_id)
+    lines, total = read_points(platform.db, platform.lines, job_id, points)
+    items = [MetricPoint(attempt=line.attempt, **_fields(line.body)) for line in lines]
+    return MetricCurve(items=items, total=total)
+
+
+def _visible(platform: Platform, caller: Caller, job_id: str) -> None:
+    with platform.db.read() as session:
+        jobs.get_job(session, caller, job_id)
 
 
 @router.get("/{job_id}/artifacts")

@@ -20,7 +20,6 @@ from st_controller.services import (
     claims,
     finishing,
     join_tokens,
-    journal,
     leases,
     topics,
     workers,
@@ -37,7 +36,6 @@ from st_shared.protocol.worker import (
     ArtifactTickets,
     ClaimBatch,
     ClaimBatchReply,
-    EventAck,
     EventBatch,
     FinishBatch,
     FinishBatchReply,
@@ -163,17 +161,11 @@ def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> R
 
 
 @serves(endpoints.EVENTS)
-def events(
+async def events(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, batch: EventBatch
 ) -> Response:
     """Store journal lines, each once and in order."""
-    with platform.db.write() as tx:
-        attempt, job = leases.held(tx, caller.worker_id, attempt_id, batch.epoch)
-        if batch.state is not None:
-            leases.advance(tx, attempt, job, batch.state)
-        journal.append(tx, attempt, job, batch.events)
-        ack = EventAck.model_validate({"acked_seq": attempt.acked_seq, "stop": attempt.stop})
-    return encoded(ack, 200)
+    return encoded(await platform.journals.take(caller.worker_id, attempt_id, batch), 200)
 
 
 @serves(endpoints.ARTIFACTS)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from st_controller.services.journal import JournalLine
+from st_controller.services.journal_reading import JournalLine
 
 
 @dataclass(frozen=True)

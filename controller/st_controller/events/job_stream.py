@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from st_controller.events.frames import frame_of
 from st_controller.platform import Platform
-from st_controller.services import journal, topics
+from st_controller.services import topics
 from st_controller.services.history import is_over, transitions_after
+from st_controller.services.journal_pieces import ALL, following
 from st_controller.services.paging import LARGEST
 from st_shared.protocol import sse
 from st_shared.protocol.resources import StateChange
@@ -68,10 +69,11 @@ def _news(platform: Platform, job_id: str, place: JobPlace) -> tuple[list[bytes]
     The final state comes after every line, whatever the clock of the worker says.
     """
     with platform.db.read() as session:
-        lines = journal.read(session, job_id, after=(place.attempt, place.seq), limit=PAGE)
+        pieces = following(session, job_id, ALL, (place.attempt, place.seq), PAGE)
         changes = deque(transitions_after(session, job_id, place.version))
-        is_last_page = len(lines) < PAGE
-        over = is_last_page and is_over(session, job_id)
+        over = is_over(session, job_id)
+    lines = platform.lines.lines(pieces, after=(place.attempt, place.seq), limit=PAGE)
+    is_last_page = len(lines) < PAGE
     encoded: list[bytes] = []
     for line in lines:
         while changes and changes[0].at <= line.at and not _is_the_end(changes):
@@ -81,7 +83,7 @@ def _news(platform: Platform, job_id: str, place: JobPlace) -> tuple[list[bytes]
         encoded.append(sse.encode(frame.event, frame.data, str(place)))
     while changes and is_last_page:
         place = _tell(changes.popleft(), place, encoded)
-    return encoded, place, over
+    return encoded, place, over and is_last_page
 
 
 def _is_the_end(changes: Sequence[StateChange]) -> bool:

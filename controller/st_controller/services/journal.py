@@ -1,66 +1,71 @@
-"""The journal at the controller: each line stored once, in order, and read back."""
+"""The journal at the controller: each line stored once and in order."""
 
-import json
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from math import isfinite
-from typing import Any, Literal
+from typing import Any, Self
 
-from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import and_, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import insert
 
 from st_controller.errors import InvalidRequest, SequenceGap
 from st_controller.services import topics
+from st_controller.services.journal_lines import checked, pack
+from st_controller.store import direct
+from st_controller.store.bulk import insert_all
 from st_controller.store.schema import Attempt, Job, JournalChunk
 from st_controller.store.transaction import Transaction
-from st_shared.protocol.journal import (
-    MAX_LINE_BYTES,
-    JournalEvent,
-    LogEvent,
-    MetricEvent,
-    ProgressEvent,
-    journal_event,
-)
-from st_shared.protocol.message import Moment
+from st_shared.protocol.journal import JournalEvent, ProgressEvent
 from st_shared.protocol.resources import ProgressView
 
-_SHOWN_BYTES = 2000
-_DEFAULTS_BYTES = 512
-"""What the fields add that the trainer left at their defaults."""
-_moment: TypeAdapter[datetime] = TypeAdapter(Moment)
+_CHUNK = insert(JournalChunk)
 
 
 @dataclass(frozen=True)
-class JournalLine:
-    """A stored line with its place."""
+class Batch:
+    """Consecutive lines as the contract has them, packed before any row is locked."""
 
-    attempt: int
-    seq: int
-    body: dict[str, Any]
+    events: Sequence[JournalEvent]
+    packed: bytes
 
-    @property
-    def at(self) -> datetime:
-        """When it was written, by the clock of the worker."""
-        return _moment.validate_python(self.body["at"])
+    @classmethod
+    def of(cls, lines: Sequence[dict[str, Any]]) -> Self:
+        """Check and pack lines as a worker sent them; those that break the contract are kept too.
+
+        Raises:
+            InvalidRequest: the lines do not follow each other.
+        """
+        _must_follow([line.get("seq") for line in lines])
+        return cls._packed(checked(lines))
+
+    def after(self, acked: int) -> Self:
+        """What is not stored yet.
+
+        Raises:
+            SequenceGap: lines are missing between ``acked`` and the first of these.
+        """
+        if not self.events or self.events[0].seq == acked + 1:
+            return self
+        if self.events[0].seq > acked:
+            raise SequenceGap(f"line {acked + 1} has not arrived yet", acked_seq=acked)
+        return self._packed([event for event in self.events if event.seq > acked])
+
+    @classmethod
+    def _packed(cls, events: Sequence[JournalEvent]) -> Self:
+        return cls(events, pack([event.model_dump_json().encode() for event in events]))
 
 
-def append(tx: Transaction, attempt: Attempt, job: Job, lines: Sequence[dict[str, Any]]) -> None:
+def append(tx: Transaction, attempt: Attempt, job: Job, batch: Batch) -> None:
     """Store the lines that are not stored yet.
 
     Raises:
         SequenceGap: lines are missing before the first that was sent.
-        InvalidRequest: the lines do not follow each other.
     """
-    fresh = _fresh(attempt.acked_seq, lines)
-    if not fresh:
+    fresh = batch.after(attempt.acked_seq)
+    if not fresh.events:
         return
-    checked = [_checked(line) for line in fresh]
-    _store(tx, attempt.id, checked)
-    attempt.acked_seq = checked[-1]["seq"]
-    _project(job, attempt, checked)
+    insert_all(tx.session.connection(), _CHUNK, [_row(attempt.id, fresh)])
+    last = fresh.events[-1].seq
+    direct.write(tx.session, attempt, {"acked_seq": last})
+    _project(job, attempt, fresh.events)
     tx.wake(topics.job(job.id))
 
 
@@ -73,128 +78,34 @@ def must_be_whole(attempt: Attempt, last_seq: int) -> None:
         )
 
 
-def _fresh(acked: int, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    numbers = [line.get("seq") for line in lines]
+def _must_follow(numbers: Sequence[Any]) -> None:
     if not all(isinstance(number, int) and number >= 1 for number in numbers):
         raise InvalidRequest("every journal line needs a 'seq' of at least 1")
-    if lines and numbers != list(range(lines[0]["seq"], lines[0]["seq"] + len(lines))):
+    if numbers and list(numbers) != list(range(numbers[0], numbers[0] + len(numbers))):
         raise InvalidRequest("journal lines must be sent in order, without gaps")
-    fresh = [line for line in lines if line["seq"] > acked]
-    if fresh and fresh[0]["seq"] != acked + 1:
-        raise SequenceGap(f"line {acked + 1} has not arrived yet", acked_seq=acked)
-    return fresh
 
 
-def _checked(line: dict[str, Any]) -> dict[str, Any]:
-    """The line as the contract has it; one that breaks it is kept as an error for people."""
-    try:
-        event = journal_event.validate_python(line)
-    except ValidationError as error:
-        return _kept_as_error(line, f"{error.error_count()} mistakes")
-    checked = event.model_dump(mode="json")
-    flaw = _flaw(event) or _wire_flaw(checked)
-    return _kept_as_error(line, flaw) if flaw else checked
+def _row(attempt_id: str, batch: Batch) -> dict[str, Any]:
+    events = batch.events
+    moments = [event.at for event in events]
+    return {
+        "attempt_id": attempt_id,
+        "first_seq": events[0].seq,
+        "last_seq": events[-1].seq,
+        "logs": sum(event.kind == "log" for event in events),
+        "metrics": sum(event.kind == "metric" for event in events),
+        "first_at": min(moments),
+        "last_at": max(moments),
+        "body": batch.packed,
+    }
 
 
-def _flaw(event: JournalEvent) -> str | None:
-    """What readers could not be told: JSON has no such numbers, and moments need a zone."""
-    if event.at.tzinfo is None:
-        return "'at' has no time zone"
-    numbers: Iterable[float | None] = ()
-    if isinstance(event, MetricEvent):
-        numbers = event.values.values()
-    elif isinstance(event, ProgressEvent):
-        numbers = (event.steps_per_second, event.eta_seconds, event.loss)
-    finite = all(number is None or isfinite(number) for number in numbers)
-    return None if finite else "a number is not finite"
-
-
-def _wire_flaw(line: dict[str, Any]) -> str | None:
-    """What nobody could be sent: text that UTF-8 does not have, or more than a line may hold."""
-    try:
-        size = len(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode())
-    except UnicodeEncodeError:
-        return "it holds half of a surrogate pair"
-    if size > MAX_LINE_BYTES + _DEFAULTS_BYTES:
-        return f"it has {size} bytes, more than {MAX_LINE_BYTES}"
-    return None
-
-
-def _kept_as_error(line: dict[str, Any], flaw: str) -> dict[str, Any]:
-    said = f"a journal line could not be read ({flaw}): {json.dumps(line)[:_SHOWN_BYTES]}"
-    try:
-        at = _moment.validate_python(line.get("at"))
-    except ValidationError:
-        at = datetime.fromtimestamp(0, UTC)
-    kept = LogEvent(seq=line["seq"], at=at, level="error", message=said)
-    return kept.model_dump(mode="json")
-
-
-def _store(tx: Transaction, attempt_id: str, lines: list[dict[str, Any]]) -> None:
-    kinds = [line["kind"] for line in lines]
-    text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
-    tx.session.add(
-        JournalChunk(
-            attempt_id=attempt_id,
-            first_seq=lines[0]["seq"],
-            last_seq=lines[-1]["seq"],
-            logs=kinds.count("log"),
-            metrics=kinds.count("metric"),
-            body=zlib.compress(text.encode(), level=1),
-        )
-    )
-
-
-def _project(job: Job, attempt: Attempt, lines: list[dict[str, Any]]) -> None:
+def _project(job: Job, attempt: Attempt, events: Sequence[JournalEvent]) -> None:
     """Show the newest progress on the job itself."""
     if attempt.number != job.attempts:
         return
-    for line in reversed(lines):
-        if line["kind"] == "progress":
-            event = ProgressEvent.model_validate(line)
+    for event in reversed(events):
+        if isinstance(event, ProgressEvent):
             view = ProgressView.model_validate(event.model_dump(exclude={"kind", "seq", "at"}))
             job.progress = view.model_dump()
             return
-
-
-def read(
-    session: Session,
-    job_id: str,
-    *,
-    after: tuple[int, int] = (0, 0),
-    kind: Literal["log", "metric"] | None = None,
-    limit: int = 1000,
-) -> list[JournalLine]:
-    """Up to ``limit`` lines of a job after (attempt, seq), in order over all its attempts."""
-    attempt_after, seq_after = after
-    query = (
-        select(Attempt.number, JournalChunk.body)
-        .join(Attempt, Attempt.id == JournalChunk.attempt_id)
-        .where(
-            Attempt.job_id == job_id,
-            or_(
-                Attempt.number > attempt_after,
-                and_(Attempt.number == attempt_after, JournalChunk.last_seq > seq_after),
-            ),
-        )
-        .order_by(Attempt.number, JournalChunk.first_seq)
-        # The first chunk may hold nothing of this kind after the place; each other holds some.
-        .limit(limit + 1)
-    )
-    if kind:
-        query = query.where((JournalChunk.logs if kind == "log" else JournalChunk.metrics) > 0)
-    found: list[JournalLine] = []
-    for number, body in session.execute(query).yield_per(16):
-        found.extend(
-            JournalLine(number, line["seq"], line)
-            for line in _unpack(body)
-            if (number, line["seq"]) > after and kind in {None, line["kind"]}
-        )
-        if len(found) >= limit:
-            break
-    return found[:limit]
-
-
-def _unpack(body: bytes) -> Iterator[dict[str, Any]]:
-    for text in zlib.decompress(body).splitlines():
-        yield json.loads(text)

@@ -87,7 +87,7 @@ def claim_all(
 def held(tx: Transaction, worker_id: str, attempt_id: str, epoch: int) -> tuple[Attempt, Job]:
     """The attempt and job of a lease in force, or ``StaleLease``."""
     attempt, job = _load(tx.session, attempt_id)
-    return _in_force(attempt, job, worker_id, epoch)
+    return in_force(attempt, job, worker_id, epoch)
 
 
 def to_finish(
@@ -109,7 +109,7 @@ def finishable(
         ended = (attempt.worker_id, attempt.epoch, attempt.outcome)
         if ended == (worker_id, epoch, outcome):
             return None
-    return _in_force(attempt, job, worker_id, epoch)
+    return in_force(attempt, job, worker_id, epoch)
 
 
 def job_ids_of(session: Session, attempt_ids: Iterable[str]) -> list[str]:
@@ -288,9 +288,14 @@ def _is_force(attempt: Any, worker_id: str, epoch: int) -> bool:
     return attempt.state in LEASED and attempt.worker_id == worker_id and attempt.epoch == epoch
 
 
-def _in_force(
+def in_force(
     attempt: Attempt | None, job: Job | None, worker_id: str, epoch: int
 ) -> tuple[Attempt, Job]:
+    """The attempt and job, which are locked, if this lease of them is in force.
+
+    Raises:
+        StaleLease: it is not.
+    """
     if attempt is None or job is None or not _is_force(attempt, worker_id, epoch):
         raise StaleLease("another attempt has taken over, or the job is over")
     return attempt, job

@@ -301,6 +301,14 @@ class MetricPoint(Resource):
     values: dict[str, float]
 
 
+class MetricCurve(Resource):
+    """Points of a run, evenly chosen among all that were measured, first to last."""
+
+    items: list[MetricPoint]
+    total: int
+    """How many were measured."""
+
+
 class StateChange(Resource):
     """Stream event ``state``: the job moved."""
 

@@ -2,6 +2,8 @@
 
 Which call takes and gives which of them stands in ``endpoints``.
 
+Bodies may be compressed (``Content-Encoding: gzip``); the bound of a body holds once it is open.
+
 A lease is an attempt id and its epoch. A call whose epoch is no longer the current one is
 answered 409 ``stale_lease``, and the worker ends that process.
 """

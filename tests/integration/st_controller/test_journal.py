@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from st_controller.errors import InvalidRequest, SequenceGap
-from st_controller.services import journal
+from st_controller.services.journal_pieces import Wanted
 from st_shared.protocol.journal import journal_event
 from st_shared.protocol.states import Outcome
 
@@ -18,9 +18,8 @@ def lease(steps):
     return worker_id, steps.claimed(worker_id), job_id
 
 
-def stored(steps, job_id, **options):
-    with steps.db.read() as session:
-        return journal.read(session, job_id, **options)
+def stored(steps, job_id, *, kind=None, **options):
+    return steps.platform.lines.read(job_id, wanted=Wanted(kind), **options)
 
 
 def places(lines) -> list[tuple[int, int]]:

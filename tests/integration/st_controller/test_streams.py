@@ -14,7 +14,7 @@ from st_controller.domain.policy.permissions import Role
 from st_controller.events import job_stream, topic_stream
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.events.topic_stream import follow_topics
-from st_controller.services import journal, outbox, steering
+from st_controller.services import outbox, steering
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.drafts import Rules
 from st_shared.protocol import sse
@@ -187,18 +187,18 @@ class TestJobStream:
     def test_a_job_that_ends_while_it_is_read_loses_no_line(self, steps, monkeypatch):
         job_id, worker_id = steps.submit(), steps.join()
         attempt_id = steps.claimed(worker_id)
-        read = journal.read
+        read = job_stream.following
         late = [log_line(1), log_line(2)]
 
         def read_and_be_overtaken(session, *arguments, **options):
-            lines = read(session, *arguments, **options)
+            pieces = read(session, *arguments, **options)
             if late:
                 steps.ship(worker_id, attempt_id, late)
                 late.clear()
                 steps.finish(worker_id, attempt_id, last=2)
-            return lines
+            return pieces
 
-        monkeypatch.setattr(job_stream.journal, "read", read_and_be_overtaken)
+        monkeypatch.setattr(job_stream, "following", read_and_be_overtaken)
         events = events_of(steps, job_id)
         logs = [json.loads(event.data)["seq"] for event in events if event.event == "log"]
         assert logs == [1, 2]

@@ -1,5 +1,6 @@
 """``/v1/worker`` over HTTP: the contract's table, and one worker's life."""
 
+import gzip
 import hashlib
 import json
 import re
@@ -26,6 +27,12 @@ class Agent:
     def post(self, call: str, body=None):
         headers = {"Authorization": f"Bearer {self.secret}"}
         return self._client.post(f"/v1/worker/{call}", json=body, headers=headers)
+
+    def post_packed(self, call: str, body, coding="gzip"):
+        headers = {"Authorization": f"Bearer {self.secret}", "Content-Encoding": coding}
+        headers["Content-Type"] = "application/json"
+        packed = gzip.compress(json.dumps(body).encode())
+        return self._client.post(f"/v1/worker/{call}", content=packed, headers=headers)
 
     def register(self, **changes):
         return self.post("register", {**registration().model_dump(mode="json"), **changes})
@@ -111,6 +118,29 @@ def test_the_routes_are_those_of_the_contract_and_no_others(tmp_path):
     assert described(tmp_path) == wanted
 
 
+def post_packed_again(agent, lease, batch) -> None:
+    again = agent.post_packed(f"{lease}/events", batch)
+    assert again.json() == {"acked_seq": 2, "stop": None}
+    unknown = agent.post_packed(f"{lease}/events", batch, coding="br")
+    assert codes(unknown) == [(415, "coding_unknown")]
+    assert unknown.headers["accept-encoding"] == "gzip"
+
+
+def read_in_other_ways(app_client, admin_headers, job_id) -> None:
+    for asked, seqs in {
+        "tail=1": [2],
+        "attempt=2": [],
+        "since=2026-01-01T00:00:00Z": [1, 2],
+        "since=2026-01-02T00:00:00Z": [],
+    }.items():
+        chosen = app_client.get(f"/v1/jobs/{job_id}/logs?{asked}", headers=admin_headers).json()
+        assert [line["seq"] for line in chosen["items"]] == seqs, asked
+    both = app_client.get(f"/v1/jobs/{job_id}/logs?tail=1&after=1:1", headers=admin_headers)
+    assert codes(both) == [(422, "invalid_request")]
+    drawn = app_client.get(f"/v1/jobs/{job_id}/metrics:curve", headers=admin_headers)
+    assert drawn.json() == {"items": [], "total": 0}
+
+
 def test_a_workers_life(app_client, admin_headers, agent, place):
     job_id = submit(app_client, admin_headers)
     attempt_id = place(admin_headers, job_id)
@@ -126,8 +156,8 @@ def test_a_workers_life(app_client, admin_headers, agent, place):
         0,
     )
     batch = {"epoch": 1, "state": "running", "events": [log_line(1), log_line(2)]}
-    for _ in range(2):
-        assert agent.post(f"{lease}/events", batch).json() == {"acked_seq": 2, "stop": None}
+    assert agent.post(f"{lease}/events", batch).json() == {"acked_seq": 2, "stop": None}
+    post_packed_again(agent, lease, batch)
     beat = {"holding": [{"attempt_id": attempt_id, "epoch": 1}]}
     assert agent.post("heartbeat", beat).json() == {"desired": "active", "stops": []}
 
@@ -161,6 +191,7 @@ def test_a_workers_life(app_client, admin_headers, agent, place):
         f"/v1/jobs/{job_id}/logs?after={logs['next_cursor']}", headers=admin_headers
     ).json()
     assert ([line["seq"] for line in rest["items"]], rest["next_cursor"]) == ([2], None)
+    read_in_other_ways(app_client, admin_headers, job_id)
     stream = app_client.get(f"/v1/jobs/{job_id}/events", headers=admin_headers)
     assert stream.headers["content-type"].startswith("text/event-stream")
     assert stream.text.count("event: log\n") == 2
