@@ -77,12 +77,20 @@ def states_page() -> Iterator[str]:
     yield from machine("Attempt", states.AttemptState, attempts.TRANSITIONS)
     for title, enum in (
         ("Outcomes of an attempt", states.Outcome),
-        ("Why an attempt failed", states.FailureKind),
         ("Worker, as observed", states.WorkerState),
         ("Worker, as desired", states.WorkerDesired),
     ):
         yield f"## {title}\n"
         yield from table(("value", "meaning"), described(enum))
+    yield "## Why an attempt failed\n"
+    rules = (
+        (states.FAILURES[kind], row)
+        for kind, row in zip(states.FailureKind, described(states.FailureKind), strict=True)
+    )
+    yield from table(
+        ("value", "meaning", "tried again", "what to do"),
+        [(*row, "yes" if rule.is_retryable else "no", rule.mend) for rule, row in rules],
+    )
 
 
 def machine(

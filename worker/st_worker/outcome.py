@@ -2,6 +2,7 @@
 
 import signal
 
+from st_shared.protocol.faults import is_device_fault
 from st_shared.protocol.journal import ExitCode
 from st_shared.protocol.states import FailureKind, Outcome
 from st_shared.protocol.worker import Failure
@@ -14,16 +15,24 @@ _KINDS = {
     ExitCode.NOT_FINITE: FailureKind.NOT_FINITE,
     ExitCode.OUT_OF_MEMORY: FailureKind.OUT_OF_MEMORY,
     ExitCode.DISK_FULL: FailureKind.DISK_FULL,
+    ExitCode.PEER_LOST: FailureKind.PEER_LOST,
+    ExitCode.DEVICE_FAULT: FailureKind.DEVICE_FAULT,
 }
+_KILLED_CODE = 128 + signal.SIGKILL
+"""How a launcher of several processes says that one of them was killed."""
+_FULL_DISK = "No space left on device"
 
 MESSAGE_CHARACTERS = 16_000
 """Longest message of a failure, under the limit of the protocol."""
 
 
-def ending_of(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
+def ending_of(
+    ended: TrainerExit, stop: StopCause | None, said: str, *, in_gang: bool = False
+) -> Ending:
     """How the attempt ended.
 
-    ``said`` is what the trainer last said, for the message of a failure.
+    ``said`` is what the trainer last said, for the message of a failure. In a gang all members
+    stop at a checkpoint when one of them is told to.
     """
     if stop == "cancel":
         return Ending(outcome=Outcome.CANCELLED)
@@ -31,11 +40,12 @@ def ending_of(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
         return Ending(outcome=Outcome.SUCCEEDED)
     if stop == "time_limit":
         return ending_by_order(stop, exit_code=ended.code)
-    if stop in {"preempt", "shutdown"} and _has_stopped(ended):
+    was_told = stop in {"preempt", "shutdown"} and _has_stopped(ended)
+    if was_told or (in_gang and stop is None and ended.code == ExitCode.PREEMPTED):
         return Ending(outcome=Outcome.PREEMPTED)
     if said and ended.code in _KINDS:  # the trainer has named the cause; its code adds nothing
-        return failed(_kind(ended), said, ended.code)
-    return failed(_kind(ended), f"{described(ended)}\n{said}".strip(), ended.code)
+        return failed(_kind(ended, said), said, ended.code)
+    return failed(_kind(ended, said), f"{described(ended)}\n{said}".strip(), ended.code)
 
 
 def ending_of_script(ended: TrainerExit, stop: StopCause | None, said: str) -> Ending:
@@ -47,7 +57,11 @@ def ending_of_script(ended: TrainerExit, stop: StopCause | None, said: str) -> E
     if stop and not ended.error:
         return ending_by_order(stop, exit_code=ended.code)
     kind = FailureKind.KILLED if not ended.error and ended.code is None else FailureKind.CRASHED
-    return failed(kind, f"{described(ended, 'the script')}\n{said}".strip(), ended.code)
+    return failed(
+        _narrowed(kind, ended, said),
+        f"{described(ended, 'the script')}\n{said}".strip(),
+        ended.code,
+    )
 
 
 def ending_by_order(stop: StopCause, when: str = "", exit_code: int | None = None) -> Ending:
@@ -73,7 +87,8 @@ def described(ended: TrainerExit, name: str = "the trainer") -> str:
     if ended.error:
         return ended.error
     if ended.signal is not None:
-        return f"{name} was ended by signal {ended.signal}{_name(ended.signal)}"
+        why = "; the host ran out of memory" if _is_oom(ended) else ""
+        return f"{name} was ended by signal {ended.signal}{_name(ended.signal)}{why}"
     if ended.code is None:
         return f"{name} was killed together with its supervisor"
     return f"{name} ended with exit code {ended.code}"
@@ -84,12 +99,28 @@ def _has_stopped(ended: TrainerExit) -> bool:
     return ended.error is None and ended.code in {None, ExitCode.PREEMPTED}
 
 
-def _kind(ended: TrainerExit) -> FailureKind:
+def _kind(ended: TrainerExit, said: str) -> FailureKind:
     if ended.error:
         return FailureKind.CRASHED
-    if ended.code is None or ended.code == ExitCode.PREEMPTED:
-        return FailureKind.KILLED
-    return _KINDS.get(ended.code, FailureKind.CRASHED)
+    if ended.code in _KINDS:
+        return _KINDS[ended.code]
+    was_killed = ended.code in {None, ExitCode.PREEMPTED, _KILLED_CODE}
+    kind = FailureKind.KILLED if was_killed else FailureKind.CRASHED
+    return _narrowed(kind, ended, said)
+
+
+def _narrowed(kind: FailureKind, ended: TrainerExit, said: str) -> FailureKind:
+    """What the host or the last words of a process tell beyond that it crashed or was killed."""
+    if _is_oom(ended):
+        return FailureKind.OUT_OF_MEMORY
+    if is_device_fault(said):
+        return FailureKind.DEVICE_FAULT
+    return FailureKind.DISK_FULL if _FULL_DISK in said else kind
+
+
+def _is_oom(ended: TrainerExit) -> bool:
+    """Whether the kernel ended it for want of memory: killed, while the kernel counted a victim."""
+    return ended.oom_kills > 0 and (ended.signal == signal.SIGKILL or ended.code == _KILLED_CODE)
 
 
 def _name(number: int) -> str:

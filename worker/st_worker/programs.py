@@ -60,6 +60,12 @@ class Trainer:
         place = self._place
         arguments = await self._preparation.run(claim)
         environment = trainer_environment(place.environment, place.inventory, claim.slots)
+        processes = len(claim.slots)
+        if processes > 1:
+            arguments = ["launch", "--processes", str(processes), *arguments]
+            if "OMP_NUM_THREADS" not in place.environment:
+                threads = max(1, place.inventory.cpus // len(place.inventory.slots))
+                environment["OMP_NUM_THREADS"] = str(threads)
         return Launch([*place.settings.trainer_command, *arguments], environment)
 
     def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:

@@ -15,7 +15,14 @@ from types import FrameType
 
 EXIT_NAME = "exit.json"
 """``{"code": int or null, "signal": int or null, "error": text or null, "ended_at": RFC 3339,
-"pid": int}``, the pid being the supervisor's."""
+"pid": int, "oom_kills": int}``, the pid being the supervisor's."""
+
+_OOM_COUNTERS = (
+    "proc/vmstat",
+    "sys/fs/cgroup/memory.events",
+    "sys/fs/cgroup/memory/memory.oom_control",
+)
+"""Where kernels count what they ended for want of memory: on the host, in cgroups 2 and 1."""
 
 
 class _Forwarder:
@@ -43,16 +50,29 @@ def run(folder: Path, command: list[str]) -> None:
     """Run ``command`` to its end and write ``exit.json`` into ``folder`` in one step."""
     forwarder = _Forwarder()
     code, error = None, None
+    before = oom_kills(Path("/"))
     try:
         child = subprocess.Popen(command)
         forwarder.attach(child)
         code = child.wait()
     except OSError as problem:
         error = f"cannot start {command[0]}: {problem.strerror}"
-    _write(folder / EXIT_NAME, code, error)
+    _write(folder / EXIT_NAME, code, error, oom_kills(Path("/")) - before)
 
 
-def _write(path: Path, code: int | None, error: str | None) -> None:
+def oom_kills(root: Path) -> int:
+    """The highest count of processes that a kernel below ``root`` has ended for want of memory."""
+    found = [0]
+    for place in _OOM_COUNTERS:
+        try:
+            lines = (root / place).read_text("ascii").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue  # another kernel, or none of our business
+        found += [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+    return max(found)
+
+
+def _write(path: Path, code: int | None, error: str | None, killed: int) -> None:
     ended = code is not None and code < 0
     note = {
         "code": None if ended else code,
@@ -60,6 +80,7 @@ def _write(path: Path, code: int | None, error: str | None) -> None:
         "error": error,
         "ended_at": datetime.now(UTC).isoformat(),
         "pid": os.getpid(),
+        "oom_kills": max(0, killed),
     }
     aside = path.with_name(f".{path.name}.partial")
     with aside.open("w", encoding="utf-8") as file:

@@ -1,8 +1,9 @@
 """The process of a trainer or script seen from outside: a session that a supervisor leads.
 
 The session, not the process, is what is stopped: loaders and whatever else the trainer started
-go with it. A supervisor is recognised by its command line, which holds the attempt's folder and
-so belongs to no other process, however pids and clocks have moved.
+go with it, and so does what has left the session, as torchrun's processes do: all of them carry
+the attempt's folder in their environment. A supervisor is recognised by its command line, which
+holds the attempt's folder and so belongs to no other process, however pids and clocks have moved.
 """
 
 import json
@@ -21,6 +22,8 @@ from pydantic import BaseModel
 from st_worker.supervise import EXIT_NAME
 
 _SUPERVISOR = "st_worker.supervise"
+_MARK = "ST_ATTEMPT_FOLDER"
+"""Variable that everything of an attempt is started with, and hands on."""
 
 
 class TrainerExit(BaseModel):
@@ -29,6 +32,8 @@ class TrainerExit(BaseModel):
     code: int | None = None
     signal: int | None = None
     error: str | None = None
+    oom_kills: int = 0
+    """Processes that the kernel ended for want of memory while it ran, as far as can be told."""
 
 
 class TrainerProcess:
@@ -50,7 +55,7 @@ class TrainerProcess:
             child = subprocess.Popen(
                 [sys.executable, "-m", _SUPERVISOR, str(run_dir), "--", *command],
                 cwd=run_dir,
-                env=dict(environment),
+                env={**environment, _MARK: str(run_dir)},
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
@@ -97,14 +102,18 @@ class TrainerProcess:
                 os.kill(pid, signal.SIGKILL)
 
     def members(self) -> list[int]:
-        """Pids of the session that have not ended: the supervisor, the trainer, its children.
+        """Pids that have not ended: the supervisor, the trainer, and whatever they started.
 
-        While the supervisor lives, also of those that have left the session but not the family.
+        Also of those that have left the session, or whose parents are gone.
         """
-        if psutil.pid_exists(self.pid) and not self._is_alive() and not _is_zombie(self.pid):
-            return []  # the pid was given to a stranger: no process of the session is left
-        session = {pid for pid in psutil.pids() if _session(pid) == self.pid}
-        return [pid for pid in session | _descendants(self.pid) if not _is_zombie(pid)]
+        found = {pid for pid in psutil.pids() if _is_marked(pid, self._run_dir)}
+        is_strangers = (
+            psutil.pid_exists(self.pid) and not self._is_alive() and not _is_zombie(self.pid)
+        )
+        if not is_strangers:  # else no process of the session is left: the pid is another's now
+            found |= {pid for pid in psutil.pids() if _session(pid) == self.pid}
+            found |= _descendants(self.pid)
+        return [pid for pid in found if not _is_zombie(pid)]
 
     def _is_alive(self) -> bool:
         if self._child is not None:
@@ -118,6 +127,14 @@ def _supervises(pid: int, run_dir: Path) -> bool:
     except psutil.Error:
         return False
     return arguments[1:4] == ["-m", _SUPERVISOR, str(run_dir)]
+
+
+def _is_marked(pid: int, run_dir: Path) -> bool:
+    """Whether a process was started for the attempt in ``run_dir``; others' are not told."""
+    try:
+        return psutil.Process(pid).environ().get(_MARK) == str(run_dir)
+    except (psutil.Error, OSError):
+        return False
 
 
 def _descendants(pid: int) -> set[int]:

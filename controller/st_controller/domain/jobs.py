@@ -80,9 +80,8 @@ def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
 def _failure(end: AttemptEnd, why_final: str) -> Reason:
     code = end.failure.value if end.failure else end.outcome.value
     said = end.message or _SENTENCES[end.outcome]
-    return Reason(
-        code=code, message=said, hint=f"{why_final}; mend the cause, then `st retry` or submit anew"
-    )
+    mend = f"{end.failure.mend}, then" if end.failure else "mend the cause, then"
+    return Reason(code=code, message=said, hint=f"{why_final}: {mend} `st retry` or submit anew")
 
 
 def _again(end: AttemptEnd) -> Reason:

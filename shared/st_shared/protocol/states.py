@@ -1,6 +1,9 @@
 """The states of jobs, attempts and workers. Which may follow which is the controller's rule."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 
 class JobState(StrEnum):
@@ -89,21 +92,59 @@ class FailureKind(StrEnum):
     """Any other error of the trainer."""
     TRANSFER = "transfer"
     """A dataset or checkpoint could not be fetched, or an artifact could not be stored."""
+    DEVICE_FAULT = "device_fault"
+    """The accelerator, its driver or what connects accelerators failed."""
+    PEER_LOST = "peer_lost"
+    """Another process of the same training ended or did not answer."""
 
     @property
     def is_retryable(self) -> bool:
         """Whether another attempt may end otherwise."""
-        return self not in _PERMANENT_FAILURES
+        return FAILURES[self].is_retryable
+
+    @property
+    def mend(self) -> str:
+        """What a person can do about it, cheapest first."""
+        return FAILURES[self].mend
+
+    @property
+    def suspects_slots(self) -> bool:
+        """Whether the slots that it happened on may be broken."""
+        return FAILURES[self].suspects_slots
 
 
-_PERMANENT_FAILURES = frozenset(
+class FailureRule(NamedTuple):
+    """What follows from a kind of failure."""
+
+    is_retryable: bool
+    mend: str
+    suspects_slots: bool = False
+
+
+FAILURES: Mapping[FailureKind, FailureRule] = MappingProxyType(
     {
-        FailureKind.BAD_SPEC,
-        FailureKind.BAD_DATA,
-        FailureKind.NOT_FINITE,
-        FailureKind.TIME_LIMIT,
+        FailureKind.BAD_SPEC: FailureRule(False, "correct the job file"),
+        FailureKind.BAD_DATA: FailureRule(False, "correct the dataset and push it again"),
+        FailureKind.NOT_FINITE: FailureRule(
+            False, "lower optimizer.learning_rate, or look at the files that the message names"
+        ),
+        FailureKind.OUT_OF_MEMORY: FailureRule(
+            True, "lower training.batch_size or ask for slots with more memory (min_memory_gb)"
+        ),
+        FailureKind.DISK_FULL: FailureRule(
+            True, "free space on the worker, or keep fewer checkpoints (checkpoint.keep_last)"
+        ),
+        FailureKind.TIME_LIMIT: FailureRule(False, "raise time_limit; a retry goes on"),
+        FailureKind.KILLED: FailureRule(True, "look at who ends processes on the worker"),
+        FailureKind.CRASHED: FailureRule(True, "read the last lines of the log"),
+        FailureKind.TRANSFER: FailureRule(True, "look at the network and the object store"),
+        FailureKind.DEVICE_FAULT: FailureRule(
+            True, "look at the accelerator of the worker (driver log, Xid, ECC counts)", True
+        ),
+        FailureKind.PEER_LOST: FailureRule(True, "look at what ended the other process"),
     }
 )
+"""The one table that decides whether a failed attempt is followed by another."""
 
 
 class WorkerState(StrEnum):

@@ -438,7 +438,7 @@ import hashlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 arguments = sys.argv[1:]
-job = json.loads(Path(arguments[1]).read_text())
+job = json.loads(Path(arguments[arguments.index("run") + 1]).read_text())
 run_dir = Path(arguments[arguments.index("--run-dir") + 1])
 journal = run_dir / "journal.ndjson"
 stopped = False
@@ -483,6 +483,12 @@ STUBBORN = (
     "print('ready', flush=True); time.sleep(600)"
 )
 
+ESCAPING = (
+    "import os,sys; child = os.fork(); os._exit(0) if child else os.setsid(); "
+    "grandchild = os.fork(); os._exit(0) if grandchild else None; "
+    "print(os.getpid(), flush=True); os.execv(sys.executable, [sys.executable, '-c', STUBBORN])"
+)
+
 for action, *values in job["training"]["script"]:
     if action == "log":
         write(kind="log", level="info", message=values[0])
@@ -520,6 +526,13 @@ for action, *values in job["training"]["script"]:
         child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
         child.stdout.readline()
         write(kind="log", level="info", message=f"grandchild {child.pid}")
+    elif action == "escaped":
+        code = f"STUBBORN = {STUBBORN!r}\\n{ESCAPING}"
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        pid = int(child.stdout.readline())
+        child.stdout.readline()
+        child.wait()
+        write(kind="log", level="info", message=f"escaped {pid}")
     elif action == "until_stopped":
         while not stopped:
             time.sleep(0.01)

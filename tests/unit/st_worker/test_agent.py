@@ -298,3 +298,41 @@ async def test_no_secret_in_the_log(double, spawn_agent, tmp_path):
     assert "attempt.claimed" in text
     assert "join-token-of-the-tests" not in text
     assert "credential-0" not in text
+
+
+async def test_what_has_left_the_session_and_its_parents_is_ended_too(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["grandchild"], ["escaped"], ["deaf"]])
+    await double.until(lambda: "deaf" in attempt.messages)
+    pids = [
+        int(text.split()[1]) for text in attempt.messages if " " in text and "attempt" not in text
+    ]
+    assert len(pids) == 2
+    double.order_stop(attempt, "cancel")
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.outcome == Outcome.CANCELLED
+    assert all(_is_gone(pid) for pid in pids)
+
+
+async def test_what_has_escaped_is_ended_when_the_trainer_ends_by_itself(double, start_agent):
+    await start_agent()
+    attempt = double.offer([["escaped"], ["exit", 0]])
+    await double.until(lambda: attempt.finish)
+    [pid] = [int(text.split()[1]) for text in attempt.messages if text.startswith("escaped")]
+    assert _is_gone(pid)
+
+
+async def test_a_job_of_several_slots_is_launched_as_as_many_processes(double, start_agent):
+    await start_agent(slots=4)
+    attempt = double.offer([["arguments"], ["environment", "OMP_NUM_THREADS"]], slots=[1, 3])
+    await double.until(lambda: attempt.finish)
+    [arguments] = [json.loads(text) for text in attempt.messages if text.startswith("[")]
+    assert arguments[:4] == ["launch", "--processes", "2", "run"]
+
+
+async def test_a_job_of_one_slot_is_started_without_a_launcher(double, start_agent):
+    await start_agent(slots=4)
+    attempt = double.offer([["arguments"]], slots=[2])
+    await double.until(lambda: attempt.finish)
+    [arguments] = [json.loads(text) for text in attempt.messages if text.startswith("[")]
+    assert arguments[0] == "run"

@@ -65,6 +65,7 @@ async def test_a_script_knows_its_attempt_and_none_of_our_secrets(
         "ST_ATTEMPT_ID": attempt.claim.attempt_id,
         "ST_ATTEMPT": "1",
         "ST_RUN_DIR": str(work),
+        "ST_ATTEMPT_FOLDER": str(state_folder.attempt(attempt.claim.attempt_id).run),
     }
     assert folder == str(work)
     assert not any("hidden" in line for line in shown)

@@ -1,6 +1,6 @@
 import pytest
 
-from st_shared.protocol.states import FailureKind, Outcome
+from st_shared.protocol.states import FAILURES, FailureKind, Outcome
 from st_worker.outcome import (
     MESSAGE_CHARACTERS,
     ending_by_order,
@@ -41,6 +41,13 @@ VANISHED = TrainerExit()
         (TrainerExit(code=6), None, Outcome.FAILED, FailureKind.OUT_OF_MEMORY),
         (TrainerExit(code=7), None, Outcome.FAILED, FailureKind.DISK_FULL),
         (TrainerExit(code=99), None, Outcome.FAILED, FailureKind.CRASHED),
+        (TrainerExit(code=8), None, Outcome.FAILED, FailureKind.PEER_LOST),
+        (TrainerExit(code=9), None, Outcome.FAILED, FailureKind.DEVICE_FAULT),
+        (TrainerExit(code=137), None, Outcome.FAILED, FailureKind.KILLED),
+        (TrainerExit(code=137, oom_kills=1), None, Outcome.FAILED, FailureKind.OUT_OF_MEMORY),
+        (TrainerExit(signal=9, oom_kills=2), None, Outcome.FAILED, FailureKind.OUT_OF_MEMORY),
+        (TrainerExit(signal=11, oom_kills=2), None, Outcome.FAILED, FailureKind.KILLED),
+        (TrainerExit(code=1, oom_kills=1), None, Outcome.FAILED, FailureKind.CRASHED),
     ],
 )
 def test_exit_and_order_give_the_outcome(ended, stop, outcome, kind):
@@ -94,3 +101,35 @@ def test_long_message_keeps_its_end():
     assert len(failure.message) == MESSAGE_CHARACTERS
     assert failure.message.startswith("...")
     assert failure.message.endswith("the reason")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("RuntimeError: CUDA error: unspecified launch failure", FailureKind.DEVICE_FAULT),
+        ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", FailureKind.DEVICE_FAULT),
+        ("uncorrectable ECC error encountered", FailureKind.DEVICE_FAULT),
+        ("Watchdog caught collective operation timeout: WorkNCCL", FailureKind.DEVICE_FAULT),
+        ("OSError: [Errno 28] No space left on device", FailureKind.DISK_FULL),
+        ("KeyError: 'xid'", FailureKind.CRASHED),
+    ],
+)
+def test_the_last_words_of_a_crash_name_its_kind(said, kind):
+    for ending in (ending_of, ending_of_script):
+        assert ending(TrainerExit(code=1), None, said).failure.kind == kind
+
+
+def test_a_member_of_a_gang_that_stopped_because_another_was_told_to_is_preempted():
+    assert ending_of(TrainerExit(code=3), None, "", in_gang=True).outcome == Outcome.PREEMPTED
+    assert ending_of(TrainerExit(code=1), None, "", in_gang=True).outcome == Outcome.FAILED
+
+
+def test_every_kind_of_failure_has_its_rule():
+    assert set(FAILURES) == set(FailureKind)
+    assert {kind for kind in FailureKind if not kind.is_retryable} == {
+        FailureKind.BAD_SPEC,
+        FailureKind.BAD_DATA,
+        FailureKind.NOT_FINITE,
+        FailureKind.TIME_LIMIT,
+    }
+    assert [kind for kind in FailureKind if kind.suspects_slots] == [FailureKind.DEVICE_FAULT]

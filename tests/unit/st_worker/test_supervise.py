@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from st_worker.supervise import oom_kills
 from st_worker.trainer import TrainerExit, TrainerProcess
 
 
@@ -91,3 +92,19 @@ def test_pid_that_a_stranger_has_now_is_left_alone(tmp_path):
     stranger.kill()
     stranger.ask()
     assert stranger.members() == []
+
+
+def test_what_the_kernel_ended_for_want_of_memory_is_counted(tmp_path):
+    assert oom_kills(tmp_path) == 0
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "vmstat").write_text("pgfault 12\noom_kill 2\n")
+    assert oom_kills(tmp_path) == 2
+    events = tmp_path / "sys" / "fs" / "cgroup" / "memory.events"
+    events.parent.mkdir(parents=True)
+    events.write_text("low 0\noom 5\noom_kill 4\noom_group_kill 1\n")
+    assert oom_kills(tmp_path) == 4
+
+
+def test_the_note_says_how_many_while_it_ran(tmp_path):
+    _supervised(tmp_path, "/bin/true").wait(10)
+    assert _note(tmp_path)["oom_kills"] >= 0
