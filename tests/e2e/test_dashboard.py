@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from browser import BINARY, Browser
 from fleet import BIN, Fleet, wait_for
@@ -14,6 +15,29 @@ pytestmark = pytest.mark.skipif(BINARY is None, reason="there is no Chromium on 
 PASSWORD = "correct horse battery"
 UNWELCOME = "Failed to load resource"
 """How the browser reports an answer of 4xx, which some tests ask for."""
+
+
+BUSY = {"index": 1, "code": "foreign_process", "message": "process 42 (python), 12 GiB"}
+GPU_HOST = {
+    "name": "gpu-7",
+    "agent_version": "1",
+    "inventory": {
+        "hostname": "gpu-7",
+        "slots": [
+            {"index": index, "accelerator": "NVIDIA H100", "memory_gb": 80, "vendor": "nvidia"}
+            for index in range(2)
+        ],
+        "cpus": 16,
+        "memory_gb": 128,
+        "disk_free_gb": 900,
+        "platform": "Linux",
+        "condition": {"warnings": [{"code": "amd_driver", "message": "AMD SMI: broken"}]},
+    },
+}
+
+
+def bearer(secret):
+    return {"Authorization": f"Bearer {secret}"}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +111,22 @@ def test_a_waiting_job_says_why_and_what_it_was_asked_for(fleet, admin):
     said = admin.text(".explanation")
     assert "asked for as normal" in said
     assert "default/default/admin" in said
+
+
+def test_a_gpu_that_somebody_else_uses_is_shown_with_who(fleet, admin):
+    token = fleet.client.create_join_token().token
+    with httpx.Client(base_url=fleet.controller.url) as worker:
+        registered = worker.post("/v1/worker/register", json=GPU_HOST, headers=bearer(token))
+        credential = registered.raise_for_status().json()["credential"]
+        told = {
+            "condition": {"busy": [BUSY], **GPU_HOST["inventory"]["condition"]},
+            "leaving": True,
+        }
+        worker.post(
+            "/v1/worker/heartbeat", json=told, headers=bearer(credential)
+        ).raise_for_status()
+    admin.wait_for_text("#workers", "slot 1 is not offered: process 42 (python), 12 GiB")
+    admin.wait_for_text("#workers", "AMD SMI: broken")
 
 
 def test_a_job_that_is_submitted_meanwhile_appears(fleet, admin):

@@ -94,11 +94,13 @@ class Steps:
             request = registration(worker.name, holding=list(holding), **fields)
             return workers.register(tx, worker, request, self.patience)
 
-    def beat(self, worker_id: str, *attempt_ids: str, epoch=1, leaving=False, usage=None):
+    def beat(
+        self, worker_id: str, *attempt_ids: str, epoch=1, leaving=False, usage=None, condition=None
+    ):
         holding = [Lease(attempt_id=attempt_id, epoch=epoch) for attempt_id in attempt_ids]
         with self.db.write() as tx:
             worker = workers.get_worker(tx.session, worker_id, lock=True)
-            told = Heartbeat(holding=holding, usage=usage, leaving=leaving)
+            told = Heartbeat(holding=holding, usage=usage, leaving=leaving, condition=condition)
             return workers.heartbeat(tx, worker, told, self.patience)
 
     def place(self) -> int:

@@ -34,17 +34,19 @@ class Queue:
         provider: str = "static",
         price: float = 1.0,
         holds: tuple[str, ...] = (),
+        busy: dict[int, str] | None = None,
         **labels: str,
     ) -> None:
         kind = SlotKind(accelerator, memory)
         self.scheduler.put_worker(
             WorkerCapacity(
                 name,
-                dict.fromkeys(range(slots), kind),
+                {index: kind for index in range(slots) if index not in (busy or {})},
                 labels,
                 provider,
                 price,
                 frozenset(holds),
+                busy={index: (kind, who) for index, who in (busy or {}).items()},
             ),
             self.now,
         )

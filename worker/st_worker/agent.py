@@ -5,7 +5,6 @@ import signal
 from collections.abc import Coroutine
 from enum import Enum
 from random import random
-from types import ModuleType
 from typing import Any, TypeVar, assert_never
 
 import structlog
@@ -16,6 +15,7 @@ from st_shared.protocol.endpoints import WorkerEvent, read_event
 from st_shared.protocol.sse import ServerSentEvent
 from st_shared.protocol.states import WorkerDesired
 from st_shared.protocol.worker import (
+    Condition,
     DesiredChange,
     Heartbeat,
     Offer,
@@ -23,17 +23,16 @@ from st_shared.protocol.worker import (
     RegisterRequest,
     StopOrder,
     Sync,
-    Usage,
 )
-from st_worker.attempts import Attempts, Work
+from st_worker.attempts import Attempts, Work, ours_of
 from st_worker.backoff import delays
 from st_worker.client import Controller
 from st_worker.datasets import DatasetCache
 from st_worker.errors import Refused, RequestRefused, TemporaryTrouble
 from st_worker.folder import StateFolder
-from st_worker.inventory import disk_free_gb, slot_use
 from st_worker.joining import join
 from st_worker.record import AttemptRecord
+from st_worker.sampling import Sampler
 from st_worker.settings import AgentSettings
 from st_worker.slots import Slots
 from st_worker.stream import Stream
@@ -74,13 +73,15 @@ class Agent:
         description: RegisterRequest,
         settings: AgentSettings,
         *,
-        nvml: ModuleType | None = None,
+        sampler: Sampler | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self._folder, self._controller, self._description = folder, controller, description
-        self._settings, self._nvml = settings, nvml
+        self._settings = settings
+        self._sampler = sampler or Sampler.of_processors(description.inventory, folder.root)
         self._cache = DatasetCache(folder, transfer)
         self._told_cached: list[str] = []
+        self._told_condition = Condition()
         place = Workplace(
             controller,
             transfer,
@@ -137,12 +138,15 @@ class Agent:
     async def _join(self, token: str | None, records: list[AttemptRecord]) -> RegisterReply:
         holding = [record.lease for record in records]
         cached = self._cache.digests()
-        inventory = self._description.inventory.model_copy(update={"cached": cached})
+        sample = await self._sampler.take(ours_of(records), self._settings.first_sample_seconds)
+        inventory = self._description.inventory.model_copy(
+            update={"cached": cached, "condition": sample.condition}
+        )
         description = self._description.model_copy(
             update={"holding": holding, "inventory": inventory}
         )
         reply = await join(self._controller, self._folder, description, token)
-        self._told_cached = cached
+        self._told_cached, self._told_condition = cached, sample.condition
         log.info(
             "agent.registered",
             worker=reply.worker_id,
@@ -156,7 +160,7 @@ class Agent:
         pauses = delays(self._settings.first_backoff_seconds, interval)
         while True:
             pause = interval * (0.9 + random() / 10)  # noqa: S311  (so that no fleet marches)
-            beat = self._heartbeat()
+            beat = await self._heartbeat()
             try:
                 reply = await self._controller.heartbeat(beat)
             except TemporaryTrouble as trouble:
@@ -167,6 +171,7 @@ class Agent:
             else:
                 pauses = delays(self._settings.first_backoff_seconds, interval)
                 self._told_cached = self._told_cached if beat.cached is None else beat.cached
+                self._told_condition = beat.condition or self._told_condition
                 self._obey(reply.desired)
                 self._attempts.stop(reply.stops)
             await asyncio.sleep(pause)
@@ -177,19 +182,18 @@ class Agent:
             return
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
-                await self._controller.heartbeat(self._heartbeat())
+                await self._controller.heartbeat(await self._heartbeat())
         except (TemporaryTrouble, RequestRefused, Refused, TimeoutError) as trouble:
             log.warning("goodbye.lost", why=str(trouble))
 
-    def _heartbeat(self) -> Heartbeat:
+    async def _heartbeat(self) -> Heartbeat:
+        sample = await self._sampler.take(self._attempts.ours, self._settings.sample_seconds)
         cached = self._cache.digests()
         return Heartbeat(
             cached=cached if cached != self._told_cached else None,
             holding=self._attempts.leases,
-            usage=Usage(
-                slots=slot_use(self._description.inventory.slots, self._nvml),
-                disk_free_gb=disk_free_gb(self._folder.root),
-            ),
+            usage=sample.usage,
+            condition=sample.condition if sample.condition != self._told_condition else None,
             leaving=self._departure.done(),
         )
 

@@ -70,6 +70,11 @@ class AttemptRun:
         """The lease that it runs under."""
         return self._record().lease
 
+    @property
+    def record(self) -> AttemptRecord:
+        """What is kept of it on disk."""
+        return self._record()
+
     def order_stop(self, cause: StopCause) -> None:
         """Stop, unless an order at least as strong stands already."""
         self._orders.give(cause)

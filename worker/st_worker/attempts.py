@@ -1,7 +1,7 @@
 """All attempts of an agent: taken over, claimed, stopped, given back."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -12,6 +12,7 @@ from st_worker.attempt_run import AttemptRun
 from st_worker.errors import RequestRefused, TemporaryTrouble
 from st_worker.execution import sweep
 from st_worker.folder import StateFolder
+from st_worker.occupancy import Ours
 from st_worker.record import AttemptRecord
 from st_worker.trainer import TrainerProcess
 from st_worker.workplace import Workplace
@@ -19,6 +20,15 @@ from st_worker.workplace import Workplace
 log = structlog.get_logger(__name__)
 
 Work = Coroutine[Any, Any, None]
+
+
+def ours_of(records: Sequence[AttemptRecord]) -> Ours:
+    """What belongs to these attempts, whichever agent started them."""
+    return Ours(
+        supervisors=frozenset(each.pid for each in records if each.pid is not None),
+        attempts=frozenset(each.claim.attempt_id for each in records),
+        slots=frozenset(index for each in records for index in each.claim.slots),
+    )
 
 
 class Attempts:
@@ -46,6 +56,11 @@ class Attempts:
     def leases(self) -> list[Lease]:
         """Of every attempt that this worker runs or still has to report."""
         return [run.lease for run in self._runs.values()]
+
+    @property
+    def ours(self) -> Ours:
+        """What runs here now, so that it is not taken for somebody else's."""
+        return ours_of([run.record for run in self._runs.values()])
 
     async def recall(self) -> list[AttemptRecord]:
         """Attempts that an earlier agent on this folder had not finished."""

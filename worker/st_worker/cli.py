@@ -105,6 +105,7 @@ def join(
     The first time needs a join token; later the credential that it was exchanged for is used.
     """
     from st_shared.logging import configure  # noqa: PLC0415
+    from st_worker.accelerators.registry import find_devices  # noqa: PLC0415
     from st_worker.folder import StateFolder  # noqa: PLC0415
     from st_worker.serve import describe, serve  # noqa: PLC0415
     from st_worker.settings import AgentSettings  # noqa: PLC0415
@@ -113,9 +114,10 @@ def join(
     secret, address = _token(token, token_file), _checked_url(url)
     folder = StateFolder(state_dir.expanduser().absolute())
     folder.create()
-    description = describe(folder, name or _host_name(), slots, labels, ephemeral)
+    found = find_devices(slots)
+    description = describe(folder, name or _host_name(), slots, labels, ephemeral, found)
     settings = AgentSettings(keep_runs=keep_runs)
-    sys.exit(asyncio.run(serve(address, folder, secret, description, settings)))
+    sys.exit(asyncio.run(serve(address, folder, secret, description, settings, found)))
 
 
 def _host_name() -> str:

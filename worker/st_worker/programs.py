@@ -6,13 +6,14 @@ from typing import Protocol
 
 from st_shared.protocol.worker import ClaimReply
 from st_worker.folder import AttemptFolder
-from st_worker.inventory import script_environment, trainer_environment
 from st_worker.journal import Journal
 from st_worker.notes import Notes
+from st_worker.occupancy import ATTEMPT_VARIABLE
 from st_worker.outcome import ending_of, ending_of_script
 from st_worker.prepare import Preparation, prepare_script
 from st_worker.record import Ending, JobKind, StopCause
 from st_worker.settings import SCRIPT_COMMAND
+from st_worker.slot_environment import script_environment, trainer_environment
 from st_worker.trainer import TrainerExit
 from st_worker.workplace import Workplace
 
@@ -66,6 +67,7 @@ class Trainer:
             if "OMP_NUM_THREADS" not in place.environment:
                 threads = max(1, place.inventory.cpus // len(place.inventory.slots))
                 environment["OMP_NUM_THREADS"] = str(threads)
+        environment[ATTEMPT_VARIABLE] = claim.attempt_id
         return Launch([*place.settings.trainer_command, *arguments], environment)
 
     def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:
@@ -90,7 +92,7 @@ class Script:
         prepare_script(folder, claim.spec["command"]["run"])
         told = {
             "ST_JOB_ID": claim.job_id,
-            "ST_ATTEMPT_ID": claim.attempt_id,
+            ATTEMPT_VARIABLE: claim.attempt_id,
             "ST_ATTEMPT": str(claim.number),
             "ST_RUN_DIR": str(folder.work),
         }

@@ -4,19 +4,27 @@ from pydantic import ValidationError
 
 from st_shared import __version__
 from st_shared.protocol.worker import RegisterRequest
+from st_worker.accelerators.registry import Found, find_devices
 from st_worker.agent import Agent
 from st_worker.client import Controller
 from st_worker.errors import UsageError
 from st_worker.folder import StateFolder
-from st_worker.inventory import open_nvml, take_inventory
+from st_worker.inventory import take_inventory
+from st_worker.occupancy import Judge
+from st_worker.sampling import Sampler
 from st_worker.settings import AgentSettings
 from st_worker.transfer import Transfer
 
 
 def describe(
-    folder: StateFolder, name: str, slots: int | None, labels: dict[str, str], ephemeral: bool
+    folder: StateFolder,
+    name: str,
+    slots: int | None,
+    labels: dict[str, str],
+    ephemeral: bool,
+    found: Found | None = None,
 ) -> RegisterRequest:
-    """What the worker says of itself.
+    """What the worker says of itself; ``found``: its accelerators, if they were looked for.
 
     Raises:
         UsageError: a value that the protocol does not take, or more GPUs than there are.
@@ -25,7 +33,7 @@ def describe(
         return RegisterRequest(
             name=name,
             agent_version=__version__,
-            inventory=take_inventory(folder.root, slots, open_nvml()),
+            inventory=take_inventory(folder.root, found or find_devices(slots)),
             labels=labels,
             ephemeral=ephemeral,
         )
@@ -41,6 +49,7 @@ async def serve(
     token: str | None,
     description: RegisterRequest,
     settings: AgentSettings,
+    found: Found | None = None,
 ) -> int:
     """Work for the controller at ``url`` until told to leave; the exit code comes back.
 
@@ -51,10 +60,20 @@ async def serve(
     with folder.lock():
         folder.forget_half_fetched()
         controller, transfer = Controller(url, settings), Transfer(url, settings)
-        agent = Agent(folder, controller, transfer, description, settings, nvml=open_nvml())
+        sampler = sampler_of(found, description, folder, settings) if found else None
+        agent = Agent(folder, controller, transfer, description, settings, sampler=sampler)
         agent.leave_on_signals()
         try:
             return (await agent.run(token)).exit_code
         finally:
             await controller.close()
             await transfer.close()
+
+
+def sampler_of(
+    found: Found, description: RegisterRequest, folder: StateFolder, settings: AgentSettings
+) -> Sampler:
+    """What measures the slots of ``description``."""
+    judge = Judge(settings.foreign_memory_gb)
+    slots = description.inventory.slots
+    return Sampler(found.probe, slots, folder.root, judge, warnings=found.warnings)

@@ -38,6 +38,12 @@ class AgentSettings:
     """From SIGTERM to SIGKILL when a checkpoint is wanted."""
     shutdown_grace_seconds: float = 30.0
     """From SIGTERM to SIGKILL when this agent is told to leave."""
+    sample_seconds: float = 1.0
+    """How long a heartbeat waits for the driver of the accelerators at most."""
+    first_sample_seconds: float = 5.0
+    """The same before this agent registers, so that nothing in use is offered from the start."""
+    foreign_memory_gb: float = 1.0
+    """Memory in use on an accelerator without a job from which on somebody else is using it."""
     report_seconds: float = 30.0
     """How long a leaving agent goes on uploading and reporting after its trainers have ended."""
 

@@ -91,7 +91,8 @@ def _take(
 def _is_plain(worker: Any, told: Heartbeat) -> bool:
     """Whether a heartbeat changes nothing that anybody has to be told of."""
     is_known = worker is not None and worker.observed == WorkerState.ONLINE
-    return is_known and not told.leaving and told.cached is None
+    is_news = told.leaving or told.cached is not None or told.condition is not None
+    return is_known and not is_news
 
 
 def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:

@@ -207,8 +207,17 @@ def _capacity(worker: Worker, prices: SlotPrices) -> WorkerCapacity:
         for slot in inventory["slots"]
     }
     dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
-    holds = frozenset(inventory.get("cached", ()))
-    return WorkerCapacity(worker.id, slots, labels, provider, dearest, holds, worker.name)
+    holds = frozenset([*inventory.get("cached", ()), *inventory.get("cached_models", ())])
+    taken = {each["index"]: each["message"] for each in _busy(inventory)}
+    busy = {index: (kind, taken[index]) for index, kind in slots.items() if index in taken}
+    offered = {index: kind for index, kind in slots.items() if index not in taken}
+    return WorkerCapacity(worker.id, offered, labels, provider, dearest, holds, worker.name, busy)
+
+
+def _busy(inventory: dict[str, Any]) -> list[dict[str, Any]]:
+    """The slots that somebody who is no job uses; see ``Condition``."""
+    found: list[dict[str, Any]] = inventory.get("condition", {}).get("busy", [])
+    return found
 
 
 def _job_columns(*more: Any) -> Select[Any]:

@@ -192,6 +192,7 @@ def worker_views(session: Session, workers: Sequence[Worker]) -> list[WorkerView
 def _worker_view(worker: Worker, held: list[Attempt]) -> WorkerView:
     inventory = Inventory.model_validate(worker.inventory)
     taken = {slot for attempt in held for slot in attempt.slots}
+    taken |= {busy.index for busy in inventory.condition.busy}
     return WorkerView(
         id=worker.id,
         name=worker.name,

@@ -93,8 +93,9 @@ def heartbeat(
     worker.last_heartbeat_at = tx.now
     if beat.usage is not None:
         worker.usage = beat.usage.model_dump(mode="json")
-    if beat.cached is not None:
-        worker.inventory = {**worker.inventory, "cached": beat.cached}
+    if beat.cached is not None or beat.condition is not None:
+        told = beat.model_dump(mode="json", include={"cached", "condition"}, exclude_none=True)
+        worker.inventory = {**worker.inventory, **told}
         tx.wake(f"{QUEUE_WORKER}{worker.id}")
     orders = renew(tx, worker.id, beat.holding, patience)
     return HeartbeatReply(desired=WorkerDesired(worker.desired), stops=orders)

@@ -6,6 +6,7 @@ import click
 from pydantic import ValidationError
 
 from st_client.client import WorkerOrder
+from st_client.commands.worker_page import show
 from st_client.errors import BadInputError
 from st_client.output import ago, connect, json_option, print_json, print_table
 from st_shared.protocol.resources import JoinTokenRequest, WorkerView
@@ -29,6 +30,9 @@ def workers(context: click.Context, *, as_json: bool) -> None:
         ("NAME", "STATE", "DESIRED", "FREE", "ACCELERATOR", "USED", "JOBS", "HEARD"),
         (_row(item) for item in found),
     )
+
+
+workers.add_command(show)
 
 
 @workers.command()

@@ -37,6 +37,9 @@ PROTOCOL_VERSION = 1
 CachedDigests = Annotated[list[Sha256], Field(max_length=1000)]
 """Digests of datasets that a worker need not fetch; at most those that it got last."""
 
+CachedModels = Annotated[list[Annotated[Text, Field(max_length=200)]], Field(max_length=1000)]
+"""Pretrained models on the worker's disk, as ``owner/name``."""
+
 Labels = Annotated[
     dict[
         Annotated[
@@ -49,6 +52,10 @@ Labels = Annotated[
 """What is known of a worker, such as ``{"region": "eu-west", "rack": "7"}``."""
 
 
+Vendor = Literal["nvidia", "amd", "apple", "cpu"]
+"""Who made an accelerator, which decides how it is given to one process alone."""
+
+
 class Slot(Message):
     """One accelerator of a worker, or a share of its CPU."""
 
@@ -58,6 +65,41 @@ class Slot(Message):
     memory_gb: float = Field(ge=0)
     """Memory that a job may use there, GiB."""
     uuid: Text | None = Field(None, max_length=120)
+    vendor: Vendor = "cpu"
+    driver: Text | None = Field(None, max_length=120)
+    """Version of the driver, such as ``580.95.05``."""
+    compute_capability: Text | None = Field(None, max_length=40)
+    """``9.0`` (CUDA), ``gfx942`` (ROCm), ``metal3`` (Apple)."""
+
+
+BusyCode = Literal["foreign_process", "foreign_memory", "lost", "no_answer"]
+"""foreign_process, foreign_memory: somebody who is no job of ours uses the accelerator; lost: it
+cannot be used; no_answer: its driver does not answer."""
+
+
+class BusySlot(Message):
+    """A slot that is not to be offered until it is free."""
+
+    index: int = Field(ge=0, lt=1024)
+    code: BusyCode
+    message: Text = Field(max_length=300)
+    """Who or what, such as ``process 4242 (python), 12.3 GiB``."""
+
+
+class ProbeWarning(Message):
+    """Something about its accelerators that a worker could not find out."""
+
+    code: Text = Field(max_length=60)
+    """Stable, such as ``nvidia_driver``."""
+    message: Text = Field(max_length=500)
+    """With how to mend it."""
+
+
+class Condition(Message):
+    """What may change of a worker's accelerators while it lives."""
+
+    busy: list[BusySlot] = Field(default_factory=list, max_length=1024)
+    warnings: list[ProbeWarning] = Field(default_factory=list, max_length=16)
 
 
 class Inventory(Message):
@@ -69,7 +111,10 @@ class Inventory(Message):
     memory_gb: float = Field(ge=0)
     disk_free_gb: float = Field(ge=0)
     platform: Text = Field(max_length=200)
+    disk_total_gb: float | None = Field(None, ge=0)
     cached: CachedDigests = Field(default_factory=list)
+    cached_models: CachedModels = Field(default_factory=list)
+    condition: Condition = Condition()
 
 
 class Lease(Message):
@@ -162,6 +207,8 @@ class Heartbeat(Message):
     holding: list[Lease] = Field(default_factory=list, max_length=1024)
     usage: Usage | None = None
     cached: CachedDigests | None = None
+    """Only where it has changed since it was last told."""
+    condition: Condition | None = None
     """Only where it has changed since it was last told."""
     leaving: bool = False
     """The last heartbeat of an agent that stops: offer it nothing more."""

@@ -9,12 +9,13 @@ from st_controller.dispatch.last_holder import LastHolder
 from st_controller.dispatch.leadership import LEASE_SECONDS, LeadershipLostError
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.scheduling.model import Grant, Placement
-from st_controller.services import explaining, offers, views
+from st_controller.services import explaining, offers, views, workers
 from st_controller.services.jobs import get_job
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.offers import Priced
 from st_controller.store.schema import Attempt, AuditEntry, LeaderLease
 from st_shared.protocol.states import JobState, Outcome, WorkerDesired
+from st_shared.protocol.worker import BusySlot, Condition
 
 
 def slots_in_use(steps) -> list[tuple[str, int]]:
@@ -102,6 +103,30 @@ def test_a_queued_job_says_why_it_waits(steps):
     with steps.db.read() as session:
         last = views.job_views(session, [get_job(session, steps.admin, other)])[0]
     assert (last.worker, last.reason) == ("w", None)
+
+
+def test_a_slot_that_somebody_else_uses_is_not_offered_until_a_heartbeat_frees_it(steps):
+    worker_id = steps.join(slots=2)
+    who = BusySlot(index=0, code="foreign_process", message="process 42 (python), 12 GiB")
+    steps.beat(worker_id, condition=Condition(busy=[who]))
+    steps.submit("narrow")
+    wide = steps.submit("wide", resources={"slots": 2})
+    assert steps.place() == 1
+    assert slots_in_use(steps) == [(worker_id, 1)]
+    with steps.db.read() as session:
+        (view,) = views.worker_views(session, workers.list_workers(session))
+        told = explaining.reasons(
+            session, LiveQueue(), [get_job(session, steps.admin, wide)], steps.clock()
+        )
+    assert (view.slots_free, view.inventory.condition.busy) == (0, [who])
+    assert told[wide].code == "slots_in_use"
+    assert "process 42 (python)" in told[wide].message
+    steps.beat(worker_id)  # says nothing new
+    assert steps.place() == 0
+    steps.submit("last")
+    steps.beat(worker_id, condition=Condition())
+    assert steps.place() == 1
+    assert sorted(slots_in_use(steps)) == [(worker_id, 0), (worker_id, 1)]
 
 
 def test_while_a_leader_holds_its_lease_nobody_else_leads(steps):

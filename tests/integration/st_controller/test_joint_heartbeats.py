@@ -9,7 +9,7 @@ from st_controller.services import joint_heartbeats
 from st_controller.services.joint_heartbeats import Beat, JointHeartbeats
 from st_controller.store import parts
 from st_shared.protocol.states import WorkerDesired, WorkerState
-from st_shared.protocol.worker import Heartbeat, Lease, SlotUse, Usage
+from st_shared.protocol.worker import BusySlot, Condition, Heartbeat, Lease, SlotUse, Usage
 
 USAGE = Usage(slots=[SlotUse(index=0, utilisation=87)], disk_free_gb=3)
 
@@ -78,6 +78,17 @@ def test_who_comes_back_leaves_or_holds_new_content_is_noticed(steps, fleet, at_
     assert steps.worker(one).observed == WorkerState.ONLINE
     assert steps.worker(two).observed == WorkerState.GONE
     assert steps.worker(three).inventory["cached"] == [digest]
+
+
+def test_what_changed_of_the_accelerators_is_kept_and_wakes_the_scheduler(steps, fleet, at_once):
+    one, a, _ = fleet[0]
+    who = BusySlot(index=0, code="foreign_process", message="process 42 (python), 12 GiB")
+    at_once((one, Heartbeat(condition=Condition(busy=[who]))), (fleet[1][0], Heartbeat()))
+    assert steps.worker(one).inventory["condition"]["busy"] == [who.model_dump()]
+    at_once((one, holding(a)))
+    assert steps.worker(one).inventory["condition"]["busy"] != []
+    at_once((one, Heartbeat(condition=Condition())))
+    assert steps.worker(one).inventory["condition"]["busy"] == []
 
 
 def test_an_unknown_worker_is_refused_alone(steps, fleet, at_once):

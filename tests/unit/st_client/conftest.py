@@ -81,7 +81,7 @@ class FakeController:
     """What the routes answer; tests fill it and look at what it was sent."""
 
     def __init__(self):
-        self.jobs, self.arrays, self.warnings = {}, [], []
+        self.jobs, self.arrays, self.warnings, self.workers = {}, [], [], []
         self.logs, self.metrics, self.artifacts = [], [], []
         self.objects, self.datasets, self.requests = {}, {}, []
         self.page_size = 2
@@ -276,7 +276,7 @@ def add_job_parts(app, fake):
 def add_workers(app, fake):
     @app.get("/v1/workers")
     def workers():
-        return Page(items=[])
+        return Page(items=fake.workers)
 
     @app.post("/v1/join-tokens", status_code=201)
     def join_tokens(body: JoinTokenRequest):

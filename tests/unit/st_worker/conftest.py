@@ -38,10 +38,11 @@ from st_shared.protocol.worker import (
     RefusedAttempt,
     RegisterRequest,
 )
+from st_worker.accelerators.registry import Found, find_devices
 from st_worker.agent import Agent, Departure
 from st_worker.client import Controller
 from st_worker.folder import StateFolder
-from st_worker.serve import describe
+from st_worker.serve import describe, sampler_of
 from st_worker.settings import AgentSettings
 from st_worker.transfer import Transfer
 
@@ -600,12 +601,18 @@ async def start_agent(
             ephemeral: bool = False,
             token: str | None = TOKEN,
             settings: AgentSettings = agent_settings,
+            found: Found | None = None,
         ) -> AgentHands:
             controller, transfer = Controller(double.url, settings), Transfer(double.url, settings)
             stack.push_async_callback(controller.close)
             stack.push_async_callback(transfer.close)
-            description = describe(state_folder, "tester", slots, {"rack": "7"}, ephemeral)
-            agent = Agent(state_folder, controller, transfer, description, settings)
+            labels = {"rack": "7"}
+            found = found or find_devices(slots, {})
+            description = describe(state_folder, "tester", slots, labels, ephemeral, found)
+            sampler = sampler_of(found, description, state_folder, settings)
+            agent = Agent(
+                state_folder, controller, transfer, description, settings, sampler=sampler
+            )
             hands = AgentHands(agent, asyncio.create_task(agent.run(token)))
             stack.push_async_callback(_end, hands)
             return hands

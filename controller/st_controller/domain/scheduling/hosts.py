@@ -18,8 +18,9 @@ class Hold(NamedTuple):
     until: float
     """When the job is expected to end."""
     slots: tuple[int, ...]
+    """Also those that the worker does not offer now, and may offer again while the job runs."""
     kinds: FreeSlots
-    """How many of the slots are of each kind."""
+    """How many of the slots that it offers are of each kind."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,11 +58,13 @@ class Host:
         return tuple(chosen)
 
     def occupy(self, job_id: str, slots: Iterable[int], until: float) -> None:
-        """Give slots to a job; those that the worker does not have any more are left out."""
+        """Give slots to a job; those that the worker does not have any more count for nothing."""
         kinds = [0] * len(self.free)
-        taken = tuple(index for index in slots if index in self.kind_of)
+        taken = tuple(slots)
         for index in taken:
-            kind = self.kind_of[index]
+            kind = self.kind_of.get(index)
+            if kind is None:
+                continue
             kinds[kind] += 1
             if index in self.free[kind]:
                 self.free[kind].remove(index)
@@ -72,6 +75,8 @@ class Host:
         """Take back what a job has."""
         hold = self.running.pop(job_id)
         for index in hold.slots:
+            if index not in self.kind_of:
+                continue
             free = self.free[self.kind_of[index]]
             free.append(index)
             free.sort()

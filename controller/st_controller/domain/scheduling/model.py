@@ -136,6 +136,8 @@ class WorkerCapacity:
     """Contents that it has stored."""
     name: str = ""
     """For people."""
+    busy: dict[int, tuple[SlotKind, str]] = field(default_factory=dict)
+    """Slots that are not in ``slots`` because somebody who is no job uses them, and who."""
 
 
 @dataclass(frozen=True, slots=True)

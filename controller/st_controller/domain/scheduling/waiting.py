@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from st_controller.domain.scheduling import foreign_use
 from st_controller.domain.scheduling.model import Level, PendingJob, Shape
 from st_controller.domain.scheduling.nodes import Node
 from st_controller.domain.scheduling.scheduler import Scheduler
@@ -55,6 +56,14 @@ def _no_place(scheduler: Scheduler, shape: Shape) -> Reason | None:
         )
     number = scheduler.fleet.shapes.find(shape)
     if number is not None and not scheduler.fleet.satisfiable >> number & 1:
+        workers = [host.capacity for host in open_hosts]
+        if foreign_use.would_fit(shape, workers):
+            said = foreign_use.described(shape, workers)
+            return Reason(
+                code="slots_in_use",
+                message=f"Somebody outside the queue uses slots that it needs: {said}.",
+                hint="it starts once they are free; `st workers show` names what holds them",
+            )
         return Reason(
             code="no_matching_worker",
             message=f"No worker online, of {len(open_hosts)}, has {wanted(shape)}.",
@@ -100,7 +109,13 @@ def _in_line(scheduler: Scheduler, job: PendingJob) -> Reason:
             message=f"All fitting slots are taken, and {over.path} has had more than its share "
             "of late: others are served first.",
         )
-    return Reason(code="busy", message="All fitting slots are taken; it is served in its turn.")
+    message = "All fitting slots are taken; it is served in its turn."
+    others = foreign_use.described(
+        job.shape, (host.capacity for host in scheduler.fleet.hosts() if host.takes_jobs)
+    )
+    if others:
+        message += f" More would fit, but somebody outside the queue uses them: {others}."
+    return Reason(code="busy", message=message)
 
 
 def _is_over(node: Node) -> bool:

@@ -15,10 +15,16 @@ function draw(worker) {
   const total = worker.inventory.slots.length;
   const kinds = [...new Set(worker.inventory.slots.map((slot) => slot.accelerator))].join(", ");
   const desired = worker.desired === "active" ? "" : `, ${worker.desired}`;
+  const condition = worker.inventory.condition;
+  const notes = [
+    ...condition.busy.map((slot) => `slot ${slot.index} is not offered: ${slot.message}`),
+    ...condition.warnings.map((warning) => warning.message),
+  ];
   item.append(
     element("strong", "", worker.name),
     badge(worker.state + desired, worker.state),
     element("span", "quiet", `${total - worker.slots_free} of ${total} slots busy · ${kinds}`),
+    ...notes.map((note) => element("span", "quiet warning", note)),
   );
   return item;
 }

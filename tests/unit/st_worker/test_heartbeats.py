@@ -1,0 +1,95 @@
+"""Heartbeats go whatever trainers and drivers do, and tell who else uses the accelerators."""
+
+import threading
+from dataclasses import replace
+
+import accelerator_answers as answers
+import psutil
+import pytest
+
+from st_worker.accelerators.nvidia import NvidiaProbe
+from st_worker.accelerators.registry import Found
+from st_worker.agent import Departure
+
+pytestmark = pytest.mark.anyio
+
+STRANGER = 1
+"""The first process of this machine is none of an agent's."""
+
+
+def found_of(nvml):
+    probe = NvidiaProbe.over(nvml, is_here=True)
+    return Found(probe, probe.devices(), [])
+
+
+async def test_beats_go_while_the_trainer_stalls_and_the_driver_hangs(
+    double, start_agent, agent_settings
+):
+    nvml, released = answers.nvml_double(1), threading.Event()
+    found = found_of(nvml)
+    nvml.nvmlDeviceGetMemoryInfo = lambda handle: released.wait(60)
+    await start_agent(
+        found=found,
+        settings=replace(agent_settings, sample_seconds=0.01, first_sample_seconds=0.01),
+    )
+    attempt = double.offer([["deaf"]])
+    await double.until(lambda: "deaf" in attempt.messages)
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= count + 5)
+    released.set()
+    assert all(beat.usage is None for beat in double.heartbeats)
+    assert double.heartbeats[-1].holding[0].attempt_id == attempt.claim.attempt_id
+
+
+async def test_beats_carry_load_memory_and_temperature(double, start_agent):
+    await start_agent(found=found_of(answers.nvml_double(2)), slots=None)
+    await double.until(lambda: double.heartbeats)
+    first, second = double.heartbeats[0].usage.slots
+    assert (first.utilisation, first.memory_used_gb, first.temperature_c) == (91, 0.25, 60)
+    assert second.index == 1
+
+
+async def test_somebody_else_is_told_once_and_when_they_have_gone(double, start_agent):
+    processes = {}
+    await start_agent(found=found_of(answers.nvml_double(2, processes=processes)), slots=None)
+    await double.until(lambda: double.heartbeats)
+    assert double.registered[0].inventory.condition.busy == []
+    processes[1] = [(STRANGER, 30 * answers.GIB)]
+    await double.until(lambda: told(double))
+    (busy,) = told(double)[0].busy
+    assert (busy.index, busy.code) == (1, "foreign_process")
+    assert busy.message == f"process 1 ({psutil.Process(1).name()}), 30 GiB"
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= count + 3)
+    assert len(told(double)) == 1
+    processes.clear()
+    await double.until(lambda: len(told(double)) == 2)
+    assert told(double)[1].busy == []
+
+
+async def test_a_trainer_that_was_taken_over_is_not_somebody_else(double, start_agent, tmp_path):
+    processes = {}
+    nvml = answers.nvml_double(1, processes=processes, used={0: 40 * answers.GIB})
+    first = await start_agent(found=found_of(nvml))
+    attempt = double.offer([["grandchild"], ["wait", str(tmp_path / "go")]])
+    await double.until(lambda: attempt.messages[-1:] and "grandchild" in attempt.messages[-1])
+    child = int(attempt.messages[-1].split()[-1])
+    trainer = psutil.Process(child).parent()
+    processes[0] = [(trainer.pid, None), (child, 2**30)]
+    (run,) = first.agent._attempts._runs.values()
+    started = run._work._process._child
+    first.agent.leave(Departure.FAULT)  # trainers go on
+    await first.left()
+    await start_agent(found=found_of(nvml), token=None)
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= count + 3)
+    assert trainer.is_running()
+    assert double.registered[1].inventory.condition.busy == []
+    assert [condition for condition in told(double) if condition.busy] == []
+    (tmp_path / "go").touch()
+    await double.until(lambda: attempt.finish)
+    started.wait()
+
+
+def told(double):
+    return [beat.condition for beat in double.heartbeats if beat.condition is not None]

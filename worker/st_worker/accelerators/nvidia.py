@@ -1,0 +1,151 @@
+"""NVIDIA accelerators through NVML (the package ``nvidia-ml-py``); MIG instances are devices."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from st_shared.protocol.worker import Vendor
+from st_worker.accelerators.probe import GIB, Device, DeviceProcess, DeviceUse, ProbeFailed
+
+_DRIVER = Path("/proc/driver/nvidia/version")
+"""There while the kernel module is loaded."""
+
+
+class NvidiaProbe:
+    """Asks NVML; ``nvml`` is the module ``pynvml``, initialised."""
+
+    vendor: Vendor = "nvidia"
+
+    def __init__(self, nvml: ModuleType) -> None:
+        self._nvml = nvml
+        self._handles = self._all_handles()
+
+    @classmethod
+    def open(cls, driver: Path = _DRIVER) -> "NvidiaProbe | None":
+        """The probe; none on a host without NVIDIA's driver or devices.
+
+        Raises:
+            ProbeFailed: the driver is loaded, but cannot be asked.
+        """
+        try:
+            import pynvml  # noqa: PLC0415  (of the extra "cuda")
+        except ImportError:
+            if driver.exists():
+                raise ProbeFailed(
+                    "nvidia_library",
+                    "this host has NVIDIA's driver, but the package nvidia-ml-py is missing: "
+                    "pip install 'st-fleet[cuda]'",
+                ) from None
+            return None
+        return cls.over(pynvml, is_here=driver.exists())
+
+    @classmethod
+    def over(cls, nvml: ModuleType, *, is_here: bool) -> "NvidiaProbe | None":
+        """The probe over these bindings; ``is_here``: whether the kernel module is loaded."""
+        try:
+            nvml.nvmlInit()
+            probe = cls(nvml)
+        except nvml.NVMLError as error:
+            if is_here:
+                raise ProbeFailed("nvidia_driver", _mend(str(error))) from error
+            return None
+        return probe if probe._handles else None
+
+    def devices(self) -> list[Device]:
+        """Every GPU or, of one that is cut up, its MIG instances."""
+        nvml = self._nvml
+        driver = _text(self._told(nvml.nvmlSystemGetDriverVersion))
+        found = []
+        for handle, parent in self._handles:
+            try:
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle).total
+                name, uuid = nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetUUID(handle)
+            except nvml.NVMLError as error:
+                raise ProbeFailed(
+                    "nvidia_device", _mend(f"a GPU does not answer: {error}")
+                ) from None
+            capability = self._told(nvml.nvmlDeviceGetCudaComputeCapability, parent)
+            found.append(
+                Device(
+                    name=_text(name) or "NVIDIA GPU",
+                    memory_gb=round(memory / GIB, 2),
+                    uuid=_text(uuid),
+                    driver=driver,
+                    compute_capability="{}.{}".format(*capability) if capability else None,
+                )
+            )
+        return found
+
+    def use(self, place: int) -> DeviceUse:
+        """How busy one is; instances and virtual GPUs tell less."""
+        nvml = self._nvml
+        handle, parent = self._handles[place]
+        try:
+            used = nvml.nvmlDeviceGetMemoryInfo(handle).used / GIB
+        except nvml.NVMLError as error:
+            return DeviceUse(lost=f"the driver says: {error}")
+        rates = self._told(nvml.nvmlDeviceGetUtilizationRates, handle)
+        temperature = self._told(nvml.nvmlDeviceGetTemperature, parent, nvml.NVML_TEMPERATURE_GPU)
+        return DeviceUse(
+            utilisation=None if rates is None else float(rates.gpu),
+            memory_used_gb=round(used, 2),
+            temperature_c=None if temperature is None else float(temperature),
+            processes=self._processes(handle),
+        )
+
+    def _processes(self, handle: Any) -> tuple[DeviceProcess, ...] | None:
+        """Who computes there; a desktop, which draws as well, does not count."""
+        nvml = self._nvml
+        computing = self._told(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        if computing is None:
+            return None
+        drawing = {
+            process.pid
+            for process in self._told(nvml.nvmlDeviceGetGraphicsRunningProcesses, handle) or ()
+        }
+        return tuple(
+            DeviceProcess(process.pid, _gib(process.usedGpuMemory))
+            for process in computing
+            if process.pid not in drawing
+        )
+
+    def _all_handles(self) -> list[tuple[Any, Any]]:
+        """Every device, with the GPU that it is or is part of."""
+        nvml = self._nvml
+        found = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+            found += [(part, gpu) for part in self._instances(gpu) or [gpu]]
+        return found
+
+    def _instances(self, gpu: Any) -> list[Any]:
+        nvml = self._nvml
+        mode = self._told(nvml.nvmlDeviceGetMigMode, gpu)
+        if not mode or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+            return []
+        found = []
+        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(gpu)):
+            with suppress(nvml.NVMLError):  # a place that holds no instance
+                found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index))
+        return found
+
+    def _told(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer, or none where this device or driver does not know."""
+        try:
+            return ask(*arguments)
+        except self._nvml.NVMLError:
+            return None
+
+
+def _mend(said: str) -> str:
+    return f"{said}; `nvidia-smi` should work first: load or reinstall the driver, or restart"
+
+
+def _gib(number: int | None) -> float | None:
+    return None if number is None else round(number / GIB, 2)
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
