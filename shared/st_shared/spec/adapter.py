@@ -8,6 +8,8 @@ from st_shared.spec.section import Section
 
 AdapterKind = Literal["lora", "lycoris", "full", "controlnet"]
 
+LoraLayout = Literal["diffusers", "comfyui", "kohya"]
+
 _LORA_ONLY = (
     "text_encoder", "text_encoder_learning_rate", "rslora", "init", "rank_pattern",
     "alpha_pattern", "continue_from", "layout",
@@ -87,8 +89,10 @@ class AdapterSpec(Section):
     continue_from: str | None = Field(
         None, min_length=1, max_length=4096, description="LoRA file, of any layout, to go on from."
     )
-    layout: Literal["diffusers", "comfyui"] = Field(
-        "diffusers", description="Key names of the written file: Diffusers, or ComfyUI and Kohya."
+    layout: LoraLayout = Field(
+        "diffusers",
+        description="Key names of the written file: those of Diffusers, those that ComfyUI reads, "
+        "or Kohya's, whose projections of `flux` and `sd3` are fused.",
     )
     lycoris: LycorisSpec = Field(default_factory=LycorisSpec)
 

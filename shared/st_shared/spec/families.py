@@ -160,6 +160,8 @@ class Family:
     """Sides of its images may be any multiple of so many pixels; None: all have one size."""
     has_controlnet: bool = False
     """Whether a ControlNet of it can be trained."""
+    kohya_lora: bool = False
+    """Whether ``adapter.layout`` may be kohya."""
     text_encoder_lora: bool = False
     """Whether ``adapter.text_encoder`` may be asked for."""
 
@@ -183,6 +185,7 @@ FAMILIES: dict[str, Family] = {
             objectives=("ddpm",),
             alignment=8,
             has_controlnet=True,
+            kohya_lora=True,
             text_encoder_lora=True,
         ),
         Family(
@@ -194,6 +197,7 @@ FAMILIES: dict[str, Family] = {
             objectives=("ddpm",),
             alignment=8,
             has_controlnet=True,
+            kohya_lora=True,
             text_encoder_lora=True,
         ),
         Family(
@@ -203,6 +207,7 @@ FAMILIES: dict[str, Family] = {
             config=FluxConfig,
             needs_base=True,
             alignment=16,
+            kohya_lora=True,
         ),
         Family(
             name="pixart",
@@ -220,6 +225,7 @@ FAMILIES: dict[str, Family] = {
             config=Sd3Config,
             needs_base=True,
             alignment=16,
+            kohya_lora=True,
         ),
         Family(
             name="wan",

@@ -168,6 +168,10 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"
             )
+        if self.adapter.layout == "kohya" and not family.kohya_lora:
+            raise ValueError(
+                f"adapter.layout: Kohya has no names for {family.name}: use diffusers or comfyui"
+            )
         if self.adapter.text_encoder and not family.text_encoder_lora:
             raise ValueError(
                 f"adapter.text_encoder: the text encoders of {family.name} are not trained: drop it"

@@ -12,6 +12,7 @@ from st_shared.spec.adapter import AdapterSpec
 from st_trainer.adapters.adapter import Adapter, copy_into
 from st_trainer.adapters.loftq import round_base, start_from
 from st_trainer.adapters.lora_file import LoraFile, read_lora, write_lora
+from st_trainer.adapters.lora_fused import check_fusible
 from st_trainer.adapters.lora_names import part_of
 from st_trainer.adapters.targets import target_names, text_encoder_names
 from st_trainer.errors import BadSpecError
@@ -48,6 +49,9 @@ class Lora(Adapter):
             names += text_encoder_names(module, self.spec, family)
         before = _read(self.spec, denoiser) if self.spec.continue_from else None
         names = list(before.alphas) if before else names
+        if self.spec.layout == "kohya" and family.kohya_modules:
+            dora = self.spec.dora or bool(before and before.has_dora)
+            check_fusible(names, family.kohya_modules, dora=dora)
         lost = round_base(module) if self.spec.init == _LOFTQ else {}
         inject_adapter_in_model(_config(self.spec, names, before), module, adapter_name=_NAME)
         for parameter in module.parameters():
@@ -82,7 +86,8 @@ class Lora(Adapter):
         """One safetensors file in the layout of the specification."""
         del step
         path = folder / LORA_NAME
-        write_lora(path, self.file(denoiser.module), _pretrained(denoiser), self.spec.layout)
+        family, module = _pretrained(denoiser), denoiser.module
+        write_lora(path, self.file(module), module, family, self.spec.layout)
         return path
 
     def file(self, module: nn.Module) -> LoraFile:

@@ -6,6 +6,9 @@
 | ComfyUI | ``diffusion_model.blocks.0.to_q.lora_A.weight`` | ``….alpha``, divided by the rank |
 | Kohya | ``lora_unet_blocks_0_to_q.lora_down.weight`` | ``….alpha``, divided by the rank |
 
+ComfyUI wants Kohya's names for UNets. For transformers, Kohya's are of fused projections, which
+``lora_fused`` is about.
+
 Text encoders have ``text_encoder`` before their keys in Diffusers' layout, ``lora_te`` in Kohya's.
 """
 
@@ -13,12 +16,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from st_shared.spec.adapter import LoraLayout
+from st_trainer.adapters.lora_fused import fused, parted
 from st_trainer.adapters.lora_names import (
     comfy_name,
     diffusers_name,
@@ -64,18 +69,27 @@ class LoraFile:
         return LoraFile(tensors, {name: float(rank) for name, rank in self.ranks.items()})
 
     @property
+    def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Both matrices of each module."""
+        ends = ("lora_A", "lora_B")
+        return {
+            name: tuple(self.tensors[f"{name}.{end}.weight"].cpu() for end in ends)  # type: ignore[misc]
+            for name in self.alphas
+        }
+
+    @property
     def has_dora(self) -> bool:
         """Whether magnitudes are kept apart; Liu et al. 2024."""
         return any(_MAGNITUDE in name for name in self.tensors)
 
 
 def write_lora(
-    path: Path,
-    file: LoraFile,
-    family: Pretrained[Any],
-    layout: Literal["diffusers", "comfyui"],
+    path: Path, file: LoraFile, module: nn.Module, family: Pretrained[Any], layout: LoraLayout
 ) -> None:
-    """Write ``file`` at ``path``, whole or not at all."""
+    """Write ``file``, of what was learned beside ``module``, at ``path``, whole or not at all."""
+    if layout == "kohya" and family.kohya_modules:
+        write_tensors(path, fused(file.folded.pairs, module, family.kohya_modules))
+        return
     if layout == "comfyui" and family.comfy_reads_diffusers:
         file, layout = file.folded, "diffusers"
     if layout == "diffusers":
@@ -107,6 +121,7 @@ def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFil
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise BadSpecError(f"training.adapter.continue_from: {file}: {error}") from None
+    tensors = parted(tensors, module, family.kohya_modules)
     names = {name for name, _ in module.named_modules()}
     found = _plain(tensors, names, family)
     if not _modules(found) <= names:

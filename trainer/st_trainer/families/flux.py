@@ -10,6 +10,7 @@ from st_shared.spec.families import FluxConfig
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.data.medium import Shape
 from st_trainer.families.family import Assets, Condition
+from st_trainer.families.kohya_names import FLUX
 from st_trainer.families.packing import packed, places, unpacked
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import last_hidden, pooled
@@ -40,6 +41,7 @@ class Flux(Pretrained[FluxConfig]):
         "context": _CONTEXT,
     }
     comfy_prefix = "transformer"
+    kohya_modules = FLUX
     usual_guidance = 3.5
     is_distilled = True
 

@@ -14,6 +14,7 @@ from st_shared.spec.section import Section
 from st_trainer.data.medium import Shape
 from st_trainer.families.components import load_components
 from st_trainer.families.family import Assets, Denoiser, FamilyCode
+from st_trainer.families.kohya_names import Names
 from st_trainer.share import Share
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -47,6 +48,8 @@ class Pretrained(FamilyCode[ConfigT]):
     """Whether files of that layout hold alphas; else the scale is multiplied into the matrices."""
     kohya_prefix: ClassVar[str | None] = None
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
+    kohya_modules: ClassVar[Names] = {}
+    """Kohya's names of modules where it fuses projections."""
     controlnet: ClassVar[str | None] = None
     """Class of its ControlNet, where it has one."""
     text_encoders: ClassVar[Mapping[str, str]] = {}

@@ -14,6 +14,7 @@ from st_shared.spec.families import Sd3Config
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.data.medium import Shape
 from st_trainer.families.family import Assets, Condition
+from st_trainer.families.kohya_names import SD3
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import last_hidden, token_ids
 from st_trainer.objectives.flow_matching import FlowMatching, scheduler_path
@@ -45,6 +46,7 @@ class Sd3(Pretrained[Sd3Config]):
         "context": _CONTEXT,
     }
     comfy_reads_diffusers = True
+    kohya_modules = SD3
     usual_guidance = 7.0
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:

@@ -149,10 +149,12 @@ def test_a_lora_changes_the_stock_pipeline_as_it_changes_ours(
     torch.testing.assert_close(found, theirs, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
-def test_training_goes_on_from_a_lora_of_either_layout(
+@pytest.mark.parametrize("layout", ["diffusers", "comfyui", "kohya"])
+def test_training_goes_on_from_a_lora_of_any_layout(
     name, layout, tiny_denoiser, load_tiny, tmp_path
 ):
+    if layout == "kohya" and not REGISTRY[name].kohya_modules:
+        pytest.skip("has no layout of its own for Kohya")
     noise = starting_noise(2, tiny_denoiser.latent_shape, seed=5)
     spec = AdapterSpec(rank=4, alpha=6, layout=layout, rank_pattern={"to_q": 2})
     path = woken(Lora(spec), tiny_denoiser).write(tmp_path, tiny_denoiser, step=1)
