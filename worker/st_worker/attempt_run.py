@@ -28,6 +28,8 @@ from st_worker.workplace import Workplace
 
 log = structlog.get_logger(__name__)
 
+RELEASE_BYTES = 4 * 2**20
+"""Of a journal that is worked off, what is given back at one time."""
 _GIVEN_UP = (Abandoned, StaleLease, JournalLost)
 """After these nobody waits for a report."""
 
@@ -49,7 +51,10 @@ class AttemptRun:
             start=start,
             poll_seconds=place.settings.poll_seconds,
             on_stop=self._orders.give,
+            on_moved=self._release,
+            linger_seconds=place.settings.linger_seconds,
         )
+        self._journal, self._released = journal, 0
         self._uploads = Uploads(
             place.controller,
             place.transfer,
@@ -125,6 +130,13 @@ class AttemptRun:
         log.info("attempt.finished", outcome=ending.outcome)
         await self._forget()
         return None
+
+    def _release(self) -> None:
+        """Give the disk what both have dealt with, now and then: a run may go on for months."""
+        dealt_with = min(self._shipping.offset, self._uploads.offset)
+        if dealt_with - self._released >= RELEASE_BYTES:
+            self._released = dealt_with
+            self._journal.release(dealt_with)
 
     async def _until_stale(self) -> None:
         await self._orders.wait("stale")

@@ -1,6 +1,7 @@
 """Calls of the worker protocol: typed, repeated while a later try may help, never logged."""
 
 import asyncio
+import gzip
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -58,6 +59,8 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     "offer_gone": OfferGone,
     "sequence_gap": SequenceGap,
 }
+PACKED_BYTES = 2048
+"""Bodies of so many bytes are compressed."""
 LATER = {408, 425, 429}
 """Statuses below 500 that a later try may better."""
 
@@ -202,6 +205,9 @@ class Controller:
     ) -> httpx.Response:
         content = body.model_dump_json().encode() if body is not None else b""
         headers = self._headers() | {"Content-Type": "application/json"}
+        if len(content) >= PACKED_BYTES:
+            content = gzip.compress(content, 1, mtime=0)
+            headers["Content-Encoding"] = "gzip"
         try:
             reply = await self._http.request(
                 method,

@@ -13,10 +13,15 @@ WorkerError
 └── JournalLost        lines that the controller needs are no longer on this disk
 """
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line shows its help without pydantic
     from st_shared.protocol.problems import Problem
+
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""What an ``OSError`` says when there is no room."""
 
 
 class WorkerError(Exception):

@@ -1,11 +1,15 @@
-"""Reads a journal that is still being written, from a byte offset, whole lines only."""
+"""Reads a journal that is still being written, from a byte offset, whole lines only.
+
+What has been dealt with is given back to the disk as a hole at the beginning of the file: offsets
+and numbers of the other lines stay, whoever is writing or reading meanwhile, and whoever dies.
+"""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,9 +17,12 @@ from st_shared.clock import Clock, utc_now
 from st_shared.durable import write_whole
 from st_shared.protocol.journal import MAX_LINE_BYTES, JournalEvent, LogEvent, journal_event
 from st_worker.errors import JournalLost
+from st_worker.holes import GRAIN_BYTES, first_byte, punch
 
 BATCH_LINES = 500
 BATCH_BYTES = 512 * 1024
+KEPT_BYTES = 8 * 2**20
+"""Of what has been dealt with, the end that stays on the disk: enough for what is asked again."""
 _SHOWN_CHARACTERS = 2000
 
 
@@ -61,10 +68,19 @@ class Journal:
     def read(self, after: Cursor) -> list[Line]:
         """The next whole lines, at most ``BATCH_LINES`` of them or ``BATCH_BYTES``."""
         lines = []
+        after = self._beyond_the_hole(after)
         for raw in self._raw_lines(after.offset):
             after = Cursor(offset=after.offset + len(raw), seq=after.seq + 1)
             lines.append(Line(self._event(raw, after.seq), after))
         return lines
+
+    def release(self, dealt_with: int) -> bool:
+        """Give the disk what lies well before this offset; false where nothing was to be given.
+
+        Nothing is lost when it is interrupted, and it may be called at any time.
+        """
+        end = (dealt_with - KEPT_BYTES) // GRAIN_BYTES * GRAIN_BYTES
+        return end > 0 and punch(self._path, end)
 
     def locate(self, seq: int) -> Cursor:
         """The place behind line ``seq``; line 0 stands before the first of all.
@@ -106,15 +122,27 @@ class Journal:
         """Where lines end, the beginning included; lines count from the first one's number."""
         try:
             with self._path.open("rb") as file:
-                place = Cursor(seq=_seq_of(file.readline(), start + 1) - 1)
+                place = _beginning(file, Cursor(seq=start))
                 yield place
-                file.seek(0)
+                file.seek(place.offset)
                 for raw in file:
                     if raw.endswith(b"\n"):
                         place = Cursor(offset=place.offset + len(raw), seq=place.seq + 1)
                         yield place
         except FileNotFoundError:
             yield Cursor(seq=start)
+
+    def _beyond_the_hole(self, after: Cursor) -> Cursor:
+        """The same place, or the first behind the hole if it lies in there.
+
+        That happens after a place was not kept, on a full disk say: all before was dealt with.
+        """
+        try:
+            with self._path.open("rb") as file:
+                in_hole = first_byte(file.fileno(), after.offset) > after.offset
+                return _beginning(file, after) if in_hole else after
+        except FileNotFoundError:
+            return after
 
     def _tail(self) -> list[bytes]:
         with self._path.open("rb") as file:
@@ -157,6 +185,20 @@ class Journal:
         shown = raw[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace").strip()
         message = f"{said}: {shown[:_SHOWN_CHARACTERS]}"
         return LogEvent(seq=seq, at=self._clock(), level="error", message=message)
+
+
+def _beginning(file: BinaryIO, otherwise: Cursor) -> Cursor:
+    """The place before the first whole line that is on the disk; the line numbers itself."""
+    offset = first_byte(file.fileno(), 0)
+    file.seek(offset)
+    if offset:
+        offset += len(file.readline())  # the end of a line that begins in the hole
+    for broken, raw in enumerate(file):  # lines that break the contract count all the same
+        if seq := _seq_of(raw, 0):
+            return Cursor(offset=offset, seq=seq - broken - 1)
+        if not offset:
+            break
+    return Cursor(offset=offset, seq=otherwise.seq)
 
 
 def _seq_of(raw: bytes, otherwise: int) -> int:

@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from st_shared.clock import Clock, utc_now
 from st_shared.protocol.journal import LogEvent, OutputEvent
+from st_worker.errors import FULL_DISK
 from st_worker.journal import Cursor, Journal
+
+log = structlog.get_logger(__name__)
 
 _LONGEST_MESSAGE = 4000
 
@@ -35,13 +40,25 @@ class Notes:
         self._append(OutputEvent(seq=seq, at=self._clock(), name="log", path=path))
 
     def _append(self, event: LogEvent | OutputEvent) -> None:
-        """Cut a torn line off, then write a whole one; the operating system has it at once."""
+        """Cut a torn line off, then write a whole one; the operating system has it at once.
+
+        On a full disk the line is left out: how the attempt ends does not depend on it.
+        """
         line = event.model_dump_json(exclude_none=True).encode() + b"\n"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            file.truncate(self._end().offset)
+            end = self._end().offset
+            file.truncate(end)
             file.seek(0, os.SEEK_END)
-            file.write(line)
+            try:
+                whole = file.write(line) == len(line)
+            except OSError as error:
+                if error.errno not in FULL_DISK:
+                    raise
+                whole = False
+            if not whole:
+                file.truncate(end)
+                log.warning("journal.note_left_out", why="the disk is full")
 
     def _end(self) -> Cursor:
         return Journal(self._path, self._clock).end(self._start)

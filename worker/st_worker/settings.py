@@ -20,6 +20,8 @@ class AgentSettings:
     """Leave the folders of finished attempts in place."""
     poll_seconds: float = 0.1
     """How often a journal and a process are looked at."""
+    linger_seconds: float = 0.2
+    """Between two batches of one journal while lines come faster than that."""
     first_backoff_seconds: float = 0.1
     most_backoff_seconds: float = 10.0
     call_timeout_seconds: float = 30.0

@@ -9,9 +9,9 @@ import structlog
 from st_shared.protocol.states import AttemptState
 from st_shared.protocol.worker import EventAck, EventBatch, Lease, StopReason
 from st_worker.client import Controller
-from st_worker.errors import SequenceGap
+from st_worker.errors import FULL_DISK, SequenceGap
 from st_worker.folder import AttemptFolder
-from st_worker.journal import Cursor, Journal, Line, events
+from st_worker.journal import BATCH_BYTES, BATCH_LINES, Cursor, Journal, Line, events
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +29,17 @@ class Shipping:
         start: int,
         poll_seconds: float,
         on_stop: Callable[[StopReason], None],
+        on_moved: Callable[[], None] = lambda: None,
+        linger_seconds: float = 0.0,
     ) -> None:
+        """``on_moved`` is called after each acknowledgement.
+
+        Lines go at once after a pause; while more and more come, ``linger_seconds`` pass between
+        two batches that are not full.
+        """
         self._controller, self._lease, self._journal = controller, lease, journal
         self._path, self._poll_seconds, self._on_stop = folder.shipped, poll_seconds, on_stop
+        self._on_moved, self._linger_seconds = on_moved, linger_seconds
         self._place = Cursor.load(self._path, start=start)
         self._state: AttemptState | None = None
         self._told: AttemptState | None = None
@@ -42,6 +50,11 @@ class Shipping:
     def acked_seq(self) -> int:
         """The last line that the controller holds."""
         return self._place.seq
+
+    @property
+    def offset(self) -> int:
+        """The byte of the journal after it."""
+        return self._place.offset
 
     def tell(self, state: AttemptState) -> None:
         """Send this state with the next batch."""
@@ -65,16 +78,19 @@ class Shipping:
             was_sealed = self._is_sealed  # asked first: what came before the seal is read
             lines = self._journal.read(self._place)
             if lines or self._state != self._told:
+                begun = self._place.offset
                 await self._ship(lines)
+                if not (self._is_sealed or _is_full(lines, begun)):
+                    await self._pause(self._linger_seconds)
             elif was_sealed:
                 return
             else:
-                await self._pause()
+                await self._pause(self._poll_seconds)
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         """Wait until it is time to look at the journal again, or until something was said."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), self._poll_seconds)
+            await asyncio.wait_for(self._woken.wait(), seconds)
 
     async def rewind(self, seq: int) -> None:
         """Go on after line ``seq``, wherever this end believed to be."""
@@ -105,5 +121,18 @@ class Shipping:
             self._on_stop(ack.stop)
 
     def _move(self, place: Cursor) -> None:
-        place.save(self._path)
+        try:
+            place.save(self._path)
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            # An agent that dies now sends again what the controller has, and drops.
+            log.warning("journal.place_not_kept", why=str(error))
         self._place = place
+        self._on_moved()
+
+
+def _is_full(lines: list[Line], begun: int) -> bool:
+    """Whether more lines probably wait already."""
+    size = lines[-1].after.offset - begun if lines else 0
+    return len(lines) == BATCH_LINES or size >= BATCH_BYTES // 2

@@ -27,7 +27,7 @@ from st_shared.protocol.worker import (
     Lease,
 )
 from st_worker.client import Controller
-from st_worker.errors import RequestRefused, StaleLease, TemporaryTrouble
+from st_worker.errors import FULL_DISK, RequestRefused, StaleLease, TemporaryTrouble
 from st_worker.folder import AttemptFolder
 from st_worker.journal import Cursor, Journal
 from st_worker.settings import AgentSettings
@@ -81,6 +81,11 @@ class Uploads:
     def refused(self) -> Sequence[str]:
         """A sentence for each file that could not be stored."""
         return self._progress.refused
+
+    @property
+    def offset(self) -> int:
+        """The byte of the journal up to which it is worked off."""
+        return self._progress.place.offset
 
     def seal(self) -> None:
         """Nothing more will be appended: end once all is stored."""
@@ -183,7 +188,13 @@ class Uploads:
     def _move(self, place: Cursor) -> None:
         if place != self._progress.place:
             self._progress = UploadProgress(place=place, refused=self._progress.refused)
-            write_whole(self._folder.uploaded, self._progress.model_dump_json())
+            try:
+                write_whole(self._folder.uploaded, self._progress.model_dump_json())
+            except OSError as error:
+                if error.errno not in FULL_DISK:
+                    raise
+                # An agent that dies now offers again what is stored, which changes nothing.
+                log.warning("upload.place_not_kept", why=str(error))
 
 
 def _kind(event: JournalEvent) -> tuple[ArtifactKind, int | None]:

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from st_controller.api.compressed_body import CompressedBody
 from st_shared.ids import new_id
 from st_shared.protocol.content import ContentFile, content_digest
 from st_shared.protocol.problems import Problem
@@ -212,6 +213,7 @@ class ControllerDouble:
 
     def _routes(self) -> FastAPI:  # noqa: C901, PLR0915  (one closure an endpoint)
         app = FastAPI()
+        app.add_middleware(CompressedBody, max_bytes=2**24)
 
         @app.exception_handler(DoubleRefusal)
         async def refuse(_request: Request, error: DoubleRefusal) -> JSONResponse:

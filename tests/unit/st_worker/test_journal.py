@@ -1,4 +1,7 @@
+import errno
+import io
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -137,3 +140,63 @@ def test_a_carriage_return_inside_a_line_does_not_shift_the_numbers(tmp_path):
     assert (first.event.seq, first.event.level) == (1, "error")
     assert second.event.message == "two"
     assert second.after == journal.locate(2) == journal.end()
+
+
+@pytest.fixture
+def holed(journal_path, monkeypatch) -> Journal:
+    """A journal of 3,000 lines of 1,000 bytes, of which all before 2 MiB was given back."""
+    monkeypatch.setattr("st_worker.journal.KEPT_BYTES", 0)
+    journal_path.write_bytes(b"".join(_line(seq, "x" * 900) for seq in range(11, 3011)))
+    journal = Journal(journal_path)
+    if not journal.release(2 * 2**20 + 1):
+        pytest.skip("this file system knows no holes")
+    return journal
+
+
+def test_what_was_dealt_with_is_given_back_and_all_else_stays(holed, journal_path):
+    whole = journal_path.stat()
+    assert whole.st_blocks * 512 < whole.st_size - 2**21 + 2**16
+    beginning = holed.read(Cursor())
+    first = beginning[0].event.seq
+    assert beginning[0].event.message == "x" * 900
+    assert holed.locate(first).seq == first
+    assert holed.end() == Cursor(offset=whole.st_size, seq=3010)
+    with pytest.raises(JournalLost):
+        holed.locate(first - 2)
+    Notes(journal_path).log("more")
+    assert holed.end().seq == 3011
+    assert holed.last_messages(1) == ["more"]
+
+
+def test_a_place_in_the_hole_goes_on_behind_it(holed):
+    """As after an agent that could not keep its place died on a full disk."""
+    seqs, place = [], Cursor(offset=4096, seq=14)
+    while lines := holed.read(place):
+        seqs += [line.event.seq for line in lines]
+        place = lines[-1].after
+    assert seqs == list(range(seqs[0], 3011))
+    assert 11 < seqs[0] < 3000
+
+
+def test_nothing_is_given_back_too_early(journal_path):
+    journal_path.write_bytes(_line(1))
+    assert not Journal(journal_path).release(8 * 2**20)
+    assert Journal(journal_path).read(Cursor())[0].event.seq == 1
+
+
+def test_a_full_disk_leaves_a_note_out_and_the_journal_whole(journal_path, monkeypatch):
+    notes = Notes(journal_path)
+    notes.log("first")
+    before = journal_path.read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, piece):
+            super().write(piece[:5])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr("st_worker.notes.os.fdopen", lambda fd, *_, **__: Full(fd, "wb"))
+        notes.log("second")
+    assert journal_path.read_bytes() == before
+    notes.log("third")
+    assert [line.event.seq for line in Journal(journal_path).read(Cursor())] == [1, 2]

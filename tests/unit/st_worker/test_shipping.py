@@ -1,5 +1,7 @@
 """Exactly once, whatever the controller answers: pure units over a mock transport."""
 
+import errno
+import gzip
 import json
 
 import httpx
@@ -30,7 +32,7 @@ def ship(tmp_path, agent_settings):
         batches = []
 
         def handle(request: httpx.Request) -> httpx.Response:
-            batches.append(json.loads(request.content))
+            batches.append(json.loads(opened(request)))
             return answer(batches)
 
         controller = Controller(
@@ -56,6 +58,11 @@ def ship(tmp_path, agent_settings):
         return shipping, batches, stops, folder
 
     return run
+
+
+def opened(request: httpx.Request) -> bytes:
+    is_packed = request.headers.get("content-encoding") == "gzip"
+    return gzip.decompress(request.content) if is_packed else request.content
 
 
 def _ack(seq, **more):
@@ -105,3 +112,17 @@ async def test_acknowledgement_of_less_or_more_is_believed(ship):
 async def test_stale_lease_is_raised_at_once(ship):
     with pytest.raises(StaleLease):
         await ship(1, lambda _: _problem(409, "stale_lease"))
+
+
+async def test_a_place_that_the_full_disk_does_not_keep_stops_nothing(ship, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Cursor, "save", full)
+    shipping, batches, _, _ = await ship(600, lambda sent: _ack(sent[-1]["events"][-1]["seq"]))
+    assert (shipping.acked_seq, len(batches)) == (600, 2)
+
+
+async def test_every_acknowledgement_is_told(ship):
+    shipping, _, _, folder = await ship(3, lambda _: _ack(3))
+    assert shipping.offset == folder.journal.stat().st_size
