@@ -36,6 +36,7 @@ from st_controller.auth.rate_limit import RateLimit
 from st_controller.background import Background
 from st_controller.dispatch.archiving import Archiving
 from st_controller.dispatch.service import Dispatcher
+from st_controller.dispatch.upload_garbage import UploadGarbage
 from st_controller.embedded.valkey import EmbeddedValkey, ValkeyMissingError, find_server
 from st_controller.events.redis_fanout import RedisFanout
 from st_controller.events.relay import Relay
@@ -156,6 +157,7 @@ async def _start(
         background.keep("dispatcher", dispatcher.run)
         archiving = Archiving(platform, lambda: dispatcher.leadership is not None)
         background.keep("archiving", archiving.run)
+        background.keep("upload garbage", UploadGarbage(platform).run)
     app.state.setup_token = token
 
 

@@ -9,6 +9,7 @@ from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.permissions import ROLE_PERMISSIONS, Role
 from st_controller.platform import Platform
 from st_controller.services import (
+    artifact_uploads,
     artifacts,
     endings,
     jobs,
@@ -164,9 +165,11 @@ class Steps:
             attempt, _ = leases.held(tx, worker_id, attempt_id, epoch)
             return artifacts.announce(tx, self.objects, attempt, files)
 
-    def complete(self, worker_id, attempt_id, artifact_ids, *, epoch=1) -> None:
+    def complete(self, worker_id, attempt_id, artifact_ids, *, epoch=1, uploads=()) -> None:
         with self.db.read() as session:
             waiting = artifacts.unstored(session, attempt_id, artifact_ids)
+            begun = artifact_uploads.ids_of(session, waiting)
+        artifact_uploads.complete(self.objects, waiting, begun, uploads)
         artifacts.verify(self.objects, waiting)
         manifest = artifacts.read_manifest(self.objects, waiting)
         with self.db.write() as tx:

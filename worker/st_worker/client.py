@@ -31,6 +31,8 @@ from st_shared.protocol.worker import (
     FinishRequest,
     Heartbeat,
     HeartbeatReply,
+    PartsWanted,
+    PartTickets,
     RefusedAttempt,
     RegisterReply,
     RegisterRequest,
@@ -108,9 +110,17 @@ class Controller:
         """Announce files; a ticket for each comes back."""
         return await self._call(endpoints.ARTIFACTS, offer, FOREVER, attempt_id=attempt_id)
 
+    async def artifact_parts(self, attempt_id: str, wanted: PartsWanted) -> PartTickets:
+        """Ask for parts of an announced file; a ticket for each comes back."""
+        return await self._call(endpoints.ARTIFACT_PARTS, wanted, FOREVER, attempt_id=attempt_id)
+
     async def complete_artifacts(self, attempt_id: str, stored: ArtifactsStored) -> None:
         """Say that the files were PUT."""
-        await self._call(endpoints.ARTIFACTS_STORED, stored, FOREVER, attempt_id=attempt_id)
+        # The controller may have to read all that came.
+        silence = self._settings.verify_timeout_seconds
+        await self._call(
+            endpoints.ARTIFACTS_STORED, stored, FOREVER, silence, attempt_id=attempt_id
+        )
 
     async def finish(self, attempt_id: str, request: FinishRequest) -> None:
         """End the attempt and give the lease back."""

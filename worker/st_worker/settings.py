@@ -34,6 +34,10 @@ class AgentSettings:
     """How long an offer is worth asking for while the controller does not answer."""
     transfer_tries: int = 4
     """How often a file may arrive damaged, or be refused, before that counts as failed."""
+    parts_at_once: int = 4
+    """Parts of a file that are on their way together; each takes about 2 MiB of memory."""
+    verify_timeout_seconds: float = 900.0
+    """Longest silence while the controller verifies what was sent."""
     cancel_grace_seconds: float = 5.0
     """From SIGTERM to SIGKILL when the job was cancelled."""
     preempt_grace_seconds: float = 60.0

@@ -1,9 +1,10 @@
 """Files by signed URLs: fetched and verified, or sent as they are. No credential goes along."""
 
 import asyncio
+import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,16 +72,29 @@ class Transfer:
             TemporaryTrouble: no answer, or one that a later try may better.
             WorkerError: the store refused it.
         """
+        await self._put(_pieces(source, size), size, url, headers)
+
+    async def _put(
+        self, body: AsyncIterator[bytes], size: int, url: str, headers: Mapping[str, str]
+    ) -> None:
         # Stores of the S3 kind refuse chunked bodies, hence the length.
         length = {"Content-Length": str(size)}
         try:
-            reply = await self._http.put(
-                url, content=_pieces(source), headers={**headers, **length}
-            )
+            reply = await self._http.put(url, content=body, headers={**headers, **length})
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
         if not reply.is_success:
             raise store_error(reply)
+
+    async def send_part(
+        self, path: Path, start: int, size: int, url: str, headers: Mapping[str, str]
+    ) -> str:
+        """PUT ``size`` bytes of a file, from ``start`` on; their MD5. Errors as in ``send``."""
+        digest = hashlib.md5(usedforsecurity=False)
+        with path.open("rb") as source:
+            source.seek(start)
+            await self._put(_pieces(source, size, digest.update), size, url, headers)
+        return digest.hexdigest()
 
     async def _fetch_once(self, wanted: Download, target: Path) -> None:
         aside = target.with_name(f".{target.name}.partial")
@@ -127,6 +141,20 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-async def _pieces(source: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(source.read, _PIECE_BYTES):
+async def _pieces(
+    source: BinaryIO, size: int, note: Callable[[bytes], None] | None = None
+) -> AsyncIterator[bytes]:
+    """The next ``size`` bytes; ``note`` sees each piece, off the event loop."""
+
+    def read() -> bytes:
+        piece = source.read(min(_PIECE_BYTES, left))
+        if note is not None:
+            note(piece)
+        return piece
+
+    left = size
+    while left and (piece := await asyncio.to_thread(read)):
+        left -= len(piece)
         yield piece
+    if left:
+        raise FileNotFoundError(errno.ENOENT, "it became shorter while it was sent", source.name)

@@ -1,7 +1,6 @@
 """Samples, checkpoints and results to the store, in the order in which the journal names them."""
 
 import asyncio
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,9 +26,11 @@ from st_shared.protocol.worker import (
     Lease,
 )
 from st_worker.client import Controller
+from st_worker.digests import FileDigests, digests_of
 from st_worker.errors import FULL_DISK, RequestRefused, StaleLease, TemporaryTrouble
 from st_worker.folder import AttemptFolder
 from st_worker.journal import Cursor, Journal
+from st_worker.parts import PartSender
 from st_worker.settings import AgentSettings
 from st_worker.transfer import Transfer
 
@@ -76,6 +77,9 @@ class Uploads:
         self._progress = UploadProgress.load(folder.uploaded, start=start)
         self._is_sealed = False
         self._woken = asyncio.Event()
+        self._parts = PartSender(controller, transfer, lease, settings)
+        self._digests: dict[str, FileDigests] = {}
+        """Of files that are being stored, so that a further try reads them not again."""
 
     @property
     def refused(self) -> Sequence[str]:
@@ -163,27 +167,39 @@ class Uploads:
             await asyncio.sleep(next(pauses))
 
     async def _store(self, event: JournalEvent, paths: list[str]) -> None:
-        files = [await asyncio.to_thread(self._described, event, path) for path in paths]
+        files = [await self._described(event, path) for path in paths]
         offer = ArtifactOffer(epoch=self._lease.epoch, files=files)
         answer = await self._controller.offer_artifacts(self._lease.attempt_id, offer)
+        uploads = []
         for file, ticket in zip(files, answer.tickets, strict=True):
             if ticket.url is not None:
                 await self._send(file, ticket, ticket.url)
+            elif ticket.part_bytes is not None:
+                source, digests = self._folder.run / file.path, self._digests[file.path]
+                uploads.append(await self._parts.send(source, ticket, digests))
         ids = [ticket.artifact_id for ticket in answer.tickets]
-        stored = ArtifactsStored(epoch=self._lease.epoch, artifact_ids=ids)
+        stored = ArtifactsStored(epoch=self._lease.epoch, artifact_ids=ids, uploads=uploads)
         await self._controller.complete_artifacts(self._lease.attempt_id, stored)
+        self._digests.clear()
         log.info("upload.stored", files=len(files), bytes=sum(file.size for file in files))
 
     async def _send(self, file: ArtifactFile, ticket: ArtifactTicket, url: str) -> None:
         with (self._folder.run / file.path).open("rb") as source:
             await self._transfer.send(source, file.size, url, ticket.headers)
 
-    def _described(self, event: JournalEvent, path: str) -> ArtifactFile:
-        with (self._folder.run / path).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+    async def _described(self, event: JournalEvent, path: str) -> ArtifactFile:
+        known, source = self._digests.get(path), self._folder.run / path
+        if known is None or not known.fits(source):
+            known = self._digests[path] = await digests_of(source)
         kind, step = _kind(event)
-        return ArtifactFile(path=path, kind=kind, size=size, sha256=sha256, step=step)
+        return ArtifactFile(
+            path=path,
+            kind=kind,
+            size=known.size,
+            sha256=known.sha256,
+            possession=known.possession,
+            step=step,
+        )
 
     def _move(self, place: Cursor) -> None:
         if place != self._progress.place:

@@ -7,6 +7,7 @@ import structlog
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from st_controller.api.artifact_parts import part_tickets
 from st_controller.api.dependencies import PlatformDep, Registrar, WorkerDep, join_token
 from st_controller.api.streams import event_stream
 from st_controller.api.submissions import encoded
@@ -16,6 +17,7 @@ from st_controller.errors import InvalidRequest, Refusal
 from st_controller.events.topic_stream import follow_topics
 from st_controller.platform import Platform
 from st_controller.services import (
+    artifact_uploads,
     artifacts,
     claims,
     finishing,
@@ -41,6 +43,8 @@ from st_shared.protocol.worker import (
     FinishBatchReply,
     FinishRequest,
     Heartbeat,
+    PartsWanted,
+    PartTickets,
     RefusedAttempt,
     RegisterReply,
     RegisterRequest,
@@ -180,6 +184,14 @@ def announce(
         )
 
 
+@serves(endpoints.ARTIFACT_PARTS)
+def parts(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, wanted: PartsWanted
+) -> PartTickets:
+    """Where to PUT parts of a file, and which of them have arrived."""
+    return part_tickets(platform, caller.worker_id, attempt_id, wanted)
+
+
 @serves(endpoints.ARTIFACTS_STORED)
 def stored(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, done: ArtifactsStored
@@ -187,6 +199,8 @@ def stored(
     """Verify what was PUT, and show it; a manifest completes its checkpoint."""
     with platform.db.read() as session:
         waiting = artifacts.unstored(session, attempt_id, done.artifact_ids)
+        begun = artifact_uploads.ids_of(session, waiting)
+    artifact_uploads.complete(platform.objects, waiting, begun, done.uploads)
     artifacts.verify(platform.objects, waiting)
     manifest = artifacts.read_manifest(platform.objects, waiting)
     with platform.db.write() as tx:

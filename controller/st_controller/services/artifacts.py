@@ -8,12 +8,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.errors import Conflict, InvalidRequest
-from st_controller.services import topics
+from st_controller.services import artifact_uploads, topics
 from st_controller.services.uploads import sign_upload
 from st_controller.store.schema import Artifact, Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
-from st_shared.objectstore import InvalidKeyError, ObjectStore, check_key
+from st_shared.objectstore import InvalidKeyError, ObjectStore, check_key, part_bytes
 from st_shared.protocol.journal import CheckpointManifest
 from st_shared.protocol.worker import ArtifactFile, ArtifactTicket
 
@@ -38,8 +38,9 @@ def announce(
     for file in files:
         artifact = known.get(file.path) or _new_artifact(tx, attempt, file)
         known[file.path] = artifact
-        _must_agree(artifact, attempt, file)
-        tickets.append(_ticket(objects, artifact))
+        _must_agree(tx, artifact, attempt, file)
+        is_own = artifact.key == _key(attempt, file)
+        tickets.append(_ticket(objects, artifact, is_there=not is_own))
     return tickets
 
 
@@ -49,7 +50,7 @@ def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Arti
         job_id=attempt.job_id,
         attempt_id=attempt.id,
         attempt=attempt.number,
-        key=_key(attempt, file),
+        key=_place(tx, attempt, file),
         created_at=tx.now,
         stored_at=None,
         **file.model_dump(),
@@ -66,10 +67,35 @@ def _key(attempt: Attempt, file: ArtifactFile) -> str:
         raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
 
 
-def _must_agree(artifact: Artifact, attempt: Attempt, file: ArtifactFile) -> None:
+def _place(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> str:
+    """The key of the same content, where the organisation has stored it; else a new one.
+
+    A digest alone opens nothing: the worker must tell what only one who has the bytes can, and
+    what another organisation stored is never looked at.
+    """
+    own = _key(attempt, file)
+    if file.possession is None:
+        return own
+    org = select(Job.org).where(Job.id == attempt.job_id).scalar_subquery()
+    found = tx.session.scalar(
+        select(Artifact.key)
+        .join(Job, Job.id == Artifact.job_id)
+        .where(
+            Artifact.sha256 == file.sha256,
+            Artifact.size == file.size,
+            Artifact.possession == file.possession,
+            Artifact.stored_at.is_not(None),
+            Job.org == org,
+        )
+        .limit(1)
+    )
+    return found or own
+
+
+def _must_agree(tx: Transaction, artifact: Artifact, attempt: Attempt, file: ArtifactFile) -> None:
     if artifact.stored_at is None:
         artifact.size, artifact.sha256 = file.size, file.sha256
-        artifact.key = _key(attempt, file)
+        artifact.possession, artifact.key = file.possession, _place(tx, attempt, file)
     elif (artifact.size, artifact.sha256) != (file.size, file.sha256):
         raise Conflict(
             f"{file.path} is already stored with other content",
@@ -78,9 +104,13 @@ def _must_agree(artifact: Artifact, attempt: Attempt, file: ArtifactFile) -> Non
         )
 
 
-def _ticket(objects: ObjectStore, artifact: Artifact) -> ArtifactTicket:
-    if artifact.stored_at is not None:
+def _ticket(objects: ObjectStore, artifact: Artifact, *, is_there: bool) -> ArtifactTicket:
+    if artifact.stored_at is not None or is_there:
         return ArtifactTicket(artifact_id=artifact.id, path=artifact.path, url=None)
+    if each := part_bytes(artifact.size):
+        return ArtifactTicket(
+            artifact_id=artifact.id, path=artifact.path, url=None, part_bytes=each
+        )
     upload = sign_upload(objects, artifact.key, size=artifact.size, sha256=artifact.sha256)
     return ArtifactTicket(
         artifact_id=artifact.id, path=artifact.path, url=upload.url, headers=upload.headers
@@ -144,6 +174,7 @@ def complete(
     fresh = unstored(tx.session, attempt.id, artifact_ids)
     for artifact in fresh:
         artifact.stored_at = tx.now
+    artifact_uploads.forget(tx, [artifact.key for artifact in fresh])
     for artifact in filter(is_manifest, fresh):
         if manifest is not None:
             _adopt_checkpoint(tx, attempt, job, artifact, manifest)

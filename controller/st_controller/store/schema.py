@@ -389,13 +389,30 @@ class Artifact(Table):
     path: Mapped[str] = mapped_column(String(512))
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(Digest)
+    possession: Mapped[str | None] = mapped_column(Digest)
+    """Told to nobody; who tells it has the bytes. None: the content is not shared."""
     step: Mapped[int | None]
-    key: Mapped[str] = mapped_column(String(1024))
+    key: Mapped[str] = mapped_column(String(1024), index=True)
+    """Several artifacts of one organisation may have the same: equal content is stored once."""
     created_at: Mapped[datetime]
     stored_at: Mapped[datetime | None]
     """Set once the bytes were verified; until then nobody sees the artifact."""
 
-    __table_args__ = (UniqueConstraint("attempt_id", "path"),)
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "path"),
+        Index("ix_artifacts_content", "sha256", "size"),
+    )
+
+
+class ArtifactUpload(Table):
+    """An upload in parts that was begun; it outlives its job, so that it can be aborted."""
+
+    __tablename__ = "artifact_uploads"
+
+    key: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    upload_id: Mapped[str] = mapped_column(String(1024))
+    """As the store calls it."""
+    begun_at: Mapped[datetime]
 
 
 class Dataset(Table):

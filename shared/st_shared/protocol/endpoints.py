@@ -26,6 +26,8 @@ from st_shared.protocol.worker import (
     Heartbeat,
     HeartbeatReply,
     Offer,
+    PartsWanted,
+    PartTickets,
     RegisterReply,
     RegisterRequest,
     StopOrder,
@@ -71,6 +73,9 @@ CLAIM = Endpoint("/attempts/{attempt_id}/claim", None, ClaimReply)
 CLAIMS = Endpoint("/claims", ClaimBatch, ClaimBatchReply)
 EVENTS = Endpoint("/attempts/{attempt_id}/events", EventBatch, EventAck, "lease")
 ARTIFACTS = Endpoint("/attempts/{attempt_id}/artifacts", ArtifactOffer, ArtifactTickets, "lease")
+ARTIFACT_PARTS = Endpoint(
+    "/attempts/{attempt_id}/artifacts/parts", PartsWanted, PartTickets, "lease"
+)
 ARTIFACTS_STORED: Endpoint[None] = Endpoint(
     "/attempts/{attempt_id}/artifacts/complete", ArtifactsStored, None, "lease"
 )
@@ -84,6 +89,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     CLAIM,
     EVENTS,
     ARTIFACTS,
+    ARTIFACT_PARTS,
     ARTIFACTS_STORED,
     FINISH,
     CLAIMS,

@@ -31,6 +31,9 @@ LARGEST_BATCH = 64
 LARGEST_CLAIMS = 4 * 1024 * 1024
 """Bytes of leases in one answer to ``claims``, unless the first alone has more."""
 
+LARGEST_PART = 10_000
+"""Highest number of a part; a limit of S3."""
+
 PROTOCOL_VERSION = 1
 """Raised when either side could no longer understand the other."""
 
@@ -292,6 +295,9 @@ class ArtifactFile(Message):
     kind: ArtifactKind
     size: int = Field(ge=0, le=5 * 2**40)
     sha256: Sha256
+    possession: Sha256 | None = None
+    """Proves that the worker has the bytes, as ``objectstore.multipart`` makes it: content that
+    its organisation has stored already is then not sent again."""
     step: int | None = Field(None, ge=0, le=LARGEST_NUMBER)
 
 
@@ -308,9 +314,11 @@ class ArtifactTicket(Resource):
     artifact_id: str
     path: str
     url: str | None
-    """Where to PUT the bytes; none when they are already stored."""
+    """Where to PUT the bytes; none when they are already stored, or go in parts."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Headers that the PUT must carry."""
+    part_bytes: int | None = None
+    """Set: send the file in parts of this length, each with a ticket of its own."""
 
 
 class ArtifactTickets(Resource):
@@ -319,11 +327,63 @@ class ArtifactTickets(Resource):
     tickets: list[ArtifactTicket]
 
 
+class PartFile(Message):
+    """One part of a file."""
+
+    number: int = Field(ge=1, le=LARGEST_PART)
+    sha256: Sha256
+
+
+class PartsWanted(Message):
+    """Parts of one announced file that the worker is about to send."""
+
+    epoch: int = Field(ge=1)
+    artifact_id: Identifier
+    parts: list[PartFile] = Field(min_length=1, max_length=100)
+
+
+class PartTicket(Resource):
+    """How to store one part."""
+
+    number: int
+    is_stored: bool
+    """It has arrived, by its SHA-256: nothing is to be sent."""
+    md5: str | None
+    """Of what has arrived, where the store tells nothing else: sent again only if it differs."""
+    url: str
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers that the PUT must carry."""
+
+
+class PartTickets(Resource):
+    """One ticket a part, in the order in which they were wanted."""
+
+    tickets: list[PartTicket]
+
+
+class PartProof(Message):
+    """What a part must be."""
+
+    sha256: Sha256
+    md5: str | None = Field(None, pattern="^[0-9a-f]{32}$")
+    """For stores that keep no SHA-256 of a part."""
+
+
+class UploadedParts(Message):
+    """A file that was sent in parts."""
+
+    artifact_id: Identifier
+    parts: list[PartProof] = Field(min_length=1, max_length=LARGEST_PART)
+    """All of them, in order."""
+
+
 class ArtifactsStored(Message):
     """The PUTs have succeeded; the controller verifies them."""
 
     epoch: int = Field(ge=1)
     artifact_ids: list[Identifier] = Field(min_length=1, max_length=500)
+    uploads: list[UploadedParts] = Field(default_factory=list, max_length=500)
+    """Those of them that were sent in parts."""
 
 
 class Failure(Message):

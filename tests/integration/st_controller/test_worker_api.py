@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import re
 from datetime import datetime
 
@@ -15,6 +16,7 @@ from st_controller.dispatch.rounds import Rounds
 from st_controller.services import claims
 from st_controller.settings import Settings
 from st_controller.store.schema import Attempt, AuditEntry, Job, JobTransition
+from st_shared.objectstore import multipart
 from st_shared.protocol.endpoints import ENDPOINTS
 
 
@@ -432,3 +434,39 @@ def test_what_waits_for_many_is_released_by_their_end(
     wide_agent.post("finishes", {"finishes": [finish_of(offered[2])]})
     with app_client.app.state.platform.db.read() as session:
         assert session.get_one(Job, made["id"]).open_parents == 0
+
+
+def test_a_large_file_comes_in_parts(app_client, admin_headers, agent, place, monkeypatch):
+    monkeypatch.setattr(multipart, "SINGLE_PUT_BYTES", 1 << 20)
+    monkeypatch.setattr(multipart, "PART_BYTES", 1 << 20)
+    job_id = submit(app_client, admin_headers)
+    lease = f"attempts/{place(admin_headers, job_id)}"
+    agent.post(f"{lease}/claim")
+    body = os.urandom((1 << 20) + 5)
+    pieces = [body[: 1 << 20], body[1 << 20 :]]
+    digests = [hashlib.sha256(piece).hexdigest() for piece in pieces]
+    offer = {"epoch": 1, "files": [file_of("output/w.bin", body, "output").model_dump()]}
+    (ticket,) = agent.post(f"{lease}/artifacts", offer).json()["tickets"]
+    assert (ticket["url"], ticket["part_bytes"]) == (None, 1 << 20)
+    wanted = {
+        "epoch": 1,
+        "artifact_id": ticket["artifact_id"],
+        "parts": [{"number": 1, "sha256": digests[0]}, {"number": 2, "sha256": digests[1]}],
+    }
+    tickets = agent.post(f"{lease}/artifacts/parts", wanted).json()["tickets"]
+    torn = app_client.put(tickets[0]["url"], content=pieces[0][:-1] + b"x")
+    assert codes(torn) == [(422, "checksum")]
+    for part, piece in zip(tickets, pieces, strict=True):
+        assert not part["is_stored"]
+        assert app_client.put(part["url"], content=piece).status_code == 204
+    again = agent.post(f"{lease}/artifacts/parts", wanted).json()["tickets"]
+    assert [part["is_stored"] for part in again] == [True, True]
+    moved = tickets[0]["url"].replace("part=1", "part=2")
+    assert app_client.put(moved, content=pieces[0]).status_code == 403
+    uploads = [{"artifact_id": ticket["artifact_id"], "parts": [{"sha256": d} for d in digests]}]
+    done = {"epoch": 1, "artifact_ids": [ticket["artifact_id"]], "uploads": uploads}
+    assert agent.post(f"{lease}/artifacts/complete", done).status_code == 204
+    (shown,) = app_client.get(f"/v1/jobs/{job_id}/artifacts", headers=admin_headers).json()["items"]
+    assert app_client.get(shown["url"]).content == body
+    over = app_client.put(tickets[0]["url"], content=pieces[0])
+    assert over.status_code == 404
