@@ -25,10 +25,26 @@ def metrics(*, job: str, as_json: bool) -> None:
         click.echo(f"  {sparkline(values)}")
 
 
+def curve(points: list[MetricPoint]) -> list[MetricPoint]:
+    """The points of a job as one curve, without gap or double, by step.
+
+    An attempt that goes on from a checkpoint measures some steps again: from the first step that
+    it measured on, it alone counts.
+    """
+    found: list[MetricPoint] = []
+    for point in sorted(points, key=lambda point: (point.attempt, point.step, point.seq)):
+        while found and found[-1].step > point.step:
+            found.pop()
+        while found and found[-1].step == point.step and found[-1].attempt < point.attempt:
+            found.pop()
+        found.append(point)
+    return found
+
+
 def metric_series(points: list[MetricPoint]) -> dict[str, list[float]]:
-    """The values of each metric by step; where attempts overlap, the newest one counts."""
+    """The values of each metric along the curve; of one step the value that was told last."""
     found: dict[str, dict[int, float]] = {}
-    for point in points:
+    for point in curve(points):
         for name, value in point.values.items():
             found.setdefault(name, {})[point.step] = value
-    return {name: [steps[step] for step in sorted(steps)] for name, steps in found.items()}
+    return {name: list(steps.values()) for name, steps in found.items()}

@@ -1,0 +1,207 @@
+"""One run after the other: submit, break, mend, wait, verify."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from invariants import Wanted, left_behind, usage_violations, violations
+from plan import REQUESTS, Fault, Plan, plan
+from rig import FaultyAgent, Rig
+from windows import is_open
+
+from st_client.errors import ClientError
+
+STEPS, EVERY, LOG_EVERY, LINES = 60, 20, 5, 120
+PATIENCE = 90.0
+"""Seconds from mending to the last end; a run that needs them has failed."""
+STRIKE_WITHIN = 8.0
+"""Seconds in which the moment of a fault must come, or it strikes then."""
+
+
+@dataclass
+class RunResult:
+    """What became of one run."""
+
+    seed: int
+    faults: list[str]
+    violations: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    outcomes: dict[str, list[str]] = field(default_factory=dict)
+    aimed: bool = True
+    """Whether every fault struck at its moment."""
+    folder: str | None = None
+    programs_done: int = 0
+    """Programs that came to their end, those that nobody took included."""
+
+    def as_document(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class Campaign:
+    """Runs on one rig, which is made anew after a run that failed."""
+
+    def __init__(
+        self, folder: Path, environment: dict[str, str], *, target: str | None = None
+    ) -> None:
+        self._folder, self._environment, self._target = folder, environment, target
+        self._rig: Rig | None = None
+        self._count = 0
+        self._jobs: list[str] = []
+
+    def run(self, seed: int) -> RunResult:
+        """The run of this seed on a rig that has survived the runs before."""
+        chosen = plan(seed, self._target)
+        result = RunResult(seed, [str(fault) for fault in chosen.faults])
+        begun = time.monotonic()
+        rig = self._ready()
+        try:
+            self._run(rig, chosen, result)
+        except Exception as error:  # whatever it is, the seed is to be named
+            result.violations.append(f"{type(error).__name__}: {error}")
+        result.seconds = time.monotonic() - begun
+        if result.violations:
+            result.folder = str(rig.folder)
+            self.close(keep=True)
+        return result
+
+    def close(self, *, keep: bool = False) -> None:
+        if self._rig:
+            self._rig.close(keep=keep)
+        self._rig, self._jobs = None, []
+
+    def _ready(self) -> Rig:
+        if self._rig is None:
+            self._count += 1
+            self._rig = Rig(self._folder / f"rig-{self._count}", self._environment)
+        return self._rig
+
+    def _run(self, rig: Rig, chosen: Plan, result: RunResult) -> None:
+        wanted = submit(rig, chosen.seed)
+        self._jobs += [each.id for each in wanted]
+        with struck(rig, chosen, result):
+            pass
+        rig.mend()
+        wait_until_over(rig, wanted, result)
+        for each in wanted:
+            result.outcomes[each.id] = [str(one.outcome) for one in rig.client.attempts(each.id)]
+            result.violations += [f"{each.kind}: {said}" for said in violations(rig, each)]
+        result.violations += settled(rig)
+        result.violations += usage_violations(rig, self._jobs)
+        done = rig.ledger.read_text().splitlines() if rig.ledger.exists() else []
+        result.programs_done = sum(
+            line.startswith(f"done {each.seed} ") for line in done for each in wanted
+        )
+
+
+def submit(rig: Rig, seed: int) -> list[Wanted]:
+    """Two trainings and a script."""
+    made = []
+    for index in range(2):
+        own = (seed * 10 + index) % 2**32
+        job = rig.client.submit(_training(own)).id
+        made.append(Wanted(job, "training", own, STEPS, EVERY, LOG_EVERY))
+    script = (
+        f"i=0; while [ $i -lt {LINES} ]; do i=$((i + 1)); echo $i; sleep 0.01; done\n"
+        f"echo result of {seed} > outputs/result.txt\n"
+    )
+    retry = {"max_attempts": 10, "backoff": "0.1s"}
+    job = rig.client.submit({"name": "script", "command": {"run": script}, "retry": retry}).id
+    made.append(Wanted(job, "command", seed, LINES, 0, 0))
+    return made
+
+
+def _training(seed: int) -> dict[str, object]:
+    training: dict[str, object] = {
+        "model": {
+            "family": "pixel_dit",
+            "config": {"image_size": 4, "width": 16, "depth": 1, "heads": 2},
+        },
+        "datasets": [{"name": "shades"}],
+        "steps": STEPS,
+        "seed": seed,
+        "batch_size": 4,
+        "log_every": LOG_EVERY,
+        "checkpoint": {"every": EVERY},
+    }
+    retry = {"max_attempts": 10, "backoff": "0.1s"}
+    return {"name": f"training-{seed}", "training": training, "retry": retry}
+
+
+@contextmanager
+def struck(rig: Rig, chosen: Plan, result: RunResult) -> Iterator[None]:
+    """Let every fault strike at its moment and last as long as it should."""
+    victim = random.Random(chosen.seed).choice(rig.agents)
+    threads = [
+        threading.Thread(target=_strike, args=(rig, fault, victim, result), daemon=True)
+        for fault in chosen.faults
+    ]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join()
+
+
+def _strike(rig: Rig, fault: Fault, victim: FaultyAgent, result: RunResult) -> None:
+    hit = threading.Event()
+
+    def act() -> None:
+        try:
+            rig.break_(fault.target, fault.how, victim)
+        except Exception as error:
+            result.violations.append(f"{fault} could not be done: {type(error).__name__}: {error}")
+        hit.set()
+
+    def from_proxy() -> None:
+        if fault.target == "network":  # the proxy's own thread must not wait for itself
+            threading.Thread(target=act, daemon=True).start()
+        else:
+            act()
+
+    moment, until = fault.moment, time.monotonic() + STRIKE_WITHIN
+    if moment.kind == "time":
+        time.sleep(moment.seconds)
+        act()
+    elif moment.kind == "files":
+        while not is_open(victim.state, moment.what) and time.monotonic() < until:
+            time.sleep(0.002)
+        result.aimed &= time.monotonic() < until
+        act()
+    else:
+        victim.proxy.trap(REQUESTS[moment.what], moment.kind, from_proxy)
+        if not hit.wait(STRIKE_WITHIN):
+            result.aimed = False
+            act()
+    time.sleep(fault.lasts)
+
+
+def wait_until_over(rig: Rig, wanted: list[Wanted], result: RunResult) -> None:
+    until = time.monotonic() + PATIENCE
+    left = {each.id for each in wanted}
+    while left:
+        for job_id in sorted(left):
+            try:
+                if rig.client.job(job_id).state in {"succeeded", "failed", "cancelled"}:
+                    left.discard(job_id)
+            except ClientError:
+                pass  # it is just starting again
+        if time.monotonic() > until:
+            states = {job_id: rig.client.job(job_id).state for job_id in left}
+            raise AssertionError(f"after {PATIENCE:g} s there are {states}")
+        ended = [agent.name for agent in rig.agents if not agent.alive()]
+        if ended:
+            result.violations.append(f"ended of themselves: {ended}")
+            rig.revive()
+        time.sleep(0.1)
+
+
+def settled(rig: Rig) -> list[str]:
+    """What is left behind once there was time to tidy up."""
+    until = time.monotonic() + 15
+    while (found := left_behind(rig)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,202 @@
+"""What must hold of every job when everything that was broken is whole again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from expected import checkpoint_files, loss, result_files, sample
+
+ENDED = {"succeeded", "lost", "failed", "preempted", "expired"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job that was submitted, and what is known of it beforehand."""
+
+    id: str
+    kind: str
+    """``training`` or ``command``."""
+    seed: int
+    steps: int
+    every: int
+    log_every: int
+
+
+def violations(rig, wanted: Wanted) -> list[str]:
+    """A sentence for each promise that was broken for this job."""
+    job = rig.client.job(wanted.id)
+    if job.state != "succeeded":
+        return [f"the job is {job.state}: {job.reason}"]
+    attempts = list(rig.client.attempts(wanted.id))
+    found = [*_attempts(attempts), *_lines(rig, wanted, attempts)]
+    if wanted.kind == "training":
+        found += [*_curve(rig, wanted), *_resumed(rig, wanted, attempts)]
+        found += _artifacts(rig, wanted, attempts)
+    else:
+        found += _script(rig, wanted, attempts)
+    return found
+
+
+def _attempts(attempts):
+    outcomes = [each.outcome for each in attempts]
+    if outcomes.count("succeeded") != 1 or outcomes[-1] != "succeeded":
+        yield f"attempts ended as {outcomes}"
+    if unknown := set(outcomes) - ENDED:
+        yield f"attempts ended as {unknown}"
+
+
+def _lines(rig, wanted, attempts):
+    """Each line once and in order, the same as in the worker's journal, all where it succeeded."""
+    stored: dict[int, list[tuple[int, object]]] = {}
+    for line in rig.client.logs(wanted.id):
+        stored.setdefault(line.attempt, []).append((line.seq, line.message))
+    for point in rig.client.metrics(wanted.id):
+        stored.setdefault(point.attempt, []).append((point.seq, point.values))
+    for attempt in attempts:
+        lines = sorted(stored.get(attempt.number, []), key=lambda line: line[0])
+        numbers = [seq for seq, _ in lines]
+        if len(set(numbers)) != len(numbers):
+            yield f"attempt {attempt.number} has lines twice"
+        written = _written(rig, attempt)
+        if written is None:
+            if lines or attempt.outcome == "succeeded":
+                yield f"attempt {attempt.number} has no journal to compare"
+            continue
+        due = [line for line in written if line[0] <= attempt.acked_seq]
+        if attempt.outcome == "succeeded" and len(due) != len(written):
+            yield f"attempt {attempt.number} lacks {len(written) - len(due)} lines at its end"
+        if lines != due:
+            yield f"attempt {attempt.number} holds other lines than were written: {_first(lines, due)}"
+
+
+def _first(lines, due):
+    for mine, theirs in zip(lines, due, strict=False):
+        if mine != theirs:
+            return f"{mine} where {theirs} was due"
+    return f"{len(lines)} where {len(due)} were due"
+
+
+def _written(rig, attempt):
+    """(seq, what) of logs and metrics in the journal of the worker; none without a journal."""
+    for agent in rig.agents:
+        path = agent.state / "attempts" / attempt.id / "run" / "journal.ndjson"
+        if path.exists():
+            raw = path.read_bytes()
+            whole = raw[: raw.rfind(b"\n") + 1].splitlines()
+            events = [json.loads(line) for line in whole]
+            return [
+                (event["seq"], event.get("message", event.get("values")))
+                for event in events
+                if event["kind"] in {"log", "metric"}
+            ]
+    return None
+
+
+def _curve(rig, wanted):
+    """No gap and no double, as ``st metrics`` draws it; each number is that of its step."""
+    from st_client.commands.metrics import curve
+
+    points = curve(list(rig.client.metrics(wanted.id)))
+    steps = [point.step for point in points]
+    due = list(range(wanted.log_every, wanted.steps + 1, wanted.log_every))
+    if steps != due:
+        yield f"the curve has steps {sorted(set(due) ^ set(steps))} wrong: {steps}"
+    wrong = [point.step for point in points if point.values != {"loss": loss(wanted.seed, point.step)}]
+    if wrong:
+        yield f"the curve has other numbers at steps {wrong}"
+
+
+def _resumed(rig, wanted, attempts):
+    """Each attempt goes on from the newest checkpoint that was stored whole before it."""
+    manifests = [
+        each
+        for each in rig.client.artifacts(wanted.id, "checkpoint")
+        if each.path.endswith("manifest.json")
+    ]
+    messages: dict[int, list[str]] = {}
+    for line in rig.client.logs(wanted.id):
+        messages.setdefault(line.attempt, []).append(line.message)
+    for attempt in attempts:
+        said = [text for text in messages.get(attempt.number, []) if "at step" in text]
+        if not said:
+            continue
+        begun = int(said[0].rsplit(" ", 1)[1])
+        before = [each.step for each in manifests if each.attempt < attempt.number]
+        if begun != max(before, default=0):
+            yield f"attempt {attempt.number} began at {begun}, stored were {before}"
+
+
+def _artifacts(rig, wanted, attempts):
+    """Every stored byte is what was written, and nothing is missing of a success."""
+    held = list(rig.client.artifacts(wanted.id))
+    last = attempts[-1].number
+    mine = {each.path for each in held if each.attempt == last}
+    for path in result_files(wanted.seed, wanted.steps):
+        if path not in mine:
+            yield f"{path} is not stored"
+    paths = [(each.attempt, each.path) for each in held]
+    if len(set(paths)) != len(paths):
+        yield "an artifact is listed twice"
+    for each in held:
+        content = httpx.get(httpx.URL(rig.controller.url).join(each.url), timeout=30)
+        if content.status_code != 200:
+            yield f"{each.path} cannot be fetched: {content.status_code}"
+        elif not each.path.endswith("manifest.json") and content.content != _due(wanted, each):
+            yield f"{each.path} of attempt {each.attempt} has other bytes than were written"
+    manifests = {(each.attempt, each.step) for each in held if each.path.endswith("manifest.json")}
+    for attempt, step in manifests:
+        names = {
+            Path(each.path).name for each in held if (each.attempt, each.step) == (attempt, step)
+        }
+        if not names >= set(checkpoint_files(wanted.seed, step)):
+            yield f"the checkpoint of step {step} is complete but lacks files: {names}"
+
+
+def _due(wanted, artifact):
+    if artifact.kind == "checkpoint":
+        return checkpoint_files(wanted.seed, artifact.step)[Path(artifact.path).name]
+    if artifact.kind == "sample":
+        return sample(wanted.seed, artifact.step)
+    return result_files(wanted.seed, wanted.steps).get(artifact.path)
+
+
+def _script(rig, wanted, attempts):
+    last = attempts[-1].number
+    printed = [line.message for line in rig.client.logs(wanted.id) if line.attempt == last][1:]
+    if printed != [str(number) for number in range(1, wanted.steps + 1)]:
+        yield f"the script's lines are {printed[:3]} ... {printed[-3:]} ({len(printed)})"
+    outputs = [each for each in rig.client.artifacts(wanted.id) if each.attempt == last]
+    if [each.path for each in outputs] != ["outputs/result.txt"]:
+        yield f"the script's files are {[each.path for each in outputs]}"
+    for each in outputs:
+        text = httpx.get(httpx.URL(rig.controller.url).join(each.url)).text
+        if text != f"result of {wanted.seed}\n":
+            yield f"the script's file holds {text!r}"
+
+
+def left_behind(rig) -> list[str]:
+    """Processes that work for no attempt, and slots that are held for none."""
+    found = []
+    for agent in rig.agents:
+        if alive := agent.trainers():
+            found.append(f"{agent.name} still runs {[each.pid for each in alive]}")
+        if records := list(agent.state.glob("attempts/*/attempt.json")):
+            found.append(f"{agent.name} still holds {[each.parent.name for each in records]}")
+    for worker in rig.client.workers():
+        if worker.state == "online" and worker.slots_free != len(worker.inventory.slots):
+            found.append(f"{worker.name} has {worker.slots_free} slots free, holds {worker.jobs}")
+    return found
+
+
+def usage_violations(rig, job_ids: list[str]) -> list[str]:
+    """Slot-seconds are charged once: the tenants' usage is the sum over all attempts."""
+    due = 0.0
+    for job_id in job_ids:
+        for each in rig.client.attempts(job_id):
+            if each.outcome != "expired":
+                due += len(each.slots) * (each.finished_at - each.offered_at).total_seconds()
+    whole = next(tenant for tenant in rig.client.queue().tenants if tenant.path == "")
+    if abs(whole.usage - due) > 0.01 * due + 0.05:
+        return [f"usage is {whole.usage:.2f} slot-seconds, attempts held {due:.2f}"]
+    return []
