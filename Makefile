@@ -51,6 +51,10 @@ coverage: $(VENV)/made-dev ## all tests with a table of what they leave out, a f
 test-families: $(VENV)/made-dev ## the contract of every model family, one process, minutes
 	$(BIN)/python -m pytest tests/unit/st_trainer -m families $(PYTEST_ARGS)
 
+.PHONY: test-faults
+test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks and full disks, minutes
+	ST_FAULT_RUNS=$${ST_FAULT_RUNS:-30} $(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(PYTEST_ARGS)
+
 .PHONY: test-nightly
 test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, about half an hour
 	cd tests && ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
@@ -85,8 +89,9 @@ bench-queue: $(VENV)/made-dev ## measure the queue, shorter runs; half an hour
 	done; test -z "$$missed" || { echo "goals missed:$$missed"; exit 1; }
 
 .PHONY: bench-workers
-bench-workers: $(VENV)/made-dev ## measure idle workers on one controller; ten minutes
+bench-workers: $(VENV)/made-dev ## measure idle workers and 200 runs of the fault campaign; 40 minutes
 	$(BIN)/python benchmarks/worker_streams.py --json benchmarks/results/worker_streams.json
+	$(BIN)/python benchmarks/fault_campaign.py --json benchmarks/results/fault_campaign.json
 
 .PHONY: clean
 clean: ## remove the environment, caches and the data of the demo

@@ -22,11 +22,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent / "tests"
-sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "harness")]
+sys.path[:0] = [str(TESTS), str(TESTS / "harness")]
 
-from campaign import Campaign, RunResult  # noqa: E402
-from disks import may_mount  # noqa: E402
-from plan import WAYS  # noqa: E402
+from faults.campaign import Campaign, RunResult  # noqa: E402
+from faults.disks import may_mount  # noqa: E402
+from faults.plan import WAYS  # noqa: E402
 from report import Goal, Result, report  # noqa: E402
 from served import database  # noqa: E402
 

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from invariants import Wanted, left_behind, usage_violations, violations
-from plan import REQUESTS, Fault, Plan, plan
-from rig import FaultyAgent, Rig
-from windows import is_open
-
+from faults.invariants import Wanted, left_behind, usage, usage_violations, violations
+from faults.plan import REQUESTS, Fault, Plan, plan
+from faults.rig import FaultyAgent, Rig
+from faults.windows import is_open
 from st_client.errors import ClientError
 
 STEPS, EVERY, LOG_EVERY, LINES = 60, 20, 5, 120
@@ -50,7 +49,6 @@ class Campaign:
         self._folder, self._environment, self._target = folder, environment, target
         self._rig: Rig | None = None
         self._count = 0
-        self._jobs: list[str] = []
 
     def run(self, seed: int) -> RunResult:
         """The run of this seed on a rig that has survived the runs before."""
@@ -60,7 +58,7 @@ class Campaign:
         rig = self._ready()
         try:
             self._run(rig, chosen, result)
-        except Exception as error:  # whatever it is, the seed is to be named
+        except Exception as error:  # noqa: BLE001 - whatever it is, the seed is to be named
             result.violations.append(f"{type(error).__name__}: {error}")
         result.seconds = time.monotonic() - begun
         if result.violations:
@@ -71,7 +69,7 @@ class Campaign:
     def close(self, *, keep: bool = False) -> None:
         if self._rig:
             self._rig.close(keep=keep)
-        self._rig, self._jobs = None, []
+        self._rig = None
 
     def _ready(self) -> Rig:
         if self._rig is None:
@@ -80,8 +78,8 @@ class Campaign:
         return self._rig
 
     def _run(self, rig: Rig, chosen: Plan, result: RunResult) -> None:
+        used = usage(rig)
         wanted = submit(rig, chosen.seed)
-        self._jobs += [each.id for each in wanted]
         with struck(rig, chosen, result):
             pass
         rig.mend()
@@ -90,7 +88,7 @@ class Campaign:
             result.outcomes[each.id] = [str(one.outcome) for one in rig.client.attempts(each.id)]
             result.violations += [f"{each.kind}: {said}" for said in violations(rig, each)]
         result.violations += settled(rig)
-        result.violations += usage_violations(rig, self._jobs)
+        result.violations += usage_violations(rig, [each.id for each in wanted], used)
         done = rig.ledger.read_text().splitlines() if rig.ledger.exists() else []
         result.programs_done = sum(
             line.startswith(f"done {each.seed} ") for line in done for each in wanted
@@ -152,7 +150,7 @@ def _strike(rig: Rig, fault: Fault, victim: FaultyAgent, result: RunResult) -> N
     def act() -> None:
         try:
             rig.break_(fault.target, fault.how, victim)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - in a thread, so it is told
             result.violations.append(f"{fault} could not be done: {type(error).__name__}: {error}")
         hit.set()
 

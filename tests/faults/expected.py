@@ -22,7 +22,10 @@ def sample(seed: int, step: int) -> bytes:
 def checkpoint_files(seed: int, step: int) -> dict[str, bytes]:
     """Name -> content, the manifest left out."""
     state = f'{{"seed": {seed}, "step": {step}}}'.encode()
-    return {"weights.safetensors": _bytes(f"ckpt {seed} {step}", _WEIGHTS_BYTES), "state.json": state}
+    return {
+        "weights.safetensors": _bytes(f"ckpt {seed} {step}", _WEIGHTS_BYTES),
+        "state.json": state,
+    }
 
 
 def result_files(seed: int, steps: int) -> dict[str, bytes]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from expected import checkpoint_files, loss, result_files, sample
+
+from faults.expected import checkpoint_files, loss, result_files, sample
 
 ENDED = {"succeeded", "lost", "failed", "preempted", "expired"}
 
@@ -67,7 +68,8 @@ def _lines(rig, wanted, attempts):
         if attempt.outcome == "succeeded" and len(due) != len(written):
             yield f"attempt {attempt.number} lacks {len(written) - len(due)} lines at its end"
         if lines != due:
-            yield f"attempt {attempt.number} holds other lines than were written: {_first(lines, due)}"
+            other = _first(lines, due)
+            yield f"attempt {attempt.number} holds other lines than were written: {other}"
 
 
 def _first(lines, due):
@@ -102,7 +104,9 @@ def _curve(rig, wanted):
     due = list(range(wanted.log_every, wanted.steps + 1, wanted.log_every))
     if steps != due:
         yield f"the curve has steps {sorted(set(due) ^ set(steps))} wrong: {steps}"
-    wrong = [point.step for point in points if point.values != {"loss": loss(wanted.seed, point.step)}]
+    wrong = [
+        point.step for point in points if point.values != {"loss": loss(wanted.seed, point.step)}
+    ]
     if wrong:
         yield f"the curve has other numbers at steps {wrong}"
 
@@ -183,20 +187,30 @@ def left_behind(rig) -> list[str]:
             found.append(f"{agent.name} still runs {[each.pid for each in alive]}")
         if records := list(agent.state.glob("attempts/*/attempt.json")):
             found.append(f"{agent.name} still holds {[each.parent.name for each in records]}")
-    for worker in rig.client.workers():
-        if worker.state == "online" and worker.slots_free != len(worker.inventory.slots):
-            found.append(f"{worker.name} has {worker.slots_free} slots free, holds {worker.jobs}")
-    return found
+    return found + [
+        f"{worker.name} has {worker.slots_free} slots free, holds {worker.jobs}"
+        for worker in rig.client.workers()
+        if worker.state == "online" and worker.slots_free != len(worker.inventory.slots)
+    ]
 
 
-def usage_violations(rig, job_ids: list[str]) -> list[str]:
-    """Slot-seconds are charged once: the tenants' usage is the sum over all attempts."""
-    due = 0.0
-    for job_id in job_ids:
-        for each in rig.client.attempts(job_id):
-            if each.outcome != "expired":
-                due += len(each.slots) * (each.finished_at - each.offered_at).total_seconds()
-    whole = next(tenant for tenant in rig.client.queue().tenants if tenant.path == "")
-    if abs(whole.usage - due) > 0.01 * due + 0.05:
-        return [f"usage is {whole.usage:.2f} slot-seconds, attempts held {due:.2f}"]
+NOTICED_WITHIN = 0.5
+"""Seconds after which the queue knows at the latest that an attempt has ended."""
+
+
+def usage(rig) -> float:
+    """Slot-seconds that were charged so far."""
+    return next(tenant.usage for tenant in rig.client.queue().tenants if tenant.path == "")
+
+
+def usage_violations(rig, job_ids: list[str], before: float) -> list[str]:
+    """Slot-seconds are charged once: what these jobs added is the sum over their attempts."""
+    attempts = [each for job_id in job_ids for each in rig.client.attempts(job_id)]
+    held = [each for each in attempts if each.outcome != "expired"]
+    due = sum(
+        len(each.slots) * (each.finished_at - each.offered_at).total_seconds() for each in held
+    )
+    added = usage(rig) - before
+    if not due - 0.01 * due - 0.1 < added < due + NOTICED_WITHIN * len(attempts):
+        return [f"{added:.2f} slot-seconds were charged, attempts held {due:.2f}"]
     return []

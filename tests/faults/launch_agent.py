@@ -3,7 +3,9 @@
 ``FAULTS_VERSION`` lets it call itself another version.
 """
 
+import faulthandler
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,8 @@ command = TRAINER[os.environ.get("FAULTS_TRAINER", "scripted")]
 settings.AgentSettings = partial(  # type: ignore[misc,assignment]
     settings.AgentSettings, trainer_command=command, **SHORT
 )
+
+faulthandler.register(signal.SIGUSR1, all_threads=True)  # asked of agents of a run that failed
 
 if __name__ == "__main__":
     from st_worker.cli import main

@@ -44,7 +44,9 @@ class _Connection:
             if self.proxy.mode == "cut":
                 return
             await self.proxy.passable()
-            up_reader, self.up_writer = await asyncio.open_connection("127.0.0.1", self.proxy.port_to)
+            up_reader, self.up_writer = await asyncio.open_connection(
+                "127.0.0.1", self.proxy.port_to
+            )
             ways = [
                 asyncio.create_task(self._pump(self.reader, self.up_writer, is_request=True)),
                 asyncio.create_task(self._pump(up_reader, self.writer, is_request=False)),
@@ -169,6 +171,8 @@ class Proxy:
         self._connections.add(connection)
         try:
             await connection.run()
+        except asyncio.CancelledError:
+            pass  # the proxy is being closed; streams would log a cancelled handler as an error
         finally:
             self._connections.discard(connection)
 

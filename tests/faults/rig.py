@@ -1,6 +1,5 @@
 """A controller and two workers behind proxies, with everything that can be broken."""
 
-import os
 import shutil
 import signal
 import sys
@@ -9,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from disks import Disk, may_mount
 from fleet import AgentProcess, ControllerProcess, wait_for
-from plan import LEASE
-from proxy import Proxy
 from shades import make_shades
 
+from faults.disks import Disk, may_mount
+from faults.plan import LEASE
+from faults.proxy import Proxy
 from st_client import Client
 
 HERE = Path(__file__).parent
@@ -145,8 +144,17 @@ class Rig:
         if self.controller.process.poll() is not None:
             self.controller.start()
 
+    def _ask_where_they_are(self) -> None:
+        """Let each agent write into its log what its threads are doing."""
+        for agent in self.agents:
+            if agent.alive():
+                agent.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+
     def close(self, *, keep: bool) -> None:
         self.client.close()
+        if keep:
+            self._ask_where_they_are()
         for agent in self.agents:
             if agent.alive():
                 agent.process.send_signal(signal.SIGCONT)
@@ -176,12 +184,3 @@ def _is_supervisor(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return "st_worker.supervise" in process.cmdline()
     return False
-
-
-def until(seconds: float) -> float:
-    """The moment that lies ``seconds`` ahead."""
-    return time.monotonic() + seconds
-
-
-def pid_of_this() -> int:
-    return os.getpid()

@@ -144,7 +144,7 @@ def main() -> int:
         return Training(sys.argv[1:]).work()
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            print(f"the disk is full: {error}", file=sys.stderr)
+            sys.stderr.write(f"the disk is full: {error}\n")
             return DISK_FULL
         raise
 

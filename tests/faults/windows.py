@@ -1,29 +1,15 @@
 """Moments in the life of an attempt that show in its folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 
 def is_open(state: Path, window: str) -> bool:
     """Whether some attempt below a worker's state folder stands in ``window``."""
-    return any(_stands(folder, window) for folder in state.glob("attempts/*") if folder.is_dir())
-
-
-def _stands(folder: Path, window: str) -> bool:
-    record, run = folder / "attempt.json", folder / "run"
-    if not record.exists():
-        return False
-    if window == "claimed":  # between claim and start
-        return not (run / "output.log").exists()
-    if window == "started":  # between start and record
-        return (run / "output.log").exists()
-    if window == "checkpoint without manifest":
-        return any(not (made / "manifest.json").exists() for made in run.glob("checkpoints/step-*"))
-    if window == "manifest":  # between checkpoint, its upload and its manifest's
-        return any(run.glob("checkpoints/step-*/manifest.json"))
-    if window == "last line":  # between last line and finish
-        return _last_phase(run / "journal.ndjson") == "done"
-    return (run / "exit.json").exists()
+    return any(
+        LOOKS[window](record.parent / "run") for record in state.glob("attempts/*/attempt.json")
+    )
 
 
 def _last_phase(journal: Path) -> str | None:
@@ -38,3 +24,20 @@ def _last_phase(journal: Path) -> str | None:
         if event.get("kind") == "progress":
             return event.get("phase")
     return None
+
+
+def _has_manifest(run: Path, *, wanted: bool) -> bool:
+    made = run.glob("checkpoints/step-*")
+    return any((folder / "manifest.json").exists() is wanted for folder in made)
+
+
+LOOKS: dict[str, Callable[[Path], bool]] = {
+    "claimed": lambda run: not (run / "output.log").exists(),
+    "started": lambda run: (run / "output.log").exists(),
+    "checkpoint without manifest": lambda run: _has_manifest(run, wanted=False),
+    "manifest": lambda run: _has_manifest(run, wanted=True),
+    "last line": lambda run: _last_phase(run / "journal.ndjson") == "done",
+    "exit note": lambda run: (run / "exit.json").exists(),
+}
+"""By its run folder: claimed and not started; started, perhaps not recorded; the files of a
+checkpoint, and its manifest, perhaps not uploaded; all lines written; ended, not finished."""

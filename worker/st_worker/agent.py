@@ -162,7 +162,7 @@ class Agent:
             pause = interval * (0.9 + random() / 10)  # noqa: S311  (so that no fleet marches)
             beat = await self._heartbeat()
             try:
-                reply = await self._controller.heartbeat(beat)
+                reply = await self._controller.heartbeat(beat, interval)
             except TemporaryTrouble as trouble:
                 pause = min(interval, next(pauses))
                 log.warning("heartbeat.lost", why=str(trouble))

@@ -8,6 +8,7 @@ import structlog
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome
 from st_shared.protocol.worker import FinishRequest, Lease
 from st_worker.errors import (
+    FULL_DISK,
     Abandoned,
     JournalLost,
     Refused,
@@ -63,6 +64,7 @@ class AttemptRun:
             journal,
             place.settings,
             start=start,
+            acknowledged=self._shipping.acknowledged,
         )
         self._work: Execution | Noop = (
             Noop(place, kept, self._orders, self._shipping.tell)
@@ -185,8 +187,13 @@ class AttemptRun:
         self._orders.close()
         await self.end_processes()
         said = f"the worker failed: {type(fault).__name__}: {fault}"
+        kind = FailureKind.CRASHED
+        if isinstance(fault, OSError) and fault.errno in FULL_DISK:
+            kind = FailureKind.DISK_FULL
+        self._shipping.seal()
         try:
-            await self._finish(failed(FailureKind.CRASHED, said))
+            await self._shipping.run()  # what was written before the fault
+            await self._finish(failed(kind, said))
         except WorkerError as error:
             log.warning("attempt.unreported", why=str(error))
         await self._forget()

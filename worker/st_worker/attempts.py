@@ -1,18 +1,21 @@
 """All attempts of an agent: taken over, claimed, stopped, given back."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
-from st_shared.protocol.worker import Lease, Offer, StopOrder
+from st_shared.protocol.states import FailureKind
+from st_shared.protocol.worker import FinishRequest, Lease, Offer, StopOrder
 from st_worker.attempt_run import AttemptRun
-from st_worker.errors import RequestRefused, TemporaryTrouble
+from st_worker.errors import FULL_DISK, RequestRefused, TemporaryTrouble
 from st_worker.execution import sweep
 from st_worker.folder import StateFolder
 from st_worker.occupancy import Ours
+from st_worker.outcome import failed
 from st_worker.record import AttemptRecord
 from st_worker.trainer import TrainerProcess
 from st_worker.workplace import Workplace
@@ -138,12 +141,33 @@ class Attempts:
         log.info("attempt.claimed", attempt=claim.attempt_id, job=claim.job_id, slots=claim.slots)
         record = AttemptRecord(claim=claim, claimed_at=self._place.clock())
         folder = self._folder.attempt(claim.attempt_id)
-        folder.create()
-        record.save(folder)
+        try:
+            folder.create()
+            record.save(folder)
+        except OSError as error:
+            await self._decline(record, error)
+            return
         run = self._runs[claim.attempt_id] = AttemptRun(self._place, folder, record)
         if self._is_closing:
             run.order_stop("shutdown")
         await run.run()
+
+    async def _decline(self, record: AttemptRecord, error: OSError) -> None:
+        """Give back at once what cannot even be written down."""
+        log.error("attempt.not_kept", attempt=record.claim.attempt_id, why=str(error))
+        kind = FailureKind.DISK_FULL if error.errno in FULL_DISK else FailureKind.CRASHED
+        ending = failed(kind, f"the worker cannot keep what it has claimed: {error}")
+        request = FinishRequest(
+            epoch=record.claim.epoch,
+            outcome=ending.outcome,
+            failure=ending.failure,
+            last_seq=record.claim.acked_seq,
+        )
+        try:
+            await self._place.controller.finish(record.claim.attempt_id, request)
+        except (RequestRefused, TemporaryTrouble) as trouble:
+            log.warning("attempt.unreported", attempt=record.claim.attempt_id, why=str(trouble))
+        shutil.rmtree(self._folder.attempt(record.claim.attempt_id).root, ignore_errors=True)
 
     def _track(self, attempt_id: str, work: Work) -> None:
         """Run the task of an attempt and forget it once it is over."""

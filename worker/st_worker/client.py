@@ -94,9 +94,14 @@ class Controller:
         """Say who this worker is; waits for a controller that does not answer yet."""
         return await self._call(endpoints.REGISTER, request, FOREVER)
 
-    async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
-        """Be alive; one try, since the next beat comes soon."""
-        return await self._call(endpoints.HEARTBEAT, beat, 0)
+    async def heartbeat(self, beat: Heartbeat, interval: float | None = None) -> HeartbeatReply:
+        """Be alive; one try, since the next beat comes soon.
+
+        It waits for an answer no longer than ``interval``, the seconds between two beats, so that
+        a connection that died without a word costs one beat and not the leases.
+        """
+        longest = self._settings.joint_timeout_seconds
+        return await self._call(endpoints.HEARTBEAT, beat, 0, max(longest, interval or 0.0))
 
     async def claim(self, attempt_id: str) -> ClaimReply:
         """Take what was offered; asking again gives the same lease."""

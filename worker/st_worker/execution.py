@@ -1,14 +1,13 @@
 """The part of an attempt that ends with its process: fetch, start or take over, stop, look back."""
 
 import asyncio
-import errno
 from contextlib import AsyncExitStack
 from typing import Protocol
 
 import structlog
 
 from st_shared.protocol.states import AttemptState, FailureKind
-from st_worker.errors import TransferError
+from st_worker.errors import FULL_DISK, TransferError
 from st_worker.folder import AttemptFolder
 from st_worker.notes import Notes
 from st_worker.orders import Orders
@@ -177,6 +176,6 @@ async def sweep(process: TrainerProcess, poll_seconds: float) -> None:
 
 
 def _explained(error: OSError) -> tuple[FailureKind, str]:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in FULL_DISK:
         return FailureKind.DISK_FULL, f"the worker's disk is full: {error}"
     return FailureKind.TRANSFER, f"the worker could not prepare the attempt: {error}"

@@ -21,6 +21,8 @@ Level = Literal["debug", "info", "warning", "error"]
 class Notes:
     """Appends to a journal that nobody else is writing; a torn last line is dropped first.
 
+    A line for which a full disk has no room is left out: it must not cost the attempt.
+
     ``start`` is the last line that the controller held when the attempt was claimed: a journal
     that begins empty goes on from there.
     """

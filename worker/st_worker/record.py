@@ -3,12 +3,16 @@
 from datetime import datetime
 from typing import Literal, Self
 
+import structlog
 from pydantic import BaseModel, ConfigDict
 
 from st_shared.durable import write_whole
 from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ClaimReply, Failure, Lease
+from st_worker.errors import FULL_DISK
 from st_worker.folder import AttemptFolder
+
+log = structlog.get_logger(__name__)
 
 StopCause = Literal["cancel", "preempt", "stale", "shutdown", "time_limit"]
 """A ``StopReason`` of the controller, or a reason of the agent's own."""
@@ -95,8 +99,17 @@ class KeptRecord:
         stop: StopCause | None = None,
         ending: Ending | None = None,
     ) -> None:
-        """Take what is given, and keep it on disk before anything else happens."""
+        """Take what is given, and keep it on disk before anything else happens.
+
+        A full disk is no reason to give an attempt up: all of it is found out again by the next
+        agent (the process by its folder, its end by its note, orders with the next heartbeat).
+        """
         given = {"pid": pid, "stop": stop, "ending": ending}
         changes = {name: value for name, value in given.items() if value is not None}
         self._record = self._record.model_copy(update=changes)
-        self._record.save(self._folder)
+        try:
+            self._record.save(self._folder)
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            log.warning("record.not_kept", changes=sorted(changes), why=str(error))

@@ -44,7 +44,7 @@ class Shipping:
         self._state: AttemptState | None = None
         self._told: AttemptState | None = None
         self._is_sealed = False
-        self._woken = asyncio.Event()
+        self._woken, self._moved = asyncio.Event(), asyncio.Event()
 
     @property
     def acked_seq(self) -> int:
@@ -60,6 +60,11 @@ class Shipping:
         """Send this state with the next batch."""
         self._state = state
         self._woken.set()
+
+    async def acknowledged(self, seq: int) -> None:
+        """Return once the controller holds line ``seq``."""
+        while self.acked_seq < seq:
+            await self._moved.wait()
 
     def seal(self) -> None:
         """Nothing more will be appended: end once all is acknowledged."""
@@ -129,6 +134,8 @@ class Shipping:
             # An agent that dies now sends again what the controller has, and drops.
             log.warning("journal.place_not_kept", why=str(error))
         self._place = place
+        self._moved.set()
+        self._moved = asyncio.Event()
         self._on_moved()
 
 

@@ -4,11 +4,14 @@ It leads the session of the trainer and outlives a killed agent, so that the exi
 the next one. It imports the standard library alone, to stay small beside the trainer.
 """
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -23,6 +26,11 @@ _OOM_COUNTERS = (
     "sys/fs/cgroup/memory/memory.oom_control",
 )
 """Where kernels count what they ended for want of memory: on the host, in cgroups 2 and 1."""
+
+_ROOM_SECONDS = 0.5
+"""Between two looks whether there is room for the note after all."""
+_NOTE_BYTES = 1024
+"""Room that is taken for the note at the start, so that a disk that fills up cannot lose it."""
 
 
 class _Forwarder:
@@ -51,13 +59,17 @@ def run(folder: Path, command: list[str]) -> None:
     forwarder = _Forwarder()
     code, error = None, None
     before = oom_kills(Path("/"))
+    aside = folder / f".{EXIT_NAME}.partial"
+    with suppress(OSError):  # full already: perhaps there is room in the end
+        _put(aside, b" " * _NOTE_BYTES)
     try:
         child = subprocess.Popen(command)
         forwarder.attach(child)
         code = child.wait()
     except OSError as problem:
         error = f"cannot start {command[0]}: {problem.strerror}"
-    _write(folder / EXIT_NAME, code, error, oom_kills(Path("/")) - before)
+    _write(aside, code, error, oom_kills(Path("/")) - before)
+    aside.replace(folder / EXIT_NAME)
 
 
 def oom_kills(root: Path) -> int:
@@ -72,7 +84,7 @@ def oom_kills(root: Path) -> int:
     return max(found)
 
 
-def _write(path: Path, code: int | None, error: str | None, killed: int) -> None:
+def _write(aside: Path, code: int | None, error: str | None, killed: int) -> None:
     ended = code is not None and code < 0
     note = {
         "code": None if ended else code,
@@ -82,12 +94,24 @@ def _write(path: Path, code: int | None, error: str | None, killed: int) -> None
         "pid": os.getpid(),
         "oom_kills": max(0, killed),
     }
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(note, file)
-        file.flush()
+    raw = json.dumps(note).encode()
+    while True:
+        try:
+            return _put(aside, raw.ljust(_NOTE_BYTES))
+        except OSError as problem:
+            if problem.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+        time.sleep(_ROOM_SECONDS)  # how it ended is told once there is room for it
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write over what is there, in its own place on the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        written = 0
+        while written < len(content):
+            written += file.write(content[written:])
         os.fsync(file.fileno())
-    aside.replace(path)
 
 
 if __name__ == "__main__":

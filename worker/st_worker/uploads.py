@@ -1,7 +1,7 @@
 """Samples, checkpoints and results to the store, in the order in which the journal names them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -37,6 +37,9 @@ from st_worker.transfer import Transfer
 log = structlog.get_logger(__name__)
 
 _FILES_A_CALL = 500
+Acknowledged = Callable[[int], Awaitable[None]]
+"""Returns once the controller holds the journal up to this line."""
+
 _ALREADY_STORED = "artifact_exists"
 
 
@@ -71,9 +74,11 @@ class Uploads:
         settings: AgentSettings,
         *,
         start: int,
+        acknowledged: Acknowledged,
     ) -> None:
         self._controller, self._transfer, self._lease = controller, transfer, lease
         self._folder, self._journal, self._settings = folder, journal, settings
+        self._acknowledged = acknowledged
         self._progress = UploadProgress.load(folder.uploaded, start=start)
         self._is_sealed = False
         self._woken = asyncio.Event()
@@ -121,6 +126,10 @@ class Uploads:
     async def _store_event(self, event: SampleEvent | CheckpointEvent | OutputEvent) -> None:
         try:
             for paths in self._groups(event):
+                if isinstance(event, CheckpointEvent) and paths == [event.manifest]:
+                    # From here on the job may go on elsewhere: what was measured before this
+                    # step must not die with this host.
+                    await self._acknowledged(event.seq)
                 await self._store_patiently(event, paths)
         except FileNotFoundError as error:
             # The trainer keeps its newest checkpoints only and may be faster than the wire.

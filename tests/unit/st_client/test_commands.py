@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from st_client.cli import run
+from st_client.commands.metrics import curve, metric_series
 from st_client.credentials import Credentials
 from st_shared.protocol import sse
 from st_shared.protocol.resources import LogLine, MetricPoint, ProgressView, Reason, StateChange
@@ -347,6 +348,21 @@ def test_logs_come_over_pages(st_run, fake_controller):
     _, out, _ = st_run("logs", ident(1))
     assert [line.split()[-1] for line in out.splitlines()] == list("12345")
     assert len(json.loads(st_run("logs", ident(1), "--json")[1])["items"]) == 5
+
+
+def test_what_was_measured_again_after_a_resume_counts_once():
+    def points(*rows):
+        return [
+            MetricPoint(attempt=attempt, seq=seq, at=NOW, step=step, values={"loss": loss})
+            for seq, (attempt, step, loss) in enumerate(rows)
+        ]
+
+    lost = [(1, 5, 9.0), (1, 10, 8.0), (1, 15, 7.0), (1, 20, 6.0)]
+    resumed = points(*lost, (2, 15, 1.0))
+    assert metric_series(resumed) == {"loss": [9.0, 8.0, 1.0]}
+    assert [(point.attempt, point.step) for point in curve(resumed)] == [(1, 5), (1, 10), (2, 15)]
+    anew = points(*lost, (2, 5, 3.0))
+    assert metric_series(anew) == {"loss": [3.0]}
 
 
 def test_metrics_are_drawn_with_the_newest_attempt_on_top(st_run, fake_controller):

@@ -57,6 +57,16 @@ async def test_success_ships_every_line_and_file_and_leaves_no_folder(
     await double.until(lambda: not list(state_folder.attempts.iterdir()))
 
 
+async def test_a_checkpoint_counts_once_the_lines_before_it_have_arrived(double, start_agent):
+    """Else the curve would have a gap, were the job to go on elsewhere from it."""
+    double.faults = {"events": [503] + [599] * 12}
+    await start_agent()
+    attempt = double.offer([["logs", 5], ["checkpoint", 2], ["until_stopped"]])
+    manifest = "checkpoints/step-000002/manifest.json"
+    await double.until(lambda: manifest in attempt.completed)
+    assert attempt.lines[-1]["kind"] == "checkpoint"
+
+
 async def test_lost_answers_lose_and_double_nothing(double, start_agent):
     double.faults = {
         "claim": [503],

@@ -1,0 +1,105 @@
+"""A disk without room: /dev/full stands where the agent writes aside, so the error is real."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from st_shared.protocol.states import FailureKind, Outcome
+from st_worker import supervise
+from st_worker.uploads import Uploads
+
+pytestmark = pytest.mark.anyio
+
+
+def _without_room(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / f".{name}.partial").symlink_to("/dev/full")
+
+
+async def test_an_attempt_goes_on_when_its_places_cannot_be_kept(
+    double, start_agent, state_folder, tmp_path
+):
+    await start_agent()
+    go = tmp_path / "go"
+    script = [["logs", 3], ["wait", str(go)], ["sample", "a.png"], ["logs", 700]]
+    attempt = double.offer(script)
+    await double.until(lambda: len(attempt.messages) > 3)
+    folder = state_folder.attempt(attempt.claim.attempt_id).root
+    _without_room(folder, "attempt.json", "shipped.json", "uploaded.json")
+    go.touch()
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.outcome == Outcome.SUCCEEDED
+    assert [line["seq"] for line in attempt.lines] == list(range(1, attempt.finish.last_seq + 1))
+    assert attempt.completed == ["a.png"]
+
+
+async def test_a_claim_that_cannot_be_written_down_is_given_back_and_costs_no_agent(
+    double, start_agent, state_folder, monkeypatch
+):
+    await start_agent()
+    create = type(state_folder.attempt("x")).create
+
+    def create_without_room(folder) -> None:
+        create(folder)
+        _without_room(folder.root, "attempt.json")
+
+    monkeypatch.setattr(type(state_folder.attempt("x")), "create", create_without_room)
+    attempt = double.offer([])
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.failure.kind == FailureKind.DISK_FULL
+    assert "No space left on device" in attempt.finish.failure.message
+    monkeypatch.setattr(type(state_folder.attempt("x")), "create", create)
+    after = double.offer([])
+    await double.until(lambda: after.finish)
+    assert after.finish.outcome == Outcome.SUCCEEDED
+    await double.until(lambda: not list(state_folder.attempts.iterdir()))
+
+
+async def test_a_fault_of_the_agent_is_reported_after_all_lines_whatever_was_acknowledged(
+    double, start_agent, monkeypatch
+):
+    async def broken(*_):
+        raise RuntimeError("torn")
+
+    monkeypatch.setattr(Uploads, "_store_event", broken)
+    await start_agent()
+    double.faults = {"events": [503, 503, 503]}  # stored, but the answers are lost
+    attempt = double.offer([["logs", 40], ["sample", "a.png"], ["deaf"]])
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.failure.kind == FailureKind.CRASHED
+    assert "RuntimeError: torn" in attempt.finish.failure.message
+    assert attempt.finish.last_seq == attempt.lines[-1]["seq"] >= 42
+
+
+def test_room_for_the_exit_note_is_taken_before_the_program_runs(tmp_path):
+    script = "import os; print(os.stat('.exit.json.partial').st_size)"
+    command = [sys.executable, "-m", "st_worker.supervise", str(tmp_path), "--"]
+    made = subprocess.run(
+        [*command, sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert int(made.stdout) >= 512
+    assert [path.name for path in tmp_path.iterdir()] == ["exit.json"]
+
+
+def test_the_exit_note_waits_for_room(tmp_path, monkeypatch):
+    _without_room(tmp_path, "exit.json")
+    waits = []
+
+    def make_room(seconds: float) -> None:
+        waits.append(seconds)
+        (tmp_path / ".exit.json.partial").unlink()
+
+    monkeypatch.setattr(supervise.time, "sleep", make_room)
+    monkeypatch.setattr(supervise, "_Forwarder", _NoSignals)
+    supervise.run(tmp_path, ["/bin/sh", "-c", "exit 7"])
+    assert len(waits) == 1
+    assert '"code": 7' in (tmp_path / "exit.json").read_text()
+
+
+class _NoSignals:
+    """This process keeps its own signal handlers."""
+
+    def attach(self, child: object) -> None:
+        pass
