@@ -31,6 +31,8 @@ from st_shared.protocol.worker import (
     FinishRequest,
     Heartbeat,
     HeartbeatReply,
+    Meeting,
+    MeetingPlace,
     PartsWanted,
     PartTickets,
     RefusedAttempt,
@@ -106,6 +108,10 @@ class Controller:
     async def claim(self, attempt_id: str) -> ClaimReply:
         """Take what was offered; asking again gives the same lease."""
         return await self._claims.do(attempt_id)
+
+    async def meet(self, attempt_id: str, meeting: Meeting) -> MeetingPlace:
+        """Say that this member of a gang is ready; where all meet, once all are."""
+        return await self._call(endpoints.MEET, meeting, FOREVER, attempt_id=attempt_id)
 
     async def send_events(self, attempt_id: str, batch: EventBatch) -> EventAck:
         """Deliver journal lines and the attempt's state."""

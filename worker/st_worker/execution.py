@@ -9,6 +9,7 @@ import structlog
 from st_shared.protocol.states import AttemptState, FailureKind
 from st_worker.errors import FULL_DISK, TransferError
 from st_worker.folder import AttemptFolder
+from st_worker.meeting import meet
 from st_worker.notes import Notes
 from st_worker.orders import Orders
 from st_worker.outcome import described, ending_by_order, failed
@@ -42,7 +43,8 @@ class Execution:
         self._orders, self._tell = orders, tell
         start = record().claim.acked_seq
         self._notes = Notes(folder.journal, start=start, clock=place.clock)
-        self._program = program_of(record().kind, place, folder, self._notes)
+        in_gang = record().claim.gang is not None
+        self._program = program_of(record().kind, place, folder, self._notes, in_gang=in_gang)
         self._process: TrainerProcess | None = None
 
     async def run(self, slots: AsyncExitStack) -> Ending:
@@ -111,10 +113,15 @@ class Execution:
     async def _prepare(self, slots: AsyncExitStack) -> Launch:
         claim = self._record().claim
         hostname = self._place.inventory.hostname
-        self._notes.log(f"attempt {claim.number} on {hostname}, slots {claim.slots}")
+        part = f", node {claim.gang.node} of {claim.gang.nodes}" if claim.gang else ""
+        self._notes.log(f"attempt {claim.number} on {hostname}, slots {claim.slots}{part}")
         launch = await self._program.prepare(claim)
         await slots.enter_async_context(self._place.slots.hold(claim.slots))
-        return launch
+        where = await meet(self._place.controller, claim, self._place.environment)
+        if where is None:
+            return launch
+        self._notes.log(f"all {where.nodes} nodes are ready; they meet at {where.address}")
+        return self._program.joined(launch, where)
 
     def _start(self, launch: Launch) -> TrainerProcess:
         process = TrainerProcess.start(

@@ -7,6 +7,7 @@ from typing import Protocol
 from st_shared.protocol.worker import ClaimReply
 from st_worker.folder import AttemptFolder
 from st_worker.journal import Journal
+from st_worker.meeting import Rendezvous, network_environment
 from st_worker.notes import Notes
 from st_worker.occupancy import ATTEMPT_VARIABLE
 from st_worker.outcome import ending_of, ending_of_script
@@ -38,13 +39,20 @@ class Program(Protocol):
     async def prepare(self, claim: ClaimReply) -> Launch:
         """Put all that it needs in place, or raise ``TransferError``."""
 
+    def joined(self, launch: Launch, where: Rendezvous) -> Launch:
+        """``launch`` as one member of a gang."""
+
     def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:
         """What its exit means, after an order to stop or without one."""
 
 
-def program_of(kind: JobKind, place: Workplace, folder: AttemptFolder, notes: Notes) -> Program:
+def program_of(
+    kind: JobKind, place: Workplace, folder: AttemptFolder, notes: Notes, *, in_gang: bool
+) -> Program:
     """The program of a job of this kind."""
-    return Script(place, folder) if kind == "command" else Trainer(place, folder, notes)
+    if kind == "command":
+        return Script(place, folder)
+    return Trainer(place, folder, notes, in_gang=in_gang)
 
 
 class Trainer:
@@ -52,8 +60,10 @@ class Trainer:
 
     name = "the trainer"
 
-    def __init__(self, place: Workplace, folder: AttemptFolder, notes: Notes) -> None:
-        self._place, self._folder = place, folder
+    def __init__(
+        self, place: Workplace, folder: AttemptFolder, notes: Notes, *, in_gang: bool
+    ) -> None:
+        self._place, self._folder, self._in_gang = place, folder, in_gang
         self._preparation = Preparation(folder, notes, place.cache, place.transfer)
 
     async def prepare(self, claim: ClaimReply) -> Launch:
@@ -62,7 +72,7 @@ class Trainer:
         arguments = await self._preparation.run(claim)
         environment = trainer_environment(place.environment, place.inventory, claim.slots)
         processes = len(claim.slots)
-        if processes > 1:
+        if processes > 1 or self._in_gang:
             arguments = ["launch", "--processes", str(processes), *arguments]
             if "OMP_NUM_THREADS" not in place.environment:
                 threads = max(1, place.inventory.cpus // len(place.inventory.slots))
@@ -70,12 +80,23 @@ class Trainer:
         environment[ATTEMPT_VARIABLE] = claim.attempt_id
         return Launch([*place.settings.trainer_command, *arguments], environment)
 
+    def joined(self, launch: Launch, where: Rendezvous) -> Launch:
+        """The launcher is told of the other hosts."""
+        place = self._place
+        told = ["--nodes", str(where.nodes), "--node-rank", str(where.node)]
+        told += ["--rendezvous", where.address]
+        after = len(place.settings.trainer_command) + 1  # behind "launch"
+        command = [*launch.command[:after], *told, *launch.command[after:]]
+        network = network_environment(place.controller.url, place.environment)
+        return Launch(command, {**launch.environment, **network})
+
     def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:
         """With the trainer's last error, and the end of what else it printed."""
         error = Journal(self._folder.journal).last_error()
         printed = _end_of(self._folder)
         lines = [line for line in printed if line.removeprefix("st-train: ") != error]
-        return ending_of(ended, stop, "\n".join([error, *lines] if error else lines))
+        said = "\n".join([error, *lines] if error else lines)
+        return ending_of(ended, stop, said, in_gang=self._in_gang)
 
 
 class Script:
@@ -98,6 +119,15 @@ class Script:
         }
         allowed = script_environment(place.environment, place.inventory, claim.slots)
         return Launch([*SCRIPT_COMMAND, str(folder.run)], {**allowed, **told})
+
+    def joined(self, launch: Launch, where: Rendezvous) -> Launch:
+        """The script is told where the others are; what it does with that is its own."""
+        told = {
+            "ST_NODES": str(where.nodes),
+            "ST_NODE_RANK": str(where.node),
+            "ST_RENDEZVOUS": where.address,
+        }
+        return Launch(launch.command, {**launch.environment, **told})
 
     def ending(self, ended: TrainerExit, stop: StopCause | None) -> Ending:
         """With the last lines that the script printed."""

@@ -21,6 +21,7 @@ from st_controller.services import (
     artifacts,
     claims,
     finishing,
+    gangs,
     join_tokens,
     leases,
     topics,
@@ -43,6 +44,8 @@ from st_shared.protocol.worker import (
     FinishBatchReply,
     FinishRequest,
     Heartbeat,
+    Meeting,
+    MeetingPlace,
     PartsWanted,
     PartTickets,
     RefusedAttempt,
@@ -162,6 +165,16 @@ def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> R
     for waited in waits:
         platform.telemetry.queue_wait.observe(waited.total_seconds())
     return encoded(reply, 200)
+
+
+@serves(endpoints.MEET)
+def meet(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, meeting: Meeting
+) -> MeetingPlace:
+    """A member of a gang is ready; answers where to meet once all are."""
+    with platform.db.write() as tx:
+        attempt, _ = leases.held(tx, caller.worker_id, attempt_id, meeting.epoch)
+        return gangs.meet(tx, attempt, meeting)
 
 
 @serves(endpoints.EVENTS)

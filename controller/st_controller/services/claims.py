@@ -14,6 +14,7 @@ from st_shared.protocol.worker import (
     ClaimReply,
     DatasetDownload,
     Download,
+    GangMember,
 )
 
 DOWNLOAD_SECONDS = 6 * 3600
@@ -46,6 +47,7 @@ def claim_reply(session: Session, objects: ObjectStore, attempt: Attempt, job: J
         datasets=_datasets(session, objects, job),
         resume=_checkpoint(session, objects, job),
         acked_seq=attempt.acked_seq,
+        gang=GangMember(node=attempt.node, nodes=attempt.nodes) if attempt.nodes > 1 else None,
     )
 
 

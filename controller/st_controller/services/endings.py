@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from st_controller.domain.attempts import may_move
 from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
 from st_controller.errors import IllegalMove
+from st_controller.services import gangs
 from st_controller.services.moves import move_job, succeed_all
 from st_controller.services.worker_events import tell
 from st_controller.store import direct
@@ -23,7 +24,10 @@ def end_attempt(
     failure: Failure | None = None,
     actor: str = "system",
 ) -> None:
-    """Finish an attempt and move its job on; frees the slots and voids the lease."""
+    """Finish an attempt and move its job on; frees the slots and voids the lease.
+
+    Of an attempt with several members this ends one; the job moves on when all have ended.
+    """
     _must_be_finishable(attempt)
     ended = {
         "state": AttemptState.FINISHED,
@@ -33,9 +37,24 @@ def end_attempt(
         "lease_expires_at": None,
     }
     direct.write(tx.session, attempt, ended)
+    tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)
+    if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
+        tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="stale"))
+    if attempt.nodes > 1:
+        decided = gangs.settle(tx, attempt)
+        if decided is None:
+            return  # others have not ended yet
+        outcome = Outcome(str(decided.outcome))
+        failure = Failure.model_validate(decided.failure) if decided.failure else None
+    _move_on(tx, job, outcome, failure, actor)
+
+
+def _move_on(
+    tx: Transaction, job: Job, outcome: Outcome, failure: Failure | None, actor: str
+) -> None:
+    """Give the job the state that follows from how its attempt ended."""
     if counts_as_try(outcome):
         job.tries_used += 1
-    tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)
     if outcome is Outcome.SUCCEEDED and job.state == JobState.ASSIGNED:
         move_job(tx, job, JobState.RUNNING, actor)
     state, reason = after_attempt(
@@ -53,9 +72,6 @@ def end_attempt(
         # worker has waited for the lease to run out already.
         job.not_before = tx.now + backoff(job.spec["retry"]["backoff"], job.tries_used)
     move_job(tx, job, state, actor, reason)
-    if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
-        order = StopOrder(attempt_id=attempt.id, reason="stale")
-        tell(tx, attempt.worker_id, order)
 
 
 def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], actor: str) -> None:

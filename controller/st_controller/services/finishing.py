@@ -41,7 +41,7 @@ def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str,
         except (StaleLease, SequenceGap) as error:
             refused[each.attempt_id] = error
             continue
-        if held is not None and each.outcome is Outcome.SUCCEEDED:
+        if held is not None and each.outcome is Outcome.SUCCEEDED and held[0].nodes == 1:
             well[each.attempt_id] = held
         elif held is not None:
             _end(tx, *held, each)

@@ -148,10 +148,12 @@ def cancel(tx: Transaction, actor: Actor, array_id: str) -> JobArray:
         .order_by(Attempt.id)
         .with_for_update(of=Attempt)
     )
-    live = {attempt.job_id: attempt for attempt in attempts}
+    live: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        live[attempt.job_id].append(attempt)
     stopped = [job for job in waiting if job.cancel_requested_at is None]
     for job in stopped:
-        jobs.stop(tx, actor, job, live.get(job.id))
+        jobs.stop(tx, actor, job, live[job.id])
     tx.audit(actor.signature, "array.cancelled", array_id, jobs=len(stopped))
     return array
 

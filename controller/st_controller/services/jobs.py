@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from st_controller.domain.attempts import LIVE
+from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.errors import Conflict, NotFound
 from st_controller.services import endings, topics
 from st_controller.services.actor import Actor
@@ -76,27 +76,38 @@ def cancel(tx: Transaction, actor: Actor, job_id: str) -> Job:
         return job
     if state.is_final:
         raise Conflict(f"the job is already {state}", code="already_final")
-    stop(tx, actor, job, _live_attempt(tx.session, job_id))
+    stop(tx, actor, job, _live_attempts(tx.session, job_id))
     return job
 
 
-def stop(tx: Transaction, actor: Actor, job: Job, live: Attempt | None) -> None:
-    """End a locked job that is not over, or order its end where a worker has it."""
+def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> None:
+    """End a locked job that is not over, or order its end where workers have it.
+
+    ``live`` holds every live member of its attempt.
+    """
     job.cancel_requested_at = tx.now
     tx.audit(actor.signature, "job.cancel_requested", job.id)
-    if live is None:
+    if not live:
         said = Reason(code="cancelled", message=f"Cancelled by {actor.username}.")
         move_job(tx, job, JobState.CANCELLED, actor.signature, said)
-    elif live.state == AttemptState.OFFERED:
-        endings.end_attempt(tx, live, job, Outcome.CANCELLED, actor=actor.signature)
-    else:
-        live.stop = "cancel"
-        order = StopOrder(attempt_id=live.id, reason="cancel")
-        tell(tx, live.worker_id, order)
+        return
+    leased = [attempt for attempt in live if attempt.state in LEASED]
+    for attempt in leased:
+        attempt.stop = "cancel"
+        tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="cancel"))
+    if leased:
         tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
+    for attempt in live:
+        if attempt.state == AttemptState.OFFERED:
+            endings.end_attempt(tx, attempt, job, Outcome.CANCELLED, actor=actor.signature)
 
 
-def _live_attempt(session: Session, job_id: str) -> Attempt | None:
-    return session.scalar(
-        select(Attempt).where(Attempt.job_id == job_id, Attempt.state.in_(LIVE)).with_for_update()
+def _live_attempts(session: Session, job_id: str) -> list[Attempt]:
+    return list(
+        session.scalars(
+            select(Attempt)
+            .where(Attempt.job_id == job_id, Attempt.state.in_(LIVE))
+            .order_by(Attempt.id)
+            .with_for_update()
+        )
     )

@@ -7,7 +7,7 @@ from typing import Any, Self
 from sqlalchemy import insert
 
 from st_controller.errors import InvalidRequest, SequenceGap
-from st_controller.services import topics
+from st_controller.services import gangs, topics
 from st_controller.services.journal_lines import checked, pack
 from st_controller.store import direct
 from st_controller.store.bulk import insert_all
@@ -48,6 +48,10 @@ class Batch:
             raise SequenceGap(f"line {acked + 1} has not arrived yet", acked_seq=acked)
         return self._packed([event for event in self.events if event.seq > acked])
 
+    def renumbered(self, events: Sequence[JournalEvent]) -> Self:
+        """The same lines with other numbers."""
+        return self._packed(events)
+
     @classmethod
     def _packed(cls, events: Sequence[JournalEvent]) -> Self:
         return cls(events, pack([event.model_dump_json().encode() for event in events]))
@@ -62,8 +66,14 @@ def append(tx: Transaction, attempt: Attempt, job: Job, batch: Batch) -> None:
     fresh = batch.after(attempt.acked_seq)
     if not fresh.events:
         return
-    insert_all(tx.session.connection(), _CHUNK, [_row(attempt.id, fresh)])
     last = fresh.events[-1].seq
+    journal_of = attempt.id
+    if attempt.nodes > 1:
+        journal_of, numbered = gangs.as_one(tx, attempt, fresh.events)
+        stored = fresh.renumbered(numbered)
+    else:
+        stored = fresh
+    insert_all(tx.session.connection(), _CHUNK, [_row(journal_of, stored)])
     direct.write(tx.session, attempt, {"acked_seq": last})
     _project(job, attempt, fresh.events)
     tx.wake(topics.job(job.id))
@@ -102,7 +112,7 @@ def _row(attempt_id: str, batch: Batch) -> dict[str, Any]:
 
 def _project(job: Job, attempt: Attempt, events: Sequence[JournalEvent]) -> None:
     """Show the newest progress on the job itself."""
-    if attempt.number != job.attempts:
+    if attempt.number != job.attempts or attempt.node:
         return
     for event in reversed(events):
         if isinstance(event, ProgressEvent):

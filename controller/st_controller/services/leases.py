@@ -137,7 +137,7 @@ def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState)
     if reported in {AttemptState.RUNNING, AttemptState.UPLOADING}:
         moved["started_at"] = attempt.started_at or tx.now
     direct.write(tx.session, attempt, moved)
-    if "started_at" in moved and job.state == JobState.ASSIGNED:
+    if "started_at" in moved and job.state == JobState.ASSIGNED and attempt.node == 0:
         move_job(tx, job, JobState.RUNNING, f"worker:{attempt.worker_id}")
 
 
@@ -200,7 +200,7 @@ def sweep(tx: Transaction, limit: int = 100) -> int:
         job = tx.session.scalar(
             select(Job).where(Job.id == attempt.job_id).with_for_update(skip_locked=True)
         )
-        if job is not None:
+        if job is not None and attempt.state in LIVE:  # else it went with another of its gang
             offered = attempt.state == AttemptState.OFFERED
             end_attempt(tx, attempt, job, Outcome.EXPIRED if offered else Outcome.LOST)
             ended += 1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, Row, bindparam, insert, select
 
 from st_controller.domain.attempts import LEASED, LIVE
-from st_controller.domain.scheduling.model import Placement
+from st_controller.domain.scheduling.model import Grant, Placement
 from st_controller.domain.workers import Patience
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import Queued, assign_jobs
@@ -31,18 +31,13 @@ class Priced(NamedTuple):
     price: float
 
     @property
-    def worker_id(self) -> str:
-        """The worker that is to run it."""
-        return self.placement.grants[0].worker
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        """Its slots there."""
-        return self.placement.grants[0].slots
+    def grants(self) -> tuple[Grant, ...]:
+        """Workers and their slots, the leader's first; several make a gang."""
+        return self.placement.grants
 
 
 class Offered(NamedTuple):
-    """An attempt that was offered."""
+    """An attempt that was offered; of a gang, its leader's part."""
 
     attempt_id: str
     job_id: str
@@ -85,7 +80,7 @@ _ATTEMPTS = insert(Attempt)
 
 def offer(tx: Transaction, decided: Sequence[Priced], patience: Patience) -> list[Offered]:
     """Offer jobs to workers; left out is what has changed since it was decided."""
-    workers = sorted({wanted.worker_id for wanted in decided})
+    workers = sorted({grant.worker for wanted in decided for grant in wanted.grants})
     open_workers = set(tx.session.scalars(_WORKERS, {"ids": workers}))
     ids = sorted({wanted.placement.job_id for wanted in decided})
     jobs: dict[str, Any] = {row.id: row for row in tx.session.execute(_JOBS, {"ids": ids})}
@@ -95,9 +90,13 @@ def offer(tx: Transaction, decided: Sequence[Priced], patience: Patience) -> lis
     made: list[tuple[Priced, Row[Any]]] = []
     for wanted in decided:
         job = jobs.get(wanted.placement.job_id)
-        free = taken[wanted.worker_id].isdisjoint(wanted.slots)
-        if job is not None and free and wanted.worker_id in open_workers and _may_start(job, tx):
-            taken[wanted.worker_id] |= set(wanted.slots)
+        are_free = all(
+            grant.worker in open_workers and taken[grant.worker].isdisjoint(grant.slots)
+            for grant in wanted.grants
+        )
+        if job is not None and are_free and _may_start(job, tx):
+            for grant in wanted.grants:
+                taken[grant.worker] |= set(grant.slots)
             made.append((wanted, jobs.pop(job.id)))
     return list(_write(tx, made, patience))
 
@@ -105,23 +104,25 @@ def offer(tx: Transaction, decided: Sequence[Priced], patience: Patience) -> lis
 def preempt(tx: Transaction, victim_id: str, for_job: str) -> Attempt | None:
     """Tell a running job to yield; none when it is over, or stops anyway."""
     job = tx.session.get(Job, victim_id, with_for_update=True)
-    attempt = tx.session.scalar(
+    live = tx.session.scalars(
         select(Attempt)
         .where(Attempt.job_id == victim_id, Attempt.state.in_(LIVE))
+        .order_by(Attempt.node)
         .with_for_update()
-    )
-    if job is None or attempt is None or attempt.stop is not None:
+    ).all()
+    if job is None or not live or any(attempt.stop is not None for attempt in live):
         return None
     job.preemptions += 1
-    tx.audit(SCHEDULER, "attempt.preempted_for", attempt.id, job=job.id, by=for_job)
-    if attempt.state not in LEASED:
-        end_attempt(tx, attempt, job, Outcome.EXPIRED, actor=SCHEDULER)
-        return attempt
-    attempt.stop = "preempt"
+    tx.audit(SCHEDULER, "attempt.preempted_for", live[0].id, job=job.id, by=for_job)
+    for attempt in live:
+        if attempt.state not in LEASED:  # of a gang that has not begun: all are withdrawn
+            end_attempt(tx, attempt, job, Outcome.EXPIRED, actor=SCHEDULER)
+            return attempt
     job.changed_at = tx.now
-    order = StopOrder(attempt_id=attempt.id, reason="preempt")
-    tell(tx, attempt.worker_id, order)
-    return attempt
+    for attempt in live:
+        attempt.stop = "preempt"
+        tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="preempt"))
+    return live[0]
 
 
 def _may_start(job: Row[Any], tx: Transaction) -> bool:
@@ -134,20 +135,33 @@ def _write(
 ) -> Iterator[Offered]:
     if not made:
         return
-    attempts = [_new_attempt(tx, wanted, job, patience) for wanted, job in made]
-    insert_all(tx.session.connection(), _ATTEMPTS, attempts)
+    attempts = [_new_attempts(tx, wanted, job, patience) for wanted, job in made]
+    insert_all(tx.session.connection(), _ATTEMPTS, [each for gang in attempts for each in gang])
     queued = [Queued(job.id, job.version, job.submitted_by) for _, job in made]
     assign_jobs(tx, queued, SCHEDULER)
-    for attempt, job in zip(attempts, queued, strict=True):
-        message = Offer(
-            attempt_id=attempt["id"],
-            job_id=attempt["job_id"],
-            expires_at=attempt["offer_expires_at"],
-        )
-        worker_id = attempt["worker_id"]
-        tell(tx, worker_id, message)
-        slots = tuple(attempt["slots"])
-        yield Offered(attempt["id"], job.id, worker_id, slots, job.version + 1)
+    for gang, job in zip(attempts, queued, strict=True):
+        for attempt in gang:
+            message = Offer(
+                attempt_id=attempt["id"],
+                job_id=attempt["job_id"],
+                expires_at=attempt["offer_expires_at"],
+            )
+            tell(tx, attempt["worker_id"], message)
+        leader = gang[0]
+        slots = tuple(leader["slots"])
+        yield Offered(leader["id"], job.id, leader["worker_id"], slots, job.version + 1)
+
+
+def _new_attempts(
+    tx: Transaction, wanted: Priced, job: Row[Any], patience: Patience
+) -> list[dict[str, Any]]:
+    """One row a member."""
+    nodes = len(wanted.grants)
+    return [
+        _new_attempt(tx, wanted, job, patience)
+        | {"node": node, "nodes": nodes, "worker_id": grant.worker, "slots": list(grant.slots)}
+        for node, grant in enumerate(wanted.grants)
+    ]
 
 
 def _new_attempt(
@@ -162,8 +176,6 @@ def _new_attempt(
         "outcome": None,
         "failure": None,
         "stop": None,
-        "worker_id": wanted.worker_id,
-        "slots": list(wanted.slots),
         "price": wanted.price,
         "checkpoint_at": None,
         "offered_at": tx.now,
@@ -173,4 +185,7 @@ def _new_attempt(
         "started_at": None,
         "finished_at": None,
         "acked_seq": 0,
+        "stored_seq": 0,
+        "met_at": None,
+        "rendezvous": None,
     }

@@ -11,7 +11,6 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from st_controller.domain.attempts import LIVE
 from st_controller.domain.scheduling.model import (
     Grant,
     Level,
@@ -43,6 +42,8 @@ from st_shared.protocol.states import JobState, Outcome, WorkerDesired, WorkerSt
 STATIC = "static"
 """Provider of workers that do not say where they come from."""
 
+_HOLDS = (JobState.ASSIGNED, JobState.RUNNING)
+"""States of a job whose attempt holds slots."""
 _MOST_IDS = 500
 """Ids in one statement."""
 _MICROSECOND = timedelta(microseconds=1)
@@ -162,11 +163,11 @@ def _all_pending(
 
 def running(session: Session, learned: Durations) -> Iterator[JobNow]:
     """Every job that holds slots."""
-    query = _job_columns(*_ATTEMPT).where(Attempt.state.in_(LIVE), _its_attempt())
+    query = _job_columns(*_ATTEMPT).where(Job.state.in_(_HOLDS), _its_attempt())
     rows = session.execute(query).all()
-    datasets = _digests(session, rows)
+    datasets, gangs = _digests(session, rows), _gangs(session, rows)
     for row in rows:
-        yield _running(row, datasets, learned)
+        yield _running(row, datasets, learned, gangs)
 
 
 def jobs(session: Session, ids: Iterable[str], learned: Durations) -> list[JobNow]:
@@ -175,8 +176,8 @@ def jobs(session: Session, ids: Iterable[str], learned: Durations) -> list[JobNo
     found: list[JobNow] = []
     for start in range(0, len(wanted), _MOST_IDS):
         rows = session.execute(_JOBS_NOW, {"ids": wanted[start : start + _MOST_IDS]}).all()
-        datasets = _digests(session, rows)
-        found += [_now(row, datasets, learned) for row in rows]
+        datasets, gangs = _digests(session, rows), _gangs(session, rows)
+        found += [_now(row, datasets, learned, gangs) for row in rows]
     return found
 
 
@@ -251,13 +252,15 @@ def _job_columns(*more: Any) -> Select[Any]:
 
 
 def _its_attempt() -> Any:
-    return (Attempt.job_id == Job.id) & (Attempt.number == Job.attempts)
+    """Its newest attempt; of a gang, the leader's part."""
+    return (Attempt.job_id == Job.id) & (Attempt.number == Job.attempts) & (Attempt.node == 0)
 
 
 _ATTEMPT: tuple[Any, ...] = (
     Attempt.id.label("attempt_id"),
     Attempt.state.label("attempt_state"),
     Attempt.slots.label("attempt_slots"),
+    Attempt.nodes.label("attempt_nodes"),
     Attempt.outcome,
     Attempt.worker_id,
     Attempt.offered_at,
@@ -273,9 +276,30 @@ _JOBS_NOW = (
 )
 
 
-def _now(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobNow:
-    if row.attempt_state in LIVE:
-        return _running(row, datasets, learned)
+def _gangs(session: Session, rows: Iterable[Row[Any]]) -> dict[str, tuple[Grant, ...]]:
+    """The slots of every member, of jobs whose newest attempt has several."""
+    ids = sorted(row.id for row in rows if (row.attempt_nodes or 1) > 1)
+    found: dict[str, tuple[Grant, ...]] = {}
+    for start in range(0, len(ids), _MOST_IDS):
+        query = (
+            select(Attempt.job_id, Attempt.worker_id, Attempt.slots)
+            .join(Job, (Job.id == Attempt.job_id) & (Job.attempts == Attempt.number))
+            .where(Job.id.in_(ids[start : start + _MOST_IDS]))
+            .order_by(Attempt.job_id, Attempt.node)
+        )
+        for job_id, worker_id, slots in session.execute(query):
+            found[job_id] = (*found.get(job_id, ()), Grant(worker_id, tuple(slots)))
+    return found
+
+
+def _now(
+    row: Row[Any],
+    datasets: Mapping[str, str],
+    learned: Durations,
+    gangs: Mapping[str, tuple[Grant, ...]],
+) -> JobNow:
+    if row.state in _HOLDS:
+        return _running(row, datasets, learned, gangs)
     waits = row.state == JobState.QUEUED and row.open_parents == 0
     return JobNow(
         row.id,
@@ -287,10 +311,15 @@ def _now(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobN
     )
 
 
-def _running(row: Row[Any], datasets: Mapping[str, str], learned: Durations) -> JobNow:
+def _running(
+    row: Row[Any],
+    datasets: Mapping[str, str],
+    learned: Durations,
+    gangs: Mapping[str, tuple[Grant, ...]],
+) -> JobNow:
     held = RunningJob(
         _pending(row, datasets, learned, {}),
-        (Grant(row.worker_id, tuple(row.attempt_slots)),),
+        gangs.get(row.id) or (Grant(row.worker_id, tuple(row.attempt_slots)),),
         row.offered_at.timestamp(),
         row.checkpoint_at.timestamp() if row.checkpoint_at else None,
         stopping=row.stop is not None,

@@ -1,5 +1,6 @@
 """Rows as the public API shows them."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,8 +134,12 @@ def _holders(session: Session, job_ids: list[str]) -> dict[str, str]:
         select(Attempt.job_id, Worker.name)
         .join(Worker, Worker.id == Attempt.worker_id)
         .where(Attempt.job_id.in_(job_ids), Attempt.state.in_(LIVE))
+        .order_by(Attempt.node)
     )
-    return {key: name for key, name in rows}  # noqa: C416 - to mypy a Row is no pair
+    names: dict[str, list[str]] = defaultdict(list)
+    for job_id, name in rows:
+        names[job_id].append(name)
+    return {job_id: ", ".join(found) for job_id, found in names.items()}
 
 
 def attempt_views(session: Session, job_id: str) -> list[AttemptView]:
@@ -143,7 +148,7 @@ def attempt_views(session: Session, job_id: str) -> list[AttemptView]:
         select(Attempt, Worker.name)
         .join(Worker, Worker.id == Attempt.worker_id)
         .where(Attempt.job_id == job_id)
-        .order_by(Attempt.number)
+        .order_by(Attempt.number, Attempt.node)
     )
     return [
         AttemptView.model_validate(

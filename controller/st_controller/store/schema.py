@@ -297,7 +297,10 @@ class IdempotencyKey(Table):
 
 
 class Attempt(Table):
-    """One try of a job on a worker. ``epoch`` fences: a call with another one is refused."""
+    """One try of a job on a worker. ``epoch`` fences: a call with another one is refused.
+
+    An attempt on several workers has a row for each member, all with one number and one epoch.
+    """
 
     __tablename__ = "attempts"
 
@@ -310,6 +313,10 @@ class Attempt(Table):
     failure: Mapped[dict[str, Any] | None]
     stop: Mapped[str | None] = mapped_column(String(20))
     """The order that was given to end it early: cancel or preempt."""
+    node: Mapped[int] = mapped_column(default=0)
+    """Rank of the member, from 0; 0 leads, and the journal of all is stored under its id."""
+    nodes: Mapped[int] = mapped_column(default=1)
+    """Members in all."""
     worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
     slots: Mapped[list[Any]]
     price: Mapped[float]
@@ -324,9 +331,15 @@ class Attempt(Table):
     finished_at: Mapped[datetime | None]
     acked_seq: Mapped[int]
     """Journal lines 1 to ``acked_seq`` are stored, each once."""
+    stored_seq: Mapped[int] = mapped_column(default=0)
+    """Of the leader of several members: lines that are stored of all of them together."""
+    met_at: Mapped[datetime | None]
+    """When this member had all that it needs, and waited for the others."""
+    rendezvous: Mapped[dict[str, Any] | None]
+    """Where the leader can be met: ``{"host", "port"}``."""
 
     __table_args__ = (
-        UniqueConstraint("job_id", "number"),
+        UniqueConstraint("job_id", "number", "node"),
         Index("ix_attempts_worker", "worker_id", "state"),
         Index("ix_attempts_state", "state"),
     )

@@ -25,6 +25,8 @@ from st_shared.protocol.worker import (
     FinishRequest,
     Heartbeat,
     HeartbeatReply,
+    Meeting,
+    MeetingPlace,
     Offer,
     PartsWanted,
     PartTickets,
@@ -71,6 +73,7 @@ STREAM: Endpoint[None] = Endpoint("/stream", None, None, method="GET", is_stream
 HEARTBEAT = Endpoint("/heartbeat", Heartbeat, HeartbeatReply)
 CLAIM = Endpoint("/attempts/{attempt_id}/claim", None, ClaimReply)
 CLAIMS = Endpoint("/claims", ClaimBatch, ClaimBatchReply)
+MEET = Endpoint("/attempts/{attempt_id}/meet", Meeting, MeetingPlace, "lease")
 EVENTS = Endpoint("/attempts/{attempt_id}/events", EventBatch, EventAck, "lease")
 ARTIFACTS = Endpoint("/attempts/{attempt_id}/artifacts", ArtifactOffer, ArtifactTickets, "lease")
 ARTIFACT_PARTS = Endpoint(
@@ -87,6 +90,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     STREAM,
     HEARTBEAT,
     CLAIM,
+    MEET,
     EVENTS,
     ARTIFACTS,
     ARTIFACT_PARTS,

@@ -274,6 +274,9 @@ class AttemptView(Resource):
     worker_id: str
     worker: str
     slots: list[int]
+    node: int = 0
+    """Rank among the workers of the attempt."""
+    nodes: int = 1
     offered_at: Moment
     claimed_at: Moment | None
     started_at: Moment | None

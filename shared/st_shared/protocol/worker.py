@@ -250,6 +250,31 @@ class CheckpointDownload(Resource):
     files: list[Download]
 
 
+class GangMember(Resource):
+    """Which part of an attempt on several workers this is."""
+
+    node: int
+    """Its rank, from 0; 0 leads."""
+    nodes: int
+
+
+class Meeting(Message):
+    """A member of a gang has all that it needs; the first one says where it can be met."""
+
+    epoch: int = Field(ge=1)
+    host: Text | None = Field(None, min_length=1, max_length=253)
+    """Name or address of the first member's host, as the others can reach it."""
+    port: int | None = Field(None, ge=1, le=65_535)
+    """A port that is free there."""
+
+
+class MeetingPlace(Resource):
+    """Where the members meet; nothing as long as one of them is missing."""
+
+    host: str | None
+    port: int | None
+
+
 class ClaimReply(Resource):
     """The lease, and all that is needed to run."""
 
@@ -265,6 +290,8 @@ class ClaimReply(Resource):
     resume: CheckpointDownload | None
     acked_seq: int
     """Journal lines that the controller already holds for this attempt."""
+    gang: GangMember | None = None
+    """None: the attempt runs on this worker alone."""
 
 
 class EventBatch(Message):

@@ -44,7 +44,10 @@ class ResourceRequest(Section):
         0, ge=0, le=4096, description="Memory that each slot must have at least, GiB."
     )
     nodes: int = Field(
-        1, ge=1, le=1, description="Workers that train together; only 1 is supported."
+        1,
+        ge=1,
+        le=256,
+        description="Workers that train together; each gives `slots`, all of them or none.",
     )
     labels: dict[
         Annotated[str, Field(min_length=1, max_length=63)],

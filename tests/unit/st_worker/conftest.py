@@ -35,7 +35,9 @@ from st_shared.protocol.worker import (
     FinishBatch,
     FinishBatchReply,
     FinishRequest,
+    GangMember,
     Heartbeat,
+    Meeting,
     RefusedAttempt,
     RegisterRequest,
 )
@@ -75,6 +77,9 @@ class DoubleAttempt:
     lines: list[dict[str, Any]] = field(default_factory=list)
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     completed: list[str] = field(default_factory=list)
+    meetings: list[Meeting] = field(default_factory=list)
+    place: dict[str, Any] = field(default_factory=dict)
+    """Where the members of a gang meet, once they do."""
     finish: FinishRequest | None = None
 
     @property
@@ -147,6 +152,7 @@ class ControllerDouble:
         datasets: list[DatasetDownload] | None = None,
         resume: CheckpointDownload | None = None,
         acked_seq: int = 0,
+        gang: GangMember | None = None,
         **work: Any,
     ) -> DoubleAttempt:
         """Offer an attempt whose trainer will do as ``script`` says, unless ``work`` is given."""
@@ -163,6 +169,7 @@ class ControllerDouble:
             datasets=datasets or [],
             resume=resume,
             acked_seq=acked_seq,
+            gang=gang,
         )
         expires_at = datetime.now(UTC) + timedelta(seconds=60)
         attempt = self.attempts[attempt_id] = DoubleAttempt(claim, expires_at)
@@ -272,6 +279,12 @@ class ControllerDouble:
             attempt.is_claimed = True
             self._fault("claim", before=False)
             return attempt.claim
+
+        @app.post("/v1/worker/attempts/{attempt_id}/meet")
+        async def meet(request: Request, attempt_id: str, body: Meeting) -> dict[str, Any]:
+            attempt = self._leased(request, attempt_id, body.epoch)
+            attempt.meetings.append(body)
+            return {"host": None, "port": None, **attempt.place}
 
         @app.post("/v1/worker/claims")
         async def claim_all(request: Request, body: ClaimBatch) -> ClaimBatchReply:

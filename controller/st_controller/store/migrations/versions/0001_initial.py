@@ -274,6 +274,8 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(length=20), nullable=True),
         sa.Column("failure", sa.JSON(), nullable=True),
         sa.Column("stop", sa.String(length=20), nullable=True),
+        sa.Column("node", sa.Integer(), nullable=False),
+        sa.Column("nodes", sa.Integer(), nullable=False),
         sa.Column("worker_id", sa.String(length=40), nullable=False),
         sa.Column("slots", sa.JSON(), nullable=False),
         sa.Column("price", sa.Double(), nullable=False),
@@ -285,12 +287,17 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("acked_seq", sa.Integer(), nullable=False),
+        sa.Column("stored_seq", sa.Integer(), nullable=False),
+        sa.Column("met_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("rendezvous", sa.JSON(), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name=op.f("fk_attempts_job_id"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(["worker_id"], ["workers.id"], name=op.f("fk_attempts_worker_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
-        sa.UniqueConstraint("job_id", "number", name=op.f("uq_attempts_job_id_number")),
+        sa.UniqueConstraint(
+            "job_id", "number", "node", name=op.f("uq_attempts_job_id_number_node")
+        ),
     )
     op.create_index("ix_attempts_state", "attempts", ["state"], unique=False)
     op.create_index("ix_attempts_worker", "attempts", ["worker_id", "state"], unique=False)

@@ -1,0 +1,70 @@
+"""A job on two workers, as real processes on one machine that speak over gloo."""
+
+import signal
+
+from fleet import tiny_job, wait_for
+from safetensors.torch import load_file
+
+
+def gang_job(steps, batch_size, nodes):
+    job = tiny_job(steps, resources={"nodes": nodes})
+    job["training"] |= {"batch_size": batch_size, "seed": 3}
+    return job
+
+
+def weights_of(fleet, job_id):
+    [artifact] = [
+        each for each in fleet.client.artifacts(job_id) if each.path == "output/weights.safetensors"
+    ]
+    return load_file(fleet.client.download(job_id, artifact, fleet.folder / job_id))
+
+
+def ended(fleet, job_id):
+    return wait_for(
+        "the end of the job", lambda: (job := fleet.client.job(job_id)).state.is_final and job
+    )
+
+
+def test_two_workers_learn_what_one_learns(fleet, shades):
+    fleet.add_agent("first")
+    fleet.add_agent("second")
+    fleet.client.push_dataset("shades", shades)
+    together = fleet.client.submit(gang_job(20, 2, nodes=2)).id
+    assert ended(fleet, together).state == "succeeded"
+    alone = fleet.client.submit(gang_job(20, 4, nodes=1)).id
+    assert ended(fleet, alone).state == "succeeded"
+    ours, theirs = weights_of(fleet, together), weights_of(fleet, alone)
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
+    members = list(fleet.client.attempts(together))
+    assert [(each.number, each.node, each.outcome) for each in members] == [
+        (1, 0, "succeeded"),
+        (1, 1, "succeeded"),
+    ]
+    said = [line.message for line in fleet.client.logs(together)]
+    assert any(line.startswith("[node 1] attempt 1 on ") for line in said)
+    assert any("2 processes together" in line for line in said)
+
+
+def test_a_gang_whose_host_dies_goes_on_elsewhere(fleet, shades):
+    agents = [fleet.add_agent(f"host-{number}") for number in range(3)]
+    fleet.client.push_dataset("shades", shades)
+    job_id = fleet.client.submit(gang_job(4000, 2, nodes=2)).id
+    wait_for("a checkpoint", lambda: fleet.client.job(job_id).checkpoint_step)
+    follower = list(fleet.client.attempts(job_id))[1].worker
+    [dying] = [agent for agent in agents if agent.name == follower]
+    dying.process.send_signal(signal.SIGKILL)  # the power goes: everything at once
+    for process in dying.trainers():
+        process.kill()
+    second = wait_for(
+        "another attempt",
+        lambda: [each for each in fleet.client.attempts(job_id) if each.number == 2],
+    )
+    assert follower not in {each.worker for each in second}
+    step = fleet.client.job(job_id).checkpoint_step
+    wait_for("more steps", lambda: fleet.client.job(job_id).checkpoint_step > step)
+    fleet.client.cancel(job_id)
+    assert ended(fleet, job_id).state == "cancelled"
+    first = [each for each in fleet.client.attempts(job_id) if each.number == 1]
+    assert [each.outcome for each in first] == ["lost", "lost"]
+    for agent in agents:
+        wait_for("the end of its processes", lambda agent=agent: not agent.trainers())
