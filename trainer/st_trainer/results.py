@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from st_shared.durable import move_durably
-from st_shared.spec.training import TrainingSpec
+from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.data.sounds import Sounds
 from st_trainer.data.videos import Videos
 from st_trainer.families.family import Denoiser
@@ -29,7 +29,7 @@ def draw_samples(session: Session, folder: RunFolder, journal: Journal) -> None:
         if not _draws_pictures(denoiser):
             write_recordings(denoiser, spec, folder, journal, step)
             return
-        grid = prompt_grid(denoiser, spec, f"step {step:,} of {spec.steps:,}")
+        grid = prompt_grid(denoiser, session.drawn, f"step {step:,} of {spec.steps:,}")
     path = folder.sample(step)
     write_picture(path, grid)
     journal.sample(step, folder.relative(path), spec.validation.prompts)
@@ -60,7 +60,7 @@ def draw_with_base(
     if not _draws_pictures(denoiser):
         write_recordings(denoiser, spec, folder, journal, 0)
         return
-    grid = prompt_grid(denoiser, spec, Path(str(spec.model.base)).name)
+    grid = prompt_grid(denoiser, spec.validation, Path(str(spec.model.base)).name)
     write_picture(folder.sample_grid, grid)
     journal.output("sample_grid", folder.relative(folder.sample_grid))
 
@@ -92,9 +92,8 @@ def write_recordings(
         journal.sample(step, folder.relative(path), [prompt])
 
 
-def prompt_grid(denoiser: Denoiser, spec: TrainingSpec, title: str) -> Image.Image:
-    """The prompts of ``spec`` drawn with ``denoiser``, with a line that says how."""
-    settings = spec.validation
+def prompt_grid(denoiser: Denoiser, settings: ValidationSpec, title: str) -> Image.Image:
+    """The prompts of ``settings`` drawn with ``denoiser``, with a line that says how."""
     images = draw(denoiser, settings.prompts, settings)
     how = f"{settings.sampler_steps} Euler steps, guidance {guidance_of(denoiser, settings):g}"
     return sample_grid(

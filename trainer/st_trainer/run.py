@@ -8,7 +8,7 @@ from pathlib import Path
 
 from st_shared.protocol.journal import ExitCode
 from st_shared.spec.section import Section
-from st_shared.spec.training import TrainingSpec
+from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.data.buckets import bucket_sizes
@@ -87,8 +87,15 @@ def open_session(spec: TrainingSpec, sources: Sequence[Path], journal: Journal) 
     else:
         samples = load_samples(spec, model_config(spec.model), sources, journal)
         denoiser = open_denoiser(spec, lambda: samples.captions)
-    pictures(spec.validation, denoiser.sample_shape)  # what cannot be drawn is told now
-    return Session(spec, samples, denoiser)
+    drawn = placed(spec.validation, sources[0])
+    pictures(drawn, denoiser)  # what cannot be drawn is told now
+    return Session(spec, samples, denoiser, drawn)
+
+
+def placed(settings: ValidationSpec, dataset: Path) -> ValidationSpec:
+    """``settings`` with its conditioning pictures found in the folder of the first dataset."""
+    found = [str(dataset / path) for path in settings.conditioning]  # absolute ones stay
+    return settings.model_copy(update={"conditioning": found})
 
 
 def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> int:

@@ -10,8 +10,8 @@ from torch import Tensor
 from st_shared.spec.training import ValidationSpec
 from st_trainer.data.conditioning import read_conditioning
 from st_trainer.data.medium import Shape
+from st_trainer.families.control import CONTROL
 from st_trainer.families.family import Condition, Denoiser, Guide
-from st_trainer.families.unet import CONTROL
 
 _AT_ONCE = {"image": 64, "video": 1, "audio": 1}
 """Samples that pass through the model together."""
@@ -24,7 +24,7 @@ def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) 
     The noise of each sample depends on ``settings.seed`` and its place in ``captions`` alone.
     """
     noise = starting_noise(len(captions), denoiser.latent_shape, settings.seed)
-    told, kind = pictures(settings, denoiser.sample_shape), denoiser.medium.kind
+    told, kind = pictures(settings, denoiser), denoiser.medium.kind
     samples = []
     for part in _parts(len(captions), _AT_ONCE[kind]):
         own = {name: tensor[part] for name, tensor in told.items()}
@@ -34,16 +34,17 @@ def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) 
     return drawn.float().clamp(-1, 1) if kind == "audio" else as_bytes(drawn)
 
 
-def pictures(settings: ValidationSpec, shape: Shape) -> Condition:
-    """What samples of ``shape`` are drawn with beside their captions: conditioning pictures.
+def pictures(settings: ValidationSpec, denoiser: Denoiser) -> Condition:
+    """What samples are drawn with beside their captions: conditioning pictures.
 
     Raises:
         BadDataError: one cannot be read.
     """
     if not settings.conditioning:
         return {}
-    read = [read_conditioning(Path(path), (shape[-2], shape[-1])) for path in settings.conditioning]
-    return {CONTROL: torch.stack(read)}
+    size = denoiser.sample_shape[-2], denoiser.sample_shape[-1]
+    read = [read_conditioning(Path(path), size) for path in settings.conditioning]
+    return {CONTROL: denoiser.control(torch.stack(read))}
 
 
 def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:

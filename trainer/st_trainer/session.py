@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from st_shared.spec.training import TrainingSpec
+from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.registry import make_adapter
 from st_trainer.data.sampler import Cursor, ShuffledSampler
@@ -23,8 +23,16 @@ from st_trainer.techniques.registry import make_techniques
 class Session:
     """Model, adapter, techniques, optimiser, random numbers, order of samples, steps done."""
 
-    def __init__(self, spec: TrainingSpec, samples: Samples, denoiser: Denoiser) -> None:
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        samples: Samples,
+        denoiser: Denoiser,
+        drawn: ValidationSpec | None = None,
+    ) -> None:
         self.spec = spec
+        self.drawn = drawn or spec.validation
+        """``spec.validation`` with the places of its pictures on this machine."""
         self.samples = samples
         self.step = 0
         self.accelerator = make_accelerator(spec)

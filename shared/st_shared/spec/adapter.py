@@ -17,12 +17,33 @@ _LORA_ONLY = (
 _MATRICES = ("rank", "alpha", "dropout", "dora", "preset", "targets", "exclude", "lycoris")
 
 _UNUSED: dict[AdapterKind, tuple[str, ...]] = {
-    "lora": ("lycoris",),
-    "lycoris": _LORA_ONLY,
-    "full": (*_MATRICES, *_LORA_ONLY),
+    "lora": ("lycoris", "controlnet"),
+    "lycoris": (*_LORA_ONLY, "controlnet"),
+    "full": (*_MATRICES, *_LORA_ONLY, "controlnet"),
     "controlnet": (*_MATRICES, *_LORA_ONLY),
 }
 """Keys that mean nothing for a kind of adapter."""
+_CONTROL_LORA = (
+    "lycoris", "text_encoder", "text_encoder_learning_rate", "init", "continue_from", "layout",
+)  # fmt: skip
+"""Keys that mean nothing for matrices in a ControlNet."""
+
+
+class ControlnetSpec(Section):
+    """Where a ControlNet starts, and how much of it is trained."""
+
+    base: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Folder or repository of a ControlNet to go on from; none: a copy of the first "
+        "part of the model, which changes nothing at first.",
+    )
+    lora: bool = Field(
+        False,
+        description="Freeze it and train low-rank matrices in it; in a new copy, the layers that "
+        "read the picture and those that lead back are trained as well.",
+    )
 
 
 class LycorisSpec(Section):
@@ -95,8 +116,10 @@ class AdapterSpec(Section):
         "or Kohya's, whose projections of `flux` and `sd3` are fused.",
     )
     lycoris: LycorisSpec = Field(default_factory=LycorisSpec)
+    controlnet: ControlnetSpec = Field(default_factory=ControlnetSpec)
 
     def unused(self, kind: AdapterKind) -> list[str]:
         """Keys that differ from their default, but mean nothing for ``kind``."""
         usual = AdapterSpec()
-        return [name for name in _UNUSED[kind] if getattr(self, name) != getattr(usual, name)]
+        unused = _CONTROL_LORA if self.controlnet.lora and kind == "controlnet" else _UNUSED[kind]
+        return [name for name in unused if getattr(self, name) != getattr(usual, name)]

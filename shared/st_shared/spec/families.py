@@ -207,6 +207,7 @@ FAMILIES: dict[str, Family] = {
             config=FluxConfig,
             needs_base=True,
             alignment=16,
+            has_controlnet=True,
             kohya_lora=True,
         ),
         Family(
@@ -225,6 +226,7 @@ FAMILIES: dict[str, Family] = {
             config=Sd3Config,
             needs_base=True,
             alignment=16,
+            has_controlnet=True,
             kohya_lora=True,
         ),
         Family(

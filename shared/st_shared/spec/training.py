@@ -40,8 +40,8 @@ class ValidationSpec(Section):
     conditioning: list[str] = Field(
         default_factory=list,
         max_length=256,
-        description="The picture that a ControlNet reads for each prompt: files on the machine "
-        "that trains.",
+        description="The picture that a ControlNet reads for each prompt; a relative one lies in "
+        "the folder of the first dataset.",
     )
     every: int = Field(200, ge=1, le=10_000_000, description="Steps between samples.")
     columns: int | None = Field(

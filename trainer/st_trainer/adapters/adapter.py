@@ -62,6 +62,12 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: each for name, each in module.named_parameters() if each.requires_grad}
 
 
+def as_floats(module: nn.Module) -> None:
+    """Keep what is trained in fp32, whatever the type of the rest."""
+    for parameter in trained(module).values():
+        parameter.data = parameter.data.float()
+
+
 @torch.no_grad()
 def copy_into(present: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """Give the tensors of ``present`` the values of ``wanted``, name by name.

@@ -1,46 +1,58 @@
-"""ControlNet: a copy of the network's first half that reads a picture; Zhang et al. 2023."""
+"""ControlNet: a copy of the network's first part that reads a picture; Zhang et al. 2023."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from st_trainer.adapters.adapter import Adapter
+from st_trainer.adapters.adapter import Adapter, as_floats
+from st_trainer.adapters.lora import add_matrices, lora_layers
+from st_trainer.adapters.targets import target_names
 from st_trainer.data.samples import Samples
 from st_trainer.errors import BadSpecError
-from st_trainer.families.components import class_named
+from st_trainer.families.components import class_named, load_part
+from st_trainer.families.control import CONTROL, NEW
 from st_trainer.families.family import Condition, Denoiser
 from st_trainer.families.pretrained import Pretrained
-from st_trainer.families.unet import CONTROL
 
 _PLACE = "controlnet"
 """Name of the part inside the module, and of the folder that is written."""
-_WIDTHS = (16, 32, 96, 256)
-"""Channels of the layers that bring pictures to the size of latents, each half as large."""
 _WHOLE = "100000GB"
 """Size up to which Diffusers writes one file."""
 
 
 class ControlNet(Adapter):
-    """Trains every weight of the copy; the model itself stays as it is."""
+    """Trains the copy, all of it or matrices in it; the model itself stays as it is."""
+
+    _denoiser: Denoiser
 
     def attach(self, denoiser: Denoiser) -> None:
-        """Copy the first half of the network; its outputs start at zero."""
+        """Copy the first part of the network, whose outputs start at zero, or load one."""
         module, family = denoiser.module, denoiser.family
         if not isinstance(family, Pretrained) or family.controlnet is None:
             raise BadSpecError(f"training.adapter.kind: {family.name} has no ControlNet")
-        halvings = len(denoiser.assets["vae"].config.block_out_channels) - 1
+        self._denoiser = denoiser
         module.requires_grad_(requires_grad=False)
-        made: nn.Module = class_named(family.controlnet).from_unet(
-            module, conditioning_embedding_out_channels=_WIDTHS[: halvings + 1]
+        base = self.spec.controlnet.base
+        made = (
+            load_part(base, family.controlnet, "training.adapter.controlnet.base")
+            if base
+            else family.controlnet_copy(module, denoiser.assets)
         )
-        module.add_module(_PLACE, made.requires_grad_(requires_grad=True).float())
+        made.requires_grad_(requires_grad=not self.spec.controlnet.lora).float()
+        idle = [each for part in family.controlnet_idle(made) for each in part.modules()]
+        if self.spec.controlnet.lora:
+            self._add_matrices(made, family, idle)
+        for each in idle:
+            each.requires_grad_(requires_grad=False)
+        module.add_module(_PLACE, made)
 
     def told(self, samples: Samples, indexes: Sequence[int]) -> Condition:
         """The conditioning picture of each sample."""
-        return {CONTROL: samples.conditioning(indexes)}
+        return {CONTROL: self._denoiser.control(samples.conditioning(indexes))}
 
     def off(self, module: nn.Module) -> AbstractContextManager[None]:
         """Refused: a model without the picture is another, not the one before training."""
@@ -51,9 +63,43 @@ class ControlNet(Adapter):
         )
 
     def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
-        """A folder that ``ControlNetModel.from_pretrained`` and the stock pipelines load."""
+        """A folder that ``from_pretrained`` of its class and the stock pipelines load."""
         del step
         part = folder / _PLACE
         controlnet: Any = denoiser.module.get_submodule(_PLACE)
+        if self.spec.controlnet.lora:
+            controlnet = merged(controlnet)
         controlnet.save_pretrained(part, max_shard_size=_WHOLE)
         return part / "diffusion_pytorch_model.safetensors"
+
+    def _add_matrices(
+        self, made: nn.Module, family: Pretrained[Any], idle: list[nn.Module]
+    ) -> None:
+        """Matrices in what was copied; of a new copy, layers without an original learn whole."""
+        names = [
+            name
+            for name in target_names(made, self.spec, family)
+            if not name.startswith(NEW) and made.get_submodule(name) not in idle
+        ]
+        add_matrices(self.spec, made, names)
+        if not self.spec.controlnet.base:
+            for name, weight in made.named_parameters():
+                if name.startswith(NEW):
+                    weight.requires_grad = True
+        as_floats(made)
+
+
+def merged(controlnet: Any) -> Any:
+    """A copy of ``controlnet`` with its matrices added to the weights beside them."""
+    copy = deepcopy(controlnet)
+    for _, layer in lora_layers(copy):
+        layer.merge()
+    plain = class_named(f"diffusers.{type(controlnet).__name__}").from_config(controlnet.config)
+    plain.load_state_dict(
+        {
+            name.replace(".base_layer.", "."): weight
+            for name, weight in copy.state_dict().items()
+            if "lora_" not in name
+        }
+    )
+    return plain

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from st_shared.spec.adapter import AdapterSpec
-from st_trainer.adapters.adapter import Adapter, copy_into
+from st_trainer.adapters.adapter import Adapter, as_floats, copy_into
 from st_trainer.adapters.loftq import round_base, start_from
 from st_trainer.adapters.lora_file import LoraFile, read_lora, write_lora
 from st_trainer.adapters.lora_fused import check_fusible
@@ -54,9 +54,7 @@ class Lora(Adapter):
             check_fusible(names, family.kohya_modules, dora=dora)
         lost = round_base(module) if self.spec.init == _LOFTQ else {}
         inject_adapter_in_model(_config(self.spec, names, before), module, adapter_name=_NAME)
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        as_floats(module)
         if before:
             copy_into(lora_tensors(module), before.tensors)
         else:
@@ -102,6 +100,13 @@ class Lora(Adapter):
             }
             alphas = {name: 2 * alpha for name, alpha in alphas.items()}
         return LoraFile(tensors, alphas)
+
+
+def add_matrices(spec: AdapterSpec, module: nn.Module, names: list[str]) -> None:
+    """Add the matrices of ``spec`` to the modules ``names`` of ``module``."""
+    from peft import inject_adapter_in_model  # noqa: PLC0415 -- seconds
+
+    inject_adapter_in_model(_config(spec, names, None), module, adapter_name=_NAME)
 
 
 def lora_layers(module: nn.Module) -> list[tuple[str, Any]]:

@@ -70,3 +70,21 @@ def _load(base: str, name: str, place: str, dtype: torch.dtype) -> Any:
     if is_module:
         part.requires_grad_(requires_grad=False).eval()
     return part
+
+
+def load_part(folder: str, place: str, field: str) -> Any:
+    """One module by itself, such as a ControlNet; ``field`` is the key that names ``folder``.
+
+    Raises:
+        BadSpecError: there is none, or it does not fit its class.
+    """
+    _quieten()
+    offline = {"local_files_only": True} if Path(folder).is_dir() else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".FluxPosEmbed. is deprecated", FutureWarning)
+            return class_named(place).from_pretrained(folder, **offline)
+    except _FAILED as error:
+        raise BadSpecError(
+            f"{field}: {folder} cannot be loaded as {place}: {type(error).__name__}: {error}"
+        ) from error

@@ -115,6 +115,11 @@ class FamilyCode(ABC, Generic[ConfigT]):
         del assets
         return latents
 
+    def control(self, assets: Assets, pictures: Tensor) -> Tensor:
+        """What a ControlNet reads of pictures ``(B, 3, H, W)``, 0 to 1."""
+        del assets
+        return pictures
+
     def tokens(self, shape: Shape) -> int:
         """Tokens of latents of ``shape`` ``(C, ...)``, for shifts by length."""
         count = 1
@@ -221,6 +226,11 @@ class Denoiser:
     def samples(self, latents: Tensor) -> Tensor:
         """Latents as samples with values about -1 to 1."""
         return self.family.samples(self.assets, latents)
+
+    @torch.no_grad()
+    def control(self, pictures: Tensor) -> Tensor:
+        """What a ControlNet reads of pictures ``(B, 3, H, W)``, 0 to 1."""
+        return self.family.control(self.assets, pictures)
 
     def predict(self, noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:
         """The answer in the convention of the objective, of the shape and type of ``noisy``."""

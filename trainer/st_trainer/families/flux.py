@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from st_shared.spec.families import FluxConfig
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.data.medium import Shape
+from st_trainer.families.control import CONTROL, flux_copy, in_type, in_type_of
 from st_trainer.families.family import Assets, Condition
 from st_trainer.families.kohya_names import FLUX
 from st_trainer.families.packing import packed, places, unpacked
-from st_trainer.families.pretrained import ATTENTION, Pretrained
+from st_trainer.families.pretrained import ATTENTION, Pretrained, picture_latents
 from st_trainer.families.prompts import last_hidden, pooled
 from st_trainer.objectives.flow_matching import FlowMatching, shifted_path
 from st_trainer.objectives.objective import Objective
@@ -42,6 +43,7 @@ class Flux(Pretrained[FluxConfig]):
     }
     comfy_prefix = "transformer"
     kohya_modules = FLUX
+    controlnet = "diffusers.FluxControlNetModel"
     usual_guidance = 3.5
     is_distilled = True
 
@@ -70,14 +72,30 @@ class Flux(Pretrained[FluxConfig]):
         """The network takes tokens and times 0 to 1, and gives ``noise - clean``."""
         height, width = noisy.shape[-2:]
         text, config = condition["text"], cast("Any", module.config)
-        answer: Tensor = module(
-            hidden_states=packed(noisy),
-            timestep=times,
-            guidance=condition["guidance"] if config.guidance_embeds else None,
-            pooled_projections=condition["pooled"],
-            encoder_hidden_states=text,
-            txt_ids=torch.zeros(text.shape[1], 3, device=noisy.device),
-            img_ids=places(height, width, noisy.device),
-            return_dict=False,
-        )[0]
+        seen = {
+            "hidden_states": packed(noisy),
+            "timestep": times,
+            "guidance": condition["guidance"] if config.guidance_embeds else None,
+            "pooled_projections": condition["pooled"],
+            "encoder_hidden_states": text,
+            "txt_ids": torch.zeros(text.shape[1], 3, device=noisy.device),
+            "img_ids": places(height, width, noisy.device),
+        }
+        told = {}
+        if CONTROL in condition:
+            controlnet: Any = module.controlnet
+            read = {**seen, "controlnet_cond": packed(condition[CONTROL])}
+            double, single = controlnet(**in_type_of(controlnet, read), return_dict=False)
+            told["controlnet_block_samples"] = in_type(double, noisy)
+            told["controlnet_single_block_samples"] = in_type(single, noisy)
+        answer: Tensor = module(**seen, **told, return_dict=False)[0]
         return unpacked(answer, height, width)
+
+    def control(self, assets: Assets, pictures: Tensor) -> Tensor:
+        """Their latents."""
+        return picture_latents(assets, pictures)
+
+    def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
+        """The first blocks of both kinds."""
+        del assets
+        return flux_copy(self.controlnet, module)

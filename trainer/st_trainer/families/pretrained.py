@@ -3,7 +3,7 @@
 A family names its parts; what is not particular to it happens here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
@@ -85,12 +85,33 @@ class Pretrained(FamilyCode[ConfigT]):
         drawn = posterior.mean + posterior.std * share.normal(posterior.mean, generator)
         return normalised(drawn.float(), vae.config)
 
+    def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
+        """A new ControlNet beside ``module``, which changes nothing yet.
+
+        Raises:
+            NotImplementedError: the family has none.
+        """
+        del module, assets
+        raise NotImplementedError(self.name)
+
+    def controlnet_idle(self, controlnet: nn.Module) -> Sequence[nn.Module]:
+        """Parts of a ControlNet on which nothing depends that is used of it."""
+        del controlnet
+        return ()
+
     def samples(self, assets: Assets, latents: Tensor) -> Tensor:
         """What the VAE makes of latents."""
         vae = assets["vae"]
         values = denormalised(latents.float(), vae.config).to(vae.device, vae.dtype)
         decoded: Tensor = vae.decode(values, return_dict=False)[0]
         return decoded
+
+
+def picture_latents(assets: Assets, pictures: Tensor) -> Tensor:
+    """The mean of the VAE's posterior of pictures with values 0 to 1, normalised, in fp32."""
+    vae = assets["vae"]
+    posterior = vae.encode((2 * pictures - 1).to(vae.device, vae.dtype)).latent_dist
+    return normalised(posterior.mean.float(), vae.config)
 
 
 def normalised(latents: Tensor, config: Any) -> Tensor:

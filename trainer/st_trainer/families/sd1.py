@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from st_shared.spec.families import ImageConfig
 from st_shared.spec.objective import ObjectiveSpec
+from st_trainer.families.control import unet_copy
 from st_trainer.families.family import Assets, Condition
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import last_hidden
@@ -47,6 +48,10 @@ class Sd1(Pretrained[ImageConfig]):
         tokenizer = assets["tokenizer"]
         length = tokenizer.model_max_length
         return {"text": last_hidden(assets["text_encoder"], tokenizer, captions, length)}
+
+    def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
+        """The first half of the UNet."""
+        return unet_copy(self.controlnet, module, assets["vae"])
 
     def predict(
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition

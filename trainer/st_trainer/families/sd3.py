@@ -4,7 +4,7 @@ Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution Imag
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from torch.nn import functional
 from st_shared.spec.families import Sd3Config
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.data.medium import Shape
+from st_trainer.families.control import CONTROL, in_type, in_type_of, sd3_copy
 from st_trainer.families.family import Assets, Condition
 from st_trainer.families.kohya_names import SD3
-from st_trainer.families.pretrained import ATTENTION, Pretrained
+from st_trainer.families.pretrained import ATTENTION, Pretrained, picture_latents
 from st_trainer.families.prompts import last_hidden, token_ids
 from st_trainer.objectives.flow_matching import FlowMatching, scheduler_path
 from st_trainer.objectives.objective import Objective
@@ -47,6 +48,7 @@ class Sd3(Pretrained[Sd3Config]):
     }
     comfy_reads_diffusers = True
     kohya_modules = SD3
+    controlnet = "diffusers.SD3ControlNetModel"
     usual_guidance = 7.0
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
@@ -79,14 +81,36 @@ class Sd3(Pretrained[Sd3Config]):
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition
     ) -> Tensor:
         """The network takes times 0 to 1000, and gives ``noise - clean``."""
-        answer: Tensor = module(
-            hidden_states=noisy,
-            timestep=times * 1000,
-            encoder_hidden_states=condition["text"],
-            pooled_projections=condition["pooled"],
-            return_dict=False,
-        )[0]
+        seen = {
+            "hidden_states": noisy,
+            "timestep": times * 1000,
+            "encoder_hidden_states": condition["text"],
+            "pooled_projections": condition["pooled"],
+        }
+        told = {}
+        if CONTROL in condition:
+            controlnet: Any = module.controlnet
+            read = {**seen, "controlnet_cond": condition[CONTROL]}
+            (added,) = controlnet(**in_type_of(controlnet, read), return_dict=False)
+            told["block_controlnet_hidden_states"] = in_type(added, noisy)
+        answer: Tensor = module(**seen, **told, return_dict=False)[0]
         return answer
+
+    def control(self, assets: Assets, pictures: Tensor) -> Tensor:
+        """Their latents."""
+        return picture_latents(assets, pictures)
+
+    def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
+        """The first blocks."""
+        del assets
+        return sd3_copy(self.controlnet, module)
+
+    def controlnet_idle(self, controlnet: nn.Module) -> Sequence[nn.Module]:
+        """The last block makes text that no other reads."""
+        last: Any = cast("Any", controlnet).transformer_blocks[-1]
+        attn = last.attn
+        parts = (attn.add_q_proj, attn.norm_added_q, attn.to_add_out, last.ff_context)
+        return [part for part in parts if part is not None]
 
 
 def _clip(

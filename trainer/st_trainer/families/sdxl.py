@@ -11,6 +11,7 @@ from st_shared.spec.families import SdxlConfig
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.data.facts import SampleFacts
 from st_trainer.families.components import class_named
+from st_trainer.families.control import unet_copy
 from st_trainer.families.family import Assets, Condition, Denoiser
 from st_trainer.families.pretrained import ATTENTION, Pretrained
 from st_trainer.families.prompts import token_ids
@@ -109,6 +110,10 @@ class Sdxl(Pretrained[SdxlConfig]):
         del config
         rows = [(*each.original_size, *each.crop, *each.size) for each in facts]
         return {"sizes": torch.tensor(rows)}
+
+    def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
+        """The first half of the UNet."""
+        return unet_copy(self.controlnet, module, assets["vae"])
 
     def predict(
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition

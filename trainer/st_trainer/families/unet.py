@@ -4,10 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from st_trainer.families.control import CONTROL
 from st_trainer.families.family import Condition
-
-CONTROL = "control"
-"""Name of the conditioning pictures in a condition, ``(B, 3, H, W)``, 0 to 1."""
 
 
 def unet_answer(

@@ -80,7 +80,7 @@ def peak_rate(spec: TrainingSpec) -> float:
         return spec.optimizer.learning_rate
     if OPTIMIZERS[spec.optimizer.name].finds_rate:
         return 1.0
-    if spec.adapter_kind not in {"full", "controlnet"}:
+    if spec.adapter_kind not in {"full", "controlnet"} or spec.adapter.controlnet.lora:
         return 1e-4
     return 1e-5 if FAMILIES[spec.model.family].needs_base else 1e-3
 
