@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     lease_ttl_seconds: float = Field(25.0, gt=0)
     offer_ttl_seconds: float = Field(10.0, gt=0)
 
+    worker_credential_days: float = Field(30.0, gt=0, le=3650)
+    """Age at which workers are told to fetch a new credential."""
+
     slot_prices: dict[
         Annotated[str, Field(min_length=1, max_length=200)], Annotated[float, Field(gt=0, le=1e6)]
     ] = Field(default_factory=dict, max_length=200)

@@ -26,8 +26,8 @@ COMMANDS = {
     "queue": (f"{_COMMANDS}.queue:queue", "Show the queue: shares, limits, reservations."),
     "arrays": (f"{_COMMANDS}.arrays:arrays", "List job arrays, or show one."),
     "datasets": (f"{_COMMANDS}.datasets:datasets", "Register and list datasets."),
-    "workers": (f"{_COMMANDS}.workers:workers", "List workers."),
-    "join-token": (f"{_COMMANDS}.workers:join_token", "Make tokens with which workers join."),
+    "workers": (f"{_COMMANDS}.workers:workers", "List workers, and say what they should be."),
+    "join-token": (f"{_COMMANDS}.join_tokens:join_token", "Make, list and revoke join tokens."),
 }
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(

@@ -22,12 +22,15 @@ from st_shared.protocol.resources import (
     ArtifactView,
     AttemptView,
     DatasetView,
+    DrainOrder,
     JobArrayView,
     JobBatch,
     JobDetail,
     JobView,
     JoinTokenCreated,
     JoinTokenRequest,
+    JoinTokenView,
+    LabelChange,
     LoginRequest,
     LogLine,
     Me,
@@ -37,9 +40,12 @@ from st_shared.protocol.resources import (
     SetupRequest,
     WorkerView,
 )
+from st_shared.protocol.states import WorkerDesired
 from st_shared.spec import JobSpec
 
-WorkerOrder = Literal["drain", "activate", "retire"]
+WorkerOrder = Literal[
+    "cordon", "drain", "activate", "retire", "rotate", "revoke", "collect-garbage"
+]
 """What an operator may say to a worker."""
 
 Item = TypeVar("Item", bound=Resource)
@@ -288,9 +294,31 @@ class Client:
 
     # Workers
 
-    def order_worker(self, worker_id: str, order: WorkerOrder) -> WorkerView:
-        """Say what a worker should be: drained, active again, or retired for good."""
-        return self._connection.post(f"workers/{worker_id}/{order}", WorkerView)
+    def order_worker(
+        self, worker_id: str, order: WorkerOrder, *, why: str | None = None
+    ) -> WorkerView:
+        """Say what a worker should be or do; ``why`` is kept with what it should be."""
+        body = {"why": why} if why else None
+        return self._connection.post(f"workers/{worker_id}/{order}", WorkerView, body)
+
+    def drain_worker(
+        self, worker_id: str, *, grace_seconds: float | None = None, why: str | None = None
+    ) -> WorkerView:
+        """Let a worker finish; after ``grace_seconds`` preemptible jobs are stopped."""
+        body = DrainOrder(grace_seconds=grace_seconds, why=why)
+        return self._connection.post(f"workers/{worker_id}/drain", WorkerView, body)
+
+    def label_worker(
+        self, worker_id: str, labels: Mapping[str, str], remove: Sequence[str] = ()
+    ) -> WorkerView:
+        """Set labels on a worker, and take set ones away."""
+        change = LabelChange(set=dict(labels), remove=list(remove))
+        path = f"workers/{worker_id}/labels"
+        return self._connection.patch(path, WorkerView, change.model_dump(mode="json"))
+
+    def delete_worker(self, worker_id: str, *, force: bool = False) -> None:
+        """Forget a worker; refused while it holds attempts, unless by force."""
+        self._connection.delete(f"workers/{worker_id}{'?force=true' if force else ''}")
 
     def find_worker(self, named: str) -> WorkerView:
         """The worker of this id or name.
@@ -298,7 +326,10 @@ class Client:
         Raises:
             MissingError: there is none, or several have the name.
         """
-        found = [each for each in self.workers() if named in {each.id, each.name}]
+        every = list(self.workers(retired=True))
+        found = [each for each in every if each.id == named] or [
+            each for each in every if each.name == named and each.desired != WorkerDesired.RETIRED
+        ]
         if len(found) == 1:
             return found[0]
         if found:
@@ -308,18 +339,35 @@ class Client:
             )
         raise MissingError(f"there is no worker {named!r}", hint="`st workers` lists them")
 
-    def workers(self) -> Iterator[WorkerView]:
-        """All workers that the controller knows."""
-        return self._items("workers", Page[WorkerView])
+    def workers(self, *, retired: bool = False) -> Iterator[WorkerView]:
+        """All workers; those that were retired only if asked for."""
+        given = {"retired": "true"} if retired else {}
+        return self._items("workers", Page[WorkerView], **given)
 
     def create_join_token(
-        self, *, uses: int = 1, expires_in_seconds: int = 3600, labels: Mapping[str, str] = {}
+        self,
+        *,
+        uses: int = 1,
+        expires_in_seconds: int = 3600,
+        labels: Mapping[str, str] = {},
+        provider: str | None = None,
     ) -> JoinTokenCreated:
         """A token with which ``uses`` workers may join; its secret is shown this once."""
         request = JoinTokenRequest(
-            uses=uses, expires_in_seconds=expires_in_seconds, labels=dict(labels)
+            uses=uses,
+            expires_in_seconds=expires_in_seconds,
+            labels=dict(labels),
+            provider=provider,
         )
         return self._connection.post("join-tokens", JoinTokenCreated, request)
+
+    def join_tokens(self) -> Iterator[JoinTokenView]:
+        """Join tokens that are not revoked, newest first, without their secrets."""
+        return self._items("join-tokens", Page[JoinTokenView], limit=_PAGE)
+
+    def revoke_join_token(self, token_id: str) -> None:
+        """Let nobody join with it any more; workers that joined stay."""
+        self._connection.delete(f"join-tokens/{token_id}")
 
     # Datasets
 

@@ -18,9 +18,11 @@ from st_controller.services import (
     outbox,
     submission,
     views,
+    worker_orders,
     workers,
 )
 from st_controller.services.actor import Actor
+from st_controller.services.caller import WorkerCaller
 from st_controller.store.schema import Artifact, Attempt, AuditEntry, Job, JoinToken, User, Worker
 from st_shared.ids import new_id
 from st_shared.protocol.states import AttemptState, Outcome
@@ -69,7 +71,7 @@ class Steps:
             job, is_new = submission.submit(tx, actor or self.admin, body, key)
             return job.id, is_new
 
-    def join(self, name="w", *, slots=1, own=None, given=None) -> str:
+    def join(self, name="w", *, slots=1, own=None, given=None, **fields) -> str:
         """A worker that has joined with a token and registered; gives its id."""
         with self.db.write() as tx:
             token = JoinToken(
@@ -83,7 +85,7 @@ class Steps:
                 revoked_at=None,
             )
             tx.session.add(token)
-            request = registration(name, slots=slots, labels=own or {})
+            request = registration(name, slots=slots, labels=own or {}, **fields)
             digest = hashlib.sha256(b"credential " + name.encode()).hexdigest()
             worker = workers.join(tx, token, request, digest)
             workers.register(tx, worker, request, self.patience)
@@ -122,6 +124,14 @@ class Steps:
         with self.db.read() as session:
             (offer,) = workers.sync(session, session.get_one(Worker, worker_id)).offers
         return offer.attempt_id
+
+    def caller(self, worker_id: str) -> WorkerCaller:
+        """The worker, as its credential shows it."""
+        worker = self.worker(worker_id)
+        return WorkerCaller(worker_id, worker.name, worker.credential_hash, worker.one_job)
+
+    def claim_in(self, tx, worker_id: str, attempt_id: str) -> None:
+        leases.claim(tx, worker_id, attempt_id, self.patience)
 
     def claim(self, worker_id: str, attempt_id: str) -> int:
         """Claim an offer; gives the epoch of the lease."""
@@ -193,9 +203,9 @@ class Steps:
         with self.db.write() as tx:
             jobs.cancel(tx, actor or self.admin, job_id)
 
-    def order(self, worker_id: str, desired) -> None:
+    def order(self, worker_id: str, desired, **how) -> None:
         with self.db.write() as tx:
-            workers.order(tx, "root", worker_id, desired)
+            worker_orders.order(tx, "root", worker_id, desired, **how)
 
     def relay(self) -> None:
         """Give places to all events."""
@@ -237,7 +247,7 @@ def document(name="job", **fields) -> dict:
     return {"name": name, "training": training, **fields}
 
 
-def registration(name="w", *, slots=1, labels=None, holding=()) -> RegisterRequest:
+def registration(name="w", *, slots=1, labels=None, holding=(), **fields) -> RegisterRequest:
     places = [Slot(index=index, accelerator="cpu", memory_gb=8) for index in range(slots)]
     inventory = Inventory(
         hostname="h", slots=places, cpus=2, memory_gb=8, disk_free_gb=10, platform="linux"
@@ -248,6 +258,7 @@ def registration(name="w", *, slots=1, labels=None, holding=()) -> RegisterReque
         inventory=inventory,
         labels=labels or {},
         holding=list(holding),
+        **fields,
     )
 
 

@@ -5,6 +5,8 @@ Read top to bottom:
 ``cli``          the ``st-worker`` command
 ``agent``        the life of the agent: register, heartbeats, stream, orders, leaving
 ``joining``      how a join token or a credential becomes a registration
+``rotation``     how the credential is changed; ``credential`` keeps it
+``garbage``      removes what no attempt needs
 ``attempt_run``  one attempt from its claim to its finish
 ``execution``    the part of it that ends with its process; ``noop`` the part without one
 ``programs``     what it may run: the trainer or a script

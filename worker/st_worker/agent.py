@@ -17,13 +17,16 @@ from st_shared.protocol.states import WorkerDesired
 from st_shared.protocol.worker import (
     Condition,
     DesiredChange,
+    GarbageOrder,
     Heartbeat,
     Offer,
     RegisterReply,
     RegisterRequest,
+    RotateOrder,
     StopOrder,
     Sync,
 )
+from st_worker import garbage
 from st_worker.attempts import Attempts, Work, ours_of
 from st_worker.backoff import delays
 from st_worker.client import Controller
@@ -32,6 +35,7 @@ from st_worker.errors import Refused, RequestRefused, TemporaryTrouble
 from st_worker.folder import StateFolder
 from st_worker.joining import join
 from st_worker.record import AttemptRecord
+from st_worker.rotation import fetch_and_keep, settle
 from st_worker.sampling import Sampler
 from st_worker.settings import AgentSettings
 from st_worker.slots import Slots
@@ -95,6 +99,8 @@ class Agent:
         self._attempts = Attempts(folder, place, self._spawn, self._leave_when_drained)
         self._departure: asyncio.Future[Departure] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
+        self._rotating: asyncio.Task[None] | None = None
+        self._collecting: asyncio.Task[None] | None = None
 
     async def run(self, token: str | None = None) -> Departure:
         """Work until told to leave; why it left comes back.
@@ -117,9 +123,10 @@ class Agent:
             await self._say_goodbye(departure)
             return await self._wind_up(departure)
         finally:
-            for task in loops:
+            chores = [task for task in (self._rotating, self._collecting) if task]
+            for task in [*loops, *chores]:
                 task.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await asyncio.gather(*loops, *chores, return_exceptions=True)
 
     def leave(self, departure: Departure) -> None:
         """Begin to leave; asked a second time by a signal, wait no longer for trainers."""
@@ -172,8 +179,12 @@ class Agent:
                 pauses = delays(self._settings.first_backoff_seconds, interval)
                 self._told_cached = self._told_cached if beat.cached is None else beat.cached
                 self._told_condition = beat.condition or self._told_condition
+                settle(self._controller, self._folder)
                 self._obey(reply.desired)
                 self._attempts.stop(reply.stops)
+                self._do_chores(rotate=reply.rotate, collect_garbage=reply.collect_garbage)
+                for offer in reply.offers:
+                    self._consider(offer)
             await asyncio.sleep(pause)
 
     async def _say_goodbye(self, departure: Departure) -> None:
@@ -219,10 +230,35 @@ class Agent:
             case Sync():
                 self._obey(event.desired)
                 self._attempts.stop(event.stops)
+                self._do_chores(rotate=event.rotate, collect_garbage=event.collect_garbage)
                 for offer in event.offers:
                     self._consider(offer)
+            case RotateOrder():
+                self._do_chores(rotate=True)
+            case GarbageOrder():
+                self._do_chores(collect_garbage=True)
             case _:
                 assert_never(event)
+
+    def _do_chores(self, *, rotate: bool = False, collect_garbage: bool = False) -> None:
+        """Begin what is ordered, unless it is under way: orders are repeated until it is done."""
+        if rotate and not self._is_busy(self._rotating):
+            self._rotating = self._spawn(fetch_and_keep(self._controller, self._folder))
+        if collect_garbage and not self._is_busy(self._collecting):
+            self._collecting = self._spawn(self._collect_garbage())
+
+    @staticmethod
+    def _is_busy(task: "asyncio.Task[None] | None") -> bool:
+        return task is not None and not task.done()
+
+    async def _collect_garbage(self) -> None:
+        live = [lease.attempt_id for lease in self._attempts.leases]
+        report = await asyncio.to_thread(garbage.collect, self._folder, live)
+        log.info("garbage.collected", removed=report.removed, freed_gb=round(report.freed_gb, 3))
+        try:
+            await self._controller.report_garbage(report)
+        except (TemporaryTrouble, RequestRefused) as trouble:
+            log.warning("garbage.unreported", why=str(trouble))
 
     def _consider(self, offer: Offer) -> None:
         if self._departure.done() or self._desired is not WorkerDesired.ACTIVE:

@@ -29,6 +29,7 @@ from st_shared.protocol.worker import (
     Finish,
     FinishBatch,
     FinishRequest,
+    GarbageReport,
     Heartbeat,
     HeartbeatReply,
     Meeting,
@@ -39,6 +40,7 @@ from st_shared.protocol.worker import (
     RegisterReply,
     RegisterRequest,
 )
+from st_worker.credential import Secrets
 from st_worker.errors import (
     OfferGone,
     Refused,
@@ -70,7 +72,7 @@ LATER = {408, 425, 429}
 
 
 class Controller:
-    """The controller as a worker sees it; ``secret`` is its credential, or a join token."""
+    """The controller as a worker sees it; ``secrets`` has its credential, or a join token."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Controller:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url
-        self.secret = ""
+        self.secrets = Secrets()
         self._settings = settings
         self._http = new_client(url, settings, transport)
         self._claims = Together(self._claim_all, self._claim, LARGEST_BATCH)
@@ -95,6 +97,18 @@ class Controller:
     async def register(self, request: RegisterRequest) -> RegisterReply:
         """Say who this worker is; waits for a controller that does not answer yet."""
         return await self._call(endpoints.REGISTER, request, FOREVER)
+
+    async def new_credential(self) -> str:
+        """A new credential; the present one is in force until that is used."""
+        return (await self._call(endpoints.CREDENTIAL, None, 0)).credential
+
+    async def report_garbage(self, report: GarbageReport) -> None:
+        """Say what came of an order to collect garbage; ordered again where that is lost."""
+        await self._call(endpoints.GARBAGE, report, 0)
+
+    async def leave(self) -> None:
+        """Sign off for good; the credential is void afterwards."""
+        await self._call(endpoints.LEAVE, None, self._settings.report_seconds)
 
     async def heartbeat(self, beat: Heartbeat, interval: float | None = None) -> HeartbeatReply:
         """Be alive; one try, since the next beat comes soon.
@@ -140,7 +154,8 @@ class Controller:
     @asynccontextmanager
     async def stream(self, last_id: str | None) -> AsyncIterator[AsyncIterator[str]]:
         """The lines of the event stream, from after ``last_id`` on."""
-        headers = self._headers() | {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        shown = self.secrets.current
+        headers = _bearer(shown) | {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if last_id is not None:
             headers["Last-Event-ID"] = last_id
         timeout = httpx.Timeout(
@@ -152,7 +167,7 @@ class Controller:
             ) as reply:
                 if not reply.is_success:
                     await reply.aread()
-                    raise problem_error(reply)
+                self._check(reply, shown)
                 yield reply.aiter_lines()
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"the stream broke: {said(error)}") from error
@@ -225,7 +240,8 @@ class Controller:
         self, method: str, path: str, body: BaseModel | None, one_try: float | None
     ) -> httpx.Response:
         content = body.model_dump_json().encode() if body is not None else b""
-        headers = self._headers() | {"Content-Type": "application/json"}
+        shown = self.secrets.current
+        headers = _bearer(shown) | {"Content-Type": "application/json"}
         if len(content) >= PACKED_BYTES:
             content = gzip.compress(content, 1, mtime=0)
             headers["Content-Encoding"] = "gzip"
@@ -239,12 +255,22 @@ class Controller:
             )
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"no answer from {self.url}: {said(error)}") from error
-        if not reply.is_success:
-            raise problem_error(reply)
+        self._check(reply, shown)
         return reply
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.secret}"}
+    def _check(self, reply: httpx.Response, shown: str) -> None:
+        """Raise what an answer means; who is refused tries the other secret, where there is one."""
+        if reply.status_code not in {401, *LATER} and reply.status_code < 500:
+            self.secrets.proven(shown)
+        if reply.is_success:
+            return
+        if reply.status_code == 401 and self.secrets.may_try_again(shown):
+            raise TemporaryTrouble("the credential changed while the call was on its way")
+        raise problem_error(reply)
+
+
+def _bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def new_client(

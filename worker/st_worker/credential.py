@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from st_shared.durable import write_whole
+from st_shared.durable import write_durably
 from st_worker.errors import UsageError
 from st_worker.folder import StateFolder
 
@@ -18,6 +18,8 @@ class Credential(BaseModel):
     worker_id: str
     name: str
     secret: str
+    previous: str | None = None
+    """While ``secret`` has not been used yet: the one before it, which is in force until then."""
 
     def __repr__(self) -> str:
         return f"Credential({self.worker_id} at {self.controller})"
@@ -41,5 +43,35 @@ class Credential(BaseModel):
             ) from None
 
     def save(self, folder: StateFolder) -> None:
-        """Keep it in ``folder``, mode 0600, before anything is done with it."""
-        write_whole(folder.credential, self.model_dump_json())
+        """Keep it in ``folder``, mode 0600, to stay there through a power cut."""
+        write_durably(folder.credential, self.model_dump_json())
+
+
+class Secrets:
+    """What a worker shows: the secret that counts, and the one before it until that is proven."""
+
+    def __init__(self) -> None:
+        self.current = ""
+        self.previous: str | None = None
+
+    def set(self, current: str, previous: str | None = None) -> None:
+        """Show ``current`` from now on; where it is refused at once, ``previous`` again."""
+        self.current, self.previous = current, previous
+
+    def proven(self, shown: str) -> None:
+        """A call with ``shown`` was taken: what came before it is void."""
+        if shown == self.current:
+            self.previous = None
+
+    def may_try_again(self, shown: str) -> bool:
+        """After a call with ``shown`` was refused: whether another secret is to be shown instead.
+
+        Calls that were on their way while the secret changed are refused by the way; and one that
+        was never taken may have been replaced by a late repetition of the call that fetched it.
+        """
+        if shown != self.current:
+            return True
+        if self.previous is None:
+            return False
+        self.set(self.previous)
+        return True

@@ -7,6 +7,7 @@ from st_worker.client import Controller
 from st_worker.credential import Credential
 from st_worker.errors import Refused, UsageError, WorkerError
 from st_worker.folder import StateFolder
+from st_worker.rotation import settle
 
 log = structlog.get_logger(__name__)
 
@@ -23,12 +24,15 @@ async def join(
     known = Credential.load(folder)
     if known and known.controller == controller.url:
         try:
-            controller.secret = known.secret
-            return await controller.register(request)
+            controller.secrets.set(known.secret, known.previous)
+            reply = await controller.register(request)
         except Refused as error:
             if token is None:
                 raise
             log.warning("credential.void", why=str(error))
+        else:
+            settle(controller, folder)
+            return reply
     elif known and token is None:
         raise UsageError(
             f"{folder.root} belongs to a worker of {known.controller}: give a join token to leave "
@@ -46,7 +50,7 @@ async def _exchange(
     controller: Controller, folder: StateFolder, request: RegisterRequest, token: str
 ) -> RegisterReply:
     """Register as a new worker and keep its credential before anything else happens."""
-    controller.secret = token
+    controller.secrets.set(token)
     reply = await controller.register(request)
     if reply.credential is None:
         raise WorkerError("the controller took the join token but gave no credential")
@@ -56,5 +60,5 @@ async def _exchange(
         name=request.name,
         secret=reply.credential,
     ).save(folder)
-    controller.secret = reply.credential
+    controller.secrets.set(reply.credential)
     return reply

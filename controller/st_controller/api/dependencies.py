@@ -22,7 +22,7 @@ from st_controller.auth.secrets import SecretKind, kind_of
 from st_controller.domain.policy.permissions import PERMISSIONS
 from st_controller.errors import NotSignedIn
 from st_controller.platform import Platform
-from st_controller.services import api_keys, identity
+from st_controller.services import api_keys, identity, worker_credentials
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.known_credentials import Holder, KnownCredentials
 
@@ -183,8 +183,16 @@ def _user(platform: Platform, secret: str) -> Caller | None:
 
 
 def _worker_of(platform: Platform, credential: str) -> WorkerCaller | None:
+    """The holder of a worker's credential; one that is used for the first time comes into force."""
     with platform.db.read() as session:
-        return identity.worker_by_credential(session, credential)
+        known = identity.worker_by_credential(session, credential)
+        if known is not None:
+            return known
+        fresh = identity.worker_by_next_credential(session, credential)
+    if fresh is not None:
+        with platform.db.write() as transaction:
+            worker_credentials.take_into_force(transaction, fresh.digest)
+    return fresh
 
 
 async def _metrics_reader(request: Request) -> None:

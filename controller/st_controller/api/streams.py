@@ -88,7 +88,7 @@ async def _counted(
 async def _while_in_force(
     platform: Platform, caller: WorkerCaller, frames: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    with platform.standing.watch(caller.worker_id) as ticket:
+    with platform.standing.watch(caller.worker_id, caller.digest) as ticket:
         async for frame in frames:
             if ticket.is_void:
                 return

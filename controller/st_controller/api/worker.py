@@ -25,6 +25,8 @@ from st_controller.services import (
     join_tokens,
     leases,
     topics,
+    worker_credentials,
+    worker_orders,
     workers,
 )
 from st_controller.store.database import ReadSession
@@ -39,10 +41,12 @@ from st_shared.protocol.worker import (
     ArtifactTickets,
     ClaimBatch,
     ClaimBatchReply,
+    CredentialReply,
     EventBatch,
     FinishBatch,
     FinishBatchReply,
     FinishRequest,
+    GarbageReport,
     Heartbeat,
     Meeting,
     MeetingPlace,
@@ -117,7 +121,7 @@ def stream(
     caller: WorkerDep,
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> StreamingResponse:
-    """Server-sent events for this worker: ``sync``, ``offer``, ``stop``, ``desired``."""
+    """Server-sent events for this worker: ``STREAM_EVENTS`` of the contract."""
 
     def opening(session: ReadSession) -> tuple[str, str]:
         worker = workers.get_worker(session, caller.worker_id)
@@ -136,11 +140,35 @@ async def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -
     return encoded(await platform.heartbeats.take(caller.worker_id, beat), 200)
 
 
+@serves(endpoints.CREDENTIAL)
+def credential(platform: PlatformDep, caller: WorkerDep) -> CredentialReply:
+    """A new credential; the present one is in force until that is used."""
+    with platform.db.write() as tx:
+        return CredentialReply(credential=worker_credentials.issue(tx, caller.worker_id))
+
+
+@serves(endpoints.GARBAGE)
+def garbage(platform: PlatformDep, caller: WorkerDep, report: GarbageReport) -> Response:
+    """It has removed what no attempt needs."""
+    with platform.db.write() as tx:
+        worker_orders.garbage_collected(tx, caller.worker_id, report)
+    return Response(status_code=204)
+
+
+@serves(endpoints.LEAVE)
+def leave(platform: PlatformDep, caller: WorkerDep) -> Response:
+    """It is gone for good; its credential is void from now on."""
+    with platform.db.write() as tx:
+        worker_orders.leave(tx, caller.worker_id)
+    return Response(status_code=204)
+
+
 @serves(endpoints.CLAIM)
 def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response:
     """Take the lease of an offered attempt."""
     with platform.db.write() as tx:
-        attempt, job = leases.claim(tx, caller.worker_id, attempt_id, platform.patience)
+        with worker_orders.one_job_at_most(tx, caller):
+            attempt, job = leases.claim(tx, caller.worker_id, attempt_id, platform.patience)
         reply = claims.claim_reply(tx.session, platform.objects, attempt, job)
         waited = (attempt.claimed_at or tx.now) - (job.queued_at or job.submitted_at)
     platform.telemetry.queue_wait.observe(waited.total_seconds())
@@ -151,9 +179,10 @@ def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response
 def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> Response:
     """Take the leases of several offered attempts."""
     with platform.db.write() as tx:
-        claimed, refused = leases.claim_all(
-            tx, caller.worker_id, wanted.attempt_ids, platform.patience
-        )
+        with worker_orders.one_job_at_most(tx, caller):
+            claimed, refused = leases.claim_all(
+                tx, caller.worker_id, wanted.attempt_ids, platform.patience
+            )
         reply = ClaimBatchReply(
             claims=list(claims.claim_replies(tx.session, platform.objects, claimed)),
             refused=_refused(refused),

@@ -9,7 +9,15 @@ from st_controller.dispatch.leadership import Leadership
 from st_controller.dispatch.long_lived import LongLived
 from st_controller.domain.scheduling.model import Decision, Placement, Preemption
 from st_controller.domain.workers import Patience
-from st_controller.services import idempotency, leases, offers, queue_usage, workers
+from st_controller.services import (
+    idempotency,
+    leases,
+    offers,
+    queue_usage,
+    worker_credentials,
+    worker_orders,
+    workers,
+)
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.offers import Priced
 from st_controller.store.database import Database
@@ -28,9 +36,17 @@ USAGE_SECONDS = 60.0
 class Rounds:
     """The leader's steps, synchronous; run them in a thread, one at a time."""
 
-    def __init__(self, db: Database, patience: Patience, queue: LiveQueue | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        patience: Patience,
+        queue: LiveQueue | None = None,
+        *,
+        credential_age: timedelta = timedelta(days=30),
+    ) -> None:
         self._db = db
         self._patience = patience
+        self._credential_age = credential_age
         self._queue = queue or LiveQueue()
         self._usage_saved: datetime | None = None
         self._pruned: datetime | None = None
@@ -70,6 +86,8 @@ class Rounds:
             with self._db.write() as tx:
                 lead.prove(tx.session)
                 workers.watch_silence(tx, self._patience)
+                worker_orders.press_drains(tx)
+                worker_credentials.rotate_old(tx, tx.now - self._credential_age)
                 ended = leases.sweep(tx)
         self._prune(lead)
 

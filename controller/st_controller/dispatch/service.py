@@ -43,7 +43,12 @@ class Dispatcher:
         self._platform = platform
         self._last = LastHolder(platform.settings.data_dir) if holds_folder else None
         self._predecessor = self._last.read() if self._last else None
-        self._rounds = Rounds(platform.db, platform.patience, platform.queue)
+        self._rounds = Rounds(
+            platform.db,
+            platform.patience,
+            platform.queue,
+            credential_age=timedelta(days=platform.settings.worker_credential_days),
+        )
         self._holder = holder or new_id("ctl")
         self._repaired = float("-inf")
         self.leadership: Leadership | None = None

@@ -9,7 +9,7 @@ import structlog
 
 from st_controller.events.hub import Hub
 from st_controller.services import topics
-from st_controller.services.identity import workers_in_force
+from st_controller.services.identity import hashes_in_force
 from st_controller.store.database import Database, DatabaseError
 from st_controller.store.transaction import CREDENTIALS
 
@@ -24,6 +24,8 @@ class Ticket:
     """One open stream of a worker."""
 
     worker_id: str
+    digest: str
+    """Hash of the credential that opened it."""
     is_void: bool = False
     """The credential has ended, and the stream has to."""
 
@@ -36,9 +38,9 @@ class Standing:
         self._tickets: dict[str, set[Ticket]] = {}
 
     @contextmanager
-    def watch(self, worker_id: str) -> Iterator[Ticket]:
+    def watch(self, worker_id: str, digest: str) -> Iterator[Ticket]:
         """A ticket for as long as the block lasts; from the event loop's thread."""
-        ticket = Ticket(worker_id)
+        ticket = Ticket(worker_id, digest)
         self._tickets.setdefault(worker_id, set()).add(ticket)
         try:
             yield ticket
@@ -62,12 +64,17 @@ class Standing:
         if not watched:
             return
         in_force = await asyncio.to_thread(self._in_force, watched)
-        ended = [worker_id for worker_id in watched if worker_id not in in_force]
-        for worker_id in ended:
-            for ticket in self._tickets.get(worker_id, ()):
-                ticket.is_void = True
-        self._hub.ring_here(frozenset(topics.worker(worker_id) for worker_id in ended))
+        asked = set(watched)
+        ended = [
+            ticket
+            for worker_id, tickets in self._tickets.items()
+            for ticket in tickets
+            if worker_id in asked and ticket.digest not in in_force
+        ]
+        for ticket in ended:
+            ticket.is_void = True
+        self._hub.ring_here(frozenset(topics.worker(ticket.worker_id) for ticket in ended))
 
     def _in_force(self, worker_ids: list[str]) -> set[str]:
         with self._db.read() as session:
-            return workers_in_force(session, worker_ids)
+            return hashes_in_force(session, worker_ids)

@@ -29,3 +29,6 @@ class WorkerCaller:
 
     worker_id: str
     name: str
+    digest: str
+    """Hash of the credential that it showed."""
+    one_job: bool = False

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import passwords, secrets
@@ -31,9 +31,11 @@ _API_KEY = (
     .join(User, User.id == ApiKey.user_id)
     .where(ApiKey.key_hash == bindparam("digest"))
 )
-_WORKER = select(Worker.id, Worker.name).where(
-    Worker.credential_hash == bindparam("digest"), Worker.desired != WorkerDesired.RETIRED
+_WORKER = select(Worker.id, Worker.name, Worker.one_job).where(
+    Worker.desired != WorkerDesired.RETIRED, Worker.revoked_at.is_(None)
 )
+_BY_CREDENTIAL = _WORKER.where(Worker.credential_hash == bindparam("digest"))
+_BY_NEXT = _WORKER.where(Worker.next_credential_hash == bindparam("digest"))
 
 
 @dataclass(frozen=True)
@@ -109,18 +111,29 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
 
 
 def worker_by_credential(session: OrmSession, credential: str) -> WorkerCaller | None:
-    """Which worker holds this credential; none: unknown, or the worker is retired."""
+    """Which worker holds this credential; none: unknown, revoked, or the worker is retired."""
+    return _worker_by(session, _BY_CREDENTIAL, credential)
+
+
+def worker_by_next_credential(session: OrmSession, credential: str) -> WorkerCaller | None:
+    """Which worker was given this credential, and shows it for the first time."""
+    return _worker_by(session, _BY_NEXT, credential)
+
+
+def _worker_by(
+    session: OrmSession, query: Select[str, str, bool], credential: str
+) -> WorkerCaller | None:
     if secrets.kind_of(credential) is not SecretKind.WORKER:
         return None
-    worker = session.execute(_WORKER, {"digest": secrets.digest(credential)}).one_or_none()
-    return WorkerCaller(worker.id, worker.name) if worker else None
+    digest = secrets.digest(credential)
+    found = session.execute(query, {"digest": digest}).one_or_none()
+    return WorkerCaller(found.id, found.name, digest, found.one_job) if found else None
 
 
 def is_in_force(session: OrmSession, caller: Caller | WorkerCaller, now: datetime) -> bool:
     """Whether the credential that made this caller would make the very same caller now."""
     if isinstance(caller, WorkerCaller):
-        desired = session.scalar(select(Worker.desired).where(Worker.id == caller.worker_id))
-        return desired not in {None, WorkerDesired.RETIRED}
+        return caller.digest in hashes_in_force(session, [caller.worker_id])
     if caller.via == "session":
         opened = session.get_one(Session, caller.credential_id)
         return _session_holder(opened, session.get_one(User, opened.user_id), now) == caller
@@ -128,17 +141,18 @@ def is_in_force(session: OrmSession, caller: Caller | WorkerCaller, now: datetim
     return _key_holder(key, session.get_one(User, key.user_id), now) == caller
 
 
-def workers_in_force(session: OrmSession, worker_ids: Sequence[str]) -> set[str]:
-    """Those of these workers whose credential is in force."""
+def hashes_in_force(session: OrmSession, worker_ids: Sequence[str]) -> set[str]:
+    """Hashes of the credentials with which these workers may call."""
     found: set[str] = set()
     for part in parts(worker_ids):
-        found |= set(
-            session.scalars(
-                select(Worker.id).where(
-                    Worker.id.in_(part), Worker.desired != WorkerDesired.RETIRED
-                )
+        rows = session.execute(
+            select(Worker.credential_hash, Worker.next_credential_hash).where(
+                Worker.id.in_(part),
+                Worker.desired != WorkerDesired.RETIRED,
+                Worker.revoked_at.is_(None),
             )
         )
+        found |= {digest for row in rows for digest in row if digest is not None}
     return found
 
 

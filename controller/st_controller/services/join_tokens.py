@@ -27,11 +27,17 @@ def create_token(
         expires_at=transaction.now + timedelta(seconds=request.expires_in_seconds),
         uses_left=request.uses,
         labels=dict(request.labels),
+        provider=request.provider,
         revoked_at=None,
     )
     transaction.session.add(token)
     transaction.audit(
-        actor, "join_token.created", token.id, uses=request.uses, labels=dict(request.labels)
+        actor,
+        "join_token.created",
+        token.id,
+        uses=request.uses,
+        labels=dict(request.labels),
+        provider=request.provider,
     )
     return JoinTokenCreated(**view(token).model_dump(), token=secret)
 

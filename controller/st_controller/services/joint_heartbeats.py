@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, select, update
 
 from st_controller.domain.workers import Patience
-from st_controller.errors import NotFound
+from st_controller.errors import NotFound, NotSignedIn
 from st_controller.services import leases, workers
 from st_controller.services.combining import Combining
 from st_controller.store.database import Database, DatabaseError
 from st_controller.store.schema import Worker
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import WorkerDesired, WorkerState
-from st_shared.protocol.worker import Heartbeat, HeartbeatReply
+from st_shared.protocol.worker import Heartbeat, HeartbeatReply, StopOrder
 
 MOST = 256
 """Heartbeats in one transaction."""
@@ -22,7 +22,13 @@ REST_SECONDS = 0.1
 
 # Made once: building a statement costs more than running it.
 _WORKERS = (
-    select(Worker.id, Worker.observed, Worker.desired)
+    select(
+        Worker.id,
+        Worker.observed,
+        Worker.desired,
+        Worker.rotate_ordered_at,
+        Worker.garbage_ordered_at,
+    )
     .where(Worker.id.in_(bindparam("ids", expanding=True)))
     .order_by(Worker.id)
     .with_for_update()
@@ -59,6 +65,7 @@ class JointHeartbeats:
 
         Raises:
             NotFound: there is no such worker.
+        NotSignedIn: its credential ended while it called.
         """
         return await self._combining.do(Beat(worker_id, beat))
 
@@ -82,17 +89,28 @@ def _take(
     _note_alive(tx, plain)
     orders = leases.renew_all(tx, [(beat.worker_id, beat.told.holding) for beat in plain], patience)
     replies = {
-        id(beat): HeartbeatReply(desired=WorkerDesired(known[beat.worker_id].desired), stops=stops)
+        id(beat): _reply(known[beat.worker_id], stops)
         for beat, stops in zip(plain, orders, strict=True)
     }
     return [replies.get(id(beat)) or _take_other(tx, beat, patience) for beat in beats]
 
 
+def _reply(worker: Any, stops: list[StopOrder]) -> HeartbeatReply:
+    return HeartbeatReply(
+        desired=WorkerDesired(worker.desired),
+        stops=stops,
+        rotate=worker.rotate_ordered_at is not None,
+        collect_garbage=worker.garbage_ordered_at is not None,
+    )
+
+
 def _is_plain(worker: Any, told: Heartbeat) -> bool:
     """Whether a heartbeat changes nothing that anybody has to be told of."""
-    is_known = worker is not None and worker.observed == WorkerState.ONLINE
+    if worker is None or worker.desired == WorkerDesired.RETIRED:
+        return False
+    is_known = worker.observed == WorkerState.ONLINE  # a revoked one is not
     is_news = told.leaving or told.cached is not None or told.condition is not None
-    return is_known and not is_news
+    return is_known and not is_news and not told.deaf
 
 
 def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:
@@ -113,6 +131,6 @@ def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:
 def _take_other(tx: Transaction, beat: Beat, patience: Patience) -> HeartbeatReply | BaseException:
     try:
         worker = workers.get_worker(tx.session, beat.worker_id, lock=True)
-    except NotFound as error:
+        return workers.heartbeat(tx, worker, beat.told, patience)
+    except (NotFound, NotSignedIn) as error:
         return error
-    return workers.heartbeat(tx, worker, beat.told, patience)

@@ -234,9 +234,11 @@ def lose_unknown(tx: Transaction, worker_id: str, holding: list[Lease], since: d
         end_attempt(tx, attempt, job, Outcome.LOST)
 
 
-def take_back(tx: Transaction, worker_id: str, actor: str) -> None:
-    """Queue again what a worker holds, which an operator sends away; no job is to blame."""
-    held_by_it = select(Attempt.id).where(Attempt.worker_id == worker_id, Attempt.state.in_(LIVE))
+def take_back(
+    tx: Transaction, worker_id: str, actor: str, *, states: Iterable[AttemptState] = LIVE
+) -> None:
+    """Queue again what a worker holds in these states; no job is to blame."""
+    held_by_it = select(Attempt.id).where(Attempt.worker_id == worker_id, Attempt.state.in_(states))
     for attempt, job in _live(tx.session, held_by_it):
         offered = attempt.state == AttemptState.OFFERED
         outcome = Outcome.EXPIRED if offered else Outcome.PREEMPTED

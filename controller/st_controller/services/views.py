@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LIVE
+from st_controller.domain.worker_condition import Facts, obstacle
 from st_controller.services import job_arrays
 from st_controller.services.workers import live_attempts
 from st_controller.store.schema import Artifact, Attempt, Dataset, Job, JobArray, User, Worker
@@ -203,13 +204,32 @@ def _worker_view(worker: Worker, held: list[Attempt]) -> WorkerView:
         name=worker.name,
         state=WorkerState(worker.observed),
         desired=WorkerDesired(worker.desired),
+        reason=obstacle(_facts(worker, len(held))),
         ephemeral=worker.ephemeral,
         labels=worker.labels,
+        set_labels=worker.set_labels,
         inventory=inventory,
         agent_version=worker.agent_version,
         joined_at=worker.joined_at,
+        credential_at=worker.credential_at,
+        rotation_ordered=worker.rotate_ordered_at is not None,
         last_heartbeat_at=worker.last_heartbeat_at,
         usage=Usage.model_validate(worker.usage) if worker.usage else None,
         slots_free=sum(slot.index not in taken for slot in inventory.slots),
         jobs=[attempt.job_id for attempt in held if attempt.state != AttemptState.FINISHED],
+    )
+
+
+def _facts(worker: Worker, attempts: int) -> Facts:
+    return Facts(
+        observed=WorkerState(worker.observed),
+        desired=WorkerDesired(worker.desired),
+        attempts=attempts,
+        ephemeral=worker.ephemeral,
+        last_heard=worker.last_heartbeat_at,
+        ordered_by=worker.desired_by,
+        ordered_at=worker.desired_at,
+        why=worker.desired_why,
+        drain_until=worker.drain_until,
+        revoked_at=worker.revoked_at,
     )

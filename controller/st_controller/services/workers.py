@@ -1,4 +1,4 @@
-"""Workers: joining, heartbeats, orders, and the view of operators."""
+"""Workers: joining, heartbeats, silence. What operators order is in ``worker_orders``."""
 
 from datetime import timedelta
 
@@ -7,15 +7,13 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.workers import Patience, observed_state
-from st_controller.errors import Conflict, NotFound
-from st_controller.services.leases import lose_unknown, renew, stop_order, take_back
-from st_controller.services.worker_events import tell
+from st_controller.errors import NotFound, NotSignedIn
+from st_controller.services.leases import lose_unknown, renew, stop_order
 from st_controller.store.schema import Attempt, JoinToken, Worker
-from st_controller.store.transaction import CREDENTIALS, FLEET_LESS, QUEUE_WORKER, Transaction
+from st_controller.store.transaction import FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import (
-    DesiredChange,
     Heartbeat,
     HeartbeatReply,
     Offer,
@@ -34,9 +32,10 @@ def join(
         id=new_id("wrk"),
         name=request.name,
         credential_hash=credential_hash,
+        credential_at=tx.now,
         observed=WorkerState.JOINING,
         desired=WorkerDesired.ACTIVE,
-        set_labels=dict(token.labels),
+        set_labels=_set_labels(token),
         joined_at=tx.now,
         last_heartbeat_at=None,
         usage=None,
@@ -46,6 +45,11 @@ def join(
     tx.session.flush()
     tx.audit(f"worker:{worker.id}", "worker.joined", worker.id, name=request.name, token=token.id)
     return worker
+
+
+def _set_labels(token: JoinToken) -> dict[str, str]:
+    bound = {"provider": token.provider} if token.provider else {}
+    return {**token.labels, **bound}
 
 
 def register(
@@ -76,13 +80,20 @@ def _described(request: RegisterRequest) -> dict[str, object]:
         "inventory": request.inventory.model_dump(mode="json"),
         "agent_version": request.agent_version,
         "ephemeral": request.ephemeral,
+        "one_job": request.one_job,
     }
 
 
 def heartbeat(
     tx: Transaction, worker: Worker, beat: Heartbeat, patience: Patience
 ) -> HeartbeatReply:
-    """Note that a worker is alive and renew its leases; desired state is never touched."""
+    """Note that a worker is alive and renew its leases; desired state is never touched.
+
+    Raises:
+        NotSignedIn: its credential ended while it called.
+    """
+    if worker.desired == WorkerDesired.RETIRED or worker.revoked_at is not None:
+        raise NotSignedIn("the credential of this worker is void", code="bad_worker_credential")
     observed = WorkerState.GONE if beat.leaving else WorkerState.ONLINE
     if worker.observed != observed:
         worker.observed = observed
@@ -98,7 +109,13 @@ def heartbeat(
         worker.inventory = {**worker.inventory, **told}
         tx.wake(f"{QUEUE_WORKER}{worker.id}")
     orders = renew(tx, worker.id, beat.holding, patience)
-    return HeartbeatReply(desired=WorkerDesired(worker.desired), stops=orders)
+    return HeartbeatReply(
+        desired=WorkerDesired(worker.desired),
+        stops=orders,
+        rotate=worker.rotate_ordered_at is not None,
+        collect_garbage=worker.garbage_ordered_at is not None,
+        offers=_open_offers(tx.session, worker.id) if beat.deaf else [],
+    )
 
 
 def sync(session: Session, worker: Worker) -> Sync:
@@ -106,34 +123,44 @@ def sync(session: Session, worker: Worker) -> Sync:
     attempts = session.scalars(
         select(Attempt).where(Attempt.worker_id == worker.id, Attempt.state.in_(LIVE))
     ).all()
-    offers = [
-        Offer(attempt_id=attempt.id, job_id=attempt.job_id, expires_at=attempt.offer_expires_at)
-        for attempt in attempts
-        if attempt.state == AttemptState.OFFERED
-    ]
+    offers = [_offer(attempt) for attempt in attempts if attempt.state == AttemptState.OFFERED]
     stops: list[StopOrder] = [
         stop_order(attempt) for attempt in attempts if attempt.state in LEASED and attempt.stop
     ]
-    return Sync(desired=WorkerDesired(worker.desired), offers=offers, stops=stops)
+    return Sync(
+        desired=WorkerDesired(worker.desired),
+        offers=offers,
+        stops=stops,
+        rotate=worker.rotate_ordered_at is not None,
+        collect_garbage=worker.garbage_ordered_at is not None,
+    )
+
+
+def _open_offers(session: Session, worker_id: str) -> list[Offer]:
+    found = session.scalars(
+        select(Attempt).where(Attempt.worker_id == worker_id, Attempt.state == AttemptState.OFFERED)
+    )
+    return [_offer(attempt) for attempt in found]
+
+
+def _offer(attempt: Attempt) -> Offer:
+    return Offer(attempt_id=attempt.id, job_id=attempt.job_id, expires_at=attempt.offer_expires_at)
 
 
 def get_worker(session: Session, worker_id: str, *, lock: bool = False) -> Worker:
     """A worker by its id, or ``NotFound``."""
     worker = session.get(Worker, worker_id, with_for_update=lock or None)
-    if worker is None:
+    if worker is None or worker.deleted_at is not None:
         raise NotFound(f"there is no worker {worker_id}")
     return worker
 
 
-def list_workers(session: Session) -> list[Worker]:
-    """Every worker that was not retired, by name."""
-    return list(
-        session.scalars(
-            select(Worker)
-            .where(Worker.desired != WorkerDesired.RETIRED)
-            .order_by(Worker.name, Worker.id)
-        )
-    )
+def list_workers(session: Session, *, retired: bool = False) -> list[Worker]:
+    """Every worker that was not deleted, by name; those that were retired only if asked for."""
+    query = select(Worker).where(Worker.deleted_at.is_(None))
+    if not retired:
+        query = query.where(Worker.desired != WorkerDesired.RETIRED)
+    return list(session.scalars(query.order_by(Worker.name, Worker.id)))
 
 
 def live_attempts(session: Session, worker_ids: list[str]) -> dict[str, list[Attempt]]:
@@ -144,29 +171,6 @@ def live_attempts(session: Session, worker_ids: list[str]) -> dict[str, list[Att
     ):
         held[attempt.worker_id].append(attempt)
     return held
-
-
-def order(tx: Transaction, actor: str, worker_id: str, desired: WorkerDesired) -> Worker:
-    """Say what a worker should be; retired is for good.
-
-    Raises:
-        Conflict: the worker is retired.
-    """
-    worker = get_worker(tx.session, worker_id, lock=True)
-    if worker.desired == WorkerDesired.RETIRED and desired is not WorkerDesired.RETIRED:
-        raise Conflict(
-            "a retired worker cannot come back", code="retired", hint="let it join with a new token"
-        )
-    worker.desired = desired
-    if desired is WorkerDesired.RETIRED:
-        take_back(tx, worker.id, actor)
-        tx.wake(CREDENTIALS)
-        tx.wake(FLEET_LESS)
-    tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name)
-    change = DesiredChange(desired=desired)
-    tell(tx, worker.id, change)
-    tx.wake(f"{QUEUE_WORKER}{worker.id}")
-    return worker
 
 
 def watch_silence(tx: Transaction, patience: Patience) -> None:

@@ -115,6 +115,8 @@ class JoinToken(Table):
     expires_at: Mapped[datetime]
     uses_left: Mapped[int]
     labels: Mapped[dict[str, Any]]
+    provider: Mapped[str | None] = mapped_column(Slug)
+    """Of every worker that joins with it."""
     revoked_at: Mapped[datetime | None]
 
 
@@ -126,9 +128,26 @@ class Worker(Table):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
     credential_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    next_credential_hash: Mapped[str | None] = mapped_column(Digest, unique=True)
+    """Of a credential that was handed out and not used yet; its first use puts it into force."""
+    credential_at: Mapped[datetime]
+    """When the credential came into force."""
+    rotate_ordered_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    """When its credential was voided; it may join again as another worker."""
     observed: Mapped[str] = mapped_column(String(20))
     desired: Mapped[str] = mapped_column(String(20))
+    desired_by: Mapped[str | None] = mapped_column(String(210))
+    """Who ordered that."""
+    desired_at: Mapped[datetime | None]
+    desired_why: Mapped[str | None] = mapped_column(String(200))
+    drain_until: Mapped[datetime | None]
+    """While it drains: when preemptible jobs are stopped; none: they are waited for."""
+    garbage_ordered_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    """No list and no route knows it any more; its attempts are kept."""
     ephemeral: Mapped[bool]
+    one_job: Mapped[bool]
     own_labels: Mapped[dict[str, Any]]
     set_labels: Mapped[dict[str, Any]]
     inventory: Mapped[dict[str, Any]]

@@ -1,33 +1,39 @@
-"""``st workers`` and ``st join-token``."""
+"""``st workers``: the hosts, and what operators want of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
-from pydantic import ValidationError
 
-from st_client.client import WorkerOrder
+from st_client.client import Client
 from st_client.commands.worker_page import show
 from st_client.errors import BadInputError
 from st_client.output import ago, connect, json_option, print_json, print_table
-from st_shared.protocol.resources import JoinTokenRequest, WorkerView
+from st_shared.protocol.resources import WorkerView
 from st_shared.spec.duration import seconds_of
-from st_shared.spec.reading import problems_of
+
+_named = click.argument("named", metavar="WORKER...", nargs=-1, required=True)
+_why = click.option("--why", help="For whoever looks at the worker later.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.group(invoke_without_command=True)
+@click.option("--retired", is_flag=True, help="Also those that were retired.")
 @click.pass_context
 @json_option
-def workers(context: click.Context, *, as_json: bool) -> None:
-    """List workers: state, slots, jobs and when they were last heard of."""
+def workers(context: click.Context, *, retired: bool, as_json: bool) -> None:
+    """List workers: state, slots, jobs, when they were last heard of, and why one takes no jobs.
+
+    Commands take workers by name or id.
+    """
     if context.invoked_subcommand is not None:
         return
     with connect() as client:
-        found = list(client.workers())
+        found = list(client.workers(retired=retired))
     if as_json:
         print_json({"items": [item.model_dump(mode="json") for item in found]})
         return
     print_table(
-        ("NAME", "STATE", "DESIRED", "FREE", "ACCELERATOR", "USED", "JOBS", "HEARD"),
+        ("NAME", "STATE", "DESIRED", "FREE", "ACCELERATOR", "USED", "JOBS", "HEARD", "REASON"),
         (_row(item) for item in found),
     )
 
@@ -36,88 +42,166 @@ workers.add_command(show)
 
 
 @workers.command()
-@click.argument("named", metavar="WORKER...", nargs=-1, required=True)
+@_named
+@_why
 @json_option
-def drain(*, named: Sequence[str], as_json: bool) -> None:
-    """Let workers finish what they run, and take nothing new; by name or id."""
-    _order(named, "drain", as_json=as_json)
+def cordon(*, named: Sequence[str], why: str | None, as_json: bool) -> None:
+    """Offer workers nothing new; what they run is left alone."""
+    _tell(named, lambda client, each: client.order_worker(each, "cordon", why=why), as_json)
 
 
 @workers.command()
-@click.argument("named", metavar="WORKER...", nargs=-1, required=True)
+@_named
+@click.option("--now", is_flag=True, help="Stop preemptible jobs at a checkpoint at once.")
+@click.option("--grace", metavar="DURATION", help='Stop them after so long, such as "30m".')
+@_why
+@json_option
+def drain(
+    *, named: Sequence[str], now: bool, grace: str | None, why: str | None, as_json: bool
+) -> None:
+    """Offer workers nothing new, and let them finish what they run.
+
+    With --now or --grace, preemptible jobs are stopped at a checkpoint and go on elsewhere; others
+    are waited for all the same.
+    """
+    seconds = _grace(now, grace)
+    _tell(
+        named,
+        lambda client, each: client.drain_worker(each, grace_seconds=seconds, why=why),
+        as_json,
+    )
+
+
+def _grace(now: bool, grace: str | None) -> float | None:
+    if now and grace:
+        raise BadInputError("--now and --grace say two things", hint="give one of them")
+    if now:
+        return 0.0
+    if grace is None:
+        return None
+    try:
+        return float(str(seconds_of(grace)))
+    except ValueError as error:
+        raise BadInputError(f"--grace {grace!r}: {error}") from None
+
+
+@workers.command()
+@_named
 @json_option
 def activate(*, named: Sequence[str], as_json: bool) -> None:
-    """Let drained workers take jobs again; by name or id."""
-    _order(named, "activate", as_json=as_json)
+    """Let cordoned or drained workers take jobs again."""
+    _tell(named, lambda client, each: client.order_worker(each, "activate"), as_json)
+
+
+workers.add_command(activate, "uncordon")
 
 
 @workers.command()
-@click.argument("named", metavar="WORKER...", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@_named
+@_why
+@_yes
 @json_option
-def retire(*, named: Sequence[str], yes: bool, as_json: bool) -> None:
+def retire(*, named: Sequence[str], why: str | None, yes: bool, as_json: bool) -> None:
     """Send workers away for good: their jobs are queued again, their credentials are void."""
-    if not yes:
-        click.confirm(f"Retire {', '.join(named)} for good?", abort=True, err=True)
-    _order(named, "retire", as_json=as_json)
+    _confirm(f"Retire {', '.join(named)} for good?", yes)
+    _tell(named, lambda client, each: client.order_worker(each, "retire", why=why), as_json)
 
 
-def _order(named: Sequence[str], order: WorkerOrder, *, as_json: bool) -> None:
+@workers.command()
+@_named
+@_yes
+@json_option
+def revoke(*, named: Sequence[str], yes: bool, as_json: bool) -> None:
+    """Void credentials at once: jobs are queued again, agents end; hosts may join again."""
+    _confirm(f"Revoke the credentials of {', '.join(named)}? Their jobs are queued again.", yes)
+    _tell(named, lambda client, each: client.order_worker(each, "revoke"), as_json)
+
+
+@workers.command()
+@_named
+@json_option
+def rotate(*, named: Sequence[str], as_json: bool) -> None:
+    """Have workers fetch new credentials; nothing that runs is disturbed."""
+    _tell(named, lambda client, each: client.order_worker(each, "rotate"), as_json)
+
+
+@workers.command()
+@_named
+@json_option
+def gc(*, named: Sequence[str], as_json: bool) -> None:
+    """Have workers remove what no attempt needs, such as folders of old runs."""
+    _tell(named, lambda client, each: client.order_worker(each, "collect-garbage"), as_json)
+
+
+@workers.command()
+@click.argument("worker")
+@click.argument("changes", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
+@json_option
+def label(*, worker: str, changes: Sequence[str], as_json: bool) -> None:
+    """Set labels on a worker (KEY=VALUE) and take set ones away (KEY-).
+
+    They win over those that the agent gives itself, and jobs ask for them in resources.labels.
+    """
+    labels, remove = _label_changes(changes)
+    _tell([worker], lambda client, each: client.label_worker(each, labels, remove), as_json)
+
+
+def _label_changes(changes: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    labels: dict[str, str] = {}
+    remove: list[str] = []
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if equals and key:
+            labels[key] = value
+        elif not equals and change.endswith("-") and len(change) > 1:
+            remove.append(change[:-1])
+        else:
+            raise BadInputError(
+                f"{change!r} changes no label", hint="write KEY=VALUE to set, KEY- to take away"
+            )
+    return labels, remove
+
+
+@workers.command()
+@_named
+@click.option("--force", is_flag=True, help="Also while they hold jobs, which are queued again.")
+@_yes
+@json_option
+def delete(*, named: Sequence[str], force: bool, yes: bool, as_json: bool) -> None:
+    """Forget workers: they are in no list any more; the history of their attempts is kept."""
+    _confirm(f"Delete {', '.join(named)}?", yes)
     with connect() as client:
-        wanted = {worker.id: worker for worker in map(client.find_worker, named)}  # all, or none
-        told = [client.order_worker(worker_id, order) for worker_id in wanted]
+        wanted = {worker.id: worker for worker in map(client.find_worker, named)}
+        for worker_id in wanted:
+            client.delete_worker(worker_id, force=force)
+    if as_json:
+        print_json({"deleted": list(wanted)})
+        return
+    for worker in wanted.values():
+        click.echo(f"{worker.name} is forgotten")
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def _tell(named: Sequence[str], order: Callable[[Client, str], WorkerView], as_json: bool) -> None:
+    """Give an order to all of these workers, or to none where one of them is not known."""
+    with connect() as client:
+        wanted = {worker.id: worker for worker in map(client.find_worker, named)}
+        told = [order(client, worker_id) for worker_id in wanted]
     if as_json:
         print_json({"items": [worker.model_dump(mode="json") for worker in told]})
         return
     for worker in told:
-        running = f", it runs {', '.join(worker.jobs)}" if worker.jobs else ""
-        click.echo(f"{worker.name} is to be {worker.desired.value}{running}")
+        click.echo(_sentence(worker))
 
 
-@click.group("join-token")
-def join_token() -> None:
-    """Make tokens with which workers join."""
-
-
-@join_token.command()
-@click.option("--uses", default=1, show_default=True, help="How many workers may join with it.")
-@click.option("--expires", default="1h", show_default=True, help='Such as "30m" or "2d".')
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="For its workers.")
-@json_option
-def create(*, uses: int, expires: str, labels: Sequence[str], as_json: bool) -> None:
-    """Make a join token; it is printed this once."""
-    request = _request(uses, expires, labels)
-    with connect() as client:
-        made = client.create_join_token(
-            uses=request.uses,
-            expires_in_seconds=request.expires_in_seconds,
-            labels=request.labels,
-        )
-        url = client.url
-    if as_json:
-        print_json(made)
-    else:
-        click.echo(made.token)
-        click.echo(f"join with: st-worker join {url} --token {made.token}", err=True)
-
-
-def _request(uses: int, expires: str, labels: Sequence[str]) -> JoinTokenRequest:
-    pairs = [label.partition("=") for label in labels]
-    if wrong := [key for key, equals, _ in pairs if not equals]:
-        raise BadInputError(f"--label {wrong[0]!r} has no value", hint="write it as KEY=VALUE")
-    try:
-        seconds = int(float(str(seconds_of(expires))))
-    except ValueError as error:
-        raise BadInputError(f"--expires {expires!r}: {error}") from None
-    try:
-        return JoinTokenRequest(
-            uses=uses,
-            expires_in_seconds=seconds,
-            labels={key: value for key, _, value in pairs},
-        )
-    except ValidationError as error:
-        fields = [(item.field, item.message) for item in problems_of(error, JoinTokenRequest)]
-        raise BadInputError("no such join token can be made", fields=fields) from None
+def _sentence(worker: WorkerView) -> str:
+    said = worker.reason.message if worker.reason else f"{worker.desired.value}, takes jobs"
+    running = f"; it runs {', '.join(worker.jobs)}" if worker.jobs else ""
+    return f"{worker.name}: {said}{running}"
 
 
 def _row(worker: WorkerView) -> tuple[str, ...]:
@@ -131,6 +215,7 @@ def _row(worker: WorkerView) -> tuple[str, ...]:
         _used(worker),
         ", ".join(worker.jobs),
         ago(worker.last_heartbeat_at),
+        worker.reason.message if worker.reason else "",
     )
 
 

@@ -17,12 +17,15 @@ from st_shared.protocol.worker import (
     ClaimBatch,
     ClaimBatchReply,
     ClaimReply,
+    CredentialReply,
     DesiredChange,
     EventAck,
     EventBatch,
     FinishBatch,
     FinishBatchReply,
     FinishRequest,
+    GarbageOrder,
+    GarbageReport,
     Heartbeat,
     HeartbeatReply,
     Meeting,
@@ -32,6 +35,7 @@ from st_shared.protocol.worker import (
     PartTickets,
     RegisterReply,
     RegisterRequest,
+    RotateOrder,
     StopOrder,
     Sync,
 )
@@ -70,6 +74,9 @@ class Endpoint(Generic[Answer]):
 
 REGISTER = Endpoint("/register", RegisterRequest, RegisterReply, "join token or worker")
 STREAM: Endpoint[None] = Endpoint("/stream", None, None, method="GET", is_stream=True)
+CREDENTIAL = Endpoint("/credential", None, CredentialReply)
+GARBAGE: Endpoint[None] = Endpoint("/garbage", GarbageReport, None)
+LEAVE: Endpoint[None] = Endpoint("/leave", None, None)
 HEARTBEAT = Endpoint("/heartbeat", Heartbeat, HeartbeatReply)
 CLAIM = Endpoint("/attempts/{attempt_id}/claim", None, ClaimReply)
 CLAIMS = Endpoint("/claims", ClaimBatch, ClaimBatchReply)
@@ -89,6 +96,8 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     REGISTER,
     STREAM,
     HEARTBEAT,
+    CREDENTIAL,
+    GARBAGE,
     CLAIM,
     MEET,
     EVENTS,
@@ -98,11 +107,12 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     FINISH,
     CLAIMS,
     FINISHES,
+    LEAVE,
 )
-"""All of them, in the order of a worker's life; the last two do for many attempts at once what
-``CLAIM`` and ``FINISH`` do for one."""
+"""All of them. ``CLAIMS`` and ``FINISHES`` do for many attempts at once what ``CLAIM`` and
+``FINISH`` do for one; after ``LEAVE`` the worker is gone for good, and its credential is void."""
 
-WorkerEvent = Sync | Offer | StopOrder | DesiredChange
+WorkerEvent = Sync | Offer | StopOrder | DesiredChange | RotateOrder | GarbageOrder
 """What the stream of a worker brings."""
 
 STREAM_EVENTS: dict[str, type[WorkerEvent]] = {
@@ -110,6 +120,8 @@ STREAM_EVENTS: dict[str, type[WorkerEvent]] = {
     "offer": Offer,
     "stop": StopOrder,
     "desired": DesiredChange,
+    "rotate": RotateOrder,
+    "collect_garbage": GarbageOrder,
 }
 """Name of a stream's event -> what it says."""
 

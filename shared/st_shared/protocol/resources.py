@@ -25,7 +25,12 @@
 | ``GET jobs/{id}/events`` (SSE, ``Last-Event-ID``) | ``job.view.own`` | | ``state log metric progress sample checkpoint output`` |
 | ``GET events`` (SSE, ``Last-Event-ID``) | ``job.view.own`` | | ``job`` events: ``JobView`` |
 | ``GET workers`` · ``GET workers/{id}`` | ``worker.view`` | | ``Page[WorkerView]`` · ``WorkerView`` |
-| ``POST workers/{id}/drain`` · ``/activate`` · ``/retire`` | ``admin.workers`` | | ``WorkerView`` |
+| ``GET workers?retired=true`` | ``worker.view`` | | those that were retired too |
+| ``POST workers/{id}/cordon`` · ``/activate`` · ``/retire`` | ``admin.workers`` | ``WorkerOrder`` or none | ``WorkerView`` |
+| ``POST workers/{id}/drain`` | ``admin.workers`` | ``DrainOrder`` or none | ``WorkerView`` |
+| ``POST workers/{id}/rotate`` · ``/revoke`` · ``/collect-garbage`` | ``admin.workers`` | | ``WorkerView`` |
+| ``PATCH workers/{id}/labels`` | ``admin.workers`` | ``LabelChange`` | ``WorkerView`` |
+| ``DELETE workers/{id}`` ``?force=`` | ``admin.workers`` | | 204 |
 | ``POST join-tokens`` · ``GET join-tokens`` · ``DELETE join-tokens/{id}`` | ``admin.workers`` | ``JoinTokenRequest`` | ``JoinTokenCreated`` 201 · ``Page[JoinTokenView]`` · 204 |
 | ``POST datasets`` | ``dataset.create`` | ``DatasetRequest`` | ``DatasetTickets`` |
 | ``POST datasets/{name}/complete`` | ``dataset.create`` | ``DatasetComplete`` | ``DatasetView`` |
@@ -343,17 +348,52 @@ class WorkerView(Resource):
     name: str
     state: WorkerState
     desired: WorkerDesired
+    reason: Reason | None = None
+    """Why it takes no jobs; none: it does."""
     ephemeral: bool
     labels: dict[str, str]
+    """Those in force."""
+    set_labels: dict[str, str] = Field(default_factory=dict)
+    """Those of them that were set here; they win over the worker's own."""
     inventory: Inventory
     agent_version: str
     joined_at: Moment
+    credential_at: Moment
+    """When its credential came into force."""
+    rotation_ordered: bool = False
+    """It is to fetch a new credential, and has not done so yet."""
     last_heartbeat_at: Moment | None
     usage: Usage | None = None
     """As its last heartbeat told."""
     slots_free: int
     jobs: list[str]
     """Ids of the jobs that it holds."""
+
+
+Why = Annotated[Text, Field(max_length=200)]
+
+
+class WorkerOrder(Message):
+    """What else is to be known of an order."""
+
+    why: Why | None = None
+    """For whoever looks at the worker later."""
+
+
+class DrainOrder(WorkerOrder):
+    """How patient a drain is."""
+
+    grace_seconds: float | None = Field(None, ge=0, le=366 * 86_400)
+    """After so long, preemptible jobs are stopped at a checkpoint and queued again; 0: at once;
+    none: they are waited for. Jobs that are not preemptible are always waited for."""
+
+
+class LabelChange(Message):
+    """Labels to set on a worker, and set ones to take away."""
+
+    set: Labels = Field(default_factory=dict)
+    remove: list[Annotated[Text, Field(max_length=63)]] = Field(default_factory=list, max_length=64)
+    """Keys; where the worker gives itself such a label, that is in force again."""
 
 
 class JoinTokenRequest(Message):
@@ -364,6 +404,8 @@ class JoinTokenRequest(Message):
     """How many workers may join with it."""
     labels: Labels = Field(default_factory=dict)
     """Labels that every worker which joins with it gets; they win over the worker's own."""
+    provider: Name | None = None
+    """Where its workers come from, such as ``aws``; a worker cannot say otherwise."""
 
 
 class JoinTokenView(Resource):
@@ -374,6 +416,7 @@ class JoinTokenView(Resource):
     expires_at: Moment
     uses_left: int
     labels: dict[str, str]
+    provider: str | None = None
 
 
 class JoinTokenCreated(JoinTokenView):

@@ -165,7 +165,9 @@ class WorkerDesired(StrEnum):
 
     ACTIVE = "active"
     """Takes jobs."""
+    CORDONED = "cordoned"
+    """Takes nothing new; what it runs is left alone, and it stays."""
     DRAINING = "draining"
-    """Finishes what it has and takes nothing new."""
+    """Gives up what it has, by the end of the job or by a checkpoint, and takes nothing new."""
     RETIRED = "retired"
     """May not come back; its credential is void."""

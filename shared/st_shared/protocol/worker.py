@@ -136,6 +136,8 @@ class RegisterRequest(Message):
     inventory: Inventory
     labels: Labels = Field(default_factory=dict)
     ephemeral: bool = False
+    one_job: bool = False
+    """It takes one job and leaves: once that is claimed, offer it nothing more."""
     holding: list[Lease] = Field(default_factory=list, max_length=1024)
     """Leases of attempts that this worker still runs or still has to report."""
 
@@ -179,12 +181,28 @@ class DesiredChange(Resource):
     desired: WorkerDesired
 
 
+class RotateOrder(Resource):
+    """Stream event ``rotate``: fetch a new credential with the present one, and use it."""
+
+    ordered_at: Moment
+
+
+class GarbageOrder(Resource):
+    """Stream event ``collect_garbage``: remove what no attempt needs, and say what came of it."""
+
+    ordered_at: Moment
+
+
 class Sync(Resource):
     """Stream event ``sync``: all that counts now; first when ``Last-Event-ID`` is not given."""
 
     desired: WorkerDesired
     offers: list[Offer]
     stops: list[StopOrder]
+    rotate: bool = False
+    """As ``RotateOrder``."""
+    collect_garbage: bool = False
+    """As ``GarbageOrder``."""
 
 
 class SlotUse(Message):
@@ -215,6 +233,8 @@ class Heartbeat(Message):
     """Only where it has changed since it was last told."""
     leaving: bool = False
     """The last heartbeat of an agent that stops: offer it nothing more."""
+    deaf: bool = False
+    """No stream brings it anything, as behind a proxy that buffers: answer with open offers."""
 
 
 class HeartbeatReply(Resource):
@@ -222,6 +242,26 @@ class HeartbeatReply(Resource):
 
     desired: WorkerDesired
     stops: list[StopOrder]
+    rotate: bool = False
+    """As ``RotateOrder``."""
+    collect_garbage: bool = False
+    """As ``GarbageOrder``."""
+    offers: list[Offer] = Field(default_factory=list)
+    """Only to a worker that is deaf."""
+
+
+class CredentialReply(Resource):
+    """A new credential; the old one is in force until this one is used for the first time."""
+
+    credential: str
+
+
+class GarbageReport(Message):
+    """What came of an order to collect garbage."""
+
+    removed: int = Field(ge=0)
+    """Files and folders."""
+    freed_gb: float = Field(ge=0)
 
 
 class Download(Resource):

@@ -15,7 +15,6 @@ from st_controller.events import job_stream, topic_stream
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.events.topic_stream import follow_topics
 from st_controller.services import outbox, steering
-from st_controller.services.caller import WorkerCaller
 from st_controller.services.drafts import Rules
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader, ServerSentEvent
@@ -306,13 +305,16 @@ class TestTopicStream:
         assert asyncio.run(follow()) == [1000]
 
 
+QUIET = {"rotate": False, "collect_garbage": False}
+
+
 class TestRoutes:
     def test_a_worker_is_told_of_offers_stops_and_orders_in_order(self, steps):
         worker_id = steps.join()
         steps.relay()
 
         async def follow(last_id, count):
-            caller = WorkerCaller(worker_id, "w")
+            caller = steps.caller(worker_id)
             response = worker_api.stream(steps.platform, caller, last_id)
             async with aclosing(response.body_iterator) as stream:
                 return await take(stream, count)
@@ -320,7 +322,7 @@ class TestRoutes:
         (first,) = asyncio.run(follow(None, 1))
         assert (first.event, json.loads(first.data)) == (
             "sync",
-            {"desired": "active", "offers": [], "stops": []},
+            {"desired": "active", "offers": [], "stops": [], **QUIET},
         )
         job_id = steps.submit()
         attempt_id = steps.claimed(worker_id)
@@ -336,6 +338,7 @@ class TestRoutes:
             "desired": "draining",
             "offers": [],
             "stops": [{"attempt_id": attempt_id, "reason": "cancel"}],
+            **QUIET,
         }
 
     def test_people_are_told_of_the_jobs_that_they_may_see(self, steps):

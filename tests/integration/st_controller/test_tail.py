@@ -14,7 +14,6 @@ from st_controller.events.hub import TAIL
 from st_controller.events.tail import Tail
 from st_controller.events.topic_stream import follow_topics
 from st_controller.services import outbox
-from st_controller.services.caller import WorkerCaller
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader
 from st_shared.protocol.states import WorkerDesired
@@ -213,7 +212,7 @@ def test_the_stream_of_a_retired_worker_ends_at_once_and_no_other(steps):
     async def story():
         async with tailed(steps):
             streams = [
-                worker_api.stream(steps.platform, WorkerCaller(each, "w"), None).body_iterator
+                worker_api.stream(steps.platform, steps.caller(each), None).body_iterator
                 for each in (one, two)
             ]
             for stream in streams:
@@ -243,7 +242,7 @@ def test_where_nobody_tells_that_a_worker_is_retired_its_stream_ends_all_the_sam
 
     async def story():
         async with tailed(steps):
-            caller = WorkerCaller(worker_id, "w")
+            caller = steps.caller(worker_id)
             stream = worker_api.stream(steps.platform, caller, None).body_iterator
             await take(stream, 1)
             steps.db.notify = lambda _topics: None

@@ -19,6 +19,15 @@ from st_controller.store.schema import Attempt, AuditEntry, Job, JobTransition
 from st_shared.objectstore import multipart
 from st_shared.protocol.endpoints import ENDPOINTS
 
+QUIET = {
+    "desired": "active",
+    "stops": [],
+    "rotate": False,
+    "collect_garbage": False,
+    "offers": [],
+}
+"""The answer to a heartbeat when nothing is to be done."""
+
 
 class Agent:
     """A worker that speaks HTTP; every call gives the response."""
@@ -161,7 +170,7 @@ def test_a_workers_life(app_client, admin_headers, agent, place):
     assert agent.post(f"{lease}/events", batch).json() == {"acked_seq": 2, "stop": None}
     post_packed_again(agent, lease, batch)
     beat = {"holding": [{"attempt_id": attempt_id, "epoch": 1}]}
-    assert agent.post("heartbeat", beat).json() == {"desired": "active", "stops": []}
+    assert agent.post("heartbeat", beat).json() == QUIET
 
     body = b"weights"
     offer = {"epoch": 1, "files": [file_of("output/w.bin", body, "output").model_dump()]}

@@ -167,6 +167,37 @@ def test_workers_are_drained_activated_and_retired_by_name_or_id(st, fleet):
     assert [worker["id"] for worker in st("workers")["items"]] == [ids[2]]
 
 
+def test_workers_are_cordoned_labelled_and_deleted(st, fleet):
+    (cordoned,) = st("workers", "cordon", "one", "--why", "disks")["items"]
+    assert (cordoned["desired"], "(disks)" in cordoned["reason"]["message"]) == ("cordoned", True)
+    (active,) = st("workers", "uncordon", "one")["items"]
+    assert active["reason"] is None
+    (drained,) = st("workers", "drain", "one", "--now")["items"]
+    assert drained["reason"]["code"] == "drained"
+    assert st("workers", "drain", "one", "--now", "--grace", "5m") == 2
+    (labelled,) = st("workers", "label", "one", "pool=a", "rack=7")["items"]
+    assert labelled["set_labels"] == {"pool": "a", "rack": "7"}
+    (labelled,) = st("workers", "label", "one", "rack-", "pool=b")["items"]
+    assert labelled["labels"] == {"pool": "b"}
+    assert st("workers", "label", "one", "pool") == 2
+    assert st("workers", "label", "one", "rack-") == 6
+    assert st("workers", "rotate", "one")["items"][0]["rotation_ordered"]
+    assert st("workers", "gc", "one")["items"][0]["id"] == labelled["id"]
+    (revoked,) = st("workers", "revoke", "one", "--yes")["items"]
+    assert revoked["reason"]["code"] == "revoked"
+    assert st("workers", "delete", "one", "--yes") == {"deleted": [labelled["id"]]}
+    assert len(st("workers", "--retired")["items"]) == 2
+
+
+def test_join_tokens_are_listed_and_revoked(st):
+    made = st("join-token", "create", "--provider", "aws", "--label", "region=eu")
+    (listed,) = st("join-token", "list")["items"]
+    assert (listed["id"], listed["provider"], "token" in listed) == (made["id"], "aws", False)
+    assert st("join-token", "revoke", made["id"]) == {"revoked": [made["id"]]}
+    assert st("join-token", "list") == {"items": []}
+    assert st("join-token", "create", "--provider", "No Such") == 2
+
+
 def test_an_order_to_nobody_or_to_several_reaches_none(st, fleet):
     assert st("workers", "drain", "one", "nobody") == 5
     assert st("workers", "retire", "--yes", "two") == 5

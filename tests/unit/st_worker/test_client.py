@@ -31,7 +31,7 @@ def answering(agent_settings):
             return answer
 
         controller = Controller("http://c", agent_settings, transport=httpx.MockTransport(handle))
-        controller.secret = "s3cret"
+        controller.secrets.set("s3cret")
         return controller, made
 
     return make

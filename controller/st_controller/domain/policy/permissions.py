@@ -20,7 +20,7 @@ PERMISSIONS: dict[str, str] = {
     "dataset.view": "see datasets",
     "dataset.create": "register datasets",
     "worker.view": "see workers",
-    "admin.workers": "let workers join, drain and retire them",
+    "admin.workers": "let workers join, label, cordon, drain, retire and delete them",
     "api.keys.own": "make and revoke one's own API keys",
 }
 """Every permission, with what it allows."""

@@ -9,7 +9,7 @@ from st_controller.domain.policy.permissions import Role
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.known_credentials import BELIEVED, MOST, KnownCredentials
 
-WORKER = WorkerCaller("wrk_1", "w")
+WORKER = WorkerCaller("wrk_1", "w", "0" * 64)
 
 
 @pytest.fixture

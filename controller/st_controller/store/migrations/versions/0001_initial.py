@@ -107,9 +107,20 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("credential_hash", sa.String(length=64), nullable=False),
+        sa.Column("next_credential_hash", sa.String(length=64), nullable=True),
+        sa.Column("credential_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("rotate_ordered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("observed", sa.String(length=20), nullable=False),
         sa.Column("desired", sa.String(length=20), nullable=False),
+        sa.Column("desired_by", sa.String(length=210), nullable=True),
+        sa.Column("desired_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("desired_why", sa.String(length=200), nullable=True),
+        sa.Column("drain_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("garbage_ordered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ephemeral", sa.Boolean(), nullable=False),
+        sa.Column("one_job", sa.Boolean(), nullable=False),
         sa.Column("own_labels", sa.JSON(), nullable=False),
         sa.Column("set_labels", sa.JSON(), nullable=False),
         sa.Column("inventory", sa.JSON(), nullable=False),
@@ -119,6 +130,7 @@ def upgrade() -> None:
         sa.Column("usage", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
         sa.UniqueConstraint("credential_hash", name=op.f("uq_workers_credential_hash")),
+        sa.UniqueConstraint("next_credential_hash", name=op.f("uq_workers_next_credential_hash")),
     )
     op.create_table(
         "api_keys",
@@ -194,6 +206,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("uses_left", sa.Integer(), nullable=False),
         sa.Column("labels", sa.JSON(), nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["created_by"], ["users.id"], name=op.f("fk_join_tokens_created_by")
