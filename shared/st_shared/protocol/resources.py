@@ -358,7 +358,7 @@ class WorkerView(Resource):
     inventory: Inventory
     agent_version: str
     joined_at: Moment
-    credential_at: Moment
+    credential_at: Moment | None = None
     """When its credential came into force."""
     rotation_ordered: bool = False
     """It is to fetch a new credential, and has not done so yet."""
