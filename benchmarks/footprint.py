@@ -1,4 +1,4 @@
-"""What an agent costs its host while it waits for work: memory and processor, joined to a controller.
+"""What an agent costs its host while it waits for work, joined to a controller.
 
 python benchmarks/footprint.py [--quick] [--json PATH]
 """

@@ -158,3 +158,25 @@ def status(state_dir: Path, as_json: bool) -> None:
 
     found = read_status(StateFolder(state_dir.expanduser().absolute()))
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(status_lines(found)))
+
+
+@st_worker.command()
+@click.argument("url", required=False)
+@_state_dir
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(url: str | None, state_dir: Path, as_json: bool) -> None:
+    """Find out what keeps this host from working for the controller at URL, and how to mend it.
+
+    Without URL: the controller that was joined. Ends with 1 when something has to be mended.
+    """
+    from st_worker.doctor.check import document, exit_code, lines  # noqa: PLC0415
+    from st_worker.doctor.run import examine  # noqa: PLC0415
+
+    findings = []
+    for finding in examine(_checked_url(url) if url else None, state_dir.expanduser().absolute()):
+        findings.append(finding)
+        if not as_json:
+            click.echo("\n".join(lines([finding])))
+    if as_json:
+        click.echo(json.dumps(document(findings), indent=2))
+    sys.exit(exit_code(findings))

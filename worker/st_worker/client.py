@@ -280,7 +280,7 @@ def new_client(
     return httpx.AsyncClient(
         base_url=url,
         transport=transport,
-        verify=_trust(),
+        verify=trust(),
         timeout=httpx.Timeout(settings.call_timeout_seconds),
         headers={"User-Agent": f"st-worker/{__version__}"},
     )
@@ -342,6 +342,6 @@ def _read(endpoint: Endpoint[Answer], reply: httpx.Response) -> Answer:
 
 
 @cache
-def _trust() -> ssl.SSLContext:
+def trust() -> ssl.SSLContext:
     """One context for all clients: each costs megabytes."""
     return httpx.create_ssl_context()

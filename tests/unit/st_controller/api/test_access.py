@@ -20,6 +20,7 @@ PUBLIC = {
     "/openapi.json",
     "/v1/auth/setup",
     "/v1/auth/login",
+    "/v1/probe/stream",
 }
 
 
