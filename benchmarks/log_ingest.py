@@ -5,23 +5,27 @@ python benchmarks/log_ingest.py [--quick] [--json PATH] [--database sqlite|postg
 Fifty workers have joined, hold their streams, and run one job each. They send journal lines as
 the agent does: numbered, in gzip-compressed batches, one request at a time for each attempt, at
 most every ``LINGER`` seconds. First each writes a fixed number of lines a second, together a tenth
-above the goal, while one more job is followed as ``st logs -f`` does: the time is taken from the
-moment that a worker begins to send a line until the follower has it. Then all send as fast as they
-are answered. At the end the jobs are finished, and every line is read back through the API, from
-SQL and the object store as it happens, and compared with what was sent.
+above the goal, while a real agent runs a script that prints the time, followed as ``st logs -f``
+does: from the moment that a line gives itself until the follower has it. Then all send as fast as
+they are answered. At the end the jobs are finished, and every line is read back through the API,
+from SQL and the object store as it happens, and compared with what was sent.
 """
 
 import asyncio
 import gzip
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from report import Goal, Result, report
-from served import Api, Controller, arguments, controller, databases
+from served import BIN, Api, Controller, arguments, controller, databases
 from wire import Connection, EventStream, encode
 
 WORKERS = 50
@@ -37,6 +41,7 @@ PAGE = 5000
 SHOWN_WITHIN = 500
 """Milliseconds until a follower has a line."""
 LEVELS = ("info", "info", "info", "warning", "debug")
+SCRIPT = "while :; do date +%s%N; sleep 0.1; done"
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -52,21 +57,28 @@ def main() -> int:
 
 def measure(kind: str, seconds: float, rush: int) -> list[Result]:
     """All figures on one kind of database."""
-    with controller(kind) as (server, api):
-        return asyncio.run(_measure(kind, server, api, seconds, rush))
+    with (
+        controller(kind, ST_ALLOW_COMMAND_JOBS="1") as (server, api),
+        tempfile.TemporaryDirectory(prefix="st-bench-") as folder,
+    ):
+        watched = Watched(server, api, Path(folder))
+        try:
+            return asyncio.run(_measure(kind, server, api, watched, seconds, rush))
+        finally:
+            watched.stop()
 
 
 async def _measure(
-    kind: str, server: Controller, api: Api, seconds: float, rush: int
+    kind: str, server: Controller, api: Api, watched: "Watched", seconds: float, rush: int
 ) -> list[Result]:
+    await watched.follow(await asyncio.to_thread(watched.launch))
     senders = await _begin(server, api)
     beating = [asyncio.create_task(sender.beat()) for sender in senders]
-    watcher = Watcher(server, api, senders[-1])
-    following = asyncio.create_task(watcher.run())
-    steady = await _steadily(server, senders[:WORKERS], seconds)
-    watcher.stop()
-    await following
-    most = await _at_most(server, senders[:WORKERS], rush // WORKERS)
+    watched.delays.clear()
+    steady = await _steadily(server, senders, seconds)
+    late = 1e3 * _p99(watched.delays)
+    await asyncio.to_thread(watched.stop)
+    most = await _at_most(server, senders, rush // WORKERS)
     for sender in senders:
         await sender.finish()
     for task in beating:
@@ -76,14 +88,13 @@ async def _measure(
     for sender in senders:
         sender.close()
     name = f"{kind}: {WORKERS} workers"
-    late = 1e3 * _p99(watcher.delays)
     return [
         Result(f"{name}: steady, lines", steady.rate, "1/s", Goal("at least", GOAL)),
         Result(f"{name}: steady, share of one core", 100 * steady.cpu, "%", None),
         Result(f"{name}: steady, batch acknowledged, p99", 1e3 * steady.p99, "ms", None),
         Result(f"{name}: as fast as answered, lines", most.rate, "1/s", Goal("at least", GOAL)),
         Result(f"{name}: as fast as answered, a line", 1e6 * most.cpu / most.rate, "us CPU", None),
-        Result(f"{name}: line until shown, p99", late, "ms", Goal("at most", SHOWN_WITHIN)),
+        Result(f"{name}: line written until shown, p99", late, "ms", Goal("at most", SHOWN_WITHIN)),
         Result(f"{name}: lines sent", sent, "", None),
         Result(f"{name}: lines lost, doubled or altered", wrong, "", Goal("at most", 0)),
     ]
@@ -184,46 +195,57 @@ class Sender:
                 self.offered.set_result(offer)
 
 
-class Watcher:
-    """Sends a line of one job now and then, and follows that job."""
+class Watched:
+    """A real agent that runs a script, and a follower of its lines."""
 
-    def __init__(self, server: Controller, api: Api, sender: Sender) -> None:
-        self._server, self._api, self._sender = server, api, sender
-        self._told: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
-        self._stopped = False
+    def __init__(self, server: Controller, api: Api, folder: Path) -> None:
+        self._server, self._api, self._folder = server, api, folder
+        self._agent: subprocess.Popen[bytes] | None = None
+        self._stream: EventStream | None = None
+        self._come = asyncio.Event()
         self.delays: list[float] = []
+        """Seconds from the moment that a line gives itself until the follower has it."""
+
+    def launch(self) -> str:
+        """Start the agent and submit the script; the job's id."""
+        token = self._api.call("POST", "/v1/join-tokens", {"expires_in_seconds": 3600, "uses": 1})
+        options = ["--name", "watched", "--state-dir", str(self._folder / "watched")]
+        self._agent = subprocess.Popen(
+            [BIN / "st-worker", "join", self._server.url, *options, "--slots", "1"],
+            env=os.environ | {"ST_JOIN_TOKEN": token["token"]},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        job = self._api.call("POST", "/v1/jobs", {"name": "watched", "command": {"run": SCRIPT}})
+        return str(job["id"])
+
+    async def follow(self, job_id: str) -> None:
+        """Return once lines come."""
+        assert self._api.key
+        path = f"/v1/jobs/{job_id}/events"
+        self._stream = await EventStream.open(self._server.port, self._api.key, self._hear, path)
+        await asyncio.wait_for(self._come.wait(), 60)
 
     def stop(self) -> None:
-        """End after the line that is on its way."""
-        self._stopped = True
-
-    async def run(self) -> None:
-        """Until it is stopped."""
-        assert self._api.key
-        path = f"/v1/jobs/{self._sender.job_id}/events"
-        stream = await EventStream.open(self._server.port, self._api.key, self._hear, path)
-        while not self._stopped:
-            begun = time.perf_counter()
-            await self._sender.send(self._sender.batch(1), self._sender.seq)
-            seq, at = 0, 0.0
-            async with asyncio.timeout(60):
-                while seq < self._sender.seq:
-                    seq, at = await self._told.get()
-            self.delays.append(at - begun)
-            await asyncio.sleep(0.05)
-        stream.close()
+        """End agent and script; what was seen stays."""
+        if self._stream:
+            self._stream.close()
+        if self._agent:
+            self._agent.terminate()
+            self._agent.wait(60)
 
     def _hear(self, event: str, body: bytes) -> None:
-        if event == "log":
-            self._told.put_nowait((json.loads(body)["seq"], time.perf_counter()))
+        message = json.loads(body)["message"] if event == "log" else ""
+        if message.isdecimal():
+            self.delays.append(time.time() - int(message) / 1e9)
+            self._come.set()
 
 
 async def _begin(server: Controller, api: Api) -> list[Sender]:
-    """Workers with a running job each, and one more to be watched."""
-    count = WORKERS + 1
-    token = api.call("POST", "/v1/join-tokens", {"expires_in_seconds": 3600, "uses": count})
-    senders = [await Sender.join(server, token["token"], number) for number in range(count)]
-    api.submit_many([{"name": f"n{each}", "noop": {"seconds": 3600}} for each in range(count)])
+    """Workers with a running job each."""
+    token = api.call("POST", "/v1/join-tokens", {"expires_in_seconds": 3600, "uses": WORKERS})
+    senders = [await Sender.join(server, token["token"], number) for number in range(WORKERS)]
+    api.submit_many([{"name": f"n{each}", "noop": {"seconds": 3600}} for each in range(WORKERS)])
     await asyncio.gather(*(sender.claim() for sender in senders))
     return senders
 

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
@@ -34,6 +35,7 @@ from st_shared.protocol.resources import (
     LoginRequest,
     LogLine,
     Me,
+    MetricCurve,
     MetricPoint,
     Page,
     SessionView,
@@ -209,13 +211,35 @@ class Client:
         """The tries of a job."""
         return self._items(f"jobs/{job_id}/attempts", Page[AttemptView])
 
-    def logs(self, job_id: str) -> Iterator[LogLine]:
-        """Log lines, oldest first."""
-        return self._items(f"jobs/{job_id}/logs", Page[LogLine], "after", limit=_LONG_PAGE)
+    def logs(
+        self,
+        job_id: str,
+        *,
+        attempt: int | None = None,
+        since: datetime | None = None,
+        tail: int | None = None,
+    ) -> Iterator[LogLine]:
+        """Log lines, oldest first: all, or those of one attempt, since a moment, or the last ones.
+
+        ``tail``: so many at most, up to 5000.
+        """
+        return self._items(
+            f"jobs/{job_id}/logs",
+            Page[LogLine],
+            "after",
+            limit=_LONG_PAGE,
+            attempt=attempt,
+            since=since.isoformat() if since else None,
+            tail=tail,
+        )
 
     def metrics(self, job_id: str) -> Iterator[MetricPoint]:
         """Measured numbers, oldest first."""
         return self._items(f"jobs/{job_id}/metrics", Page[MetricPoint], "after", limit=_LONG_PAGE)
+
+    def curve(self, job_id: str, points: int = 1000) -> MetricCurve:
+        """So many measured points at most, evenly chosen over the whole run."""
+        return self._connection.get(f"jobs/{job_id}/metrics:curve", MetricCurve, points=points)
 
     def artifacts(self, job_id: str, kind: str | None = None) -> Iterator[ArtifactView]:
         """Stored files, oldest first; kind is sample, checkpoint or output."""
@@ -233,13 +257,24 @@ class Client:
         return download_artifact(self._connection, artifact, folder, renew=renew)
 
     def events(
-        self, job_id: str, *, on_reconnect: Callable[[str], None] = lambda _reason: None
+        self,
+        job_id: str,
+        *,
+        after: LogLine | None = None,
+        on_reconnect: Callable[[str], None] = lambda _reason: None,
     ) -> Iterator[JobEvent]:
         """All that happens to a job, from its beginning to its final state, as it happens.
 
-        Survives restarts of the controller: ``on_reconnect`` is told, and nothing comes twice.
+        ``after``: lines up to this one are left out. Survives restarts of the controller:
+        ``on_reconnect`` is told, and nothing comes twice.
         """
-        return follow_events(self._connection, job_id, on_reconnect=on_reconnect, sleep=self._sleep)
+        return follow_events(
+            self._connection,
+            job_id,
+            after=f"{after.attempt}:{after.seq}" if after else None,
+            on_reconnect=on_reconnect,
+            sleep=self._sleep,
+        )
 
     def wait(self, job_id: str) -> JobView:
         """Block until a job is in a final state."""

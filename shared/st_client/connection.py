@@ -109,13 +109,19 @@ class Connection:
         self._send("POST", path, repeat=False)
 
     @contextmanager
-    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def stream(
+        self, path: str, headers: Mapping[str, str], **params: str | None
+    ) -> Iterator[httpx.Response]:
         """An open answer below ``/v1``, read as it comes, with a minute between its pieces."""
         timeout = httpx.Timeout(60.0, connect=5.0)
         with (
             self._translated(),
             self._http.stream(
-                "GET", f"/v1/{path}", headers=dict(headers), timeout=timeout
+                "GET",
+                f"/v1/{path}",
+                headers=dict(headers),
+                params={name: value for name, value in params.items() if value is not None},
+                timeout=timeout,
             ) as reply,
         ):
             self._check(reply)

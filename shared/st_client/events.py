@@ -86,10 +86,13 @@ def follow_events(
     connection: Connection,
     job_id: str,
     *,
+    after: str | None = None,
     on_reconnect: Callable[[str], None] = lambda _reason: None,
     sleep: Sleep = time.sleep,
 ) -> Iterator[JobEvent]:
     """Every event of a job from its beginning, once and in order, until its final state.
+
+    ``after``: journal lines up to this ``attempt:seq`` are left out.
 
     A stream that breaks off is opened again after the last event that came; ``on_reconnect`` is
     told why. Only the first attempt to connect may raise ``UnreachableError``.
@@ -98,7 +101,7 @@ def follow_events(
     while True:
         reason = "the stream ended"
         try:
-            for raw in _read_stream(connection, job_id, last_id):
+            for raw in _read_stream(connection, job_id, last_id, after):
                 connected, pause, last_id = True, _FIRST_PAUSE, raw.id
                 event = _parse(raw)
                 if event is not None and seen.is_new(event):
@@ -118,14 +121,14 @@ def follow_events(
 
 
 def _read_stream(
-    connection: Connection, job_id: str, last_id: str | None
+    connection: Connection, job_id: str, last_id: str | None, after: str | None
 ) -> Iterator[ServerSentEvent]:
     headers = {"Accept": "text/event-stream"}
     if last_id is not None:
         headers["Last-Event-ID"] = last_id
     reader = EventReader()
     reader.last_id = last_id
-    with connection.stream(f"jobs/{job_id}/events", headers) as reply:
+    with connection.stream(f"jobs/{job_id}/events", headers, after=after) as reply:
         yield from reader.read(_lines(reply.iter_bytes()))
 
 

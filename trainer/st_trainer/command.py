@@ -12,7 +12,7 @@ from st_shared.protocol.journal import ExitCode, JournalEvent, OutputEvent
 from st_shared.spec.training import TrainingSpec
 from st_trainer.data.locate import locate
 from st_trainer.errors import OutOfMemoryError, expected_error
-from st_trainer.journal import Journal, Listener, SilentJournal
+from st_trainer.journal import PATIENCE, Journal, Listener, SilentJournal
 from st_trainer.memory import cheapest_mend
 from st_trainer.run_folder import RunFolder
 
@@ -90,7 +90,11 @@ def run_command(
     try:
         folder.create()
         rank = int(environment.get("RANK", "0"))
-        with SilentJournal() if rank else Journal(folder.journal, listener=listen) as journal:
+        with (
+            SilentJournal()
+            if rank
+            else Journal(folder.journal, listener=listen, patience=PATIENCE) as journal
+        ):
             try:
                 sources = locate(spec.datasets, datasets, environment) if spec.steps else []
                 going_on = _resume(resume, environment)

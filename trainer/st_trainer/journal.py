@@ -1,7 +1,9 @@
 """Writes the journal: one event a line, appended whole, numbered without gaps."""
 
+import errno
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +18,10 @@ Level = Literal["debug", "info", "warning", "error"]
 Phase = Literal["loading", "training", "validating", "saving", "done"]
 OutputName = Literal["weights", "loss_curve", "sample_grid", "report", "log"]
 
+PATIENCE = 20.0
+"""Seconds that a training waits for room before it fails."""
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_PAUSE = 0.5
 _LONGEST_MESSAGE = 16_384
 _SHORTENED = "… (shortened)"
 
@@ -28,10 +34,18 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, clock: Clock = utc_now, listener: Listener | None = None
+        self,
+        path: Path,
+        clock: Clock = utc_now,
+        listener: Listener | None = None,
+        *,
+        patience: float = 0.0,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """``patience``: seconds that all lines together wait for room on a full disk."""
         self._clock = clock
         self._listener = listener
+        self._patience, self._sleep = patience, sleep
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._size, self._seq = _recover(self._descriptor, path)
 
@@ -91,7 +105,20 @@ class Journal:
             self._listener(event)
 
     def _write(self, line: bytes) -> None:
-        """Append ``line`` whole, or leave the file as it was and raise the ``OSError``."""
+        """Append ``line`` whole, or leave the file as it was and raise the ``OSError``.
+
+        The worker gives back what it has shipped, so that there may soon be room again.
+        """
+        while True:
+            try:
+                return self._try_to_write(line)
+            except OSError as error:
+                if error.errno not in _FULL_DISK or self._patience <= 0:
+                    raise
+            self._patience -= _PAUSE
+            self._sleep(_PAUSE)
+
+    def _try_to_write(self, line: bytes) -> None:
         written = 0
         try:
             while written < len(line):

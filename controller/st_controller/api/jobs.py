@@ -282,13 +282,15 @@ def follow(
     caller: Viewer,
     job_id: str,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,
+    after: Annotated[
+        str | None, Query(max_length=40, description="Leave out the lines up to `attempt:seq`")
+    ] = None,
 ) -> StreamingResponse:
     """Server-sent events: states and every journal line, resumable; ends with the job."""
-    with platform.db.read() as session:
-        jobs.get_job(session, caller, job_id)
-    return event_stream(
-        platform, caller, follow_job(platform, job_id, JobPlace.parse(last_event_id))
-    )
+    _visible(platform, caller, job_id)
+    begun = JobPlace(0, *decode_place(after))
+    place = JobPlace.parse(last_event_id) if last_event_id else begun
+    return event_stream(platform, caller, follow_job(platform, job_id, place))
 
 
 def _fields(body: dict[str, Any]) -> dict[str, Any]:

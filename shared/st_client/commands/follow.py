@@ -1,11 +1,12 @@
 """Following a job to its end, and what is said when a person stops following."""
 
 import json
+from collections.abc import Callable, Iterator
 
 import click
 
 from st_client.client import Client
-from st_client.display import Display, PlainDisplay, TerminalDisplay
+from st_client.display import PlainDisplay, TerminalDisplay
 from st_client.errors import ClientError
 from st_client.events import EVENT_NAMES, JobEvent
 from st_client.output import jsonable, on_terminal
@@ -13,18 +14,33 @@ from st_shared.protocol.resources import LogLine, StateChange
 from st_shared.protocol.states import JobState
 
 
-def follow_to_end(client: Client, job_id: str, *, as_json: bool, only_logs: bool = False) -> None:
+def _every(_event: JobEvent) -> bool:
+    """Everything is shown."""
+    return True
+
+
+def follow_to_end(
+    client: Client,
+    job_id: str,
+    *,
+    as_json: bool,
+    after: LogLine | None = None,
+    is_shown: Callable[[JobEvent], bool] = _every,
+) -> None:
     """Show what happens to a job until it ends; ``ClientError`` unless it succeeds.
 
-    Ctrl-C ends the following alone: the job goes on, and how to follow again is said.
+    Lines up to ``after`` are left out, and whatever is not to be shown. Ctrl-C ends the following
+    alone: the job goes on, and how to follow again is said.
     """
     try:
         if as_json:
-            last = _print_events(client, job_id, only_logs)
+            events = client.events(job_id, after=after, on_reconnect=_lost)
+            last = _tell(events, is_shown, _print_event)
         else:
             display = TerminalDisplay() if on_terminal() else PlainDisplay()
             with display:
-                last = _show_events(client, job_id, display, only_logs)
+                events = client.events(job_id, after=after, on_reconnect=display.reconnecting)
+                last = _tell(events, is_shown, display.show)
     except KeyboardInterrupt:
         click.echo(
             f"\n{job_id} goes on without being watched\n"
@@ -47,29 +63,23 @@ def job_error(job_id: str, change: StateChange) -> ClientError:
     )
 
 
-def _show_events(
-    client: Client, job_id: str, display: Display, only_logs: bool
+def _tell(
+    events: Iterator[JobEvent],
+    is_shown: Callable[[JobEvent], bool],
+    show: Callable[[JobEvent], None],
 ) -> StateChange | None:
+    """Show events until there are no more; the last state among them."""
     last = None
-    for event in client.events(job_id, on_reconnect=display.reconnecting):
+    for event in events:
         if isinstance(event, StateChange):
             last = event
-        if not only_logs or isinstance(event, LogLine | StateChange):
-            display.show(event)
+        if is_shown(event):
+            show(event)
     return last
 
 
-def _print_events(client: Client, job_id: str, only_logs: bool) -> StateChange | None:
-    def lost(reason: str) -> None:
-        click.echo(f"reconnecting: {reason}", err=True)
-
-    last = None
-    for event in client.events(job_id, on_reconnect=lost):
-        if isinstance(event, StateChange):
-            last = event
-        if not only_logs or isinstance(event, LogLine):
-            _print_event(event)
-    return last
+def _lost(reason: str) -> None:
+    click.echo(f"reconnecting: {reason}", err=True)
 
 
 def _print_event(event: JobEvent) -> None:

@@ -6,20 +6,30 @@ from st_client.output import clean, connect, json_option, print_json
 from st_client.sparkline import sparkline
 from st_shared.protocol.resources import MetricPoint
 
+DRAWN = 5000
+"""Points at most that a curve is drawn from."""
+
 
 @click.command()
 @click.argument("job")
 @json_option
 def metrics(*, job: str, as_json: bool) -> None:
-    """Draw each metric of a job as a line, with its first, last and least value."""
+    """Draw each metric of a job as a line, with its first, last and least value.
+
+    Of a long run some points are drawn, evenly chosen; --json gives every one.
+    """
     with connect() as client:
-        points = list(client.metrics(client.find_job(job)))
-    if as_json:
-        print_json({"items": [point.model_dump(mode="json") for point in points]})
-        return
-    series = metric_series(points)
+        job_id = client.find_job(job)
+        if as_json:
+            points = [point.model_dump(mode="json") for point in client.metrics(job_id)]
+            print_json({"items": points})
+            return
+        drawn = client.curve(job_id, DRAWN)
+    series = metric_series(drawn.items)
     if not series:
         click.echo("no metrics yet")
+    if len(drawn.items) < drawn.total:
+        click.echo(f"drawn from {len(drawn.items)} of {drawn.total} points")
     for name, values in series.items():
         click.echo(f"{clean(name)}: {values[0]:.4g} -> {values[-1]:.4g} (least {min(values):.4g})")
         click.echo(f"  {sparkline(values)}")

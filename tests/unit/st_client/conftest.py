@@ -30,6 +30,7 @@ from st_shared.protocol.resources import (
     JoinTokenRequest,
     LoginRequest,
     Me,
+    MetricCurve,
     Page,
     PriorityChange,
     SessionView,
@@ -88,6 +89,9 @@ class FakeController:
         self.event_scripts = []
         """One list a connection: encoded events, or an exception that breaks it off."""
         self.last_event_ids = []
+        self.log_queries: list[dict[str, str]] = []
+        self.measured: int | None = None
+        self.followed_after: list[str | None] = []
         self.keys = {API_KEY}
         self.expired_urls = 0
         self.signed_headers = []
@@ -253,8 +257,13 @@ def add_arrays(app, fake):
 
 def add_job_parts(app, fake):
     @app.get("/v1/jobs/{job}/logs")
-    def logs(job: str, after: str | None = None):
-        return fake.page(fake.logs, after)
+    def logs(job: str, request: Request, after: str | None = None, tail: int | None = None):
+        fake.log_queries.append(dict(request.query_params))
+        return fake.page(fake.logs[-tail:] if tail else fake.logs, after)
+
+    @app.get("/v1/jobs/{job}/metrics:curve")
+    def curve(job: str, points: int):
+        return MetricCurve(items=fake.metrics[:points], total=fake.measured or len(fake.metrics))
 
     @app.get("/v1/jobs/{job}/metrics")
     def metrics(job: str, after: str | None = None):
@@ -267,6 +276,7 @@ def add_job_parts(app, fake):
     @app.get("/v1/jobs/{job}/events")
     def events(job: str, request: Request):
         fake.last_event_ids.append(request.headers.get("last-event-id"))
+        fake.followed_after.append(request.query_params.get("after"))
         script = fake.event_scripts.pop(0)
         if isinstance(script, int):
             return Response(status_code=script)

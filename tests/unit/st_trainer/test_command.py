@@ -80,6 +80,7 @@ def test_a_journal_that_cannot_be_written_still_ends_with_the_code_of_the_disk(
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr("st_trainer.command.PATIENCE", 0.0)
     monkeypatch.setattr(os, "write", full)
     result = run_command(
         tiny_spec(), tmp_path / "run", {}, environment={}, resume="none", stop=lambda: False

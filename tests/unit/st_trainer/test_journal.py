@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 
 import pytest
@@ -100,6 +101,45 @@ def test_a_failed_write_leaves_whole_lines_and_the_same_number(tmp_path, monkeyp
         monkeypatch.undo()
         journal.log("two")
     assert [(event.seq, event.message) for event in read(path)] == [(1, "one"), (2, "two")]
+
+
+def test_a_line_waits_for_room_on_a_full_disk_and_no_longer(tmp_path, monkeypatch):
+    path, slept, room_after = tmp_path / "journal.ndjson", [], 3
+    real_write = os.write
+
+    def full(descriptor, line):
+        if len(slept) < room_after:
+            real_write(descriptor, line[:7])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(descriptor, line)
+
+    with Journal(path, patience=2.0, sleep=slept.append) as journal:
+        monkeypatch.setattr(os, "write", full)
+        journal.log("late")
+        assert slept == [0.5, 0.5, 0.5]
+        room_after = 100
+        with pytest.raises(OSError, match="No space left"):
+            journal.log("never")
+        assert sum(slept) == 2.0
+        with pytest.raises(OSError, match="No space left"):
+            journal.log("nor this, and nobody waits again")
+        assert sum(slept) == 2.0
+        monkeypatch.undo()
+        journal.log("after")
+    assert [(event.seq, event.message) for event in read(path)] == [(1, "late"), (2, "after")]
+
+
+def test_a_journal_goes_on_behind_what_was_given_back(tmp_path):
+    path = tmp_path / "journal.ndjson"
+    with Journal(path) as journal:
+        for _ in range(200):
+            journal.log("x" * 16_000)
+    with path.open("r+b") as file:  # reads as a hole does
+        file.write(bytes(2 * 2**20))
+    with Journal(path) as journal:
+        assert journal.seq == 200
+        journal.log("more")
+    assert json.loads(path.read_bytes().splitlines()[-1])["seq"] == 201
 
 
 def test_the_listener_sees_what_is_written(tmp_path):
