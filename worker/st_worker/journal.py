@@ -69,9 +69,9 @@ class Journal:
         """The next whole lines, at most ``BATCH_LINES`` of them or ``BATCH_BYTES``."""
         lines = []
         after = self._beyond_the_hole(after)
-        for raw in self._raw_lines(after.offset):
-            after = Cursor(offset=after.offset + len(raw), seq=after.seq + 1)
-            lines.append(Line(self._event(raw, after.seq), after))
+        for raw, size in self._raw_lines(after.offset):
+            after = Cursor(offset=after.offset + size, seq=after.seq + 1)
+            lines.append(Line(self._event(raw, size, after.seq), after))
         return lines
 
     def release(self, dealt_with: int) -> bool:
@@ -150,25 +150,30 @@ class Journal:
             file.seek(max(0, size - BATCH_BYTES))
             return file.read().splitlines()
 
-    def _raw_lines(self, offset: int) -> list[bytes]:
-        """Whole lines from ``offset`` on, each with its break."""
-        limit = BATCH_BYTES
+    def _raw_lines(self, offset: int) -> list[tuple[bytes, int]]:
+        """Whole lines from ``offset`` on, each with its break, and its bytes.
+
+        Of a line that is longer than a batch only the beginning is read.
+        """
         try:
             with self._path.open("rb") as file:
-                while True:
-                    file.seek(offset)
-                    piece = file.read(limit)
-                    end = piece.rfind(b"\n") + 1
-                    if end or len(piece) < limit:
-                        # At line feeds alone, as everywhere: a stray CR must not shift numbers.
-                        lines = [line + b"\n" for line in piece[:end].split(b"\n")[:-1]]
-                        return lines[: BATCH_LINES if limit == BATCH_BYTES else 1]
-                    limit *= 2  # one line that is longer than a batch
+                file.seek(offset)
+                piece = file.read(BATCH_BYTES)
+                end = piece.rfind(b"\n") + 1
+                if not end and len(piece) == BATCH_BYTES:
+                    rest = _until_break(file)
+                    return [(piece, BATCH_BYTES + rest)] if rest else []
         except FileNotFoundError:
             return []
+        # At line feeds alone, as everywhere: a stray CR must not shift numbers.
+        lines = [line + b"\n" for line in piece[:end].split(b"\n")[:-1]]
+        return [(line, len(line)) for line in lines[:BATCH_LINES]]
 
-    def _event(self, raw: bytes, seq: int) -> JournalEvent:
+    def _event(self, raw: bytes, size: int, seq: int) -> JournalEvent:
         """The event of a line; one that breaks the contract is replaced: no number is missing."""
+        if size > MAX_LINE_BYTES:
+            said = f"the trainer wrote a line of {size} bytes, more than {MAX_LINE_BYTES}"
+            return self._replaced(raw, seq, said)
         try:
             event = journal_event.validate_json(raw)
         except ValidationError:
@@ -176,15 +181,23 @@ class Journal:
         if event.seq != seq:
             said = f"the trainer wrote line {event.seq} where line {seq} was due"
             return self._replaced(raw, seq, said)
-        if len(raw) > MAX_LINE_BYTES:
-            said = f"the trainer wrote a line of {len(raw)} bytes, more than {MAX_LINE_BYTES}"
-            return self._replaced(raw, seq, said)
         return event
 
     def _replaced(self, raw: bytes, seq: int, said: str) -> LogEvent:
         shown = raw[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace").strip()
         message = f"{said}: {shown[:_SHOWN_CHARACTERS]}"
         return LogEvent(seq=seq, at=self._clock(), level="error", message=message)
+
+
+def _until_break(file: BinaryIO) -> int:
+    """Bytes up to the next line feed, with it; 0 where there is none yet."""
+    passed = 0
+    while piece := file.read(BATCH_BYTES):
+        end = piece.find(b"\n") + 1
+        if end:
+            return passed + end
+        passed += len(piece)
+    return 0
 
 
 def _beginning(file: BinaryIO, otherwise: Cursor) -> Cursor:

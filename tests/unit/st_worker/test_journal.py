@@ -4,8 +4,11 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from st_shared.clock import ManualClock
 from st_worker.errors import JournalLost
@@ -63,6 +66,7 @@ def test_line_longer_than_a_batch_is_replaced_not_stuck(journal_path):
     journal = Journal(journal_path, clock)
     (long,) = journal.read(Cursor())
     assert (long.event.seq, long.event.level, long.event.at) == (1, "error", clock())
+    assert f"a line of {BATCH_BYTES * 3 + 71} bytes" in long.event.message
     assert journal.read(long.after)[0].event.message == "hello"
 
 
@@ -73,10 +77,23 @@ def test_line_longer_than_a_batch_is_replaced_not_stuck(journal_path):
         (b"\n", "is not an event"),
         (b"\xff\xfe\n", "is not an event"),
         (_line(9), "wrote line 9 where line 1 was due"),
-        (_line(1, "x" * 70_000), "is not an event"),
+        (_line(1, "x" * 70_000), "a line of 70071 bytes"),
+        (_line(1, "x" * 20_000), "is not an event"),
+        (b"\0" * 100 + b"\n", "is not an event"),
+        (_line(1).replace(b"hello", b"h\xff\xfello"), "is not an event"),
         (_line(1)[:-2] + b" " * 70_000 + b"}\n", "a line of 70"),
     ],
-    ids=["half", "empty", "no text", "wrong number", "long message", "long line"],
+    ids=[
+        "half",
+        "empty",
+        "no text",
+        "wrong number",
+        "very long message",
+        "long message",
+        "NULs",
+        "not UTF-8",
+        "long line",
+    ],
 )
 def test_broken_line_is_replaced_by_an_error(journal_path, raw, said):
     journal_path.write_bytes(raw + _line(2))
@@ -200,3 +217,57 @@ def test_a_full_disk_leaves_a_note_out_and_the_journal_whole(journal_path, monke
     assert journal_path.read_bytes() == before
     notes.log("third")
     assert [line.event.seq for line in Journal(journal_path).read(Cursor())] == [1, 2]
+
+
+class Fate(NamedTuple):
+    """What happens next to an agent that ships a journal."""
+
+    writes: int
+    """Lines that the trainer appends first."""
+    is_answered: bool
+    """Whether the acknowledgement of the next batch arrives."""
+    is_kept: bool
+    """Whether the disk takes the place that it gives."""
+    dies: bool
+    """Whether the agent is killed afterwards, and another goes on from the disk."""
+
+
+fates = st.lists(
+    st.builds(Fate, st.integers(0, 6), st.booleans(), st.booleans(), st.booleans()), max_size=25
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(fates=fates)
+def test_whatever_dies_and_is_given_back_each_line_arrives_once(tmp_path_factory, fates):
+    folder = tmp_path_factory.mktemp("run")
+    path, kept = folder / "journal.ndjson", folder / "shipped.json"
+    journal, place, stored, written = Journal(path), Cursor(), [], 0
+
+    def ship():
+        """As the controller: only what follows, only once; gives the place after it."""
+        lines = journal.read(place)
+        if lines and lines[0].event.seq > len(stored) + 1:
+            return journal.locate(len(stored))  # a gap, which it answers with what it has
+        stored.extend(line.event.seq for line in lines if line.event.seq > len(stored))
+        return lines[-1].after if lines else place
+
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr("st_worker.journal.KEPT_BYTES", 0)
+        small.setattr("st_worker.journal.GRAIN_BYTES", 4096)
+        for fate in [*fates, Fate(1, is_answered=True, is_kept=True, dies=False)]:
+            with path.open("ab") as file:
+                for _ in range(fate.writes):
+                    written += 1
+                    file.write(_line(written, "x" * 1500))
+            after = ship()
+            if fate.is_answered:
+                place = after
+                if fate.is_kept:
+                    place.save(kept)
+                journal.release(place.offset)
+            if fate.dies:
+                journal, place = Journal(path), Cursor.load(kept)
+        while (after := ship()) != place:
+            place = after
+    assert stored == list(range(1, written + 1))
