@@ -1,5 +1,6 @@
 """The pages in a real browser: what is shown, what the buttons do, what is said when it fails."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 
@@ -343,3 +344,26 @@ def add_user(fleet, role):
         check=True,
         capture_output=True,
     )
+
+
+def test_videos_and_sounds_are_played_where_pictures_are_shown(admin):
+    """Each sample as its kind; what plays is not drawn anew until there are others."""
+    samples = [
+        {"id": str(place), "path": f"samples/{name}", "step": 200, "url": f"/static/{name}"}
+        for place, name in enumerate(["a.mp4", "b.wav", "c.PNG"])
+    ]
+    admin.run(
+        f"import('/static/samples.js').then((it) => window.again = () => it.drawSamples("
+        f"{{name: 'clips'}}, {json.dumps(samples)}))"
+    )
+    admin.run("again()")
+    shown = "[...document.querySelectorAll('#sample-list .sample')]"
+    assert admin.run(f"{shown}.map((each) => each.tagName)") == ["VIDEO", "AUDIO", "IMG"]
+    assert admin.run(f"{shown}.map((each) => Boolean(each.controls))") == [True, True, False]
+    assert (
+        admin.run(f"{shown}[1].getAttribute('aria-label')") == "b.wav, sample of clips at step 200"
+    )
+    assert admin.text("#samples-of") == "clips, step 200"
+    admin.run(f"window.first = {shown}[0]")
+    admin.run("again()")
+    assert admin.run(f"first === {shown}[0]")

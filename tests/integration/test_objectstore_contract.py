@@ -283,6 +283,14 @@ def test_a_bucket_refuses_a_part_that_one_put_cannot_carry(nanio_store):
         nanio_store.sign_upload("a", size=6 << 30, sha256="0" * 64, expires_in=60)
 
 
+def test_a_bucket_says_of_samples_what_they_are(moto_store):
+    """As S3 does; ``nanio`` does not look at ``response-content-type``."""
+    for name, kind in (("a.mp4", "video/mp4"), ("b.WAV", "audio/wav")):
+        moto_store.put(name, io.BytesIO(b"1"))
+        reply = httpx.get(moto_store.sign_download(name, expires_in=60))
+        assert (reply.content, reply.headers["content-type"]) == (b"1", kind)
+
+
 def test_a_large_object_goes_to_the_bucket_in_parts(nanio_store):
     data = os.urandom(9 << 20)
     nanio_store.put("big", io.BytesIO(data))

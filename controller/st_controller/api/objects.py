@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse
 from st_controller.api.dependencies import PlatformDep, signed_url
 from st_controller.errors import InvalidRequest, NotFound, NotPermitted
 from st_controller.platform import Platform
+from st_shared.media import content_type_of
 from st_shared.objectstore import (
     DigestMismatchError,
     GrantError,
@@ -47,20 +48,11 @@ def read(platform: PlatformDep, _: Signature, request: Request, key: str) -> Fil
     try:
         return FileResponse(
             objects.path(key),
-            media_type=_MEDIA_TYPES.get(key.rpartition(".")[2], "application/octet-stream"),
+            media_type=content_type_of(key) or "application/octet-stream",
             headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "private, immutable"},
         )
     except ObjectMissingError:
         raise NotFound("this object is gone") from None
-
-
-_MEDIA_TYPES = {
-    "png": "image/png",
-    "mp4": "video/mp4",
-    "wav": "audio/wav",
-    "json": "application/json",
-}
-"""Only what a browser cannot run; anything else is a download."""
 
 
 def _granted(platform: Platform, request: Request, key: str) -> tuple[LocalStore, SignedGrant]:

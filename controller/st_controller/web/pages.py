@@ -109,17 +109,18 @@ def _page(template: str, platform: Platform, **values: object) -> HTMLResponse:
 
 
 def _policy(platform: Platform) -> str:
-    """Only our own files; pictures also from the bucket to which signed URLs lead."""
+    """Only our own files; samples also from the bucket to which signed URLs lead."""
     settings = platform.settings
-    pictures = "'self'"
+    samples = "'self'"
     if settings.object_store:
-        pictures += f" {settings.object_store_endpoint or 'https:'}"
+        samples += f" {settings.object_store_endpoint or 'https:'}"
     return "; ".join(
         (
             "default-src 'none'",
             "script-src 'self'",
             "style-src 'self'",
-            f"img-src {pictures}",
+            f"img-src {samples}",
+            f"media-src {samples}",
             "connect-src 'self'",
             "form-action 'self'",
             "base-uri 'none'",

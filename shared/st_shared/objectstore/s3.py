@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Literal
 
+from st_shared.media import content_type_of
 from st_shared.objectstore.key import InvalidKeyError, check_key
 from st_shared.objectstore.s3_failures import code_of, failures, watched
 from st_shared.objectstore.s3_multipart import DECLARED, S3Uploads
@@ -201,13 +202,19 @@ class S3Store:
         """Let the holder read ``key`` within ``expires_in`` seconds."""
         url: str = self._client.generate_presigned_url(
             "get_object",
-            Params={"Bucket": self._bucket, "Key": self._name(key)},
+            Params={"Bucket": self._bucket, "Key": self._name(key)} | _told(key),
             ExpiresIn=expires_in,
         )
         return url
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
+
+
+def _told(key: str) -> dict[str, str]:
+    """What the bucket shall answer with a sample, so that a browser shows or plays it."""
+    kind = content_type_of(key)
+    return {"ResponseContentType": kind} if kind else {}
 
 
 def _is_missing(error: Any) -> bool:

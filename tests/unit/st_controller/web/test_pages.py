@@ -104,6 +104,7 @@ def test_pages_run_only_our_own_files(app_client, admin_headers, path):
     page = app_client.get(path)
     policy = page.headers["content-security-policy"]
     assert "script-src 'self'" in policy
+    assert "media-src 'self'" in policy
     assert "unsafe" not in policy
     assert "style=" not in page.text
     assert "<script>" not in page.text
