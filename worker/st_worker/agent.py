@@ -55,6 +55,7 @@ class Departure(Enum):
 
     SIGNAL = (0, "told to by a signal")
     DRAINED = (0, "drained, and it was here for a while only")
+    HANDOVER = (75, "makes way for the next agent on this folder; trainers go on")
     FAULT = (1, "an error of its own; trainers go on and are taken over by the next agent")
     UNREPORTED = (1, "attempts could not be reported; the next agent on this folder will")
     REFUSED = (3, "the controller does not know it any more")
@@ -137,8 +138,9 @@ class Agent:
             self._hurry.set()
 
     def leave_on_signals(self) -> None:
-        """Take SIGTERM and SIGINT as the wish that this agent leaves."""
+        """Take SIGTERM and SIGINT as the wish that it leaves, SIGHUP that another takes over."""
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self.leave, Departure.HANDOVER)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.leave, Departure.SIGNAL)
 
@@ -168,6 +170,7 @@ class Agent:
         while True:
             pause = interval * (0.9 + random() / 10)  # noqa: S311  (so that no fleet marches)
             beat = await self._heartbeat()
+            self._folder.pulse.touch()
             try:
                 reply = await self._controller.heartbeat(beat, interval)
             except TemporaryTrouble as trouble:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ Exit codes:
   1  an error; running trainers are taken over by the next agent on the same folder
   2  the command line cannot work
   3  refused by the controller: token or credential void, or the worker was retired
+  75 told by SIGHUP to make way: start it again, and it goes on with the running trainers
 """
 
 
@@ -151,12 +153,16 @@ def _checked_url(url: str) -> str:
 @st_worker.command()
 @_state_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(state_dir: Path, as_json: bool) -> None:
+@click.option("--check", is_flag=True, help="Say nothing; end with 1 unless a live agent runs.")
+def status(state_dir: Path, as_json: bool, check: bool) -> None:
     """Show who this worker is and what it runs, from its state folder."""
     from st_worker.folder import StateFolder  # noqa: PLC0415
-    from st_worker.status import read_status, status_lines  # noqa: PLC0415
+    from st_worker.status import is_healthy, read_status, status_lines  # noqa: PLC0415
 
-    found = read_status(StateFolder(state_dir.expanduser().absolute()))
+    folder = StateFolder(state_dir.expanduser().absolute())
+    if check:
+        sys.exit(0 if is_healthy(folder, time.time()) else 1)
+    found = read_status(folder)
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(status_lines(found)))
 
 

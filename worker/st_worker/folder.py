@@ -103,6 +103,11 @@ class StateFolder:
         return self.root / "credential.json"
 
     @property
+    def pulse(self) -> Path:
+        """Touched at every heartbeat, whatever becomes of it."""
+        return self.root / "pulse"
+
+    @property
     def attempts(self) -> Path:
         """One folder an attempt."""
         return self.root / "attempts"

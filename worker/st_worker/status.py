@@ -22,6 +22,20 @@ def read_status(folder: StateFolder) -> dict[str, Any]:
     }
 
 
+PULSE_SECONDS = 60.0
+"""An agent that has not tried to beat for so long hangs."""
+
+
+def is_healthy(folder: StateFolder, now: float) -> bool:
+    """Whether an agent runs on ``folder`` and its loop turns; ``now`` is POSIX time.
+
+    A controller that is away makes no agent ill.
+    """
+    if not folder.is_in_use():
+        return False
+    return folder.pulse.exists() and now - folder.pulse.stat().st_mtime < PULSE_SECONDS
+
+
 def _attempt(folder: AttemptFolder) -> dict[str, Any]:
     record = AttemptRecord.load(folder)
     place = Cursor.load(folder.shipped, start=record.claim.acked_seq)

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -15,7 +16,7 @@ from st_shared.protocol.states import FailureKind, Outcome
 from st_worker.agent import Departure
 from st_worker.credential import Credential
 from st_worker.errors import Refused, UsageError
-from st_worker.status import read_status
+from st_worker.status import is_healthy, read_status
 
 pytestmark = pytest.mark.anyio
 
@@ -223,6 +224,29 @@ async def test_killed_agent_is_followed_by_one_that_takes_the_training_over(
     assert [line["seq"] for line in attempt.lines] == list(range(1, attempt.finish.last_seq + 1))
     assert [text for text in attempt.messages if text.isdigit()] == [str(n) for n in range(50)] * 2
     assert attempt.completed == ["a.png"]
+    second.terminate()
+    assert await _ended(second) == 0
+
+
+async def test_an_agent_that_is_exchanged_leaves_its_training_running(
+    double, spawn_agent, state_folder, tmp_path
+):
+    first, go = spawn_agent(), tmp_path / "go"
+    attempt = double.offer([["log", "up"], ["wait", str(go)]])
+    await double.until(lambda: "up" in attempt.messages)
+    assert is_healthy(state_folder, time.time())
+    assert not is_healthy(state_folder, time.time() + 61)
+    pid = read_status(state_folder)["attempts"][0]["pid"]
+    first.send_signal(signal.SIGHUP)  # as `systemctl reload` does
+    assert await _ended(first) == 75
+    assert not is_healthy(state_folder, time.time())
+    assert psutil.Process(pid).is_running()
+    assert not any(beat.leaving for beat in double.heartbeats)  # it keeps its leases
+    second = spawn_agent(token="")
+    await double.until(lambda: len(double.registered) == 2)
+    go.touch()
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.outcome == Outcome.SUCCEEDED
     second.terminate()
     assert await _ended(second) == 0
 
