@@ -175,9 +175,11 @@ def doctor(url: str | None, state_dir: Path, as_json: bool) -> None:
 
     Without URL: the controller that was joined. Ends with 1 when something has to be mended.
     """
+    from st_shared.logging import configure  # noqa: PLC0415
     from st_worker.doctor.check import document, exit_code, lines  # noqa: PLC0415
     from st_worker.doctor.run import examine  # noqa: PLC0415
 
+    configure(level="error")  # what went wrong is among the findings
     findings = []
     for finding in examine(_checked_url(url) if url else None, state_dir.expanduser().absolute()):
         findings.append(finding)

@@ -37,6 +37,8 @@ def _facts(worker: WorkerView) -> Iterator[tuple[str, str]]:
     total = f" of {inventory.disk_total_gb:g}" if inventory.disk_total_gb else ""
     yield "name", f"{worker.name} ({worker.id})"
     yield "state", f"{worker.state.value}, desired {worker.desired.value}"
+    if worker.reason:
+        yield "takes none", worker.reason.message
     yield "heard", ago(worker.last_heartbeat_at)
     yield "host", f"{inventory.hostname}, {inventory.platform}, agent {worker.agent_version}"
     yield "labels", ", ".join(f"{key}={text}" for key, text in sorted(worker.labels.items())) or "-"

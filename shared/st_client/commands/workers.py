@@ -215,8 +215,14 @@ def _row(worker: WorkerView) -> tuple[str, ...]:
         _used(worker),
         ", ".join(worker.jobs),
         ago(worker.last_heartbeat_at),
-        worker.reason.message if worker.reason else "",
+        worker.reason.message if worker.reason else _used_by_others(worker),
     )
+
+
+def _used_by_others(worker: WorkerView) -> str:
+    """Which slots are not offered because somebody outside the queue uses them."""
+    busy = worker.inventory.condition.busy
+    return "; ".join(f"slot {each.index}: {each.message}" for each in busy)
 
 
 def _used(worker: WorkerView) -> str:

@@ -80,6 +80,11 @@ def test_everything_that_is_known_is_shown(st_run, worker):
     assert "warning: AMD SMI: broken [amd_driver]" in out
 
 
+def test_the_list_says_which_slots_others_use(st_run, worker):
+    _, line = st_run("workers")[1].splitlines()
+    assert line.endswith("slot 1: process 42 (python), 12 GiB")
+
+
 def test_as_json_and_by_id(st_run, worker):
     code, out, _ = st_run("workers", "show", "wrk_1", "--json")
     assert (code, json.loads(out)) == (0, worker.model_dump(mode="json"))

@@ -4,6 +4,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
@@ -347,6 +349,19 @@ def test_a_host_without_a_trainer_is_warned():
     found = list(host.programs("cpu", lambda name: name != "torch"))
     assert only(found, "trainer").level == "warn"
     assert "torch cannot be imported" in only(found, "trainer").message
+
+
+def test_a_library_that_breaks_is_a_finding_and_nothing_else_is_printed(tmp_path):
+    (tmp_path / "pynvml.py").write_text("raise OSError('wrong ELF class')")
+    done = subprocess.run(
+        [sys.executable, "-m", "st_worker", "doctor", "--json", "--state-dir", tmp_path / "state"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    (found,) = (c for c in json.loads(done.stdout)["checks"] if c["check"] == "accelerators")
+    assert (done.returncode, found["level"]) == (1, "fail")
+    assert "wrong ELF class [nvidia_probe]" in found["message"]
 
 
 def test_accelerators_that_fail_or_are_lost_are_found():
