@@ -53,11 +53,16 @@ def drawn(session, count=2):
     return (clean - shift) * scale, torch.randn(clean.shape, generator=generator), generator
 
 
+def even(generator):
+    """Two numbers between 0 and 1, from which times follow by the quantiles of their density."""
+    return torch.rand(2, generator=generator, dtype=torch.float64)
+
+
 def reference_sd1(session):
     unet, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    times = (torch.rand(2, generator=generator) * 1000).long()
+    times = (even(generator) * 1000).long()
     text = _clip(assets, list(CAPTIONS)).last_hidden_state
     answer = unet(scheduler.add_noise(clean, noise, times), times, text).sample
     return (answer - noise).square().mean()
@@ -67,7 +72,7 @@ def reference_sdxl(session):
     unet, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    times = (torch.rand(2, generator=generator) * 1000).long()
+    times = (even(generator) * 1000).long()
     ids = assets["tokenizer"](
         list(CAPTIONS), padding="max_length", max_length=77, return_tensors="pt"
     ).input_ids
@@ -89,7 +94,7 @@ def reference_sdxl(session):
 def reference_flux(session):
     transformer, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
-    times = torch.randn(2, generator=generator).sigmoid()
+    times = torch.special.ndtri(even(generator)).sigmoid().float()
     noisy = (1 - times.view(-1, 1, 1, 1)) * clean + times.view(-1, 1, 1, 1) * noise
     captions = list(CAPTIONS)
     ids = assets["tokenizer_2"](
@@ -113,7 +118,7 @@ def reference_pixart(session):
     transformer, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
     scheduler = DDPMScheduler(beta_start=0.0001, beta_end=0.02)
-    times = (torch.rand(2, generator=generator) * 1000).long()
+    times = (even(generator) * 1000).long()
     tokens = assets["tokenizer"](
         list(CAPTIONS), padding="max_length", max_length=12, return_tensors="pt"
     )
@@ -132,7 +137,7 @@ def reference_pixart(session):
 def reference_sd3(session):
     transformer, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
-    times = torch.randn(2, generator=generator).sigmoid()
+    times = torch.special.ndtri(even(generator)).sigmoid().float()
     noisy = (1 - times.view(-1, 1, 1, 1)) * clean + times.view(-1, 1, 1, 1) * noise
     parts = {name: each for name, each in assets.items() if name != "scheduler"}
     pipeline = StableDiffusion3Pipeline(transformer, assets["scheduler"], **parts)
@@ -164,7 +169,7 @@ def reference_wan(session):
         )
         text = assets["text_encoder"](**tokens).last_hidden_state * tokens.attention_mask[..., None]
     noise = torch.randn(clean.shape, generator=generator)
-    times = torch.randn(2, generator=generator).sigmoid()
+    times = torch.special.ndtri(even(generator)).sigmoid().float()
     t = times.view(-1, 1, 1, 1, 1)
     answer = transformer((1 - t) * clean + t * noise, times * 1000, text).sample
     return (answer - (noise - clean)).square().mean()
@@ -182,7 +187,7 @@ def reference_ace_step(session):
         posterior = assets["vae"].encode(session.samples.values([0, 1])).latent_dist
         clean = posterior.sample(generator).transpose(1, 2)
     noise = torch.randn(2, *clean.shape[:0:-1], generator=generator).transpose(1, 2)
-    times = torch.randn(2, generator=generator).sigmoid()
+    times = torch.special.ndtri(even(generator)).sigmoid().float()
     t = times.view(-1, 1, 1)
     answer = transformer(
         (1 - t) * clean + t * noise, times, times, condition["text"], condition["context"]
