@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Coroutine
 from enum import Enum
 from random import random
@@ -55,6 +56,8 @@ class Departure(Enum):
 
     SIGNAL = (0, "told to by a signal")
     DRAINED = (0, "drained, and it was here for a while only")
+    IDLE = (0, "had nothing to do for as long as it was to wait")
+    ONE_JOB = (0, "has done the one job that it was here for")
     HANDOVER = (75, "makes way for the next agent on this folder; trainers go on")
     FAULT = (1, "an error of its own; trainers go on and are taken over by the next agent")
     UNREPORTED = (1, "attempts could not be reported; the next agent on this folder will")
@@ -65,6 +68,10 @@ class Departure(Enum):
     def exit_code(self) -> int:
         """Of the process."""
         return self.value[0]
+
+
+_OF_ITS_OWN = {Departure.SIGNAL, Departure.DRAINED, Departure.IDLE, Departure.ONE_JOB}
+"""Departures that the controller hears of from the agent; ephemeral workers leave it for good."""
 
 
 class Agent:
@@ -97,9 +104,12 @@ class Agent:
             clock,
         )
         self._desired = WorkerDesired.ACTIVE
-        self._attempts = Attempts(folder, place, self._spawn, self._leave_when_drained)
+        self._attempts = Attempts(folder, place, self._spawn, self._note_end)
         self._departure: asyncio.Future[Departure] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
+        self._interval = 0.0
+        self._idle_since = asyncio.get_running_loop().time()
+        self._stream = Stream(controller, settings, self._take_event)
         self._rotating: asyncio.Task[None] | None = None
         self._collecting: asyncio.Task[None] | None = None
 
@@ -117,17 +127,24 @@ class Agent:
         structlog.contextvars.bind_contextvars(worker=reply.worker_id)
         await self._attempts.take_over(records, reply.abandon)
         self._obey(reply.desired)
-        stream = Stream(self._controller, self._settings, self._take_event)
-        loops = [self._spawn(self._beat(reply.heartbeat_seconds)), self._spawn(stream.run())]
+        self._interval = reply.heartbeat_seconds
+        loops = [
+            self._spawn(self._beat(reply.heartbeat_seconds)),
+            self._spawn(self._stream.run()),
+            self._spawn(self._leave_when_idle()),
+        ]
         try:
             departure = await self._departure
             await self._say_goodbye(departure)
-            return await self._wind_up(departure)
+            departure = await self._wind_up(departure)
         finally:
             chores = [task for task in (self._rotating, self._collecting) if task]
             for task in [*loops, *chores]:
                 task.cancel()
             await asyncio.gather(*loops, *chores, return_exceptions=True)
+        if self._description.ephemeral and departure in _OF_ITS_OWN:
+            await self._sign_off()
+        return departure
 
     def leave(self, departure: Departure) -> None:
         """Begin to leave; asked a second time by a signal, wait no longer for trainers."""
@@ -192,7 +209,7 @@ class Agent:
 
     async def _say_goodbye(self, departure: Departure) -> None:
         """Let the controller offer nothing more; without an answer it finds out by the silence."""
-        if departure not in {Departure.SIGNAL, Departure.DRAINED}:
+        if departure not in _OF_ITS_OWN:
             return
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
@@ -209,6 +226,7 @@ class Agent:
             usage=sample.usage,
             condition=sample.condition if sample.condition != self._told_condition else None,
             leaving=self._departure.done(),
+            deaf=self._stream.is_deaf(2 * self._interval),
         )
 
     def _take_event(self, received: ServerSentEvent) -> None:
@@ -256,7 +274,7 @@ class Agent:
 
     async def _collect_garbage(self) -> None:
         live = [lease.attempt_id for lease in self._attempts.leases]
-        report = await asyncio.to_thread(garbage.collect, self._folder, live)
+        report = await asyncio.to_thread(garbage.collect, self._folder, live, time.time())
         log.info("garbage.collected", removed=report.removed, freed_gb=round(report.freed_gb, 3))
         try:
             await self._controller.report_garbage(report)
@@ -264,7 +282,11 @@ class Agent:
             log.warning("garbage.unreported", why=str(trouble))
 
     def _consider(self, offer: Offer) -> None:
-        if self._departure.done() or self._desired is not WorkerDesired.ACTIVE:
+        has_its_one = self._description.one_job and (
+            self._attempts.taken or not self._attempts.are_none
+        )
+        is_closed = self._departure.done() or self._desired is not WorkerDesired.ACTIVE
+        if is_closed or has_its_one:
             log.info("offer.declined", attempt=offer.attempt_id, desired=self._desired)
         else:
             self._attempts.consider(offer)
@@ -276,6 +298,25 @@ class Agent:
         if desired is WorkerDesired.RETIRED:
             self.leave(Departure.RETIRED)
         self._leave_when_drained()
+
+    def _note_end(self) -> None:
+        """Something that this worker did is over."""
+        self._idle_since = asyncio.get_running_loop().time()
+        is_done = self._attempts.taken and self._attempts.are_none
+        if self._description.one_job and is_done:
+            self.leave(Departure.ONE_JOB)
+        self._leave_when_drained()
+
+    async def _leave_when_idle(self) -> None:
+        """Leave once there was nothing to do for so long, where that is wished."""
+        patience, loop = self._settings.idle_timeout_seconds, asyncio.get_running_loop()
+        while patience is not None and not self._departure.done():
+            left = patience
+            if self._attempts.are_none:
+                left = self._idle_since + patience - loop.time()
+            if left <= 0:
+                self.leave(Departure.IDLE)
+            await asyncio.sleep(max(0.0, left))
 
     def _leave_when_drained(self) -> None:
         draining = self._desired is WorkerDesired.DRAINING
@@ -322,3 +363,12 @@ class Agent:
         if departure is Departure.RETIRED:
             self._folder.credential.unlink(missing_ok=True)
         return departure
+
+    async def _sign_off(self) -> None:
+        """Leave for good: no trace stays, neither at the controller nor here."""
+        try:
+            async with asyncio.timeout(self._settings.report_seconds):
+                await self._controller.leave()
+        except (TemporaryTrouble, RequestRefused, Refused, TimeoutError) as trouble:
+            log.warning("leave.lost", why=str(trouble))
+        await asyncio.to_thread(self._folder.clear)

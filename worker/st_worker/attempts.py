@@ -49,6 +49,8 @@ class Attempts:
         self._runs: dict[str, AttemptRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
+        self.taken = 0
+        """Attempts that were claimed or taken over so far."""
 
     @property
     def are_none(self) -> bool:
@@ -88,6 +90,7 @@ class Attempts:
                 await run.discard()
             else:
                 self._runs[attempt_id] = run
+                self.taken += 1
                 self._track(attempt_id, run.run())
 
     def consider(self, offer: Offer) -> None:
@@ -138,6 +141,7 @@ class Attempts:
         except (RequestRefused, TemporaryTrouble) as error:
             log.warning("offer.lost", attempt=offer.attempt_id, why=str(error))
             return
+        self.taken += 1
         log.info("attempt.claimed", attempt=claim.attempt_id, job=claim.job_id, slots=claim.slots)
         record = AttemptRecord(claim=claim, claimed_at=self._place.clock())
         folder = self._folder.attempt(claim.attempt_id)

@@ -17,10 +17,10 @@ from st_worker.errors import Refused, UsageError, WorkerError
 
 _EXIT_CODES = """\b
 Exit codes:
-  0  left cleanly: stopped by a signal, or drained
+  0  left cleanly: stopped by a signal, drained, idle, or its one job done
   1  an error; running trainers are taken over by the next agent on the same folder
   2  the command line cannot work
-  3  refused by the controller: token or credential void, or the worker was retired
+  3  refused by the controller: token void, credential revoked, or the worker was retired
   75 told by SIGHUP to make way: start it again, and it goes on with the running trainers
 """
 
@@ -82,7 +82,18 @@ _state_dir = click.option(
     "--slots", type=click.IntRange(1, 1024), help="Count of CPU slots, or GPUs at most to lend."
 )
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", callback=_parse_labels)
-@click.option("--ephemeral", is_flag=True, help="Leave once drained and idle.")
+@click.option(
+    "--ephemeral",
+    is_flag=True,
+    help="Here for a while: whenever it leaves, sign off and clear the state folder.",
+)
+@click.option(
+    "--idle-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --ephemeral: leave after so long without a job.",
+)
+@click.option("--one-job", is_flag=True, help="With --ephemeral: take one job, then leave.")
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
@@ -99,6 +110,8 @@ def join(
     slots: int | None,
     labels: dict[str, str],
     ephemeral: bool,
+    idle_timeout: float | None,
+    one_job: bool,
     log_format: Literal["auto", "json", "console"],
     keep_runs: bool,
 ) -> None:
@@ -112,13 +125,17 @@ def join(
     from st_worker.serve import describe, serve  # noqa: PLC0415
     from st_worker.settings import AgentSettings  # noqa: PLC0415
 
+    if (one_job or idle_timeout is not None) and not ephemeral:
+        raise UsageError("--idle-timeout and --one-job are for workers with --ephemeral: add it")
     configure(format=log_format)
     secret, address = _token(token, token_file), _checked_url(url)
     folder = StateFolder(state_dir.expanduser().absolute())
     folder.create()
     found = find_devices(slots)
-    description = describe(folder, name or _host_name(), slots, labels, ephemeral, found)
-    settings = AgentSettings(keep_runs=keep_runs)
+    description = describe(
+        folder, name or _host_name(), slots, labels, ephemeral, found, one_job=one_job
+    )
+    settings = AgentSettings(keep_runs=keep_runs, idle_timeout_seconds=idle_timeout)
     sys.exit(asyncio.run(serve(address, folder, secret, description, settings, found)))
 
 

@@ -131,6 +131,15 @@ class StateFolder:
         found = self.attempts.glob("*/attempt.json")
         return [AttemptFolder(path.parent) for path in sorted(found)]
 
+    def clear(self) -> None:
+        """Remove all that agents have put here; what others have put here stays."""
+        for folder in (self.attempts, self.datasets.parent):
+            shutil.rmtree(folder)
+        for file in (self.credential, self.pulse, self.root / "lock"):
+            file.unlink(missing_ok=True)
+        if not any(self.root.iterdir()):
+            self.root.rmdir()
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other agents out while the block runs.

@@ -8,16 +8,20 @@ from st_shared.protocol.worker import GarbageReport
 from st_worker.folder import StateFolder
 
 _GIB = 2**30
+_YOUNG_SECONDS = 60.0
 
 
-def collect(folder: StateFolder, live: Collection[str]) -> GarbageReport:
+def collect(folder: StateFolder, live: Collection[str], now: float) -> GarbageReport:
     """Remove the folders of attempts that are over; ``live`` names those that are not.
 
-    An attempt that has a record is not over either, whether or not this agent knows of it.
+    An attempt that has a record is not over either, whether or not this agent knows of it. ``now``
+    is in seconds since the epoch.
     """
     removed, freed = 0, 0
     for attempt in sorted(folder.attempts.iterdir()):
         if attempt.name in live or (attempt / "attempt.json").exists():
+            continue
+        if now - attempt.stat().st_mtime < _YOUNG_SECONDS:  # it may be claimed just now
             continue
         size = size_of(attempt)
         shutil.rmtree(attempt)

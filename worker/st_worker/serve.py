@@ -23,6 +23,8 @@ def describe(
     labels: dict[str, str],
     ephemeral: bool,
     found: Found | None = None,
+    *,
+    one_job: bool = False,
 ) -> RegisterRequest:
     """What the worker says of itself; ``found``: its accelerators, if they were looked for.
 
@@ -36,6 +38,7 @@ def describe(
             inventory=take_inventory(folder.root, found or find_devices(slots)),
             labels=labels,
             ephemeral=ephemeral,
+            one_job=one_job,
         )
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]

@@ -18,6 +18,8 @@ class AgentSettings:
     """What ``run job.json --run-dir ...`` is appended to."""
     keep_runs: bool = False
     """Leave the folders of finished attempts in place."""
+    idle_timeout_seconds: float | None = None
+    """An ephemeral worker that had nothing to do for so long leaves; none: it stays."""
     poll_seconds: float = 0.1
     """How often a journal and a process are looked at."""
     linger_seconds: float = 0.2
@@ -28,8 +30,8 @@ class AgentSettings:
     """Longest silence while a call is answered."""
     joint_timeout_seconds: float = 3.0
     """The same for the first try of a claim or an end, which others wait for."""
-    stream_silence_seconds: float = 45.0
-    """A stream that brings nothing for so long is dead; the controller pings every 15."""
+    stream_silence_seconds: float = 30.0
+    """A stream that brings nothing for so long is dead; the controller pings every 10."""
     claim_patience_seconds: float = 20.0
     """How long an offer is worth asking for while the controller does not answer."""
     transfer_tries: int = 4

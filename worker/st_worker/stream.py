@@ -25,6 +25,16 @@ class Stream:
         self._controller, self._settings, self._take = controller, settings, take
         self._last_id: str | None = None
         self._is_fresh = False
+        self._is_live = False
+        self._heard_at = asyncio.get_running_loop().time()
+
+    def is_deaf(self, patience: float) -> bool:
+        """Whether nothing has come for ``patience`` seconds and no open connection brings anything.
+
+        So it is behind a proxy that keeps what it should pass on; heartbeats have to do then.
+        """
+        silence = asyncio.get_running_loop().time() - self._heard_at
+        return not self._is_live and silence > patience
 
     async def run(self) -> None:
         """Follow the stream until cancelled; ``Refused`` when the credential is void."""
@@ -51,9 +61,14 @@ class Stream:
         reader = EventReader()
         async with self._controller.stream(self._last_id) as lines:
             log.info("stream.open", after=self._last_id)
-            async for line in lines:
-                self._is_fresh = True
-                event = reader.feed(line)
-                if event is not None:
-                    self._take(event)
-                    self._last_id = event.id or self._last_id
+            try:
+                async for line in lines:
+                    self._is_fresh = self._is_live = True
+                    event = reader.feed(line)
+                    if event is not None:
+                        self._take(event)
+                        self._last_id = event.id or self._last_id
+            finally:
+                if self._is_live:
+                    self._heard_at = asyncio.get_running_loop().time()
+                self._is_live = False

@@ -36,6 +36,7 @@ from st_shared.protocol.worker import (
     FinishBatchReply,
     FinishRequest,
     GangMember,
+    GarbageReport,
     Heartbeat,
     Meeting,
     RefusedAttempt,
@@ -97,6 +98,8 @@ class ControllerDouble:
         self.registered: list[RegisterRequest] = []
         self.registered_with: list[str] = []
         self.desired = "active"
+        self.left: list[str] = []
+        self.garbage: list[GarbageReport] = []
         self.abandon: list[str] = []
         self.heartbeat_seconds = 0.1
         self.heartbeats: list[Heartbeat] = []
@@ -268,6 +271,25 @@ class ControllerDouble:
             self.heartbeats.append(body)
             wanted = [lease.attempt_id for lease in body.holding]
             return {"desired": self.desired, "stops": self._stops(wanted)}
+
+        @app.post("/v1/worker/credential")
+        async def credential(request: Request) -> dict[str, str]:
+            fresh = f"credential-{len(self.credentials)}"
+            self.credentials[fresh] = self._worker(request)
+            return {"credential": fresh}
+
+        @app.post("/v1/worker/garbage", status_code=204)
+        async def garbage(request: Request, body: GarbageReport) -> None:
+            self._worker(request)
+            self.garbage.append(body)
+
+        @app.post("/v1/worker/leave", status_code=204)
+        async def leave(request: Request) -> None:
+            worker_id = self._worker(request)
+            self.left.append(worker_id)
+            self.credentials = {
+                secret: known for secret, known in self.credentials.items() if known != worker_id
+            }
 
         @app.post("/v1/worker/attempts/{attempt_id}/claim")
         async def claim(request: Request, attempt_id: str) -> ClaimReply:
@@ -614,6 +636,7 @@ async def start_agent(
             *,
             slots: int = 1,
             ephemeral: bool = False,
+            one_job: bool = False,
             token: str | None = TOKEN,
             settings: AgentSettings = agent_settings,
             found: Found | None = None,
@@ -623,7 +646,9 @@ async def start_agent(
             stack.push_async_callback(transfer.close)
             labels = {"rack": "7"}
             found = found or find_devices(slots, {})
-            description = describe(state_folder, "tester", slots, labels, ephemeral, found)
+            description = describe(
+                state_folder, "tester", slots, labels, ephemeral, found, one_job=one_job
+            )
             sampler = sampler_of(found, description, state_folder, settings)
             agent = Agent(
                 state_folder, controller, transfer, description, settings, sampler=sampler

@@ -120,3 +120,11 @@ async def test_credential_never_shows_its_secret(state_folder):
     with pytest.raises(Exception, match="is damaged: remove it") as caught:
         Credential.load(state_folder)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [["--one-job"], ["--idle-timeout", "60"]])
+def test_short_lives_are_for_ephemeral_workers(option, tmp_path):
+    result = CliRunner().invoke(
+        st_worker, ["join", "http://c", "--state-dir", str(tmp_path), *option]
+    )
+    assert "add it" in str(result.exception)

@@ -69,7 +69,7 @@ async def test_a_heartbeat_waits_no_longer_than_until_the_next(agent_settings):
     settings = replace(agent_settings, joint_timeout_seconds=0.05, call_timeout_seconds=60)
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     controller = Controller(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", settings)
-    controller.secret = "s3cret"
+    controller.secrets.set("s3cret")
     try:
         async with asyncio.timeout(10):
             with pytest.raises(TemporaryTrouble, match="ReadTimeout"):

@@ -1,0 +1,110 @@
+"""Ephemeral workers: they leave by themselves, sign off and clear their folder."""
+
+from dataclasses import replace
+
+import pytest
+
+from st_shared.protocol.states import Outcome
+from st_worker import garbage
+from st_worker.agent import Departure
+from st_worker.folder import StateFolder
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_worker_for_one_job_takes_no_second_and_leaves(
+    double, start_agent, state_folder, tmp_path
+):
+    hands = await start_agent(ephemeral=True, one_job=True, slots=2)
+    first = double.offer([["wait", str(tmp_path / "go")]], slots=[0])
+    await double.until(lambda: "running" in first.states)
+    second = double.offer([], slots=[1])
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > count + 1)
+    (tmp_path / "go").touch()
+    departure = await hands.left()
+    assert (departure, departure.exit_code) == (Departure.ONE_JOB, 0)
+    assert first.finish.outcome == Outcome.SUCCEEDED
+    assert not second.is_claimed
+    assert len(double.left) == 1
+    assert not state_folder.root.exists()
+
+
+async def test_an_offer_that_is_gone_was_not_its_one_job(double, start_agent):
+    hands = await start_agent(ephemeral=True, one_job=True)
+    gone = double.offer([])
+    gone.is_stale = True
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > count + 2)
+    real = double.offer([])
+    assert await hands.left() is Departure.ONE_JOB
+    assert real.finish.outcome == Outcome.SUCCEEDED
+
+
+async def test_an_idle_worker_leaves_and_one_that_works_does_not(
+    double, start_agent, agent_settings, state_folder, tmp_path
+):
+    settings = replace(agent_settings, idle_timeout_seconds=0.2)
+    hands = await start_agent(ephemeral=True, settings=settings)
+    attempt = double.offer([["wait", str(tmp_path / "go")]])
+    await double.until(lambda: "running" in attempt.states)
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > count + 4)
+    assert not hands.task.done()
+    (tmp_path / "go").touch()
+    assert await hands.left() is Departure.IDLE
+    assert attempt.finish.outcome == Outcome.SUCCEEDED
+    assert double.heartbeats[-1].leaving
+    assert len(double.left) == 1
+    assert not state_folder.root.exists()
+
+
+async def test_what_others_put_into_the_state_folder_stays(double, start_agent, state_folder):
+    hands = await start_agent(ephemeral=True)
+    await double.until(lambda: double.streams)
+    (state_folder.root / "notes.txt").write_text("mine")
+    hands.agent.leave(Departure.SIGNAL)
+    assert await hands.left() is Departure.SIGNAL
+    assert [path.name for path in state_folder.root.iterdir()] == ["notes.txt"]
+
+
+async def test_a_worker_that_stays_keeps_its_folder(double, start_agent, state_folder):
+    hands = await start_agent()
+    await double.until(lambda: double.streams)
+    hands.agent.leave(Departure.SIGNAL)
+    await hands.left()
+    assert state_folder.credential.exists()
+    assert double.left == []
+
+
+@pytest.fixture
+def cluttered(tmp_path) -> StateFolder:
+    """Folders of attempts: over, running, remembered, and claimed just now."""
+    folder = StateFolder(tmp_path / "cluttered")
+    folder.create()
+    for name in ("over", "running", "remembered"):
+        (folder.attempts / name / "run").mkdir(parents=True)
+        (folder.attempts / name / "run" / "big").write_bytes(b"x" * 100_000)
+    (folder.attempts / "remembered" / "attempt.json").touch()
+    return folder
+
+
+def _collected(folder, later: float):
+    now = max(path.stat().st_mtime for path in folder.attempts.iterdir()) + later
+    return garbage.collect(folder, ["running"], now)
+
+
+def test_garbage_is_what_no_attempt_needs(cluttered):
+    assert _collected(cluttered, 59).removed == 0  # somebody may be claiming it just now
+    report = _collected(cluttered, 61)
+    assert report.removed == 1
+    assert 100_000 <= report.freed_gb * 2**30 < 200_000
+    assert sorted(path.name for path in cluttered.attempts.iterdir()) == ["remembered", "running"]
+
+
+async def test_garbage_is_collected_by_order_and_reported(double, start_agent):
+    await start_agent()
+    await double.until(lambda: double.streams)
+    double.push("collect_garbage", '{"ordered_at":"2026-01-01T00:00:00Z"}')
+    await double.until(lambda: double.garbage)
+    assert double.garbage[0].removed == 0
