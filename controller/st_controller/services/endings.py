@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from st_controller.domain.attempts import may_move
 from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
 from st_controller.errors import IllegalMove
-from st_controller.services import gangs
+from st_controller.services import faulty_slots, gangs
 from st_controller.services.moves import move_job, succeed_all
 from st_controller.services.worker_events import tell
 from st_controller.store import direct
@@ -40,6 +40,8 @@ def end_attempt(
     tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)
     if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
         tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="stale"))
+    if failure is not None and failure.kind.suspects_slots:
+        faulty_slots.note(tx, attempt, failure)
     if attempt.nodes > 1:
         decided = gangs.settle(tx, attempt)
         if decided is None:

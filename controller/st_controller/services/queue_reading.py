@@ -24,6 +24,7 @@ from st_controller.domain.scheduling.model import (
     WorkerCapacity,
     limit_step,
 )
+from st_controller.services import faulty_slots
 from st_controller.services.durations import Durations
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.moments import Microseconds, microseconds
@@ -37,6 +38,7 @@ from st_controller.store.schema import (
     User,
     Worker,
 )
+from st_shared.protocol.resources import FaultySlot
 from st_shared.protocol.states import JobState, Outcome, WorkerDesired, WorkerState
 
 STATIC = "static"
@@ -113,7 +115,10 @@ def workers(
     )
     if only is not None:
         query = query.where(Worker.id.in_(only))
-    return [_capacity(worker, prices) for worker in session.scalars(query)]
+    faulty = faulty_slots.cordoned(session, only)
+    return [
+        _capacity(worker, prices, faulty.get(worker.id, ())) for worker in session.scalars(query)
+    ]
 
 
 def count_waiting(session: Session) -> int:
@@ -199,7 +204,9 @@ def count_changed_since(session: Session, moment: datetime) -> Tally:
     return Tally(int(jobs), int(versions), int(late))
 
 
-def _capacity(worker: Worker, prices: SlotPrices) -> WorkerCapacity:
+def _capacity(
+    worker: Worker, prices: SlotPrices, faulty: Sequence[FaultySlot] = ()
+) -> WorkerCapacity:
     inventory = worker.inventory
     labels = worker.labels
     provider = labels.get("provider", STATIC)
@@ -210,6 +217,7 @@ def _capacity(worker: Worker, prices: SlotPrices) -> WorkerCapacity:
     dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
     holds = frozenset([*inventory.get("cached", ()), *inventory.get("cached_models", ())])
     taken = {each["index"]: each["message"] for each in _busy(inventory)}
+    taken |= {each.index: f"failed again and again: {each.message}" for each in faulty}
     busy = {index: (kind, taken[index]) for index, kind in slots.items() if index in taken}
     offered = {index: kind for index, kind in slots.items() if index not in taken}
     return WorkerCapacity(worker.id, offered, labels, provider, dearest, holds, worker.name, busy)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LIVE
 from st_controller.domain.worker_condition import Facts, obstacle
-from st_controller.services import job_arrays
+from st_controller.services import faulty_slots, job_arrays
 from st_controller.services.workers import live_attempts
 from st_controller.store.schema import Artifact, Attempt, Dataset, Job, JobArray, User, Worker
 from st_shared.objectstore import ObjectStore
@@ -17,6 +17,7 @@ from st_shared.protocol.resources import (
     ArtifactView,
     AttemptView,
     DatasetView,
+    FaultySlot,
     JobArrayView,
     JobDetail,
     JobView,
@@ -192,14 +193,17 @@ def dataset_views(session: Session, datasets: Sequence[Dataset]) -> list[Dataset
 def worker_views(session: Session, workers: Sequence[Worker]) -> list[WorkerView]:
     """Workers as operators see them."""
     held = live_attempts(session, [worker.id for worker in workers])
-    return [_worker_view(worker, held[worker.id]) for worker in workers]
+    faulty = faulty_slots.cordoned(session, [worker.id for worker in workers])
+    return [_worker_view(worker, held[worker.id], faulty.get(worker.id, [])) for worker in workers]
 
 
-def _worker_view(worker: Worker, held: list[Attempt]) -> WorkerView:
+def _worker_view(worker: Worker, held: list[Attempt], faulty: list[FaultySlot]) -> WorkerView:
     inventory = Inventory.model_validate(worker.inventory)
     taken = {slot for attempt in held for slot in attempt.slots}
+    taken |= {slot.index for slot in faulty}
     taken |= {busy.index for busy in inventory.condition.busy}
     return WorkerView(
+        faulty=faulty,
         id=worker.id,
         name=worker.name,
         state=WorkerState(worker.observed),

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from st_controller.domain.attempts import LEASED
 from st_controller.errors import Conflict
-from st_controller.services import topics
+from st_controller.services import faulty_slots, topics
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.leases import take_back
 from st_controller.services.worker_credentials import must_be_in_force
@@ -49,7 +49,9 @@ def order(
         take_back(tx, worker.id, actor)
         tx.wake(CREDENTIALS)
         tx.wake(FLEET_LESS)
-    elif desired is not WorkerDesired.ACTIVE:
+    elif desired is WorkerDesired.ACTIVE:
+        faulty_slots.forget(tx, worker.id)
+    else:
         take_back(tx, worker.id, actor, states=[AttemptState.OFFERED])
     details = {"why": why} if why else {}
     tx.audit(actor, f"worker.{desired}", worker.id, name=worker.name, **details)

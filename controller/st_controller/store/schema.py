@@ -364,6 +364,21 @@ class Attempt(Table):
     )
 
 
+class SlotFault(Table):
+    """An accelerator, its driver or a link failed under an attempt that held this slot."""
+
+    __tablename__ = "slot_faults"
+
+    id: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id", ondelete="CASCADE"), index=True)
+    slot: Mapped[int]
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    message: Mapped[str] = mapped_column(String(200))
+    cordons: Mapped[bool]
+    """Whether the slot had so many faults by then that it is offered no more."""
+
+
 class JournalChunk(Table):
     """Consecutive journal lines that arrived together, compressed."""
 

@@ -341,6 +341,15 @@ class ArtifactView(Resource):
     """Signed and short-lived; absolute, or relative to the controller's address."""
 
 
+class FaultySlot(Resource):
+    """A slot whose accelerator failed again and again: it is offered no more."""
+
+    index: int
+    message: str
+    """Its last fault."""
+    at: Moment
+
+
 class WorkerView(Resource):
     """A worker as operators see it."""
 
@@ -365,6 +374,8 @@ class WorkerView(Resource):
     last_heartbeat_at: Moment | None
     usage: Usage | None = None
     """As its last heartbeat told."""
+    faulty: list[FaultySlot] = Field(default_factory=list)
+    """Slots that are offered no more; `st workers activate` offers them again."""
     slots_free: int
     jobs: list[str]
     """Ids of the jobs that it holds."""

@@ -315,6 +315,32 @@ def upgrade() -> None:
     op.create_index("ix_attempts_state", "attempts", ["state"], unique=False)
     op.create_index("ix_attempts_worker", "attempts", ["worker_id", "state"], unique=False)
     op.create_table(
+        "slot_faults",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("worker_id", sa.String(length=40), nullable=False),
+        sa.Column("slot", sa.Integer(), nullable=False),
+        sa.Column("attempt_id", sa.String(length=40), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("message", sa.String(length=200), nullable=False),
+        sa.Column("cordons", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["attempt_id"],
+            ["attempts.id"],
+            name=op.f("fk_slot_faults_attempt_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["worker_id"], ["workers.id"], name=op.f("fk_slot_faults_worker_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_slot_faults")),
+    )
+    op.create_index(op.f("ix_slot_faults_worker_id"), "slot_faults", ["worker_id"], unique=False)
+    op.create_table(
         "job_dependencies",
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("parent_id", sa.String(length=40), nullable=False),

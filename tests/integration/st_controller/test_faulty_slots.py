@@ -1,0 +1,79 @@
+"""Slots whose accelerators fail again and again."""
+
+import pytest
+
+from st_controller.services import faulty_slots, workers
+from st_shared.protocol.states import FailureKind, Outcome, WorkerDesired
+
+
+def fail(steps, worker_id, kind=FailureKind.DEVICE_FAULT):
+    attempt_id = steps.claimed(worker_id)
+    epoch = steps.attempt(attempt_id).epoch
+    steps.finish(worker_id, attempt_id, Outcome.FAILED, epoch=epoch, failure=kind)
+
+
+def faulty(steps):
+    [view] = steps.worker_views()
+    return [(slot.index, slot.message) for slot in view.faulty]
+
+
+@pytest.fixture
+def failing(steps):
+    """A worker of one slot, and a job for each time that it is to fail."""
+    worker_id = steps.join()
+    for number in range(faulty_slots.MOST + 1):
+        steps.submit(f"job-{number}", retry={"max_attempts": 1})
+    return worker_id
+
+
+def test_a_slot_is_cordoned_after_so_many_faults_and_the_worker_shows_why(steps, failing):
+    for _ in range(faulty_slots.MOST - 1):
+        fail(steps, failing)
+        assert faulty(steps) == []
+    fail(steps, failing)
+    assert faulty(steps) == [(0, "it broke")]
+    assert steps.place() == 0
+    assert "slot.cordoned" in [entry.action for entry in steps.audit_of(failing)]
+
+
+def test_a_person_offers_it_again_and_it_starts_anew(steps, failing):
+    for _ in range(faulty_slots.MOST):
+        fail(steps, failing)
+    steps.order(failing, WorkerDesired.ACTIVE)
+    assert faulty(steps) == []
+    fail(steps, failing)
+    assert faulty(steps) == []
+
+
+def test_other_failures_leave_the_slot_alone(steps, failing):
+    for kind in (FailureKind.CRASHED, FailureKind.OUT_OF_MEMORY, FailureKind.PEER_LOST):
+        fail(steps, failing, kind)
+    assert faulty(steps) == []
+
+
+def test_faults_that_lie_far_apart_do_not_add_up(steps, failing):
+    for _ in range(faulty_slots.MOST):
+        fail(steps, failing)
+        steps.clock.advance(faulty_slots.WINDOW.total_seconds())
+        steps.beat(failing)
+    assert faulty(steps) == []
+
+
+def test_the_other_slots_of_the_worker_are_offered_on(steps):
+    worker_id = steps.join(slots=2)
+    for number in range(faulty_slots.MOST + 1):
+        steps.submit(f"job-{number}", retry={"max_attempts": 1})
+        steps.place()
+        with steps.db.read() as session:
+            found = workers.live_attempts(session, [worker_id])[worker_id]
+        for attempt in found:
+            steps.claim(worker_id, attempt.id)
+            failed = attempt.slots == [0]
+            outcome = Outcome.FAILED if failed else Outcome.PREEMPTED
+            kind = FailureKind.DEVICE_FAULT if failed else None
+            steps.finish(worker_id, attempt.id, outcome, epoch=attempt.epoch, failure=kind)
+    assert [slot for slot, _ in faulty(steps)] == [0]
+    steps.place()
+    with steps.db.read() as session:
+        [held] = workers.live_attempts(session, [worker_id])[worker_id]
+    assert held.slots == [1]
