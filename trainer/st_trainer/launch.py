@@ -28,7 +28,7 @@ PROGRAM = ("-m", "st_trainer")
 _POLL_SECONDS = 0.1
 _MEET_SECONDS = 300
 """How long hosts wait for one another at the start."""
-_SAYS_LITTLE = (ExitCode.CRASHED, ExitCode.PEER_LOST)
+_ENDED_BY_LAUNCHER = -signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,17 @@ class _Launcher:
 def telling(codes: Iterable[int]) -> int:
     """The exit code that says most of why a group of processes failed, the first where equal.
 
-    A process that found a cause says more than one that crashed, and that more than one that only
-    missed another, or was ended because of it (a negative code: the signal).
+    A process that found a cause says more than one that crashed or was killed (a negative code: the
+    signal), and that more than one that only missed another, or was ended because of it.
     """
-
-    def rank(code: int) -> int:
-        if code < 0:
-            return 3
-        return 1 + _SAYS_LITTLE.index(code) if code in _SAYS_LITTLE else 0
-
-    found = min(codes, key=rank, default=ExitCode.CRASHED)
+    found = min(codes, key=_silence, default=ExitCode.CRASHED)
     return found if found >= 0 else 128 - found
+
+
+def _silence(code: int) -> int:
+    """How little an exit code says."""
+    known = {ExitCode.CRASHED: 1, ExitCode.PEER_LOST: 3, _ENDED_BY_LAUNCHER: 4}
+    return known.get(code, 0 if code > 0 else 2)
 
 
 def _config(processes: int, hosts: Hosts, logs: str) -> LaunchConfig:
