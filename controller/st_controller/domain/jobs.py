@@ -90,6 +90,7 @@ def _again(end: AttemptEnd) -> Reason:
     return Reason(
         code=code,
         message=f"{said} It is tried again ({end.tries_used} of {end.max_attempts} tries used).",
+        hint=end.failure.mend if end.failure else None,
     )
 
 

@@ -153,4 +153,6 @@ def _print_detail(job: JobDetail) -> None:
 def _attempt_line(attempt: AttemptView) -> str:
     ended = f", {attempt.outcome.value}" if attempt.outcome else ""
     why = f": {attempt.failure.kind.value}, {attempt.failure.message}" if attempt.failure else ""
-    return clean(f"attempt {attempt.number} on {attempt.worker}: {attempt.state.value}{ended}{why}")
+    node = f", node {attempt.node} of {attempt.nodes}" if attempt.nodes > 1 else ""
+    where = f"attempt {attempt.number} on {attempt.worker}{node}"
+    return clean(f"{where}: {attempt.state.value}{ended}{why}")

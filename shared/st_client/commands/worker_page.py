@@ -59,9 +59,7 @@ def _stored(worker: WorkerView) -> str:
 def _slot_row(worker: WorkerView, slot: Slot) -> tuple[str, ...]:
     uses = worker.usage.slots if worker.usage else []
     use = next((use for use in uses if use.index == slot.index), None)
-    busy = {each.index: each for each in worker.inventory.condition.busy}
     capability = f" ({slot.compute_capability})" if slot.compute_capability else ""
-    state = f"{busy[slot.index].message} [{busy[slot.index].code}]" if slot.index in busy else "ok"
     return (
         str(slot.index),
         slot.accelerator + capability,
@@ -70,8 +68,19 @@ def _slot_row(worker: WorkerView, slot: Slot) -> tuple[str, ...]:
         _number(use.utilisation if use else None, " %"),
         _number(use.temperature_c if use else None, " °C"),
         slot.driver or "",
-        state,
+        _state(worker, slot.index),
     )
+
+
+def _state(worker: WorkerView, index: int) -> str:
+    """Why a slot is not offered, or that it is."""
+    for faulty in worker.faulty:
+        if faulty.index == index:
+            return f"failed again and again, last: {faulty.message} [faulty]"
+    for busy in worker.inventory.condition.busy:
+        if busy.index == index:
+            return f"{busy.message} [{busy.code}]"
+    return "ok"
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from st_shared.protocol.resources import WorkerView
+from st_shared.protocol.resources import FaultySlot, WorkerView
 from st_shared.protocol.states import WorkerDesired, WorkerState
 from st_shared.protocol.worker import (
     BusySlot,
@@ -94,3 +94,11 @@ def test_a_worker_that_is_not_there_is_named(st_run, worker):
     code, _, err = st_run("workers", "show", "gpu-8")
     assert code != 0
     assert "gpu-8" in err
+
+
+def test_a_slot_that_fails_again_and_again_says_so(st_run, worker, fake_controller):
+    faulty = FaultySlot(index=0, message="CUDA error: ECC", at=datetime.now(UTC))
+    fake_controller.workers = [worker.model_copy(update={"faulty": [faulty]})]
+    _, out, _ = st_run("workers", "show", "gpu-7")
+    first, _ = (line for line in out.splitlines() if "NVIDIA H100 (9.0)" in line)
+    assert first.endswith("failed again and again, last: CUDA error: ECC [faulty]")
