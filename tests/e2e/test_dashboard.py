@@ -130,6 +130,33 @@ def test_a_gpu_that_somebody_else_uses_is_shown_with_who(fleet, admin):
     admin.wait_for_text("#workers", "AMD SMI: broken")
 
 
+def test_a_worker_is_cordoned_let_work_again_and_deleted(fleet, admin):
+    token = fleet.client.create_join_token().token
+    host = {**GPU_HOST, "name": "gpu-8"}
+    url = f"{fleet.controller.url}/v1/worker/register"
+    httpx.post(url, json=host, headers=bearer(token)).raise_for_status()
+    admin.open(f"{fleet.controller.url}/workers")
+
+    def press(act):
+        rows = "[...document.querySelectorAll('#worker-rows tr')]"
+        row = f"{rows}.find(r => r.innerText.includes('gpu-8'))"
+        admin.wait_for(f"{row}?.querySelector('[data-act={act}]')")
+        admin.run(f"{row}.id = 'worker-row'")
+        admin.click(f"#worker-row [data-act={act}]")
+
+    press("cordon")
+    admin.wait_for_text("dialog", "Cordon gpu-8?")
+    admin.click("dialog button[value=yes]")
+    admin.wait_for_text("#worker-rows", "cordoned by user:admin")
+    press("activate")
+    admin.wait_for("!document.querySelector('#worker-rows').innerText.includes('cordoned')")
+    press("delete")
+    admin.wait_for_text("dialog", "the history of its attempts is kept")
+    admin.click("dialog button[value=yes]")
+    admin.wait_for("!document.querySelector('#worker-rows').innerText.includes('gpu-8')")
+    assert [each.name for each in fleet.client.workers() if each.name == "gpu-8"] == []
+
+
 def test_a_job_that_is_submitted_meanwhile_appears(fleet, admin):
     admin.wait_for("document.querySelector('#link').dataset.state === 'live'")
     submit(fleet, "late")

@@ -29,7 +29,7 @@ _FILES = {
 }
 _ETAGS = {name: f'"{sha256(body).hexdigest()[:20]}"' for name, body in _FILES.items()}
 
-_TABS = {"Jobs": "/", "Arrays": "/arrays", "Queue": "/queue"}
+_TABS = {"Jobs": "/", "Arrays": "/arrays", "Queue": "/queue", "Workers": "/workers"}
 
 _pages = Environment(
     loader=PackageLoader("st_controller.web", "templates"), autoescape=select_autoescape()
@@ -53,6 +53,12 @@ def dashboard(platform: PlatformDep, person: Person) -> Response:
 def queue(platform: PlatformDep, person: Person) -> Response:
     """Who is served next: shares, limits, reservations, and the rules."""
     return _shell("queue.html", "Queue", platform, person)
+
+
+@router.get("/workers", dependencies=[public()])
+def workers(platform: PlatformDep, person: Person) -> Response:
+    """The workers: what each is, why it takes no jobs, and what may be ordered of it."""
+    return _shell("workers.html", "Workers", platform, person)
 
 
 @router.get("/arrays", dependencies=[public()])

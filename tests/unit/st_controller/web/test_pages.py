@@ -11,6 +11,7 @@ PAGES = {
     "/": "dashboard.js",
     "/queue": "queue.js",
     "/arrays": "arrays.js",
+    "/workers": "workers_page.js",
     "/arrays/arr_1": "array.js",
 }
 """Each page of those who are signed in, and its script."""
