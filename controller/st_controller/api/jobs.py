@@ -18,6 +18,7 @@ from st_controller.services.caller import Caller
 from st_controller.services.drafts import Draft
 from st_controller.services.journal_pieces import Wanted
 from st_controller.services.journal_points import read_points
+from st_controller.services.journal_reading import LinePage
 from st_controller.services.paging import LARGEST, decode_place, encode_place
 from st_shared.protocol.message import Moment
 from st_shared.protocol.problems import FieldProblem
@@ -213,11 +214,11 @@ def logs(
             said = "leave it out: the last lines are not read page by page"
             problem = FieldProblem(field="after", message=said)
             raise InvalidRequest("give either after or tail", errors=[problem])
-        lines = platform.lines.last(job_id, tail, wanted=wanted)
+        page = LinePage(platform.lines.last(job_id, tail, wanted=wanted), None)
     else:
-        lines = platform.lines.read(job_id, after=decode_place(after), wanted=wanted, limit=limit)
-    items = [LogLine(attempt=line.attempt, **_fields(line.body)) for line in lines]
-    return Page(items=items, next_cursor=None if tail else _following(items, limit))
+        page = platform.lines.page(job_id, after=decode_place(after), wanted=wanted, limit=limit)
+    items = [LogLine(attempt=line.attempt, **_fields(line.body)) for line in page.lines]
+    return Page(items=items, next_cursor=_cursor(page))
 
 
 @router.get("/{job_id}/metrics")
@@ -231,11 +232,11 @@ def metrics(
 ) -> Page[MetricPoint]:
     """Metric points over all attempts, oldest first."""
     _visible(platform, caller, job_id)
-    lines = platform.lines.read(
+    page = platform.lines.page(
         job_id, after=decode_place(after), wanted=Wanted("metric", attempt), limit=limit
     )
-    items = [MetricPoint(attempt=line.attempt, **_fields(line.body)) for line in lines]
-    return Page(items=items, next_cursor=_following(items, limit))
+    items = [MetricPoint(attempt=line.attempt, **_fields(line.body)) for line in page.lines]
+    return Page(items=items, next_cursor=_cursor(page))
 
 
 @router.get("/{job_id}/metrics:curve")
@@ -297,5 +298,5 @@ def _fields(body: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key != "kind"}
 
 
-def _following(items: list[Any], limit: int) -> str | None:
-    return encode_place(items[-1].attempt, items[-1].seq) if len(items) == limit else None
+def _cursor(page: LinePage) -> str | None:
+    return encode_place(*page.after) if page.after else None

@@ -69,11 +69,11 @@ def _news(platform: Platform, job_id: str, place: JobPlace) -> tuple[list[bytes]
     The final state comes after every line, whatever the clock of the worker says.
     """
     with platform.db.read() as session:
-        pieces = following(session, job_id, ALL, (place.attempt, place.seq), PAGE)
+        found = following(session, job_id, ALL, (place.attempt, place.seq), PAGE)
         changes = deque(transitions_after(session, job_id, place.version))
         over = is_over(session, job_id)
-    lines = platform.lines.lines(pieces, after=(place.attempt, place.seq), limit=PAGE)
-    is_last_page = len(lines) < PAGE
+    lines = platform.lines.lines(found.pieces, after=(place.attempt, place.seq), limit=PAGE)
+    is_last_page = found.is_all and len(lines) < PAGE
     encoded: list[bytes] = []
     for line in lines:
         while changes and changes[0].at <= line.at and not _is_the_end(changes):

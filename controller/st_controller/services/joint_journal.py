@@ -7,7 +7,7 @@ from st_controller.errors import Refusal
 from st_controller.services import journal, leases
 from st_controller.services.combining import Combining
 from st_controller.services.journal import Batch
-from st_controller.store.database import Database, DatabaseError
+from st_controller.store.database import Database
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.worker import EventAck, EventBatch
 
@@ -28,7 +28,8 @@ class JointJournal:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._combining = Combining(self._together, self._alone, (DatabaseError,))
+        # Whatever goes wrong with one, the others are stored; what was stored is not stored again.
+        self._combining = Combining(self._together, self._alone, (Exception,))
 
     async def take(self, worker_id: str, attempt_id: str, sent: EventBatch) -> EventAck:
         """Store lines and the reported state; answers once both are durable.

@@ -8,7 +8,8 @@ dies between the object and the transaction has lost nothing: the same object is
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select
@@ -26,8 +27,8 @@ from st_shared.protocol.states import AttemptState
 
 SEGMENT_LINES = 20_000
 SEGMENT_CHUNKS = 500
-"""A segment ends with the chunk that reaches either, or ``SEGMENT_BYTES`` of packed chunks."""
-SEGMENT_BYTES = 4 * 2**20
+"""A segment ends with the chunk that reaches either, or ``SEGMENT_BYTES`` of text."""
+SEGMENT_BYTES = 8 * 2**20
 _LEVEL = 6
 _SEGMENT = insert(JournalSegment)
 
@@ -59,14 +60,14 @@ def move(db: Database, objects: ObjectStore, attempt_id: str) -> bool:
         StoreUnreachableError: the object store does not take it; all stays as it was.
     """
     with db.read() as session:
-        found = chunks_of(session, attempt_id, SEGMENT_CHUNKS)
-    if not found:
+        filled = _filled(chunks_of(session, attempt_id))
+    if not filled.chunks:
         return False
-    _, job_id, number = found[0]
-    chunks = _first_of([chunk for chunk, _, _ in found])
-    text = b"\n".join(unpack(chunk.body) for chunk in chunks)
+    chunks, text = filled.chunks, b"\n".join(filled.texts)
     packed = packed_text(text, _LEVEL)
-    row = _row(chunks, f"jobs/{job_id}/journal/{number}/{chunks[0].first_seq}.ndjson.gz")
+    row = _row(
+        chunks, f"jobs/{filled.job_id}/journal/{filled.number}/{chunks[0].first_seq}.ndjson.gz"
+    )
     row |= {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
     row["points"] = thinned(_metrics(text) if row["metrics"] else [])
     objects.put(row["key"], io.BytesIO(packed), sha256=row["sha256"])
@@ -89,15 +90,34 @@ def _replace(db: Database, row: dict[str, Any]) -> bool:
     return True
 
 
-def _first_of(chunks: Sequence[JournalChunk]) -> Sequence[JournalChunk]:
+@dataclass
+class _Filled:
+    """What goes into one segment."""
+
+    job_id: str = ""
+    number: int = 0
+    chunks: list[JournalChunk] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        lines = self.chunks[-1].last_seq - self.chunks[0].first_seq + 1
+        return (
+            lines >= SEGMENT_LINES
+            or len(self.chunks) >= SEGMENT_CHUNKS
+            or sum(map(len, self.texts)) >= SEGMENT_BYTES
+        )
+
+
+def _filled(rows: Iterable[tuple[JournalChunk, str, int]]) -> _Filled:
     """The fewest chunks that fill a segment, or all; the same whoever asks, and whenever."""
-    size = 0
-    for count, chunk in enumerate(chunks, start=1):
-        size += len(chunk.body)
-        lines = chunk.last_seq - chunks[0].first_seq + 1
-        if lines >= SEGMENT_LINES or size >= SEGMENT_BYTES:
-            return chunks[:count]
-    return chunks
+    filled = _Filled()
+    for chunk, filled.job_id, filled.number in rows:
+        filled.chunks.append(chunk)
+        filled.texts.append(unpack(chunk.body))
+        if filled.is_full:
+            break
+    return filled
 
 
 def _row(chunks: Sequence[JournalChunk], key: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Where the journal lines of a job lie: chunks in SQL, and segments in the object store."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Select, and_, null, or_, select
 from sqlalchemy.orm import Session
@@ -28,6 +28,8 @@ class Wanted:
 
 
 ALL = Wanted()
+MOST = 64
+"""Pieces that are read together."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,17 @@ class Piece:
         return self.number, self.last_seq
 
 
-def following(
-    session: Session, job_id: str, wanted: Wanted, after: Place, lines: int
-) -> list[Piece]:
-    """The pieces after a place that hold the next ``lines`` lines, or all; first to last.
+class Found(NamedTuple):
+    """Pieces in order, and whether there is nothing after them."""
 
-    Where ``wanted.since`` is given they may hold fewer, and more may follow.
+    pieces: list[Piece]
+    is_all: bool
+
+
+def following(session: Session, job_id: str, wanted: Wanted, after: Place, lines: int) -> Found:
+    """Pieces after a place, first to last, and no more than hold the next ``lines`` lines.
+
+    There may be fewer lines in them, and more may follow: ``MOST`` pieces at a time.
     """
     number, seq = after
     pieces: list[Piece] = []
@@ -70,22 +77,26 @@ def following(
         query = (
             _of_job(model, job_id, wanted)
             .where(
-                or_(Attempt.number > number, and_(Attempt.number == number, model.last_seq > seq))
+                or_(
+                    Attempt.number > number,
+                    and_(Attempt.number == number, model.last_seq > seq),
+                )
             )
             .order_by(Attempt.number, model.first_seq)
-            .limit(lines + 1)  # the first may hold nothing after the place; each other holds some
+            .limit(MOST + 1)
         )
         pieces += _pieces(session, query)
     pieces.sort(key=lambda piece: (piece.number, piece.first_seq))
-    return _with_bodies(session, _enough(pieces, wanted.kind, after, lines))
+    chosen = _enough(pieces[:MOST], wanted.kind, after, lines)
+    return Found(_with_bodies(session, chosen), len(chosen) == len(pieces))
 
 
 def preceding(
     session: Session, job_id: str, wanted: Wanted, before: Place | None, lines: int
 ) -> list[Piece]:
-    """The pieces that end before a place, or at the end, with the last ``lines`` lines; in order.
+    """The last pieces before a place, or of all, in order; no more than hold ``lines`` lines.
 
-    ``before`` is the first line of a piece that is known.
+    ``before`` is the first line of a piece that is known. More may precede them.
     """
     pieces: list[Piece] = []
     for model in (JournalSegment, JournalChunk):
@@ -95,11 +106,11 @@ def preceding(
             query = query.where(
                 or_(Attempt.number < number, and_(Attempt.number == number, model.first_seq < seq))
             )
-        query = query.order_by(Attempt.number.desc(), model.first_seq.desc()).limit(lines)
+        query = query.order_by(Attempt.number.desc(), model.first_seq.desc()).limit(MOST)
         pieces += _pieces(session, query)
     pieces.sort(key=lambda piece: (piece.number, piece.first_seq), reverse=True)
     chosen: list[Piece] = []
-    for piece in pieces:
+    for piece in pieces[:MOST]:
         if sum(each.count(wanted.kind) for each in chosen) >= lines:
             break
         chosen.append(piece)
@@ -113,16 +124,18 @@ def chunks_with_metrics(session: Session, job_id: str) -> list[Piece]:
     return _with_bodies(session, _pieces(session, ordered))
 
 
-def chunks_of(session: Session, attempt_id: str, limit: int) -> list[tuple[JournalChunk, str, int]]:
-    """The first chunks of an attempt, each with its job and the attempt's number."""
+def chunks_of(session: Session, attempt_id: str) -> Iterator[tuple[JournalChunk, str, int]]:
+    """The chunks of an attempt, a few at a time, each with its job and the attempt's number."""
     rows = session.execute(
         select(JournalChunk, Attempt.job_id, Attempt.number)
         .join(Attempt, Attempt.id == JournalChunk.attempt_id)
         .where(JournalChunk.attempt_id == attempt_id)
-        .order_by(JournalChunk.first_seq)
-        .limit(limit)
+        .order_by(JournalChunk.first_seq),
+        execution_options={"yield_per": 16},
     )
-    return [(chunk, job_id, number) for chunk, job_id, number in rows]
+    with rows:  # whoever reads may stop before the end
+        for row in rows:
+            yield row[0], row[1], row[2]
 
 
 def _of_job(model: type[_Model], job_id: str, wanted: Wanted) -> Select[Any]:
@@ -146,9 +159,7 @@ def _pieces(session: Session, query: Select[Any]) -> list[Piece]:
     return [Piece(*row) for row in session.execute(query)]
 
 
-def _enough(
-    pieces: Iterable[Piece], kind: Kind | None, after: Place, lines: int
-) -> Sequence[Piece]:
+def _enough(pieces: Iterable[Piece], kind: Kind | None, after: Place, lines: int) -> list[Piece]:
     chosen: list[Piece] = []
     sure = 0
     for piece in pieces:

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from pydantic import TypeAdapter
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 REMEMBERED_BYTES = 32 * 2**20
 """Lines of segments that are kept in memory: who reads one page wants the next."""
+PAGE_BYTES = 4 * 2**20
+"""Of lines in one answer; the one that goes beyond is its last."""
 _moment: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
@@ -33,11 +35,20 @@ class JournalLine:
     attempt: int
     seq: int
     body: dict[str, Any]
+    size: int = field(default=0, compare=False)
+    """Bytes of its JSON."""
 
     @property
     def at(self) -> datetime:
         """When it was written, by the clock of the worker."""
         return _moment.validate_python(self.body["at"])
+
+
+class LinePage(NamedTuple):
+    """Some lines, and the place to go on from; none where no more are stored."""
+
+    lines: list[JournalLine]
+    after: Place | None
 
 
 class JournalReader:
@@ -61,19 +72,35 @@ class JournalReader:
         """
         found: list[JournalLine] = []
         while len(found) < limit:
-            with self._db.read() as session:
-                pieces = following(session, job_id, wanted, after, limit - len(found))
-            if not pieces:
+            page = self.page(job_id, after=after, wanted=wanted, limit=limit - len(found))
+            found += page.lines
+            if page.after is None:
                 break
-            found += self.lines(pieces, wanted=wanted, after=after, limit=limit - len(found))
-            after = pieces[-1].end
+            after = page.after
         return found
 
+    def page(
+        self, job_id: str, *, after: Place = (0, 0), wanted: Wanted = ALL, limit: int = 1000
+    ) -> LinePage:
+        """Up to ``limit`` lines after a place, and fewer where they are long or far between."""
+        with self._db.read() as session:
+            found = following(session, job_id, wanted, after, limit)
+        lines: list[JournalLine] = []
+        room = PAGE_BYTES
+        for piece in found.pieces:
+            for line in self._lines_of(piece, after):
+                if _is_wanted(line, wanted):
+                    lines.append(line)
+                    room -= line.size
+                    if len(lines) == limit or room <= 0:
+                        return LinePage(lines, (line.attempt, line.seq))
+        return LinePage(lines, None if found.is_all else found.pieces[-1].end)
+
     def last(self, job_id: str, count: int, *, wanted: Wanted = ALL) -> list[JournalLine]:
-        """The last ``count`` lines, oldest first."""
+        """The last ``count`` lines, oldest first; fewer where they are very long."""
         found: list[JournalLine] = []
         before: Place | None = None
-        while len(found) < count:
+        while len(found) < count and sum(line.size for line in found) < PAGE_BYTES:
             with self._db.read() as session:
                 pieces = preceding(session, job_id, wanted, before, count - len(found))
             if not pieces:
@@ -107,7 +134,7 @@ class JournalReader:
         first = max(piece.first_seq, seq + 1) if piece.number == number else piece.first_seq
         for raw in text.split(b"\n")[first - piece.first_seq :]:
             body = json.loads(raw)
-            yield JournalLine(piece.number, body["seq"], body)
+            yield JournalLine(piece.number, body["seq"], body, len(raw))
 
     def _fetched(self, piece: Piece) -> bytes:
         key = piece.key or ""

@@ -1,5 +1,6 @@
 """Lines that were moved to the object store: read as before, each once, and counted in curves."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from st_controller.errors import Unavailable
-from st_controller.services import journal_archive
+from st_controller.events.job_stream import JobPlace, follow_job
+from st_controller.services import journal_archive, journal_pieces, journal_reading
 from st_controller.services.journal_pieces import ALL, Wanted
 from st_controller.services.journal_points import KEPT, evenly, read_points
 from st_controller.services.journal_reading import JournalReader
 from st_controller.store.schema import JournalChunk, JournalSegment
 from st_shared.objectstore import StoreUnreachableError
+from st_shared.protocol.sse import EventReader
 from st_shared.protocol.states import Outcome
 
 
@@ -43,6 +46,16 @@ def rows(steps, model) -> int:
 def read(steps, job_id, wanted=ALL, **options):
     """As another process would, which remembers nothing."""
     return JournalReader(steps.db, steps.objects).read(job_id, wanted=wanted, **options)
+
+
+def events_of(steps, job_id):
+    """Everything on the stream of a job that is over."""
+
+    async def collect():
+        return [chunk async for chunk in follow_job(steps.platform, job_id, JobPlace())]
+
+    text = b"".join(asyncio.run(collect())).decode()
+    return list(EventReader().read(text.split("\n")))
 
 
 def places(lines):
@@ -133,6 +146,40 @@ def test_a_damaged_segment_is_told_and_never_shown(steps, lease):
     with pytest.raises(Unavailable) as refused:
         read(steps, job_id)
     assert refused.value.code == "object_damaged"
+
+
+def test_pages_are_bounded_in_bytes_and_in_pieces_and_nothing_is_left_out(
+    steps, lease, monkeypatch
+):
+    worker_id, attempt_id, job_id = lease
+    for seq in range(1, 21):
+        steps.ship(worker_id, attempt_id, [log_line(seq)])
+    monkeypatch.setattr(journal_pieces, "MOST", 3)
+    reader, seqs, after, pages = JournalReader(steps.db, steps.objects), [], (0, 0), 0
+    monkeypatch.setattr(journal_reading, "PAGE_BYTES", 2 * len(json.dumps(log_line(1))))
+    while after is not None:
+        page = reader.page(job_id, after=after, limit=100)
+        seqs, after, pages = seqs + places(page.lines), page.after, pages + 1
+        assert len(page.lines) <= 3
+    assert seqs == [(1, seq) for seq in range(1, 21)]
+    assert pages >= 7
+    assert places(read(steps, job_id, limit=100)) == seqs
+    assert places(reader.last(job_id, 2)) == seqs[-2:]
+    steps.finish(worker_id, attempt_id, last=20)
+    events = [event for event in events_of(steps, job_id) if event.event == "log"]
+    assert [json.loads(event.data)["seq"] for event in events] == list(range(1, 21))
+
+
+def test_a_segment_is_bounded_in_text_however_well_that_packs(steps, lease, monkeypatch):
+    worker_id, attempt_id, job_id = lease
+    monkeypatch.setattr(journal_archive, "SEGMENT_BYTES", 20_000)
+    for seq in range(1, 7):
+        steps.ship(worker_id, attempt_id, [log_line(seq, "x" * 9_000)])
+    steps.finish(worker_id, attempt_id, last=6)
+    while move_all(steps):
+        pass
+    assert rows(steps, JournalSegment) == 2
+    assert places(read(steps, job_id)) == [(1, seq) for seq in range(1, 7)]
 
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
