@@ -4,10 +4,10 @@ python benchmarks/log_ingest.py [--quick] [--json PATH] [--database sqlite|postg
 
 Fifty workers have joined, hold their streams, and run one job each. They send journal lines as
 the agent does: numbered, in gzip-compressed batches, one request at a time for each attempt, at
-most every ``LINGER`` seconds. First each writes a fixed number of lines a second, together a tenth
-above the goal, while a real agent runs a script that prints the time, followed as ``st logs -f``
-does: from the moment that a line gives itself until the follower has it. Then all send as fast as
-they are answered. At the end the jobs are finished, and every line is read back through the API,
+most every ``LINGER`` seconds. First all send as fast as they are answered. Then each writes a fixed
+number of lines a second, together a tenth above the goal, while a real agent runs a script that
+prints the time, followed as ``st logs -f`` does: from the moment that a line gives itself until the
+follower has it. At the end the jobs are finished, and every line is read back through the API,
 from SQL and the object store as it happens, and compared with what was sent.
 """
 
@@ -42,6 +42,8 @@ SHOWN_WITHIN = 500
 """Milliseconds until a follower has a line."""
 LEVELS = ("info", "info", "info", "warning", "debug")
 SCRIPT = "while :; do date +%s%N; sleep 0.1; done"
+Prepared = list[list[bytes]]
+"""For each worker the bodies of its first batches, one after the other."""
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -57,28 +59,34 @@ def main() -> int:
 
 def measure(kind: str, seconds: float, rush: int) -> list[Result]:
     """All figures on one kind of database."""
+    prepared = prepare(rush // WORKERS)
     with (
         controller(kind, ST_ALLOW_COMMAND_JOBS="1") as (server, api),
         tempfile.TemporaryDirectory(prefix="st-bench-") as folder,
     ):
         watched = Watched(server, api, Path(folder))
         try:
-            return asyncio.run(_measure(kind, server, api, watched, seconds, rush))
+            return asyncio.run(_measure(kind, server, api, watched, seconds, prepared))
         finally:
             watched.stop()
 
 
 async def _measure(
-    kind: str, server: Controller, api: Api, watched: "Watched", seconds: float, rush: int
+    kind: str,
+    server: Controller,
+    api: Api,
+    watched: "Watched",
+    seconds: float,
+    prepared: Prepared,
 ) -> list[Result]:
-    await watched.follow(await asyncio.to_thread(watched.launch))
     senders = await _begin(server, api)
     beating = [asyncio.create_task(sender.beat()) for sender in senders]
+    most = await _at_most(server, senders, prepared)
+    await watched.follow(await asyncio.to_thread(watched.launch))
     watched.delays.clear()
     steady = await _steadily(server, senders, seconds)
     late = 1e3 * _p99(watched.delays)
     await asyncio.to_thread(watched.stop)
-    most = await _at_most(server, senders, rush // WORKERS)
     for sender in senders:
         await sender.finish()
     for task in beating:
@@ -148,11 +156,13 @@ class Sender:
 
     def batch(self, count: int) -> bytes:
         """A request with the next lines."""
-        lines = [line_of(self.number, self.seq + each + 1) for each in range(count)]
+        return self.request(packed(self.number, self.seq + 1, count), count)
+
+    def request(self, body: bytes, count: int) -> bytes:
+        """A request with the next lines, which are in ``body``."""
         self.seq += count
-        body = json.dumps({"epoch": 1, "events": lines}, separators=(",", ":")).encode()
         path = f"/v1/worker/attempts/{self.attempt_id}/events"
-        return encode("POST", path, self.credential, gzip.compress(body, 1), coding="gzip")
+        return encode("POST", path, self.credential, body, coding="gzip")
 
     async def send(self, request: bytes, acked: int) -> None:
         """Send lines; they must be acknowledged up to ``acked``."""
@@ -252,6 +262,8 @@ async def _begin(server: Controller, api: Api) -> list[Sender]:
 
 async def _steadily(server: Controller, senders: list[Sender], seconds: float) -> Figures:
     """Each worker writes at a fixed pace; what is written meanwhile goes with the next batch."""
+    for sender in senders:
+        sender.waits.clear()
     begun, spent = time.perf_counter(), server.cpu_seconds()
     before = sum(sender.seq for sender in senders)
     pace = OFFERED / len(senders)
@@ -270,24 +282,16 @@ async def _steadily(server: Controller, senders: list[Sender], seconds: float) -
     return _figures(server, senders, begun, spent, before)
 
 
-async def _at_most(server: Controller, senders: list[Sender], each: int) -> Figures:
+async def _at_most(server: Controller, senders: list[Sender], prepared: Prepared) -> Figures:
     """Every worker sends full batches, one after the other."""
-    prepared = {
-        sender.number: [
-            (sender.batch(LARGEST_BATCH), sender.seq) for _ in range(each // LARGEST_BATCH)
-        ]
-        for sender in senders
-    }
     begun, spent = time.perf_counter(), server.cpu_seconds()
-    before = sum(sender.seq - LARGEST_BATCH * len(prepared[sender.number]) for sender in senders)
 
     async def hurry(sender: Sender) -> None:
-        sender.waits.clear()
-        for request, acked in prepared[sender.number]:
-            await sender.send(request, acked)
+        for body in prepared[sender.number]:
+            await sender.send(sender.request(body, LARGEST_BATCH), sender.seq)
 
     await asyncio.gather(*(hurry(sender) for sender in senders))
-    return _figures(server, senders, begun, spent, before)
+    return _figures(server, senders, begun, spent, 0)
 
 
 def _figures(
@@ -315,6 +319,19 @@ def _wrong_lines(api: Api, sender: Sender) -> int:
             expected += 1
         after = page["next_cursor"]
     return wrong + abs(sender.seq + 1 - expected)
+
+
+def prepare(each: int) -> Prepared:
+    """So many lines of each worker, made before anything is timed."""
+    firsts = range(1, each + 1, LARGEST_BATCH)
+    return [[packed(number, first, LARGEST_BATCH) for first in firsts] for number in range(WORKERS)]
+
+
+def packed(number: int, first: int, count: int) -> bytes:
+    """The body of a batch as an agent sends it."""
+    lines = [line_of(number, first + each) for each in range(count)]
+    body = json.dumps({"epoch": 1, "events": lines}, separators=(",", ":")).encode()
+    return gzip.compress(body, 1)
 
 
 def line_of(number: int, seq: int) -> dict[str, Any]:
