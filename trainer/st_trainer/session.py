@@ -48,7 +48,12 @@ class Session:
         module = self.accelerator.prepare_model(denoiser.module.train(), evaluation_mode=True)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         denoiser.to(self.accelerator.device)
-        self.denoiser = replace(denoiser, module=module, objective_spec=spec.objective)
+        self.denoiser = replace(
+            denoiser,
+            module=module,
+            objective_spec=spec.objective,
+            listener=self.adapter.listener,
+        )
         self.answer = self.ranks.synchronised(self.denoiser)
         """What a step asks for the model's answer, so that gradients are those of all ranks."""
         self.generator = torch.Generator().manual_seed(spec.seed)

@@ -55,6 +55,12 @@ class LycorisSpec(Section):
     factor: int = Field(
         -1, ge=-1, le=1024, description="lokr: size of the small matrix; -1: near square."
     )
+    min_rank: int = Field(
+        1, ge=1, le=10_000, description="tlora: ranks in use at pure noise; all are when clean."
+    )
+    rank_power: float = Field(
+        1.0, gt=0, le=10, description="tlora: how ranks fall towards noise; 1: in a line."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of the algorithm, as its docs name."
     )

@@ -226,6 +226,7 @@ FAMILIES: dict[str, Family] = {
             config=Sd3Config,
             needs_base=True,
             alignment=16,
+            text_encoder_lora=True,
             has_controlnet=True,
             kohya_lora=True,
         ),

@@ -164,6 +164,11 @@ class TrainingSpec(Section):
                 f"datasets.mask_suffix is for pictures and videos, but family {family.name} is "
                 "trained on sounds: drop the key"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_adapter_that_fits(self) -> Self:
+        family = FAMILIES[self.model.family]
         if unused := self.adapter.unused(self.adapter_kind):
             raise ValueError(
                 f"adapter.{unused[0]} means nothing for adapter.kind {self.adapter_kind}: drop it"
@@ -175,6 +180,12 @@ class TrainingSpec(Section):
         if self.adapter.text_encoder and not family.text_encoder_lora:
             raise ValueError(
                 f"adapter.text_encoder: the text encoders of {family.name} are not trained: drop it"
+            )
+        is_masked = self.adapter.lycoris.algorithm == "tlora" and self.adapter_kind == "lycoris"
+        if is_masked and self.batch_size != 1:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but adapter.lycoris.algorithm tlora has one "
+                "mask of ranks for a whole batch: set it to 1"
             )
         if self.adapter.text_encoder_learning_rate and not self.adapter.text_encoder:
             raise ValueError(

@@ -1,7 +1,7 @@
 """What every adapter answers. After ``attach``, what is trained is what requires a gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from st_trainer.families.family import Condition, Denoiser
 
 class Adapter(ABC):
     """One way to train a model, attached to its module in place."""
+
+    listener: Callable[[Tensor], None] | None = None
+    """What wants to know how far towards noise the samples are; see ``Denoiser``."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         self.spec = spec

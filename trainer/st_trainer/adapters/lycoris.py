@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from st_trainer.adapters.adapter import Adapter
 from st_trainer.adapters.targets import target_names
@@ -60,6 +60,29 @@ class Lycoris(Adapter):
             ) from error
         network.apply_to()
         module.add_module(_PLACE, network.float())
+        if spec.lycoris.algorithm == "tlora":
+            self.listener = self._mask
+
+    def _mask(self, shares: Tensor) -> None:
+        """Let T-LoRA use the ranks of this time; Soboleva et al. 2025.
+
+        Raises:
+            BadSpecError: samples of one batch have different times, which it cannot tell apart.
+        """
+        from lycoris.modules.tlora import (  # noqa: PLC0415 -- seconds
+            compute_timestep_mask,
+            set_timestep_mask,
+        )
+
+        if (shares != shares[0]).any():
+            raise BadSpecError(
+                "training.batch_size: tlora has one mask of ranks for a whole batch: set it to 1"
+            )
+        told = self.spec.lycoris
+        share, rank = float(shares[0]), self.spec.rank
+        set_timestep_mask(
+            compute_timestep_mask(share, 1.0, rank, min(told.min_rank, rank), told.rank_power)
+        )
 
     @contextmanager
     def off(self, module: nn.Module) -> Iterator[None]:

@@ -154,6 +154,8 @@ class Denoiser:
     assets: Assets
     module: nn.Module
     objective_spec: ObjectiveSpec = field(default_factory=ObjectiveSpec)
+    listener: Callable[[Tensor], None] | None = None
+    """Told, before each answer, how far towards noise each sample is, ``(B,)``, 0 to 1."""
 
     @cached_property
     def objective(self) -> Objective:
@@ -239,6 +241,8 @@ class Denoiser:
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
             for name, tensor in condition.items()
         }
+        if self.listener:
+            self.listener(self.objective.share(times))
         seen = self.objective.scaled(noisy, times).to(dtype)
         return self.family.predict(self.module, seen, times, told).to(noisy.dtype)
 

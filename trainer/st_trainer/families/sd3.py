@@ -48,6 +48,7 @@ class Sd3(Pretrained[Sd3Config]):
     }
     comfy_reads_diffusers = True
     kohya_modules = SD3
+    text_encoders: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
     controlnet = "diffusers.SD3ControlNetModel"
     usual_guidance = 7.0
 

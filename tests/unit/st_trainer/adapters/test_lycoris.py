@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from st_shared.spec import AdapterSpec, LycorisSpec
+from st_shared.spec import AdapterSpec, LycorisSpec, TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.lycoris import Lycoris
 from st_trainer.errors import BadSpecError
+from st_trainer.families.sd1 import Sd1
 
 INPUT = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
 ALGORITHMS = get_args(LycorisSpec.model_fields["algorithm"].annotation)
@@ -25,6 +26,14 @@ class Block(nn.Module):
 
     def forward(self, x):
         return self.other(torch.tanh(self.to_q(x)) + self.to_k(x))
+
+
+class Shape(Sd1):
+    """A family whose network answers zeros."""
+
+    def predict(self, module, noisy, times, condition):
+        del module, times, condition
+        return torch.zeros_like(noisy)
 
 
 @pytest.fixture
@@ -63,6 +72,47 @@ def test_an_algorithm_learns_is_switched_off_and_is_restored(block, algorithm, t
     torch.testing.assert_close(again.module(INPUT), after)
     written = load_file(adapter.write(tmp_path, block, step=3))
     assert all(name.startswith(("lycoris_to_q.", "lycoris_to_k.")) for name in written)
+
+
+def test_tlora_uses_fewer_ranks_the_noisier_a_sample_is(block):
+    lycoris = {"algorithm": "tlora", "min_rank": 2, "rank_power": 0.5}
+    adapter = Lycoris(AdapterSpec(kind="lycoris", rank=8, lycoris=lycoris))
+    adapter.attach(block)
+    with torch.no_grad():
+        for weight in trained(block.module).values():
+            weight.add_(torch.randn_like(weight))
+    layer = (
+        block.module.lycoris.lycoris_to_q
+        if hasattr(block.module.lycoris, "lycoris_to_q")
+        else block.module.lycoris.loras[0]
+    )
+    ranks = []
+    for share in (0.0, 0.5, 0.99, 1.0):
+        adapter.listener(torch.full((3,), share))
+        ranks.append(int(torch.linalg.matrix_rank(layer.get_diff_weight()[0], tol=1e-4)))
+    # floor((1 - t) ^ 0.5 * 6) + 2 ranks, each with what was learned and what it began as
+    assert ranks == [16, 12, 4, 4]
+    with pytest.raises(BadSpecError, match="set it to 1"):
+        adapter.listener(torch.tensor([0.1, 0.2]))
+
+
+def test_a_step_tells_the_adapter_its_times(block):
+    told = []
+    again = replace(block, module=block.module, listener=told.append, family=Shape())
+    times = torch.tensor([250, 999])
+    again.predict(torch.zeros(2, 4, 2, 2), times, {})
+    assert [each.tolist() for each in told] == [pytest.approx([0.25, 0.999])]
+
+
+def test_tlora_takes_one_sample_a_step():
+    document = {
+        "model": {"family": "sd1", "base": "b"},
+        "datasets": [{"path": "pictures"}],
+        "adapter": {"kind": "lycoris", "lycoris": {"algorithm": "tlora"}},
+    }
+    assert TrainingSpec.model_validate(document | {"batch_size": 1})
+    with pytest.raises(ValueError, match="tlora has one mask of ranks"):
+        TrainingSpec.model_validate(document)
 
 
 def test_options_reach_the_algorithm_and_targets_are_obeyed(block):

@@ -31,6 +31,8 @@ PREFIXES = {
     ("sd1", "comfyui"): {"lora_unet", "lora_te"},
     ("sdxl", "diffusers"): {"unet", "text_encoder", "text_encoder_2"},
     ("sdxl", "comfyui"): {"lora_unet", "lora_te1", "lora_te2"},
+    ("sd3", "diffusers"): {"transformer", "text_encoder", "text_encoder_2"},
+    ("sd3", "comfyui"): {"transformer", "text_encoder", "text_encoder_2"},
 }
 
 
