@@ -94,6 +94,7 @@ class Agent:
         self._cache = DatasetCache(folder, transfer)
         self._told_cached: list[str] = []
         self._told_condition = Condition()
+        self._told_models = description.inventory.cached_models
         place = Workplace(
             controller,
             transfer,
@@ -199,6 +200,8 @@ class Agent:
                 pauses = delays(self._settings.first_backoff_seconds, interval)
                 self._told_cached = self._told_cached if beat.cached is None else beat.cached
                 self._told_condition = beat.condition or self._told_condition
+                if beat.cached_models is not None:
+                    self._told_models = beat.cached_models
                 settle(self._controller, self._folder)
                 self._obey(reply.desired)
                 self._attempts.stop(reply.stops)
@@ -224,6 +227,7 @@ class Agent:
             cached=cached if cached != self._told_cached else None,
             holding=self._attempts.leases,
             usage=sample.usage,
+            cached_models=sample.models if sample.models != self._told_models else None,
             condition=sample.condition if sample.condition != self._told_condition else None,
             leaving=self._departure.done(),
             deaf=self._stream.is_deaf(2 * self._interval),

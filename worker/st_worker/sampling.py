@@ -1,6 +1,7 @@
 """How busy this host is, measured beside the agent: no driver or disk delays a heartbeat."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +23,13 @@ from st_shared.protocol.worker import (
 from st_worker.accelerators.cpu import CpuProbe
 from st_worker.accelerators.probe import DeviceUse, Probe, ProbeFailed
 from st_worker.inventory import disk_free_gb
+from st_worker.model_cache import cached_models
 from st_worker.occupancy import Judge, Ours
 
 log = structlog.get_logger(__name__)
+
+MODELS_SECONDS = 60.0
+"""Between two looks for pretrained models, which jobs fetch."""
 
 Measured = tuple[Usage, list[BusySlot]] | Exception
 
@@ -36,6 +41,8 @@ class Sample:
     usage: Usage | None
     """None: nothing new was measured."""
     condition: Condition
+    models: list[str] | None
+    """Pretrained models on the disk; none: not looked for yet."""
 
 
 class Sampler:
@@ -59,6 +66,8 @@ class Sampler:
         self._busy: list[BusySlot] = []
         self._trouble: ProbeWarning | None = None
         self._held_last: frozenset[int] = frozenset()
+        self._models: list[str] | None = None
+        self._looked_at = float("-inf")
 
     @classmethod
     def of_processors(cls, inventory: Inventory, folder: Path) -> Self:
@@ -77,7 +86,7 @@ class Sampler:
         if self._running is not None and self._clock() - self._began >= self._patience:
             self._give_up_on(ours)
         warnings = [*self._warnings, *([self._trouble] if self._trouble else [])]
-        return Sample(usage, Condition(busy=self._busy, warnings=warnings))
+        return Sample(usage, Condition(busy=self._busy, warnings=warnings), self._models)
 
     def _start(self, ours: Ours) -> "asyncio.Future[Measured]":
         loop = asyncio.get_running_loop()
@@ -108,6 +117,8 @@ class Sampler:
             found = self._judge.busy(slot.index, use, ours, is_gpu=slot.vendor in {"nvidia", "amd"})
             if found:
                 busy.append(found)
+        if self._clock() - self._looked_at >= MODELS_SECONDS:
+            self._models, self._looked_at = cached_models(os.environ), self._clock()
         return Usage(slots=uses, disk_free_gb=disk_free_gb(self._folder)), busy
 
     def _finished(self, running: "asyncio.Future[Measured]") -> Usage | None:

@@ -109,8 +109,7 @@ def _is_plain(worker: Any, told: Heartbeat) -> bool:
     if worker is None or worker.desired == WorkerDesired.RETIRED:
         return False
     is_known = worker.observed == WorkerState.ONLINE  # a revoked one is not
-    is_news = told.leaving or told.cached is not None or told.condition is not None
-    return is_known and not is_news and not told.deaf
+    return is_known and told.is_plain and not told.deaf
 
 
 def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:

@@ -28,6 +28,7 @@ from st_controller.services import faulty_slots
 from st_controller.services.durations import Durations
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.moments import Microseconds, microseconds
+from st_controller.store.requests import base_content
 from st_controller.store.schema import (
     Attempt,
     Dataset,
@@ -215,7 +216,8 @@ def _capacity(
         for slot in inventory["slots"]
     }
     dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
-    holds = frozenset([*inventory.get("cached", ()), *inventory.get("cached_models", ())])
+    models = map(base_content, inventory.get("cached_models", ()))
+    holds = frozenset([*inventory.get("cached", ()), *models])
     taken = {each["index"]: each["message"] for each in _busy(inventory)}
     taken |= {each.index: f"failed again and again: {each.message}" for each in faulty}
     busy = {index: (kind, taken[index]) for index, kind in slots.items() if index in taken}

@@ -22,6 +22,9 @@ from st_shared.protocol.worker import (
     Sync,
 )
 
+_CHANGING = {"cached", "cached_models", "condition"}
+"""What of an inventory heartbeats tell anew."""
+
 
 def join(
     tx: Transaction, token: JoinToken, request: RegisterRequest, credential_hash: str
@@ -104,8 +107,8 @@ def heartbeat(
     worker.last_heartbeat_at = tx.now
     if beat.usage is not None:
         worker.usage = beat.usage.model_dump(mode="json")
-    if beat.cached is not None or beat.condition is not None:
-        told = beat.model_dump(mode="json", include={"cached", "condition"}, exclude_none=True)
+    told = beat.model_dump(mode="json", include=_CHANGING, exclude_none=True)
+    if told:
         worker.inventory = {**worker.inventory, **told}
         tx.wake(f"{QUEUE_WORKER}{worker.id}")
     orders = renew(tx, worker.id, beat.holding, patience)

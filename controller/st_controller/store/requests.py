@@ -18,7 +18,12 @@ def wanted_contents(spec: Mapping[str, Any], pins: Mapping[str, str]) -> list[st
     wanted = list(pins.values())
     training = spec.get("training") or {}
     base = training.get("model", {}).get("base")
-    return [*wanted, f"base:{base}"] if base else wanted
+    return [*wanted, base_content(base)] if base else wanted
+
+
+def base_content(model: str) -> str:
+    """The id of a base model among contents; a worker that has ``owner/name`` holds it."""
+    return f"base:{model}"
 
 
 def request_of(context: DefaultExecutionContext) -> str:

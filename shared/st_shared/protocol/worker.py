@@ -229,12 +229,20 @@ class Heartbeat(Message):
     usage: Usage | None = None
     cached: CachedDigests | None = None
     """Only where it has changed since it was last told."""
+    cached_models: CachedModels | None = None
+    """Only where it has changed since it was last told."""
     condition: Condition | None = None
     """Only where it has changed since it was last told."""
     leaving: bool = False
     """The last heartbeat of an agent that stops: offer it nothing more."""
     deaf: bool = False
     """No stream brings it anything, as behind a proxy that buffers: answer with open offers."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says no more than that the worker is alive."""
+        news = (self.cached, self.cached_models, self.condition)
+        return not self.leaving and all(each is None for each in news)
 
 
 class HeartbeatReply(Resource):

@@ -13,9 +13,9 @@ from st_controller.services import explaining, offers, views, workers
 from st_controller.services.jobs import get_job
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.offers import Priced
-from st_controller.store.schema import Attempt, AuditEntry, LeaderLease
+from st_controller.store.schema import Attempt, AuditEntry, LeaderLease, Worker
 from st_shared.protocol.states import JobState, Outcome, WorkerDesired
-from st_shared.protocol.worker import BusySlot, Condition
+from st_shared.protocol.worker import BusySlot, Condition, Heartbeat
 
 
 def slots_in_use(steps) -> list[tuple[str, int]]:
@@ -127,6 +127,21 @@ def test_a_slot_that_somebody_else_uses_is_not_offered_until_a_heartbeat_frees_i
     steps.beat(worker_id, condition=Condition())
     assert steps.place() == 1
     assert sorted(slots_in_use(steps)) == [(worker_id, 0), (worker_id, 1)]
+
+
+def test_a_job_goes_to_a_worker_that_has_its_base_model(steps):
+    hosts = [steps.join(name) for name in ("a", "b", "c")]
+    with steps.db.write() as tx:
+        told = Heartbeat(cached_models=["black-forest-labs/FLUX.1-dev"])
+        workers.heartbeat(tx, tx.session.get_one(Worker, hosts[1]), told, steps.patience)
+    training = {
+        "model": {"family": "flux", "base": "black-forest-labs/FLUX.1-dev"},
+        "datasets": [{"path": "/data"}],
+        "steps": 3,
+    }
+    steps.submit("first", training=training)
+    assert steps.place() == 1
+    assert slots_in_use(steps) == [(hosts[1], 0)]
 
 
 def test_while_a_leader_holds_its_lease_nobody_else_leads(steps):

@@ -67,6 +67,23 @@ async def test_somebody_else_is_told_once_and_when_they_have_gone(double, start_
     assert told(double)[1].busy == []
 
 
+async def test_models_that_jobs_have_fetched_are_told_when_they_are_seen(
+    double, start_agent, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("st_worker.sampling.MODELS_SECONDS", 0.0)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    await start_agent()
+    await double.until(lambda: double.heartbeats)
+    revision = tmp_path / "models--acme--tiny" / "snapshots" / "a1"
+    revision.mkdir(parents=True)
+    (revision / "model_index.json").touch()
+    await double.until(lambda: double.heartbeats[-1].cached_models is not None)
+    assert double.heartbeats[-1].cached_models == ["acme/tiny"]
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > count + 1)
+    assert sum(beat.cached_models is not None for beat in double.heartbeats) == 1
+
+
 async def test_a_trainer_that_was_taken_over_is_not_somebody_else(double, start_agent, tmp_path):
     processes = {}
     nvml = answers.nvml_double(1, processes=processes, used={0: 40 * answers.GIB})
