@@ -92,6 +92,7 @@ bench-queue: $(VENV)/made-dev ## measure the queue, shorter runs; half an hour
 bench-workers: $(VENV)/made-dev ## measure idle workers and 200 runs of the fault campaign; 40 minutes
 	$(BIN)/python benchmarks/worker_streams.py --json benchmarks/results/worker_streams.json
 	$(BIN)/python benchmarks/log_ingest.py --json benchmarks/results/log_ingest.json
+	$(BIN)/python benchmarks/vanish.py --json benchmarks/results/vanish.json
 	$(BIN)/python benchmarks/fault_campaign.py --json benchmarks/results/fault_campaign.json
 	$(BIN)/python benchmarks/footprint.py --json benchmarks/results/footprint.json
 

@@ -1,7 +1,7 @@
 """Jobs through faults: each run breaks something at a random moment and verifies all that is left.
 
 python benchmarks/fault_campaign.py [--quick] [--runs N] [--first SEED] [--seed SEED] [--lanes N]
-    [--target WHAT] [--postgres] [--json PATH] [--folder DIR]
+    [--target WHAT] [--real] [--postgres] [--json PATH] [--folder DIR]
 
 A run is a real controller with its Valkey, two real agents behind a TCP proxy each, two trainings
 that resume from checkpoints and a script. Its seed says what breaks (kill -9, SIGSTOP, a network
@@ -9,7 +9,9 @@ that is cut, stalls, swallows answers or trickles, a full disk), of whom (traine
 host, controller, Valkey) and when, which is often aimed at a request or at a state of the
 attempt's folder. When all is whole again the jobs must have succeeded once, with every log line
 once and in order, a curve without gap or double, files with the right bytes, no process and no
-slot left, and their slot-seconds charged once. ``--seed`` repeats one run.
+slot left, and their slot-seconds charged once. ``--seed`` repeats one run. ``--real``: in the place
+of scripted trainings one of a tiny model, whose curve and weights must be those of an undisturbed
+one to the bit.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "harness")]
+sys.path += [str(TESTS), str(TESTS / "harness")]
 
 from faults.campaign import Campaign, RunResult  # noqa: E402
 from faults.disks import may_mount  # noqa: E402
@@ -62,6 +64,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="repeat the run of this seed alone")
     parser.add_argument("--lanes", type=int, default=2, help="runs side by side")
     parser.add_argument("--target", choices=WAYS, help="break nothing else")
+    parser.add_argument("--real", action="store_true", help="train a model, compared to the bit")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL in the place of SQLite")
     parser.add_argument("--folder", type=Path, help="where runs that failed are kept")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
@@ -78,7 +81,12 @@ def _seeds(options: argparse.Namespace) -> list[int]:
 def _lane(seeds: list[int], folder: Path, options: argparse.Namespace) -> list[RunResult]:
     with ExitStack() as stack:
         settings = stack.enter_context(database("postgresql" if options.postgres else "sqlite"))
-        campaign = Campaign(folder, settings, target=options.target)
+        campaign = Campaign(
+            folder,
+            settings,
+            target=options.target,
+            trainer="real" if options.real else "scripted",
+        )
         stack.callback(campaign.close)
         return [_told(campaign.run(seed), options) for seed in seeds]
 
@@ -93,6 +101,7 @@ def _told(result: RunResult, options: argparse.Namespace) -> RunResult:
     if result.violations:
         again = f"python benchmarks/fault_campaign.py --seed {result.seed}"
         again += f" --target '{options.target}'" if options.target else ""
+        again += " --real" if options.real else ""
         again += " --postgres" if options.postgres else ""
         print(f"         again: {again}; kept: {result.folder}", flush=True)
     return result

@@ -8,13 +8,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from faults.invariants import Wanted, left_behind, usage, usage_violations, violations
+from fleet import tiny_job
+
+from faults.agents import FaultyAgent
+from faults.invariants import Wanted, settled, usage, usage_violations, violations
 from faults.plan import REQUESTS, Fault, Plan, plan
-from faults.rig import FaultyAgent, Rig
+from faults.rig import Rig
 from faults.windows import is_open
 from st_client.errors import ClientError
+from st_shared.protocol.resources import AttemptView
 
 STEPS, EVERY, LOG_EVERY, LINES = 60, 20, 5, 120
+REAL_STEPS, REAL_SLOWER = 300, 5
+"""A real training, and how much longer it takes than a scripted one."""
 PATIENCE = 90.0
 """Seconds from mending to the last end; a run that needs them has failed."""
 STRIKE_WITHIN = 8.0
@@ -44,9 +50,15 @@ class Campaign:
     """Runs on one rig, which is made anew after a run that failed."""
 
     def __init__(
-        self, folder: Path, environment: dict[str, str], *, target: str | None = None
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        *,
+        target: str | None = None,
+        trainer: str = "scripted",
     ) -> None:
-        self._folder, self._environment, self._target = folder, environment, target
+        self._folder, self._environment = folder, environment
+        self._target, self._trainer = target, trainer
         self._rig: Rig | None = None
         self._count = 0
 
@@ -68,16 +80,20 @@ class Campaign:
 
     def close(self, *, keep: bool = False) -> None:
         if self._rig:
-            self._rig.close(keep=keep)
+            self._rig.close(keeps=keep)
         self._rig = None
 
     def _ready(self) -> Rig:
         if self._rig is None:
             self._count += 1
-            self._rig = Rig(self._folder / f"rig-{self._count}", self._environment)
+            folder = self._folder / f"rig-{self._count}"
+            self._rig = Rig(folder, self._environment, trainer=self._trainer)
         return self._rig
 
     def _run(self, rig: Rig, chosen: Plan, result: RunResult) -> None:
+        if rig.trainer == "real" and rig.undisturbed is None:
+            rig.undisturbed = _real(rig)
+            rig.client.wait(rig.undisturbed)
         used = usage(rig)
         wanted = submit(rig, chosen.seed)
         with struck(rig, chosen, result):
@@ -85,7 +101,7 @@ class Campaign:
         rig.mend()
         wait_until_over(rig, wanted, result)
         for each in wanted:
-            result.outcomes[each.id] = [str(one.outcome) for one in rig.client.attempts(each.id)]
+            result.outcomes[each.id] = [_outcome(one) for one in rig.client.attempts(each.id)]
             result.violations += [f"{each.kind}: {said}" for said in violations(rig, each)]
         result.violations += settled(rig)
         result.violations += usage_violations(rig, [each.id for each in wanted], used)
@@ -95,13 +111,17 @@ class Campaign:
         )
 
 
+def _outcome(attempt: AttemptView) -> str:
+    """How it ended, with the kind of a failure."""
+    kind = f" ({attempt.failure.kind})" if attempt.failure else ""
+    return f"{attempt.outcome}{kind}"
+
+
 def submit(rig: Rig, seed: int) -> list[Wanted]:
-    """Two trainings and a script."""
-    made = []
-    for index in range(2):
-        own = (seed * 10 + index) % 2**32
-        job = rig.client.submit(_training(own)).id
-        made.append(Wanted(job, "training", own, STEPS, EVERY, LOG_EVERY))
+    """Two trainings and a script; one training where it is a real one."""
+    if rig.trainer == "real":
+        return [Wanted(_real(rig), "real", 0, REAL_STEPS, 50, 5, rig.undisturbed)]
+    made = [submit_training(rig, (seed * 10 + index) % 2**32, STEPS) for index in range(2)]
     script = (
         f"i=0; while [ $i -lt {LINES} ]; do i=$((i + 1)); echo $i; sleep 0.01; done\n"
         f"echo result of {seed} > outputs/result.txt\n"
@@ -112,14 +132,26 @@ def submit(rig: Rig, seed: int) -> list[Wanted]:
     return made
 
 
-def _training(seed: int) -> dict[str, object]:
+def _real(rig: Rig) -> str:
+    """A training of a tiny model; gives the job's id."""
+    job = tiny_job(REAL_STEPS, retry={"max_attempts": 10, "backoff": "0.1s"})
+    return rig.client.submit(job).id
+
+
+def submit_training(rig: Rig, seed: int, steps: int) -> Wanted:
+    """A training whose every byte is known."""
+    job = rig.client.submit(_training(seed, steps)).id
+    return Wanted(job, "training", seed, steps, EVERY, LOG_EVERY)
+
+
+def _training(seed: int, steps: int) -> dict[str, object]:
     training: dict[str, object] = {
         "model": {
             "family": "pixel_dit",
             "config": {"image_size": 4, "width": 16, "depth": 1, "heads": 2},
         },
         "datasets": [{"name": "shades"}],
-        "steps": STEPS,
+        "steps": steps,
         "seed": seed,
         "batch_size": 4,
         "log_every": LOG_EVERY,
@@ -160,9 +192,10 @@ def _strike(rig: Rig, fault: Fault, victim: FaultyAgent, result: RunResult) -> N
         else:
             act()
 
-    moment, until = fault.moment, time.monotonic() + STRIKE_WITHIN
+    slower = REAL_SLOWER if rig.trainer == "real" else 1
+    moment, until = fault.moment, time.monotonic() + STRIKE_WITHIN * slower
     if moment.kind == "time":
-        time.sleep(moment.seconds)
+        time.sleep(moment.seconds * slower)
         act()
     elif moment.kind == "files":
         while not is_open(victim.state, moment.what) and time.monotonic() < until:
@@ -171,7 +204,8 @@ def _strike(rig: Rig, fault: Fault, victim: FaultyAgent, result: RunResult) -> N
         act()
     else:
         victim.proxy.trap(REQUESTS[moment.what], moment.kind, from_proxy)
-        if not hit.wait(STRIKE_WITHIN):
+        if not hit.wait(STRIKE_WITHIN * slower):
+            victim.proxy.disarm()
             result.aimed = False
             act()
     time.sleep(fault.lasts)
@@ -195,11 +229,3 @@ def wait_until_over(rig: Rig, wanted: list[Wanted], result: RunResult) -> None:
             result.violations.append(f"ended of themselves: {ended}")
             rig.revive()
         time.sleep(0.1)
-
-
-def settled(rig: Rig) -> list[str]:
-    """What is left behind once there was time to tidy up."""
-    until = time.monotonic() + 15
-    while (found := left_behind(rig)) and time.monotonic() < until:
-        time.sleep(0.1)
-    return found

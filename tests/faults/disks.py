@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -36,6 +37,15 @@ class Disk:
 
     def close(self) -> None:
         subprocess.run(["umount", "--lazy", self.folder], check=True)
+
+
+def keep(folder: Path) -> None:
+    """Copy a disk's files beside it, where they stay."""
+    shutil.copytree(folder, folder.with_name(f"{folder.name}-kept"), ignore=_sockets)
+
+
+def _sockets(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_socket()]
 
 
 def may_mount() -> bool:

@@ -1,13 +1,16 @@
 """What must hold of every job when everything that was broken is whole again."""
 
 import json
+import time
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
 
 from faults.expected import checkpoint_files, loss, result_files, sample
 
+TIDY_SECONDS = 15.0
 ENDED = {"succeeded", "lost", "failed", "preempted", "expired"}
 
 
@@ -17,11 +20,13 @@ class Wanted:
 
     id: str
     kind: str
-    """``training`` or ``command``."""
+    """``training`` (scripted), ``real`` (with a model) or ``command``."""
     seed: int
     steps: int
     every: int
     log_every: int
+    like: str | None = None
+    """Of a real training: the job that did the same undisturbed."""
 
 
 def violations(rig, wanted: Wanted) -> list[str]:
@@ -31,7 +36,9 @@ def violations(rig, wanted: Wanted) -> list[str]:
         return [f"the job is {job.state}: {job.reason}"]
     attempts = list(rig.client.attempts(wanted.id))
     found = [*_attempts(attempts), *_lines(rig, wanted, attempts)]
-    if wanted.kind == "training":
+    if wanted.kind == "real":
+        found += [*_like_undisturbed(rig, wanted, attempts), *_checksums(rig, wanted)]
+    elif wanted.kind == "training":
         found += [*_curve(rig, wanted), *_resumed(rig, wanted, attempts)]
         found += _artifacts(rig, wanted, attempts)
     else:
@@ -109,6 +116,34 @@ def _curve(rig, wanted):
     ]
     if wrong:
         yield f"the curve has other numbers at steps {wrong}"
+
+
+def _like_undisturbed(rig, wanted, attempts):
+    """Same curve and same weights, to the bit, as the job that nothing happened to."""
+    from st_client.commands.metrics import curve
+
+    def measured(job_id):
+        points = curve(list(rig.client.metrics(job_id)))
+        return [(point.step, point.values.get("loss")) for point in points]
+
+    mine, due = measured(wanted.id), measured(wanted.like)
+    if mine != due:
+        yield f"the curve differs from the undisturbed one: {_first(mine, due)}"
+
+    def weights(job_id):
+        held = rig.client.artifacts(job_id, "output")
+        last = [each for each in held if each.path.endswith("weights.safetensors")]
+        return last[-1].sha256 if last else None
+
+    if weights(wanted.id) != weights(wanted.like):
+        yield f"other weights than undisturbed, after {len(attempts)} attempts"
+
+
+def _checksums(rig, wanted):
+    for each in rig.client.artifacts(wanted.id):
+        content = httpx.get(httpx.URL(rig.controller.url).join(each.url), timeout=30).content
+        if sha256(content).hexdigest() != each.sha256:
+            yield f"{each.path} of attempt {each.attempt} has another checksum"
 
 
 def _resumed(rig, wanted, attempts):
@@ -192,6 +227,14 @@ def left_behind(rig) -> list[str]:
         for worker in rig.client.workers()
         if worker.state == "online" and worker.slots_free != len(worker.inventory.slots)
     ]
+
+
+def settled(rig) -> list[str]:
+    """What is left behind once there was time to tidy up."""
+    until = time.monotonic() + TIDY_SECONDS
+    while (found := left_behind(rig)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
 
 
 NOTICED_WITHIN = 0.5

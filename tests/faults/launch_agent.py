@@ -1,6 +1,7 @@
 """``st-worker`` as it is, with the scripted trainer and shorter waits.
 
-``FAULTS_VERSION`` lets it call itself another version.
+``FAULTS_VERSION`` lets it call itself another version, ``FAULTS_TRAINER=real`` takes the real
+trainer, ``FAULTS_WAITS=default`` leaves all waits as they are.
 """
 
 import faulthandler
@@ -25,13 +26,17 @@ SHORT = {
     "claim_patience_seconds": 2.0,
     "preempt_grace_seconds": 5.0,
 }
+WAITS = {"short": SHORT, "default": {}}
 TRAINER = {
     "scripted": (sys.executable, str(Path(__file__).with_name("scripted_trainer.py"))),
     "real": (sys.executable, "-m", "st_trainer"),
 }
+waits = WAITS[os.environ.get("FAULTS_WAITS", "short")]
 command = TRAINER[os.environ.get("FAULTS_TRAINER", "scripted")]
 settings.AgentSettings = partial(  # type: ignore[misc,assignment]
-    settings.AgentSettings, trainer_command=command, **SHORT
+    settings.AgentSettings,
+    trainer_command=command,
+    **waits,
 )
 
 faulthandler.register(signal.SIGUSR1, all_threads=True)  # asked of agents of a run that failed

@@ -143,6 +143,11 @@ class Proxy:
         with self._lock:
             self._trap = _Trap(pattern, side, act)
 
+    def disarm(self) -> None:
+        """Forget a trap that did not spring."""
+        with self._lock:
+            self._trap = None
+
     def take_trap(self, request: str) -> _Trap | None:
         with self._lock:
             if self._trap and self._trap.pattern.search(request):

@@ -192,9 +192,12 @@ class Steps:
             key = session.get_one(Artifact, artifact_id).key
         self.objects.put(key, io.BytesIO(body))
 
-    def store(self, worker_id, attempt_id, path, body: bytes, kind="checkpoint", epoch=1) -> str:
+    def store(
+        self, worker_id, attempt_id, path, body: bytes, kind="checkpoint", epoch=1, step=3
+    ) -> str:
         """Announce, upload and complete one file; gives the artifact's id."""
-        (ticket,) = self.announce(worker_id, attempt_id, file_of(path, body, kind), epoch=epoch)
+        file = file_of(path, body, kind, step)
+        (ticket,) = self.announce(worker_id, attempt_id, file, epoch=epoch)
         self.put(ticket.artifact_id, body)
         self.complete(worker_id, attempt_id, [ticket.artifact_id], epoch=epoch)
         return ticket.artifact_id

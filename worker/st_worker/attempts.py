@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -11,9 +12,9 @@ from pydantic import ValidationError
 from st_shared.protocol.states import FailureKind
 from st_shared.protocol.worker import FinishRequest, Lease, Offer, StopOrder
 from st_worker.attempt_run import AttemptRun
-from st_worker.errors import FULL_DISK, RequestRefused, TemporaryTrouble
+from st_worker.errors import FULL_DISK, RequestRefused, TemporaryTrouble, UsageError
 from st_worker.execution import sweep
-from st_worker.folder import StateFolder
+from st_worker.folder import AttemptFolder, StateFolder
 from st_worker.occupancy import Ours
 from st_worker.outcome import failed
 from st_worker.record import AttemptRecord
@@ -68,11 +69,17 @@ class Attempts:
         return ours_of([run.record for run in self._runs.values()])
 
     async def recall(self) -> list[AttemptRecord]:
-        """Attempts that an earlier agent on this folder had not finished."""
+        """Attempts that an earlier agent on this folder had not finished.
+
+        Raises:
+            UsageError: a newer agent wrote one of them, or it runs where this folder lay before.
+        """
         records = []
         for folder in self._folder.known_attempts():
             try:
-                records.append(AttemptRecord.load(folder))
+                record = AttemptRecord.load(folder)
+                _must_not_run_elsewhere(record, folder)
+                records.append(record)
             except ValidationError as error:
                 log.warning("record.damaged", path=str(folder.root), mistakes=error.error_count())
                 if process := TrainerProcess.find(folder.run):
@@ -143,8 +150,8 @@ class Attempts:
             return
         self.taken += 1
         log.info("attempt.claimed", attempt=claim.attempt_id, job=claim.job_id, slots=claim.slots)
-        record = AttemptRecord(claim=claim, claimed_at=self._place.clock())
         folder = self._folder.attempt(claim.attempt_id)
+        record = AttemptRecord(claim=claim, claimed_at=self._place.clock(), root=str(folder.root))
         try:
             folder.create()
             record.save(folder)
@@ -183,3 +190,16 @@ class Attempts:
 
         task = self._tasks[attempt_id] = self._spawn(work)
         task.add_done_callback(forget)
+
+
+def _must_not_run_elsewhere(record: AttemptRecord, folder: AttemptFolder) -> None:
+    """Refuse a folder that was moved away from under a program: it still writes to the old path."""
+    if record.root is None or record.root == str(folder.root):
+        return
+    was = AttemptFolder(Path(record.root))
+    if running := TrainerProcess.find(was.run):
+        raise UsageError(
+            f"the state folder was moved from {was.root.parent.parent} while "
+            f"{record.lease.attempt_id} runs there (pid {running.pid}): move it back, or end "
+            "that process"
+        )

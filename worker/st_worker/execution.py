@@ -14,7 +14,7 @@ from st_worker.notes import Notes
 from st_worker.orders import Orders
 from st_worker.outcome import described, ending_by_order, failed
 from st_worker.programs import Launch, program_of
-from st_worker.record import Ending, KeptRecord, StopCause
+from st_worker.record import Ending, KeptRecord, RecordedProcess, StopCause
 from st_worker.trainer import TrainerExit, TrainerProcess
 from st_worker.workplace import Workplace
 
@@ -80,7 +80,7 @@ class Execution:
                 return ending_by_order(cause, " while its datasets were being fetched")
         else:
             log.info("program.taken_over", pid=process.pid)
-            self._record.change(pid=process.pid)
+            self._keep(process)
             await slots.enter_async_context(self._place.slots.hold(self._record().claim.slots))
         self._tell(AttemptState.RUNNING)
         self._process = process
@@ -89,9 +89,10 @@ class Execution:
 
     def _found(self) -> TrainerProcess | None:
         """What an earlier agent started, alive or not; none when there was none."""
-        pid, run_dir = self._record().pid, self._folder.run
-        if pid is not None:
-            return TrainerProcess.find(run_dir) or TrainerProcess(run_dir, pid)
+        known, run_dir = self._record().process, self._folder.run
+        if known is not None:
+            gone = TrainerProcess(run_dir, known.pid, started=known.started)
+            return TrainerProcess.find(run_dir) or gone
         # The agent may have died between the start and its record: nothing may run twice.
         return TrainerProcess.find(run_dir) or TrainerProcess.ended(run_dir)
 
@@ -127,9 +128,12 @@ class Execution:
         process = TrainerProcess.start(
             self._folder.run, launch.command, launch.environment, self._folder.output
         )
-        self._record.change(pid=process.pid)
+        self._keep(process)
         log.info("program.started", pid=process.pid)
         return process
+
+    def _keep(self, process: TrainerProcess) -> None:
+        self._record.change(process=RecordedProcess(pid=process.pid, started=process.started))
 
     async def _until_ended(self, process: TrainerProcess) -> TrainerExit:
         """Wait for the end; an order asks first and, when its grace is over, ends the session."""

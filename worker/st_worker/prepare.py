@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from st_shared.durable import write_whole
@@ -37,7 +38,7 @@ class Preparation:
         for dataset in claim.datasets:
             folder = await self._dataset(dataset)
             arguments += ["--dataset", f"{dataset.name}={folder}"]
-        resume = await self._checkpoint(claim.resume) if claim.resume else "none"
+        resume = await self._resume([claim.resume, *claim.older]) if claim.resume else "none"
         write_whole(self._folder.job, json.dumps(claim.spec, indent=1))
         return [*arguments, "--resume", str(resume)]
 
@@ -51,6 +52,17 @@ class Preparation:
         size = sum(archive.size for archive in dataset.archives) / 2**20
         self._notes.log(f"fetched dataset {dataset.name}: {size:,.1f} MiB in {seconds:.1f} s")
         return folder
+
+    async def _resume(self, newest_first: Sequence[CheckpointDownload]) -> Path:
+        """The newest checkpoint that comes whole; each that does not is named in the journal."""
+        *others, last = newest_first
+        for checkpoint, before in zip(others, newest_first[1:], strict=True):
+            try:
+                return await self._checkpoint(checkpoint)
+            except TransferError as error:
+                said = f"the checkpoint of step {checkpoint.step} cannot be used: {error}; "
+                self._notes.log(f"{said}going on from the one of step {before.step}", "warning")
+        return await self._checkpoint(last)
 
     async def _checkpoint(self, checkpoint: CheckpointDownload) -> Path:
         begun = time.monotonic()

@@ -1,7 +1,8 @@
 """What is kept on disk of an attempt, so that a restarted agent can go on with it."""
 
+import json
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Final, Literal, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict
@@ -9,13 +10,20 @@ from pydantic import BaseModel, ConfigDict
 from st_shared.durable import write_whole
 from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ClaimReply, Failure, Lease
-from st_worker.errors import FULL_DISK
+from st_worker.errors import FULL_DISK, UsageError
 from st_worker.folder import AttemptFolder
 
 log = structlog.get_logger(__name__)
 
 StopCause = Literal["cancel", "preempt", "stale", "shutdown", "time_limit"]
 """A ``StopReason`` of the controller, or a reason of the agent's own."""
+
+FORMAT: Final = 2
+"""Of the records that this agent writes; it reads those from 1 on.
+
+1. ``pid`` of the supervisor
+2. ``process`` in its place, which knows when it was started; ``root``
+"""
 
 JobKind = Literal["train", "command", "noop"]
 """As ``JobSpec.kind``."""
@@ -32,15 +40,29 @@ class Ending(BaseModel):
     failure: Failure | None = None
 
 
+class RecordedProcess(BaseModel):
+    """The supervisor of an attempt, told from whatever else may get its pid later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pid: int
+    """It leads the session of trainer or script."""
+    started: float | None = None
+    """Seconds since 1970; none: an agent from before format 2 has not written it down."""
+
+
 class AttemptRecord(BaseModel):
     """The claim, and how far it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    format: Literal[2] = FORMAT
     claim: ClaimReply
     claimed_at: datetime
-    pid: int | None = None
-    """Of the supervisor, once it was started; it leads the session of trainer or script."""
+    root: str | None = None
+    """Where the attempt's folder lay when it was claimed; none: not written down by format 1."""
+    process: RecordedProcess | None = None
+    """Once it was started."""
     stop: StopCause | None = None
     """The strongest order to stop so far."""
     ending: Ending | None = None
@@ -48,12 +70,27 @@ class AttemptRecord(BaseModel):
 
     @classmethod
     def load(cls, folder: AttemptFolder) -> Self:
-        """The record of an attempt."""
-        return cls.model_validate_json(folder.record.read_bytes())
+        """The record of an attempt, also one that an older agent wrote.
+
+        Raises:
+            ValidationError: it is damaged.
+            UsageError: a newer agent wrote it.
+        """
+        raw = folder.record.read_bytes()
+        try:
+            document = json.loads(raw)
+        except ValueError:
+            return cls.model_validate_json(raw)  # whose error says where it is damaged
+        return cls.model_validate(_upgraded(document, folder))
 
     def save(self, folder: AttemptFolder) -> None:
         """Keep it."""
         write_whole(folder.record, self.model_dump_json())
+
+    @property
+    def pid(self) -> int | None:
+        """Of the supervisor, once it was started."""
+        return self.process.pid if self.process else None
 
     @property
     def lease(self) -> Lease:
@@ -82,6 +119,22 @@ class AttemptRecord(BaseModel):
         return max(0.0, seconds - (now - self.claimed_at).total_seconds())
 
 
+def _upgraded(document: Any, folder: AttemptFolder) -> Any:
+    """A record of any format as this one; what is no record at all is left to be refused."""
+    if not isinstance(document, dict):
+        return document
+    written = document.get("format", 1)
+    if isinstance(written, int) and written > FORMAT:
+        raise UsageError(
+            f"{folder.record} was written by a newer agent (format {written}; this one reads up "
+            f"to {FORMAT}): start that version again; nothing was changed, and what runs goes on"
+        )
+    if written == 1:
+        pid = document.pop("pid", None)
+        document |= {"format": FORMAT, "process": None if pid is None else {"pid": pid}}
+    return document
+
+
 class KeptRecord:
     """A record and the file that it is kept in."""
 
@@ -95,7 +148,7 @@ class KeptRecord:
     def change(
         self,
         *,
-        pid: int | None = None,
+        process: RecordedProcess | None = None,
         stop: StopCause | None = None,
         ending: Ending | None = None,
     ) -> None:
@@ -104,7 +157,7 @@ class KeptRecord:
         A full disk is no reason to give an attempt up: all of it is found out again by the next
         agent (the process by its folder, its end by its note, orders with the next heartbeat).
         """
-        given = {"pid": pid, "stop": stop, "ending": ending}
+        given = {"process": process, "stop": stop, "ending": ending}
         changes = {name: value for name, value in given.items() if value is not None}
         self._record = self._record.model_copy(update=changes)
         try:

@@ -3,7 +3,8 @@
 The session, not the process, is what is stopped: loaders and whatever else the trainer started
 go with it, and so does what has left the session, as torchrun's processes do: all of them carry
 the attempt's folder in their environment. A supervisor is recognised by its command line, which
-holds the attempt's folder and so belongs to no other process, however pids and clocks have moved.
+holds the attempt's folder and so belongs to no other process. Once it is gone, its session is what
+began after it did on the same boot: pids are given out again.
 """
 
 import json
@@ -26,6 +27,10 @@ _MARK = "ST_ATTEMPT_FOLDER"
 """Variable that everything of an attempt is started with, and hands on."""
 
 
+_CLOCK_SECONDS = 2.0
+"""By how much the start of a process may seem to move when clocks are set."""
+
+
 class TrainerExit(BaseModel):
     """How the trainer ended; all fields empty: it vanished together with its supervisor."""
 
@@ -40,9 +45,16 @@ class TrainerProcess:
     """A trainer that was started here, or by an earlier agent on the same folder."""
 
     def __init__(
-        self, run_dir: Path, pid: int, child: "subprocess.Popen[bytes] | None" = None
+        self,
+        run_dir: Path,
+        pid: int,
+        child: "subprocess.Popen[bytes] | None" = None,
+        *,
+        started: float | None = None,
     ) -> None:
         self.pid = pid
+        self.started = _started(pid) if started is None else started
+        """Seconds since 1970 at which the supervisor began; none: it is gone, and nobody knows."""
         self._run_dir, self._child = run_dir, child
 
     @classmethod
@@ -111,14 +123,33 @@ class TrainerProcess:
             psutil.pid_exists(self.pid) and not self._is_alive() and not _is_zombie(self.pid)
         )
         if not is_strangers:  # else no process of the session is left: the pid is another's now
-            found |= {pid for pid in psutil.pids() if _session(pid) == self.pid}
+            found |= {pid for pid in psutil.pids() if self._leads(pid)}
             found |= _descendants(self.pid)
         return [pid for pid in found if not _is_zombie(pid)]
+
+    def _leads(self, pid: int) -> bool:
+        """Whether a process is of the supervisor's session, and not of one that had its pid."""
+        if _session(pid) != self.pid:
+            return False
+        if self.started is None:
+            return True
+        begun = _started(pid)
+        earliest = self.started - _CLOCK_SECONDS
+        return psutil.boot_time() < self.started + _CLOCK_SECONDS and (
+            begun is None or begun >= earliest
+        )
 
     def _is_alive(self) -> bool:
         if self._child is not None:
             return self._child.poll() is None
         return _supervises(self.pid, self._run_dir)
+
+
+def _started(pid: int) -> float | None:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
 
 
 def _supervises(pid: int, run_dir: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from st_controller.services.artifacts import checkpoint_files
+from st_controller.services.artifacts import MANIFEST_NAME, checkpoint_files
 from st_controller.store.schema import Artifact, Attempt, Dataset, Job
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.worker import (
@@ -16,6 +16,9 @@ from st_shared.protocol.worker import (
     Download,
     GangMember,
 )
+
+FALLBACKS = 2
+"""Checkpoints before the newest that a claim names."""
 
 DOWNLOAD_SECONDS = 6 * 3600
 """How long a signed download may be begun."""
@@ -45,7 +48,8 @@ def claim_reply(session: Session, objects: ObjectStore, attempt: Attempt, job: J
         slots=attempt.slots,
         spec=job.spec,
         datasets=_datasets(session, objects, job),
-        resume=_checkpoint(session, objects, job),
+        resume=_newest(session, objects, job),
+        older=_older(session, objects, job),
         acked_seq=attempt.acked_seq,
         gang=GangMember(node=attempt.node, nodes=attempt.nodes) if attempt.nodes > 1 else None,
     )
@@ -73,13 +77,38 @@ def _datasets(session: Session, objects: ObjectStore, job: Job) -> list[DatasetD
     ]
 
 
-def _checkpoint(session: Session, objects: ObjectStore, job: Job) -> CheckpointDownload | None:
+def _newest(session: Session, objects: ObjectStore, job: Job) -> CheckpointDownload | None:
     if job.checkpoint_id is None or job.checkpoint_step is None:
         return None
     manifest = session.get_one(Artifact, job.checkpoint_id)
+    return _checkpoint(session, objects, manifest, job.checkpoint_step)
+
+
+def _older(session: Session, objects: ObjectStore, job: Job) -> list[CheckpointDownload]:
+    """What to fall back on: of the stored checkpoints before the newest, the last ones."""
+    if job.checkpoint_id is None:
+        return []
+    manifests = session.scalars(
+        select(Artifact)
+        .where(
+            Artifact.job_id == job.id,
+            Artifact.kind == "checkpoint",
+            Artifact.path.endswith(f"/{MANIFEST_NAME}", autoescape=True),
+            Artifact.stored_at.is_not(None),
+            Artifact.step < job.checkpoint_step,
+        )
+        .order_by(Artifact.step.desc(), Artifact.attempt.desc())
+        .limit(FALLBACKS)
+    )
+    return [_checkpoint(session, objects, each, each.step or 0) for each in manifests]
+
+
+def _checkpoint(
+    session: Session, objects: ObjectStore, manifest: Artifact, step: int
+) -> CheckpointDownload:
     folder = manifest.path.rpartition("/")[0]
     return CheckpointDownload(
-        step=job.checkpoint_step,
+        step=step,
         files=[
             Download(
                 path=file.path.removeprefix(f"{folder}/"),

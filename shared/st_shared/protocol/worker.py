@@ -336,6 +336,8 @@ class ClaimReply(Resource):
     """The JobSpec, as ``JobSpec.model_dump(mode="json")`` gives it."""
     datasets: list[DatasetDownload]
     resume: CheckpointDownload | None
+    older: list[CheckpointDownload] = Field(default_factory=list)
+    """Complete checkpoints before ``resume``, newest first, should that one turn out damaged."""
     acked_seq: int
     """Journal lines that the controller already holds for this attempt."""
     gang: GangMember | None = None

@@ -32,9 +32,9 @@ def manifest_of(step: int, **files: bytes) -> bytes:
 def store_checkpoint(steps, worker_id, attempt_id, step: int, *, epoch=1, **files: bytes) -> None:
     folder = f"checkpoints/step-{step}"
     for name, body in files.items():
-        steps.store(worker_id, attempt_id, f"{folder}/{name}.bin", body, epoch=epoch)
+        steps.store(worker_id, attempt_id, f"{folder}/{name}.bin", body, epoch=epoch, step=step)
     manifest = manifest_of(step, **files)
-    steps.store(worker_id, attempt_id, f"{folder}/manifest.json", manifest, epoch=epoch)
+    steps.store(worker_id, attempt_id, f"{folder}/manifest.json", manifest, epoch=epoch, step=step)
 
 
 def visible(steps, job_id, **options) -> list[str]:
@@ -231,6 +231,23 @@ def test_the_newest_checkpoint_wins_whichever_attempt_made_it(steps, lease):
     resume = offered_checkpoint(steps, worker_id)
     assert resume.step == 9
     assert {file.path for file in resume.files} == {"model.bin", "manifest.json"}
+
+
+def test_complete_checkpoints_before_the_newest_are_named_too_newest_first(steps, lease):
+    worker_id, attempt_id, _ = lease
+    for step in (2, 4, 6):
+        store_checkpoint(steps, worker_id, attempt_id, step, model=b"%d" % step)
+    steps.store(worker_id, attempt_id, "checkpoints/step-7/half.bin", b"no manifest yet")
+    steps.finish(worker_id, attempt_id, Outcome.PREEMPTED)
+    second = steps.claimed(worker_id)
+    store_checkpoint(steps, worker_id, second, 8, epoch=2, model=b"8")
+    steps.finish(worker_id, second, Outcome.PREEMPTED, epoch=2)
+    steps.place()
+    with steps.db.write() as tx:
+        attempt, job = leases.claim(tx, worker_id, steps.offered(worker_id), steps.patience)
+        reply = claims.claim_reply(tx.session, steps.objects, attempt, job)
+    assert (reply.resume.step, [each.step for each in reply.older]) == (8, [6, 4])
+    assert {file.path for file in reply.older[0].files} == {"model.bin", "manifest.json"}
 
 
 def test_the_scheduler_is_told_of_a_checkpoint_at_once(steps, lease):

@@ -154,6 +154,7 @@ class ControllerDouble:
         time_limit: float = 3600,
         datasets: list[DatasetDownload] | None = None,
         resume: CheckpointDownload | None = None,
+        older: list[CheckpointDownload] | None = None,
         acked_seq: int = 0,
         gang: GangMember | None = None,
         **work: Any,
@@ -171,6 +172,7 @@ class ControllerDouble:
             spec=spec,
             datasets=datasets or [],
             resume=resume,
+            older=older or [],
             acked_seq=acked_seq,
             gang=gang,
         )

@@ -14,8 +14,11 @@ import pytest
 
 from st_shared.protocol.states import FailureKind, Outcome
 from st_worker.agent import Departure
+from st_worker.attempts import Attempts
 from st_worker.credential import Credential
 from st_worker.errors import Refused, UsageError
+from st_worker.folder import AttemptFolder, StateFolder
+from st_worker.record import AttemptRecord
 from st_worker.status import is_healthy, read_status
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +61,7 @@ def spawn_agent(double, agent_settings, state_folder, tmp_path):
             process.kill()
         process.wait()
     for record in state_folder.attempts.glob("*/attempt.json"):
-        pid = json.loads(record.read_text())["pid"]
+        pid = AttemptRecord.load(AttemptFolder(record.parent)).pid
         if pid and psutil.pid_exists(pid):
             os.killpg(pid, signal.SIGKILL)
 
@@ -300,6 +303,49 @@ async def test_attempt_to_abandon_is_ended_and_not_reported(double, spawn_agent,
     await double.until(lambda: not list(state_folder.attempts.iterdir()))
     assert _is_gone(grandchild)
     assert attempt.finish is None
+
+
+async def test_an_agent_of_another_version_takes_over_what_an_old_one_began(
+    double, spawn_agent, state_folder, tmp_path
+):
+    first = spawn_agent()
+    go = tmp_path / "go"
+    attempt = double.offer([["log", "before"], ["wait", str(go)], ["log", "after"]])
+    await double.until(lambda: "before" in attempt.messages)
+    pid = read_status(state_folder)["attempts"][0]["pid"]
+    first.kill()
+    await _ended(first)
+    [folder] = state_folder.known_attempts()
+    record = json.loads(folder.record.read_text())
+    old = {key: value for key, value in record.items() if key not in {"format", "root", "process"}}
+    folder.record.write_text(json.dumps(old | {"pid": pid}))  # as format 1 had it
+    spawn_agent(token="")
+    await double.until(lambda: len(double.registered) == 2)
+    assert psutil.pid_exists(pid)
+    go.touch()
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.outcome == Outcome.SUCCEEDED
+    assert attempt.messages[1:] == ["before", "after"]
+
+
+async def test_a_folder_that_was_moved_from_under_a_program_is_refused_until_it_is_back(
+    double, spawn_agent, state_folder, tmp_path
+):
+    first = spawn_agent()
+    go = tmp_path / "go"
+    attempt = double.offer([["log", "up"], ["wait", str(go)]])
+    await double.until(lambda: "up" in attempt.messages)
+    first.kill()
+    await _ended(first)
+    moved = state_folder.root.rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match=r"the state folder was moved from .*state while att_"):
+        await Attempts(StateFolder(moved), None, None, None).recall()
+    moved.rename(state_folder.root)
+    spawn_agent(token="")
+    await double.until(lambda: len(double.registered) == 2)
+    go.touch()
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.outcome == Outcome.SUCCEEDED
 
 
 async def test_second_agent_on_the_same_folder_is_refused(double, spawn_agent, tmp_path):

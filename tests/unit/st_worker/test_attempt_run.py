@@ -263,6 +263,34 @@ async def test_damaged_dataset_is_tried_again_then_fails(
     assert list(state_folder.incoming.iterdir()) == []
 
 
+async def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(double, start_agent):
+    def checkpoint(step):
+        files = [double.store(b"w%d" % step, "weights.bin"), double.store(b"{}", "manifest.json")]
+        return CheckpointDownload(step=step, files=files)
+
+    newest, torn, whole = checkpoint(60), checkpoint(50), checkpoint(40)
+    double.objects[newest.files[0].sha256] = b"x60"
+    double.objects[torn.files[0].sha256] = b"w5"
+    await start_agent()
+    attempt = double.offer([["arguments"]], resume=newest, older=[torn, whole])
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+    first, second = [line for line in attempt.lines if line.get("level") == "warning"]
+    assert first["message"].startswith("the checkpoint of step 60 cannot be used: weights.bin")
+    assert first["message"].endswith("going on from the one of step 50")
+    assert second["message"].endswith("going on from the one of step 40")
+    assert json.loads(attempt.messages[-1])[-1].endswith("resume/step-000040")
+
+
+async def test_an_attempt_fails_when_no_checkpoint_is_whole(double, start_agent):
+    file = double.store(b"w", "weights.bin")
+    double.objects[file.sha256] = b"x"
+    await start_agent()
+    damaged = CheckpointDownload(step=40, files=[file])
+    finish = await _finished(double, double.offer([], resume=damaged))
+    assert finish.failure.kind == FailureKind.TRANSFER
+
+
 async def test_resume_hands_the_verified_checkpoint_over(double, start_agent):
     manifest, weights = double.store(b"{}", "manifest.json"), double.store(b"w", "weights.bin")
     await start_agent()

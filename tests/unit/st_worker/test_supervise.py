@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from st_worker.supervise import oom_kills
@@ -108,3 +109,33 @@ def test_what_the_kernel_ended_for_want_of_memory_is_counted(tmp_path):
 def test_the_note_says_how_many_while_it_ran(tmp_path):
     _supervised(tmp_path, "/bin/true").wait(10)
     assert _note(tmp_path)["oom_kills"] >= 0
+
+
+def test_a_session_that_has_the_pid_of_a_supervisor_from_before_is_left_alone(tmp_path):
+    """Its leader is gone, as a daemon's often is, and it is older or of a later boot."""
+    script = "sleep 600 & echo $!; kill -9 $$"
+    leader = subprocess.Popen(
+        ["/bin/sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    )
+    stranger = psutil.Process(int(leader.stdout.readline()))
+    leader.stdout.close()
+    leader.wait(10)
+    begun = stranger.create_time()
+    try:
+        later = TrainerProcess(tmp_path, leader.pid, started=begun + 60)
+        before_boot = TrainerProcess(tmp_path, leader.pid, started=psutil.boot_time() - 60)
+        own = TrainerProcess(tmp_path, leader.pid, started=begun)
+        assert (later.members(), before_boot.members()) == ([], [])
+        assert own.members() == [stranger.pid]
+    finally:
+        stranger.kill()
+
+
+def test_a_supervisor_knows_when_it_was_started(tmp_path):
+    mine = TrainerProcess.start(tmp_path, ["/bin/sleep", "600"], os.environ, tmp_path / "o.log")
+    try:
+        assert mine.started == psutil.Process(mine.pid).create_time()
+    finally:
+        mine.kill()
+    while mine.exit() is None:
+        pass
