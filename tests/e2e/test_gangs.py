@@ -68,3 +68,21 @@ def test_a_gang_whose_host_dies_goes_on_elsewhere(fleet, shades):
     assert [each.outcome for each in first] == ["lost", "lost"]
     for agent in agents:
         wait_for("the end of its processes", lambda agent=agent: not agent.trainers())
+
+
+def test_an_agent_that_leaves_makes_the_whole_gang_stop_at_one_checkpoint(fleet, shades):
+    """Its own processes alone are asked; all ranks agree on the step and stop."""
+    agents = [fleet.add_agent(f"host-{number}") for number in range(2)]
+    fleet.client.push_dataset("shades", shades)
+    job = gang_job(100_000, 2, nodes=2)
+    job["training"]["checkpoint"] = {"every": 1_000_000}
+    job_id = fleet.client.submit(job).id
+    wait_for("some steps", lambda: list(fleet.client.metrics(job_id)))
+    follower = list(fleet.client.attempts(job_id))[1].worker
+    [leaving] = [agent for agent in agents if agent.name == follower]
+    assert leaving.stop() == 0
+    found = wait_for(
+        "the job in the queue", lambda: (job := fleet.client.job(job_id)).state == "queued" and job
+    )
+    assert found.checkpoint_step
+    assert [each.outcome for each in fleet.client.attempts(job_id)] == ["preempted", "preempted"]
