@@ -133,8 +133,9 @@ class StateFolder:
 
     def clear(self) -> None:
         """Remove all that agents have put here; what others have put here stays."""
-        for folder in (self.attempts, self.datasets.parent):
-            shutil.rmtree(folder)
+        for folder in (self.attempts, self.root / "cache"):
+            if folder.exists():
+                shutil.rmtree(folder)
         for file in (self.credential, self.pulse, self.root / "lock"):
             file.unlink(missing_ok=True)
         if not any(self.root.iterdir()):

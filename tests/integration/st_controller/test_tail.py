@@ -7,13 +7,14 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from st_controller.api import worker as worker_api
+from st_controller.auth import secrets
 from st_controller.events import standing as standing_module
 from st_controller.events import tail as tail_module
 from st_controller.events import topic_stream
 from st_controller.events.hub import TAIL
 from st_controller.events.tail import Tail
 from st_controller.events.topic_stream import follow_topics
-from st_controller.services import outbox
+from st_controller.services import outbox, worker_credentials
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader
 from st_shared.protocol.states import WorkerDesired
@@ -231,6 +232,37 @@ def test_the_stream_of_a_retired_worker_ends_at_once_and_no_other(steps):
     rest, other = run(story)
     assert all(b"offer" not in frame for frame in rest)
     assert other == {"desired": "draining"}
+
+
+@pytest.mark.parametrize("ending", ["revoked", "rotated"])
+def test_a_stream_ends_at_once_with_the_credential_that_opened_it(steps, ending):
+    worker_id = steps.join()
+    steps.relay()
+
+    def end() -> None:
+        with steps.db.write() as tx:
+            if ending == "revoked":
+                worker_credentials.revoke(tx, "root", worker_id)
+                return
+            fresh = secrets.digest(worker_credentials.issue(tx, worker_id))
+            tx.session.flush()
+            worker_credentials.take_into_force(tx, fresh)
+
+    async def story():
+        async with tailed(steps):
+            stream = worker_api.stream(steps.platform, steps.caller(worker_id), None).body_iterator
+            await take(stream, 1)
+            await asyncio.to_thread(end)
+            async with asyncio.timeout(SECONDS):
+                rest = [frame async for frame in stream]
+            if ending == "rotated":  # the new one opens another
+                stream = worker_api.stream(steps.platform, steps.caller(worker_id), None)
+                (event,) = await take(stream.body_iterator, 1)
+                await stream.body_iterator.aclose()
+                assert json.loads(event.data)["rotate"] is False
+            return rest
+
+    assert all(b"offer" not in frame for frame in run(story))
 
 
 def test_where_nobody_tells_that_a_worker_is_retired_its_stream_ends_all_the_same(

@@ -29,6 +29,9 @@ QUIET = {
 """The answer to a heartbeat when nothing is to be done."""
 
 
+ORDERS = ("cordon", "drain", "activate", "retire", "rotate", "revoke", "collect-garbage")
+
+
 class Agent:
     """A worker that speaks HTTP; every call gives the response."""
 
@@ -221,6 +224,40 @@ def test_joining(app_client, admin_headers, join_secret):
     assert (back["worker_id"], back["credential"]) == (joined["worker_id"], None)
     (shown,) = app_client.get("/v1/workers", headers=admin_headers).json()["items"]
     assert (shown["id"], shown["state"], shown["slots_free"]) == (back["worker_id"], "online", 1)
+
+
+def test_a_worker_cannot_say_that_it_is_of_another_provider(app_client, admin_headers):
+    body = {"provider": "aws", "labels": {"provider": "gcp"}}
+    token = app_client.post("/v1/join-tokens", json=body, headers=admin_headers).json()["token"]
+    joined = Agent(app_client, token).register(labels={"provider": "mine"}).json()
+    assert joined["labels"] == {"provider": "aws"}
+    again = Agent(app_client, joined["credential"]).register(labels={"provider": "mine"}).json()
+    assert again["labels"] == {"provider": "aws"}
+
+
+def test_a_revoked_credential_opens_nothing(app_client, admin_headers, agent):
+    (shown,) = app_client.get("/v1/workers", headers=admin_headers).json()["items"]
+    revoked = app_client.post(f"/v1/workers/{shown['id']}/revoke", headers=admin_headers).json()
+    assert (revoked["state"], revoked["reason"]["code"]) == ("gone", "revoked")
+    headers = {"Authorization": f"Bearer {agent.secret}"}
+    stream = app_client.get("/v1/worker/stream", headers=headers)
+    calls = [agent.post(call, {}) for call in ("heartbeat", "credential", "leave", "claims")]
+    assert codes(*calls, agent.register(), stream) == [(401, "bad_worker_credential")] * 6
+
+
+def test_only_operators_order_workers(app_client, admin_headers, agent):
+    (shown,) = app_client.get("/v1/workers", headers=admin_headers).json()["items"]
+    asked = {"name": "weak", "scopes": ["worker.view"]}
+    key = app_client.post("/v1/api-keys", json=asked, headers=admin_headers).json()["key"]
+    weak = {"Authorization": f"Bearer {key}"}
+    path = f"/v1/workers/{shown['id']}"
+    refused = [
+        *(app_client.post(f"{path}/{order}", headers=weak) for order in ORDERS),
+        app_client.patch(f"{path}/labels", json={}, headers=weak),
+        app_client.delete(path, headers=weak),
+    ]
+    assert codes(*refused) == [(403, "not_permitted")] * (len(ORDERS) + 2)
+    assert app_client.get(path, headers=weak).json()["desired"] == "active"
 
 
 def test_the_credential_of_a_retired_worker_is_void(app_client, admin_headers, agent):
