@@ -120,7 +120,7 @@ def join(
     The first time needs a join token; later the credential that it was exchanged for is used.
     """
     from st_shared.logging import configure  # noqa: PLC0415
-    from st_worker.accelerators.registry import find_devices  # noqa: PLC0415
+    from st_worker.accelerators import registry  # noqa: PLC0415
     from st_worker.folder import StateFolder  # noqa: PLC0415
     from st_worker.serve import describe, serve  # noqa: PLC0415
     from st_worker.settings import AgentSettings  # noqa: PLC0415
@@ -131,7 +131,9 @@ def join(
     secret, address = _token(token, token_file), _checked_url(url)
     folder = StateFolder(state_dir.expanduser().absolute())
     folder.create()
-    found = find_devices(slots)
+    in_a_hurry = bool(folder.known_attempts())
+    patience = registry.HURRIED_SECONDS if in_a_hurry else registry.OPEN_SECONDS
+    found = registry.find_devices(slots, seconds=patience)
     description = describe(
         folder, name or _host_name(), slots, labels, ephemeral, found, one_job=one_job
     )

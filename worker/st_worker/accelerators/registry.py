@@ -30,6 +30,9 @@ PROBES: dict[str, Open] = {
 OPEN_SECONDS = 30.0
 """The first call to a driver that keeps nothing loaded takes seconds."""
 
+HURRIED_SECONDS = 10.0
+"""Where trainings run already: the driver is loaded, and their leases do not wait."""
+
 
 @dataclass(frozen=True)
 class Found:
