@@ -398,16 +398,24 @@ def test_bf16_holds_the_base_in_bf16_and_what_is_trained_in_fp32(spec_of, tmp_pa
 
 
 @pytest.mark.families
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_a_controlnet_resumes_exactly(sd1_spec, tmp_path, base_folder, pictures, family):
+@pytest.mark.parametrize(
+    ("family", "lora"),
+    [("sd1", False), ("sd1", True), ("sdxl", False), ("sd3", False), ("flux", True)],
+)
+@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+def test_a_controlnet_resumes_exactly(sd1_spec, tmp_path, base_folder, pictures, family, lora):
     (pictures / "edges").mkdir()
     for index in range(4):
         Image.new("RGB", (16, 16), (9, 60 * index, 9)).save(pictures / f"edges/{index}.png")
     prompts = {"prompts": ["a red square"], "conditioning": [str(pictures / "edges/1.png")]}
     spec = sd1_spec(
-        model={"family": family, "base": str(base_folder(family)), "config": {"resolution": 16}},
+        model={
+            "family": family,
+            "base": str(base_folder(family)),
+            "config": TINY[family].config | {"resolution": 16},
+        },
         datasets=[{"path": str(pictures), "mask_suffix": ".mask.png", "conditioning": "edges"}],
-        adapter={"kind": "controlnet"},
+        adapter={"kind": "controlnet", "controlnet": {"lora": lora}},
         validation=prompts | {"every": 2, "sampler_steps": 2},
     )
     assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED

@@ -240,11 +240,15 @@ def test_in_buckets_pictures_and_images_have_one_aspect(control_spec, edges, fam
     assert all(each.grad.any() for each in trained(session.module).values())
 
 
-def test_half_precision_trains_the_copy_in_fp32_and_draws(session_of):
-    session = session_of(precision="bf16")
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lora", [False, True])
+def test_half_precision_trains_the_copy_in_fp32_and_draws(session_of, family, lora):
+    adapter = {"kind": "controlnet", "controlnet": {"lora": lora}}
+    session = session_of(family, precision="bf16", adapter=adapter)
     batch_loss(session, [0, 1]).backward()
     assert {each.dtype for each in trained(session.module).values()} == {torch.float32}
-    assert session.module.conv_in.weight.dtype == torch.bfloat16
+    assert session.denoiser.dtype == torch.bfloat16
     noise = starting_noise(2, session.denoiser.latent_shape, seed=5)
     with session.evaluating() as denoiser:
         assert ours(denoiser, noise, session.spec.validation).isfinite().all()
