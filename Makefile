@@ -89,12 +89,13 @@ bench-queue: $(VENV)/made-dev ## measure the queue, shorter runs; half an hour
 	done; test -z "$$missed" || { echo "goals missed:$$missed"; exit 1; }
 
 .PHONY: bench-workers
-bench-workers: $(VENV)/made-dev ## measure idle workers and 200 runs of the fault campaign; 40 minutes
+bench-workers: $(VENV)/made-dev ## measure idle workers, uploads and 200 runs of the fault campaign; 40 minutes
 	$(BIN)/python benchmarks/worker_streams.py --json benchmarks/results/worker_streams.json
 	$(BIN)/python benchmarks/log_ingest.py --json benchmarks/results/log_ingest.json
 	$(BIN)/python benchmarks/vanish.py --json benchmarks/results/vanish.json
 	$(BIN)/python benchmarks/fault_campaign.py --json benchmarks/results/fault_campaign.json
 	$(BIN)/python benchmarks/footprint.py --json benchmarks/results/footprint.json
+	$(BIN)/python benchmarks/artifact_throughput.py --json benchmarks/results/artifact_throughput.json
 
 .PHONY: clean
 clean: ## remove the environment, caches and the data of the demo

@@ -179,12 +179,12 @@ class Steps:
         with self.db.read() as session:
             waiting = artifacts.unstored(session, attempt_id, artifact_ids)
             begun = artifact_uploads.ids_of(session, waiting)
-        artifact_uploads.complete(self.objects, waiting, begun, uploads)
+        possessions = artifact_uploads.complete(self.objects, waiting, begun, uploads)
         artifacts.verify(self.objects, waiting)
         manifest = artifacts.read_manifest(self.objects, waiting)
         with self.db.write() as tx:
             attempt, job = leases.held(tx, worker_id, attempt_id, epoch)
-            artifacts.complete(tx, attempt, job, artifact_ids, manifest)
+            artifacts.complete(tx, attempt, job, artifact_ids, manifest, possessions)
 
     def put(self, artifact_id: str, body: bytes) -> None:
         """Store bytes under an artifact's key, past the signed URL."""

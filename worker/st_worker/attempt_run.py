@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 RELEASE_BYTES = 4 * 2**20
 """Of a journal that is worked off, what is given back at one time."""
+_SENTENCES = 49
+"""Files that could not be stored, of which a job tells."""
+
 _GIVEN_UP = (Abandoned, StaleLease, JournalLost)
 """After these nobody waits for a report."""
 
@@ -56,6 +59,7 @@ class AttemptRun:
             linger_seconds=place.settings.linger_seconds,
         )
         self._journal, self._released = journal, 0
+        self._keeps_run = False
         self._uploads = Uploads(
             place.controller,
             place.transfer,
@@ -64,6 +68,7 @@ class AttemptRun:
             journal,
             place.settings,
             start=start,
+            clock=place.clock,
             acknowledged=self._shipping.acknowledged,
         )
         self._work: Execution | Noop = (
@@ -130,6 +135,8 @@ class AttemptRun:
         except ExceptionGroup as errors:
             return _first(errors)
         log.info("attempt.finished", outcome=ending.outcome)
+        succeeded = ending.outcome == Outcome.SUCCEEDED
+        self._keeps_run = succeeded and bool(self._uploads.refused)
         await self._forget()
         return None
 
@@ -151,7 +158,7 @@ class AttemptRun:
         if self._record().kind != "noop":  # it has nothing to upload, and is over sooner so
             self._shipping.tell(AttemptState.UPLOADING)
         self._shipping.seal()
-        self._uploads.seal()
+        self._uploads.seal(keep_trying=ending.outcome == Outcome.SUCCEEDED)
         cancelled = asyncio.create_task(self._orders.wait("cancel"))
         try:
             await asyncio.wait({uploads, cancelled}, return_when=asyncio.FIRST_COMPLETED)
@@ -161,8 +168,6 @@ class AttemptRun:
         if self._orders.cause == "cancel":
             uploads.cancel()
             return Ending(outcome=Outcome.CANCELLED)
-        if ending.outcome == Outcome.SUCCEEDED and self._uploads.refused:
-            return failed(FailureKind.TRANSFER, "\n".join(self._uploads.refused))
         return ending
 
     async def _finish(self, ending: Ending) -> None:
@@ -171,6 +176,7 @@ class AttemptRun:
                 epoch=self.lease.epoch,
                 outcome=ending.outcome,
                 failure=ending.failure,
+                unstored=self._unstored(),
                 last_seq=self._shipping.acked_seq,
             )
             try:
@@ -181,6 +187,11 @@ class AttemptRun:
             else:
                 self._orders.close()
                 return
+
+    def _unstored(self) -> list[str]:
+        """A sentence for each file that could not be stored, and where it lies."""
+        said = [sentence[:1500] for sentence in self._uploads.refused[:_SENTENCES]]
+        return [*said, f"It is kept in {self._folder.run} on the worker."] if said else []
 
     async def _report(self, fault: Exception) -> None:
         """Tell the controller that this agent could not go on with the attempt."""
@@ -199,8 +210,8 @@ class AttemptRun:
         await self._forget()
 
     async def _forget(self) -> None:
-        """Remove the folder, or only the record where runs are to be kept."""
-        if self._place.settings.keep_runs:
+        """Remove the folder, or only the record where runs, or what was not stored, are kept."""
+        if self._place.settings.keep_runs or self._keeps_run:
             self._folder.record.unlink(missing_ok=True)
         else:
             await asyncio.to_thread(self._folder.remove)

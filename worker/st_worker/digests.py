@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from st_shared.objectstore.multipart import (
@@ -23,10 +24,8 @@ class FileDigests:
     size: int
     mtime_ns: int
     sha256: str
-    possession: str
-    """See ``possession_of_parts``."""
-    parts: tuple[str, ...]
-    """SHA-256 of each part; none where it is sent in one PUT."""
+    possession: str | None
+    """Proves that this worker has the file; none where that is told only when it is asked for."""
 
     def fits(self, path: Path) -> bool:
         """Whether the file has not changed since."""
@@ -35,21 +34,31 @@ class FileDigests:
 
 
 async def digests_of(path: Path) -> FileDigests:
-    """Read a file; ``FileNotFoundError`` when it is gone. What goes in parts is read by two."""
+    """Read a file; ``FileNotFoundError`` when it is gone."""
     found = await asyncio.to_thread(path.stat)
-    whole = asyncio.to_thread(_sha256, path)
-    if part_bytes(found.st_size) is None:
-        return FileDigests(
-            found.st_size,
-            found.st_mtime_ns,
-            await whole,
-            await asyncio.to_thread(_possession, path),
-            (),
-        )
-    sha256, parts = await asyncio.gather(whole, asyncio.to_thread(_parts, path, found.st_size))
-    return FileDigests(
-        found.st_size, found.st_mtime_ns, sha256, possession_of_parts(parts), tuple(parts)
-    )
+    sha256 = await asyncio.to_thread(_sha256, path)
+    is_whole = part_bytes(found.st_size) is None
+    possession = await asyncio.to_thread(_possession, path) if is_whole else None
+    return FileDigests(found.st_size, found.st_mtime_ns, sha256, possession)
+
+
+async def proven(path: Path, digests: FileDigests) -> FileDigests:
+    """The same with the proof that this worker has a file of several parts, which reads it."""
+    numbers = range(1, len(part_sizes(digests.size)) + 1)
+    parts = await asyncio.to_thread(sha256_of_parts, path, digests.size, numbers)
+    return replace(digests, possession=possession_of_parts(parts))
+
+
+def sha256_of_parts(path: Path, size: int, numbers: Sequence[int]) -> list[str]:
+    """SHA-256 of consecutive parts of a file of ``size`` bytes."""
+    sizes, found = part_sizes(size), []
+    with path.open("rb", buffering=0) as file:
+        file.seek((numbers[0] - 1) * sizes[0])
+        for number in numbers:
+            digest = hashlib.sha256()
+            _feed(digest, file.fileno(), sizes[number - 1])
+            found.append(digest.hexdigest())
+    return found
 
 
 def md5_of_part(path: Path, start: int, size: int) -> str:
@@ -72,16 +81,6 @@ def _possession(path: Path) -> str:
         while piece := file.read(_PIECE_BYTES):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _parts(path: Path, size: int) -> list[str]:
-    found = []
-    with path.open("rb", buffering=0) as file:
-        for each in part_sizes(size):
-            digest = hashlib.sha256()
-            _feed(digest, file.fileno(), each)
-            found.append(digest.hexdigest())
-    return found
 
 
 def _feed(digest: "hashlib._Hash", descriptor: int, size: int) -> None:

@@ -36,6 +36,10 @@ class TemporaryTrouble(WorkerError):
     """No answer, or one that a later try may better."""
 
 
+class UploadGivenUp(WorkerError):
+    """The store did not take a file in all the time that it was given."""
+
+
 class TransferError(WorkerError):
     """A file could not be fetched intact."""
 

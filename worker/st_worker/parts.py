@@ -17,14 +17,15 @@ from st_shared.protocol.worker import (
     UploadedParts,
 )
 from st_worker.client import Controller
-from st_worker.digests import FileDigests, md5_of_part
+from st_worker.digests import FileDigests, md5_of_part, sha256_of_parts
 from st_worker.errors import RequestRefused, StaleLease, TemporaryTrouble
 from st_worker.settings import AgentSettings
 from st_worker.transfer import Transfer
 
 log = structlog.get_logger(__name__)
 
-_PARTS_A_CALL = 64
+_PARTS_A_CALL = 8
+"""While so many are sent, the next are digested and their tickets fetched."""
 
 
 class PartSender:
@@ -41,32 +42,40 @@ class PartSender:
 
         Raises:
             RequestRefused: a part was refused as often as the settings allow, fresh URLs included.
+            TemporaryTrouble: the store did not answer as often.
         """
-        file = _File(path, ticket.artifact_id, digests)
-        proofs: list[PartProof] = []
-        for first in range(0, len(digests.parts), _PARTS_A_CALL):
-            numbers = range(first + 1, min(first + _PARTS_A_CALL, len(digests.parts)) + 1)
-            proofs += await self._send_some(file, numbers)
-        return UploadedParts(artifact_id=ticket.artifact_id, parts=proofs)
-
-    async def _send_some(self, file: "_File", numbers: Sequence[int]) -> list[PartProof]:
-        tickets = await self._tickets(file, numbers)
-        room = asyncio.Semaphore(self._settings.parts_at_once)
+        file = _File(path, ticket.artifact_id, digests.size)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._part(file, each, room)) for each in tickets]
+                tasks = await self._begin_all(file, group)
         except ExceptionGroup as errors:
             stale = [error for error in errors.exceptions if isinstance(error, StaleLease)]
             raise (stale or errors.exceptions)[0] from None
-        return [
-            PartProof(sha256=file.digests.parts[number - 1], md5=task.result())
-            for number, task in zip(numbers, tasks, strict=True)
+        proofs = [
+            PartProof(sha256=file.sha256s[number - 1], md5=task.result())
+            for number, task in enumerate(tasks, 1)
         ]
+        return UploadedParts(artifact_id=ticket.artifact_id, parts=proofs)
+
+    async def _begin_all(
+        self, file: "_File", group: asyncio.TaskGroup
+    ) -> list["asyncio.Task[str | None]"]:
+        """A task a part, in order; few are begun before there is room for them."""
+        room = asyncio.Semaphore(self._settings.parts_at_once)
+        tasks: list[asyncio.Task[str | None]] = []
+        for first in range(1, file.count + 1, _PARTS_A_CALL):
+            numbers = range(first, min(first + _PARTS_A_CALL, file.count + 1))
+            file.sha256s += await asyncio.to_thread(sha256_of_parts, file.path, file.size, numbers)
+            tickets = await self._tickets(file, numbers)
+            if len(tasks) >= _PARTS_A_CALL:
+                await asyncio.wait(tasks[-_PARTS_A_CALL:])
+            tasks += [group.create_task(self._part(file, each, room)) for each in tickets]
+        return tasks
 
     async def _part(self, file: "_File", ticket: PartTicket, room: asyncio.Semaphore) -> str | None:
         """Let one part be stored; its MD5, where that had to be known."""
         start, size = file.place(ticket.number)
-        refusals, pauses = 0, self._settings.pauses()
+        failures, pauses = 0, self._settings.pauses()
         async with room:
             while True:
                 if ticket.is_stored:
@@ -79,12 +88,10 @@ class PartSender:
                     return await self._transfer.send_part(
                         file.path, start, size, ticket.url, ticket.headers
                     )
-                except TemporaryTrouble as trouble:
-                    log.warning("part.again", part=ticket.number, why=str(trouble))
-                except RequestRefused as error:
-                    refusals += 1
-                    log.warning("part.refused", part=ticket.number, why=str(error))
-                    if refusals >= self._settings.transfer_tries:
+                except (TemporaryTrouble, RequestRefused) as error:
+                    failures += 1
+                    log.warning("part.again", part=ticket.number, why=str(error))
+                    if failures >= self._settings.transfer_tries:
                         raise
                 await asyncio.sleep(next(pauses))
                 # Its answer may have been lost, or its URL have run out.
@@ -94,7 +101,7 @@ class PartSender:
         wanted = PartsWanted(
             epoch=self._lease.epoch,
             artifact_id=file.artifact_id,
-            parts=[PartFile(number=each, sha256=file.digests.parts[each - 1]) for each in numbers],
+            parts=[PartFile(number=each, sha256=file.sha256s[each - 1]) for each in numbers],
         )
         answer = await self._controller.artifact_parts(self._lease.attempt_id, wanted)
         return answer.tickets
@@ -103,9 +110,12 @@ class PartSender:
 class _File:
     """What is sent."""
 
-    def __init__(self, path: Path, artifact_id: str, digests: FileDigests) -> None:
-        self.path, self.artifact_id, self.digests = path, artifact_id, digests
-        self._sizes = part_sizes(digests.size)
+    def __init__(self, path: Path, artifact_id: str, size: int) -> None:
+        self.path, self.artifact_id, self.size = path, artifact_id, size
+        self._sizes = part_sizes(size)
+        self.count = len(self._sizes)
+        self.sha256s: list[str] = []
+        """Of the parts that were begun, in order."""
 
     def place(self, number: int) -> tuple[int, int]:
         """Where a part begins, and its size; bytes."""

@@ -36,6 +36,10 @@ class AgentSettings:
     """How long an offer is worth asking for while the controller does not answer."""
     transfer_tries: int = 4
     """How often a file may arrive damaged, or be refused, before that counts as failed."""
+    upload_patience_seconds: float = 86_400.0
+    """How long after the end of its program an attempt goes on trying to store what it made."""
+    owed_backoff_seconds: float = 300.0
+    """Longest pause between two tries of files that the store refused."""
     parts_at_once: int = 4
     """Parts of a file that are on their way together; each takes about 2 MiB of memory."""
     verify_timeout_seconds: float = 900.0

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from st_shared.clock import Clock, utc_now
 from st_shared.durable import write_whole
 from st_shared.protocol.journal import (
     CheckpointEvent,
@@ -25,9 +27,10 @@ from st_shared.protocol.worker import (
     ArtifactTicket,
     Lease,
 )
+from st_worker.backoff import delays
 from st_worker.client import Controller
-from st_worker.digests import FileDigests, digests_of
-from st_worker.errors import FULL_DISK, RequestRefused, StaleLease, TemporaryTrouble
+from st_worker.digests import FileDigests, digests_of, proven
+from st_worker.errors import FULL_DISK, RequestRefused, StaleLease, TemporaryTrouble, UploadGivenUp
 from st_worker.folder import AttemptFolder
 from st_worker.journal import Cursor, Journal
 from st_worker.parts import PartSender
@@ -43,14 +46,30 @@ Acknowledged = Callable[[int], Awaitable[None]]
 _ALREADY_STORED = "artifact_exists"
 
 
+StoredEvent = SampleEvent | CheckpointEvent | OutputEvent
+"""An event that names files."""
+
+
+class Owed(BaseModel):
+    """An event whose files could not be stored so far."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    event: Annotated[StoredEvent, Field(discriminator="kind")]
+    why: str
+    """A sentence."""
+
+
 class UploadProgress(BaseModel):
     """What survives a restart: how far the journal is worked off, and what was refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     place: Cursor
-    refused: list[str] = []
-    """A sentence for each file that the store would not take."""
+    owed: list[Owed] = []
+    """What the store would not take so far."""
+    sealed_at: datetime | None = None
+    """When the program had ended; the time that uploads are given counts from here."""
 
     @classmethod
     def load(cls, path: Path, *, start: int) -> Self:
@@ -74,8 +93,10 @@ class Uploads:
         settings: AgentSettings,
         *,
         start: int,
+        clock: Clock = utc_now,
         acknowledged: Acknowledged,
     ) -> None:
+        self._clock, self._keeps_trying = clock, False
         self._controller, self._transfer, self._lease = controller, transfer, lease
         self._folder, self._journal, self._settings = folder, journal, settings
         self._acknowledged = acknowledged
@@ -89,16 +110,21 @@ class Uploads:
     @property
     def refused(self) -> Sequence[str]:
         """A sentence for each file that could not be stored."""
-        return self._progress.refused
+        return [each.why for each in self._progress.owed]
 
     @property
     def offset(self) -> int:
         """The byte of the journal up to which it is worked off."""
         return self._progress.place.offset
 
-    def seal(self) -> None:
-        """Nothing more will be appended: end once all is stored."""
-        self._is_sealed = True
+    def seal(self, *, keep_trying: bool = False) -> None:
+        """Nothing more will be appended: end once all is stored.
+
+        ``keep_trying``: what the store refuses is tried until the time for it is over.
+        """
+        self._is_sealed, self._keeps_trying = True, keep_trying
+        if self._progress.sealed_at is None:
+            self._change(sealed_at=self._clock())
         self._woken.set()
 
     async def run(self) -> None:
@@ -108,22 +134,41 @@ class Uploads:
             was_sealed = self._is_sealed
             lines = self._journal.read(self._progress.place)
             for line in lines:
-                if isinstance(line.event, SampleEvent | CheckpointEvent | OutputEvent):
+                if isinstance(line.event, StoredEvent):
                     await self._store_event(line.event)
                     self._move(line.after)
             if lines:
                 self._move(lines[-1].after)
             elif was_sealed:
-                return
+                return await self._settle_owed()
             else:
                 await self._pause()
+
+    async def _settle_owed(self) -> None:
+        """Try what was refused again, with growing pauses, until its time is over."""
+        pauses = delays(self._settings.first_backoff_seconds, self._settings.owed_backoff_seconds)
+        while self._keeps_trying and self._progress.owed and not self._is_late:
+            await asyncio.sleep(next(pauses))
+            for each in self._progress.owed:
+                await self._store_event(each.event)
+                left = list(self._progress.owed)
+                left.remove(each)  # what failed again stands behind it
+                self._change(owed=left)
+
+    @property
+    def _is_late(self) -> bool:
+        sealed_at = self._progress.sealed_at
+        if sealed_at is None:
+            return False
+        passed = (self._clock() - sealed_at).total_seconds()
+        return passed >= self._settings.upload_patience_seconds
 
     async def _pause(self) -> None:
         """Wait until it is time to look at the journal again, or until something was said."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), self._settings.poll_seconds)
 
-    async def _store_event(self, event: SampleEvent | CheckpointEvent | OutputEvent) -> None:
+    async def _store_event(self, event: StoredEvent) -> None:
         try:
             for paths in self._groups(event):
                 if isinstance(event, CheckpointEvent) and paths == [event.manifest]:
@@ -136,13 +181,12 @@ class Uploads:
             log.warning("upload.vanished", path=error.filename, seq=event.seq)
         except StaleLease:
             raise
-        except (RequestRefused, ValidationError) as error:
-            log.warning("upload.given_up", seq=event.seq, why=str(error))
-            sentence = f"{_named(event)}: {error}"
-            refused = [*self._progress.refused, sentence]
-            self._progress = UploadProgress(place=self._progress.place, refused=refused)
+        except (RequestRefused, UploadGivenUp, ValidationError) as error:
+            log.warning("upload.refused", seq=event.seq, why=str(error))
+            owed = Owed(event=event, why=f"{_named(event)}: {error}")
+            self._change(owed=[*self._progress.owed, owed])
 
-    def _groups(self, event: SampleEvent | CheckpointEvent | OutputEvent) -> Iterator[list[str]]:
+    def _groups(self, event: StoredEvent) -> Iterator[list[str]]:
         """Paths below the run folder, each list for a call of its own, a manifest last."""
         if not isinstance(event, CheckpointEvent):
             yield [event.path]
@@ -156,7 +200,7 @@ class Uploads:
         yield [event.manifest]
 
     async def _store_patiently(self, event: JournalEvent, paths: list[str]) -> None:
-        """Store files, without end while a later try may help, else a few times."""
+        """Store files: while a later try may help until it is late, else a few times."""
         refusals, pauses = 0, self._settings.pauses()
         while True:
             try:
@@ -165,6 +209,8 @@ class Uploads:
                 raise
             except TemporaryTrouble as trouble:
                 log.warning("upload.again", paths=len(paths), why=str(trouble))
+                if self._is_late:
+                    raise UploadGivenUp(str(trouble)) from trouble
             except RequestRefused as error:
                 if error.problem.code == _ALREADY_STORED:
                     log.warning("upload.exists", why=str(error))
@@ -179,6 +225,13 @@ class Uploads:
         files = [await self._described(event, path) for path in paths]
         offer = ArtifactOffer(epoch=self._lease.epoch, files=files)
         answer = await self._controller.offer_artifacts(self._lease.attempt_id, offer)
+        if any(ticket.is_known for ticket in answer.tickets):
+            files = [
+                await self._proven(file) if ticket.is_known else file
+                for file, ticket in zip(files, answer.tickets, strict=True)
+            ]
+            offer = ArtifactOffer(epoch=self._lease.epoch, files=files)
+            answer = await self._controller.offer_artifacts(self._lease.attempt_id, offer)
         uploads = []
         for file, ticket in zip(files, answer.tickets, strict=True):
             if ticket.url is not None:
@@ -210,16 +263,25 @@ class Uploads:
             step=step,
         )
 
+    async def _proven(self, file: ArtifactFile) -> ArtifactFile:
+        """The same with the proof that it is here."""
+        found = await proven(self._folder.run / file.path, self._digests[file.path])
+        return file.model_copy(update={"possession": found.possession})
+
     def _move(self, place: Cursor) -> None:
         if place != self._progress.place:
-            self._progress = UploadProgress(place=place, refused=self._progress.refused)
-            try:
-                write_whole(self._folder.uploaded, self._progress.model_dump_json())
-            except OSError as error:
-                if error.errno not in FULL_DISK:
-                    raise
-                # An agent that dies now offers again what is stored, which changes nothing.
-                log.warning("upload.place_not_kept", why=str(error))
+            self._change(place=place)
+
+    def _change(self, **changes: object) -> None:
+        """Take what is given, and keep it on disk."""
+        self._progress = self._progress.model_copy(update=changes)
+        try:
+            write_whole(self._folder.uploaded, self._progress.model_dump_json())
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            # An agent that dies now offers again what is stored, which changes nothing.
+            log.warning("upload.place_not_kept", why=str(error))
 
 
 def _kind(event: JournalEvent) -> tuple[ArtifactKind, int | None]:
@@ -230,5 +292,5 @@ def _kind(event: JournalEvent) -> tuple[ArtifactKind, int | None]:
     return "output", None
 
 
-def _named(event: SampleEvent | CheckpointEvent | OutputEvent) -> str:
+def _named(event: StoredEvent) -> str:
     return event.manifest if isinstance(event, CheckpointEvent) else event.path

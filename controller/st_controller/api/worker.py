@@ -242,12 +242,12 @@ def stored(
     with platform.db.read() as session:
         waiting = artifacts.unstored(session, attempt_id, done.artifact_ids)
         begun = artifact_uploads.ids_of(session, waiting)
-    artifact_uploads.complete(platform.objects, waiting, begun, done.uploads)
+    possessions = artifact_uploads.complete(platform.objects, waiting, begun, done.uploads)
     artifacts.verify(platform.objects, waiting)
     manifest = artifacts.read_manifest(platform.objects, waiting)
     with platform.db.write() as tx:
         attempt, job = leases.held(tx, caller.worker_id, attempt_id, done.epoch)
-        artifacts.complete(tx, attempt, job, done.artifact_ids, manifest)
+        artifacts.complete(tx, attempt, job, done.artifact_ids, manifest, possessions)
     return Response(status_code=204)
 
 

@@ -22,7 +22,10 @@ TRANSITIONS: dict[AttemptState, frozenset[AttemptState]] = {
 """Which state may follow which; a worker may report several steps at once, never a step back."""
 
 LIVE = frozenset(TRANSITIONS) - {AttemptState.FINISHED}
-"""States in which an attempt holds its slots."""
+"""States in which an attempt is not over."""
+
+HOLDING = LIVE - {AttemptState.UPLOADING}
+"""States in which an attempt holds its slots; what only uploads leaves them to the next job."""
 
 LEASED = LIVE - {AttemptState.OFFERED}
 """States in which a worker holds the lease."""

@@ -51,6 +51,8 @@ class AttemptEnd:
     """Attempts that count against the limit, this one included if it counts."""
     max_attempts: int
     cancel_requested: bool
+    unstored: tuple[str, ...] = ()
+    """A sentence for each file that could not be stored."""
 
 
 def counts_as_try(outcome: Outcome) -> bool:
@@ -65,7 +67,7 @@ def counts_as_try(outcome: Outcome) -> bool:
 def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
     """The job's next state, and why."""
     if end.outcome is Outcome.SUCCEEDED:
-        return JobState.SUCCEEDED, None
+        return JobState.SUCCEEDED, _unstored(end.unstored) if end.unstored else None
     if end.cancel_requested or end.outcome is Outcome.CANCELLED:
         return JobState.CANCELLED, Reason(code="cancelled", message="Cancelled on request.")
     if not counts_as_try(end.outcome):
@@ -75,6 +77,14 @@ def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
     if end.tries_used >= end.max_attempts:
         return JobState.FAILED, _failure(end, f"all {end.max_attempts} attempts are used")
     return JobState.QUEUED, _again(end)
+
+
+def _unstored(sentences: tuple[str, ...]) -> Reason:
+    return Reason(
+        code="not_all_stored",
+        message="It succeeded, but not all that it made could be stored: " + " ".join(sentences),
+        hint="the files stay on its worker; fetch them there, or mend the store and submit anew",
+    )
 
 
 def _failure(end: AttemptEnd, why_final: str) -> Reason:

@@ -101,16 +101,18 @@ def complete(
     artifacts: Sequence[Artifact],
     begun: Mapping[str, str],
     told: Sequence[UploadedParts],
-) -> None:
+) -> dict[str, str]:
     """Make objects of uploads whose parts have all arrived; network work, as ``tickets``.
 
-    What was completed by a call whose answer was lost is left to be verified.
+    By artifact id, what proves that somebody has such a file. What was completed by a call whose
+    answer was lost is left to be verified, and its content not shared.
 
     Raises:
-        InvalidRequest: not every part is told, or they are not those of the announced file.
+        InvalidRequest: not every part is told.
         Conflict: a part, or the whole, is not what was announced.
     """
     parts = {each.artifact_id: each for each in told}
+    possessions = {}
     for artifact in artifacts:
         upload_id = begun.get(artifact.id)
         if upload_id is None:
@@ -122,15 +124,14 @@ def complete(
             continue
         except DigestMismatchError as error:
             raise Conflict(str(error), code="checksum", hint="send it again") from None
+        possessions[artifact.id] = possession_of_parts([part.sha256 for part in digests])
+    return possessions
 
 
 def _digests(artifact: Artifact, told: UploadedParts | None) -> list[PartDigest]:
     sizes = part_sizes(artifact.size)
     if told is None or len(told.parts) != len(sizes):
         raise InvalidRequest(f"uploads: name the {len(sizes)} parts of {artifact.path}")
-    proof = possession_of_parts([part.sha256 for part in told.parts])
-    if artifact.possession not in {None, proof}:
-        raise InvalidRequest(f"uploads: these are not the parts of the announced {artifact.path}")
     return [
         PartDigest(number, size, part.sha256, part.md5)
         for number, (size, part) in enumerate(zip(sizes, told.parts, strict=True), 1)

@@ -1,10 +1,10 @@
 """Artifacts: announced by a worker, stored by signed URL, verified, and then visible."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from st_controller.errors import Conflict, InvalidRequest
@@ -40,7 +40,11 @@ def announce(
         known[file.path] = artifact
         _must_agree(tx, artifact, attempt, file)
         is_own = artifact.key == _key(attempt, file)
-        tickets.append(_ticket(objects, artifact, is_there=not is_own))
+        ticket = _ticket(objects, artifact, is_there=not is_own)
+        if ticket.part_bytes and file.possession is None:
+            is_known = tx.session.scalar(_equal(attempt, file)) is not None
+            ticket = ticket.model_copy(update={"is_known": is_known})
+        tickets.append(ticket)
     return tickets
 
 
@@ -76,20 +80,25 @@ def _place(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> str:
     own = _key(attempt, file)
     if file.possession is None:
         return own
+    equal = _equal(attempt, file).where(Artifact.possession == file.possession)
+    return tx.session.scalar(equal) or own
+
+
+def _equal(attempt: Attempt, file: ArtifactFile) -> Select[str]:
+    """A key under which the organisation has stored a file of this digest and size."""
     org = select(Job.org).where(Job.id == attempt.job_id).scalar_subquery()
-    found = tx.session.scalar(
+    return (
         select(Artifact.key)
         .join(Job, Job.id == Artifact.job_id)
         .where(
             Artifact.sha256 == file.sha256,
             Artifact.size == file.size,
-            Artifact.possession == file.possession,
+            Artifact.possession.is_not(None),
             Artifact.stored_at.is_not(None),
             Job.org == org,
         )
         .limit(1)
     )
-    return found or own
 
 
 def _must_agree(tx: Transaction, artifact: Artifact, attempt: Attempt, file: ArtifactFile) -> None:
@@ -169,11 +178,16 @@ def complete(
     job: Job,
     artifact_ids: Sequence[str],
     manifest: CheckpointManifest | None,
+    possessions: Mapping[str, str] | None = None,
 ) -> None:
-    """Make verified artifacts visible; a manifest makes its checkpoint the one to resume from."""
+    """Make verified artifacts visible; a manifest makes its checkpoint the one to resume from.
+
+    ``possessions``: by artifact id, of those whose parts were held to what the store confirmed.
+    """
     fresh = unstored(tx.session, attempt.id, artifact_ids)
     for artifact in fresh:
         artifact.stored_at = tx.now
+        artifact.possession = (possessions or {}).get(artifact.id, artifact.possession)
     artifact_uploads.forget(tx, [artifact.key for artifact in fresh])
     for artifact in filter(is_manifest, fresh):
         if manifest is not None:

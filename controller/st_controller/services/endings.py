@@ -22,6 +22,7 @@ def end_attempt(
     outcome: Outcome,
     *,
     failure: Failure | None = None,
+    unstored: Sequence[str] = (),
     actor: str = "system",
 ) -> None:
     """Finish an attempt and move its job on; frees the slots and voids the lease.
@@ -48,11 +49,16 @@ def end_attempt(
             return  # others have not ended yet
         outcome = Outcome(str(decided.outcome))
         failure = Failure.model_validate(decided.failure) if decided.failure else None
-    _move_on(tx, job, outcome, failure, actor)
+    _move_on(tx, job, outcome, failure, actor, tuple(unstored))
 
 
 def _move_on(
-    tx: Transaction, job: Job, outcome: Outcome, failure: Failure | None, actor: str
+    tx: Transaction,
+    job: Job,
+    outcome: Outcome,
+    failure: Failure | None,
+    actor: str,
+    unstored: tuple[str, ...],
 ) -> None:
     """Give the job the state that follows from how its attempt ended."""
     if counts_as_try(outcome):
@@ -67,6 +73,7 @@ def _move_on(
             tries_used=job.tries_used,
             max_attempts=job.max_attempts,
             cancel_requested=job.cancel_requested_at is not None,
+            unstored=unstored,
         )
     )
     if state is JobState.QUEUED and outcome is Outcome.FAILED:

@@ -106,7 +106,7 @@ def _basis(job: Job, waits: PendingJob) -> Literal["declared", "learned", "time 
 
 def _reason(scheduler: Scheduler, job: Job, now: datetime) -> Reason | None:
     if job.state != JobState.QUEUED:
-        return None
+        return Reason.model_validate(job.reason) if job.reason else None
     waits = scheduler.waiting(job.id)
     if waits is not None:
         return why_waiting(scheduler, waits, now.timestamp())

@@ -41,7 +41,8 @@ def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str,
         except (StaleLease, SequenceGap) as error:
             refused[each.attempt_id] = error
             continue
-        if held is not None and each.outcome is Outcome.SUCCEEDED and held[0].nodes == 1:
+        alone = held is not None and held[0].nodes == 1 and not each.unstored
+        if held is not None and alone and each.outcome is Outcome.SUCCEEDED:
             well[each.attempt_id] = held
         elif held is not None:
             _end(tx, *held, each)
@@ -56,5 +57,6 @@ def _end(tx: Transaction, attempt: Attempt, job: Job, request: FinishRequest) ->
         job,
         Outcome(request.outcome),
         failure=request.failure,
+        unstored=request.unstored,
         actor=f"worker:{attempt.worker_id}",
     )

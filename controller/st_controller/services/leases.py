@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session, defer
 from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, StaleLease
+from st_controller.services import topics
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import move_job
 from st_controller.store import direct
 from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
+from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import Lease, StopOrder
 
@@ -46,6 +48,12 @@ _RENEW = (
     .where(Attempt.id.in_(bindparam("ids", expanding=True)))
     .values(lease_expires_at=bindparam("until"))
 )
+
+UPLOADING = Reason(
+    code="uploading",
+    message="It has ended on its worker; what it made is on its way to the object store.",
+)
+"""What a job says from the end of its program until all is stored."""
 
 Found = tuple[Attempt | None, Job | None]
 """An attempt and its job, locked; none where there is no such attempt."""
@@ -139,6 +147,16 @@ def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState)
     direct.write(tx.session, attempt, moved)
     if "started_at" in moved and job.state == JobState.ASSIGNED and attempt.node == 0:
         move_job(tx, job, JobState.RUNNING, f"worker:{attempt.worker_id}")
+    if reported == AttemptState.UPLOADING and attempt.nodes == 1:
+        _free_slots(tx, job)
+
+
+def _free_slots(tx: Transaction, job: Job) -> None:
+    """The job says that it only uploads, and the scheduler gives its slots to others."""
+    told = {"reason": UPLOADING.model_dump(mode="json"), "changed_at": tx.now}
+    direct.write(tx.session, job, told)
+    topics.wake_queue(tx, [job.id])
+    tx.wake(topics.job(job.id))
 
 
 def renew(

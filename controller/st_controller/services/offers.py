@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Row, bindparam, insert, select
 
-from st_controller.domain.attempts import LEASED, LIVE
+from st_controller.domain.attempts import HOLDING, LEASED, LIVE
 from st_controller.domain.scheduling.model import Grant, Placement
 from st_controller.domain.workers import Patience
 from st_controller.services.endings import end_attempt
@@ -73,7 +73,7 @@ _JOBS = (
     .with_for_update()
 )
 _TAKEN = select(Attempt.worker_id, Attempt.slots).where(
-    Attempt.worker_id.in_(_IDS), Attempt.state.in_(LIVE)
+    Attempt.worker_id.in_(_IDS), Attempt.state.in_(HOLDING)
 )
 _ATTEMPTS = insert(Attempt)
 

@@ -40,13 +40,14 @@ from st_controller.store.schema import (
     Worker,
 )
 from st_shared.protocol.resources import FaultySlot
-from st_shared.protocol.states import JobState, Outcome, WorkerDesired, WorkerState
+from st_shared.protocol.states import AttemptState, JobState, Outcome, WorkerDesired, WorkerState
 
 STATIC = "static"
 """Provider of workers that do not say where they come from."""
 
 _HOLDS = (JobState.ASSIGNED, JobState.RUNNING)
 """States of a job whose attempt holds slots."""
+_HAS_SLOTS = or_(Attempt.state != AttemptState.UPLOADING, Attempt.nodes > 1)
 _MOST_IDS = 500
 """Ids in one statement."""
 _MICROSECOND = timedelta(microseconds=1)
@@ -169,7 +170,7 @@ def _all_pending(
 
 def running(session: Session, learned: Durations) -> Iterator[JobNow]:
     """Every job that holds slots."""
-    query = _job_columns(*_ATTEMPT).where(Job.state.in_(_HOLDS), _its_attempt())
+    query = _job_columns(*_ATTEMPT).where(Job.state.in_(_HOLDS), _its_attempt(), _HAS_SLOTS)
     rows = session.execute(query).all()
     datasets, gangs = _digests(session, rows), _gangs(session, rows)
     for row in rows:
@@ -308,7 +309,9 @@ def _now(
     learned: Durations,
     gangs: Mapping[str, tuple[Grant, ...]],
 ) -> JobNow:
-    if row.state in _HOLDS:
+    # The members of a gang give their slots back together.
+    only_uploads = row.attempt_state == AttemptState.UPLOADING and row.attempt_nodes == 1
+    if row.state in _HOLDS and not only_uploads:
         return _running(row, datasets, learned, gangs)
     waits = row.state == JobState.QUEUED and row.open_parents == 0
     return JobNow(

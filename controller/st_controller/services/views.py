@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from st_controller.domain.attempts import LIVE
+from st_controller.domain.attempts import HOLDING, LIVE
 from st_controller.domain.worker_condition import Facts, obstacle
 from st_controller.services import faulty_slots, job_arrays
 from st_controller.services.workers import live_attempts
@@ -199,7 +199,7 @@ def worker_views(session: Session, workers: Sequence[Worker]) -> list[WorkerView
 
 def _worker_view(worker: Worker, held: list[Attempt], faulty: list[FaultySlot]) -> WorkerView:
     inventory = Inventory.model_validate(worker.inventory)
-    taken = {slot for attempt in held for slot in attempt.slots}
+    taken = {slot for attempt in held if attempt.state in HOLDING for slot in attempt.slots}
     taken |= {slot.index for slot in faulty}
     taken |= {busy.index for busy in inventory.condition.busy}
     return WorkerView(

@@ -374,7 +374,8 @@ class ArtifactFile(Message):
     sha256: Sha256
     possession: Sha256 | None = None
     """Proves that the worker has the bytes, as ``objectstore.multipart`` makes it: content that
-    its organisation has stored already is then not sent again."""
+    its organisation has stored already is then not sent again. Of a file in parts it is told
+    only when the ticket asks for it."""
     step: int | None = Field(None, ge=0, le=LARGEST_NUMBER)
 
 
@@ -396,6 +397,8 @@ class ArtifactTicket(Resource):
     """Headers that the PUT must carry."""
     part_bytes: int | None = None
     """Set: send the file in parts of this length, each with a ticket of its own."""
+    is_known: bool = False
+    """Such content is stored already: announce it again with the proof that the worker has it."""
 
 
 class ArtifactTickets(Resource):
@@ -477,6 +480,10 @@ class FinishRequest(Message):
     epoch: int = Field(ge=1)
     outcome: Literal[Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.PREEMPTED]
     failure: Failure | None = None
+    unstored: list[Annotated[Text, Field(max_length=2000)]] = Field(
+        default_factory=list, max_length=50
+    )
+    """A sentence for each file that the store did not take in all the time that it was given."""
     last_seq: int = Field(ge=0)
 
 

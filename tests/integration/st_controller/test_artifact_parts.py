@@ -18,7 +18,7 @@ from st_controller.store.schema import Artifact, ArtifactUpload, Job
 from st_shared.objectstore import multipart
 from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ArtifactFile, Lease, PartFile, PartsWanted
-from st_worker.digests import digests_of
+from st_worker.digests import digests_of, proven
 from st_worker.errors import RequestRefused
 from st_worker.parts import PartSender
 from st_worker.settings import AgentSettings
@@ -230,9 +230,11 @@ def test_parts_that_are_others_are_refused(steps, weights):
     ticket, parts = upload(steps, worker_id, attempt_id, weights, Watched())
     few = parts.model_copy(update={"parts": parts.parts[:2]})
     swapped = parts.model_copy(update={"parts": parts.parts[::-1]})
-    for told in ([], [few], [swapped]):
+    for told in ([], [few]):
         with pytest.raises(InvalidRequest, match=r"uploads: "):
             steps.complete(worker_id, attempt_id, [ticket.artifact_id], uploads=told)
+    with pytest.raises(Conflict):
+        steps.complete(worker_id, attempt_id, [ticket.artifact_id], uploads=[swapped])
     wrong = parts.parts[0].model_copy(update={"md5": "0" * 32})
     lying = parts.model_copy(update={"parts": [wrong, *parts.parts[1:]]})
     with pytest.raises(Conflict) as refused:
@@ -295,7 +297,8 @@ def test_uploads_that_are_recorded_nowhere_are_aborted_once_they_are_old(steps):
 
 
 def announced(steps, worker_id, attempt_id, weights, **changes):
-    file = described(weights, asyncio.run(digests_of(weights)), **changes)
+    digests = asyncio.run(proven(weights, asyncio.run(digests_of(weights))))
+    file = described(weights, digests, **changes)
     (ticket,) = steps.announce(worker_id, attempt_id, file)
     return ticket
 
@@ -304,6 +307,8 @@ def test_equal_content_of_an_organisation_is_stored_once(steps, weights):
     worker_id, attempt_id, _ = lease(steps)
     first = store(steps, worker_id, attempt_id, weights)
     other, other_attempt, _ = lease(steps, "other")
+    asked = announced(steps, other, other_attempt, weights, possession=None)
+    assert (asked.is_known, asked.part_bytes) == (True, 5 * MIB)
     ticket = announced(steps, other, other_attempt, weights)
     assert (ticket.url, ticket.part_bytes) == (None, None)
     steps.complete(other, other_attempt, [ticket.artifact_id])
@@ -327,6 +332,8 @@ def test_what_another_organisation_stored_is_sent_again(steps, weights):
     with steps.db.write() as tx:
         tx.session.execute(update(Job).where(Job.id == job_id).values(org="elsewhere"))
     other, other_attempt, _ = lease(steps, "other")
+    asked = announced(steps, other, other_attempt, weights, possession=None)
+    assert (asked.is_known, asked.part_bytes) == (False, 5 * MIB)
     assert announced(steps, other, other_attempt, weights).part_bytes == 5 * MIB
 
 

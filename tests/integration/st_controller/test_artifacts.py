@@ -7,10 +7,11 @@ import pytest
 from controller_steps import file_of
 
 from st_controller.errors import Conflict, InvalidRequest
-from st_controller.services import artifacts, claims, leases
+from st_controller.services import artifacts, claims, finishing, leases
 from st_controller.services.live_queue import News
 from st_controller.store.transaction import QUEUE_JOB
-from st_shared.protocol.states import Outcome
+from st_shared.protocol.states import AttemptState, Outcome
+from st_shared.protocol.worker import FinishRequest
 
 
 @pytest.fixture
@@ -305,3 +306,31 @@ def test_lists_are_cut_into_pages(steps, lease):
         found += [artifact.path for artifact in page]
         sizes.append(len(page))
     assert (sorted(found), sizes) == ([f"samples/{number}.png" for number in range(5)], [2, 2, 1])
+
+
+def test_an_attempt_that_uploads_leaves_its_slots_to_the_next_job(steps, running):
+    worker_id, attempt_id, job_id = running
+    other_id = steps.submit("next")
+    assert steps.place() == 0
+    steps.clock.advance(1)
+    steps.ship(worker_id, attempt_id, state=AttemptState.UPLOADING)
+    assert (steps.job(job_id).state, steps.job(job_id).reason["code"]) == ("running", "uploading")
+    assert steps.place() == 1
+    other = steps.offered(worker_id)
+    steps.claim(worker_id, other)
+    assert steps.attempt(other).job_id == other_id
+    steps.beat(worker_id, attempt_id, other)
+    steps.finish(worker_id, attempt_id)
+    assert (steps.job(job_id).state, steps.job(job_id).reason) == ("succeeded", None)
+
+
+def test_a_job_tells_what_of_it_could_not_be_stored(steps, running):
+    worker_id, attempt_id, job_id = running
+    request = FinishRequest(
+        epoch=1, outcome=Outcome.SUCCEEDED, last_seq=0, unstored=["w.bin: the store refused it."]
+    )
+    with steps.db.write() as tx:
+        finishing.finish(tx, worker_id, attempt_id, request)
+    job = steps.job(job_id)
+    assert (job.state, job.reason["code"]) == ("succeeded", "not_all_stored")
+    assert "w.bin: the store refused it." in job.reason["message"]

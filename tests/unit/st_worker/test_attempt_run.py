@@ -322,19 +322,16 @@ async def test_file_that_vanished_is_skipped(double, start_agent):
     assert attempt.completed == ["here.png"]
 
 
-@pytest.mark.parametrize(("refusals", "outcome"), [(2, Outcome.SUCCEEDED), (3, Outcome.FAILED)])
-async def test_refused_upload_gets_fresh_tickets_before_it_counts(
-    double, start_agent, refusals, outcome
+@pytest.mark.parametrize(("refusals", "last"), [(2, "a.png"), (3, "out/w")])
+async def test_a_refused_upload_gets_fresh_tickets_before_others_go_first(
+    double, start_agent, refusals, last
 ):
     double.faults["upload"] = [403] * refusals
     await start_agent()
     attempt = double.offer([["output", "out/w"], ["sample", "a.png"]])
     finish = await _finished(double, attempt)
-    assert finish.outcome == outcome
-    assert attempt.completed[-1] == "a.png"
-    if finish.failure:
-        assert finish.failure.kind == FailureKind.TRANSFER
-        assert finish.failure.message.startswith("out/w: fault (403 fault)")
+    assert (finish.outcome, finish.unstored) == (Outcome.SUCCEEDED, [])
+    assert (len(attempt.completed), attempt.completed[-1]) == (2, last)
 
 
 async def test_line_numbers_go_on_after_those_that_the_controller_holds(double, start_agent):
@@ -398,3 +395,59 @@ async def test_what_could_not_be_reported_is_reported_by_the_next_agent(double, 
     await start_agent(token=None)
     assert (await _finished(double, attempt)).outcome == Outcome.PREEMPTED
     assert double.registered[-1].holding[0].attempt_id == attempt.claim.attempt_id
+
+
+async def test_a_finished_training_stays_finished_while_the_store_refuses(double, start_agent):
+    double.faults["upload"] = [403] * 7
+    await start_agent()
+    attempt = double.offer([["output", "w.bin"]])
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.failure, finish.unstored) == (Outcome.SUCCEEDED, None, [])
+    assert (attempt.completed, double.faults["upload"]) == (["w.bin"], [])
+
+
+@pytest.mark.parametrize("status", [403, 599])
+async def test_what_is_never_stored_is_told_and_kept(
+    double, start_agent, agent_settings, state_folder, status
+):
+    double.faults["upload"] = [status] * 100_000
+    await start_agent(settings=replace(agent_settings, upload_patience_seconds=0.2))
+    attempt = double.offer([["output", "w.bin"]])
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.failure) == (Outcome.SUCCEEDED, None)
+    lost, where = finish.unstored
+    folder = state_folder.attempts / attempt.claim.attempt_id / "run"
+    assert lost.startswith("w.bin: ")
+    assert str(folder) in where
+    assert (folder / "w.bin").read_text() == "result"
+    await double.until(lambda: not state_folder.known_attempts())
+
+
+async def test_slots_are_free_while_an_attempt_uploads(double, start_agent):
+    double.faults["upload"] = [599] * 100_000
+    await start_agent()
+    first = double.offer([["output", "w.bin"]], slots=[0])
+    await double.until(lambda: "uploading" in first.states)
+    second = double.offer([["log", "on the same slot"]], slots=[0])
+    assert (await _finished(double, second)).outcome == Outcome.SUCCEEDED
+    assert first.finish is None
+    double.faults["upload"] = []
+    assert (await _finished(double, first)).outcome == Outcome.SUCCEEDED
+    assert first.completed == ["w.bin"]
+
+
+async def test_an_agent_that_restarts_goes_on_with_what_is_owed(double, start_agent, state_folder):
+    double.faults["upload"] = [403] * 100_000
+    agent = await start_agent()
+    attempt = double.offer([["output", "w.bin"]])
+    folder = state_folder.attempt(attempt.claim.attempt_id)
+    await double.until(
+        lambda: folder.uploaded.exists() and b"w.bin" in folder.uploaded.read_bytes()
+    )
+    agent.agent.leave(Departure.FAULT)
+    await agent.left()
+    double.faults["upload"] = []
+    await start_agent()
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.unstored) == (Outcome.SUCCEEDED, [])
+    assert attempt.completed == ["w.bin"]
