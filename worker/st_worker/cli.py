@@ -100,6 +100,19 @@ _state_dir = click.option(
     default="auto",
     show_default=True,
 )
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ST_WORKER_CACHE",
+    help="Folder for datasets and checkpoints; agents of one user may share it.  "
+    "[default: below the state folder]",
+)
+@click.option(
+    "--cache-gb",
+    type=click.FloatRange(min=0.001),
+    envvar="ST_WORKER_CACHE_GB",
+    help="What the cache may hold, GiB.  [default: half of its disk]",
+)
 @click.option("--keep-runs", is_flag=True, help="Leave the run folders of finished attempts.")
 def join(
     url: str,
@@ -113,6 +126,8 @@ def join(
     idle_timeout: float | None,
     one_job: bool,
     log_format: Literal["auto", "json", "console"],
+    cache_dir: Path | None,
+    cache_gb: float | None,
     keep_runs: bool,
 ) -> None:
     """Join the controller at URL and work for it until stopped.
@@ -129,7 +144,9 @@ def join(
         raise UsageError("--idle-timeout and --one-job are for workers with --ephemeral: add it")
     configure(format=log_format)
     secret, address = _token(token, token_file), _checked_url(url)
-    folder = StateFolder(state_dir.expanduser().absolute())
+    cache = cache_dir.expanduser().absolute() if cache_dir else None
+    most = int(cache_gb * 2**30) if cache_gb else None
+    folder = StateFolder(state_dir.expanduser().absolute(), cache, most)
     folder.create()
     in_a_hurry = bool(folder.known_attempts())
     patience = registry.HURRIED_SECONDS if in_a_hurry else registry.OPEN_SECONDS

@@ -1,18 +1,18 @@
-"""Registered datasets on this machine, each fetched once and known by the digest of its content."""
+"""Registered datasets on this host, each fetched once and known by the digest of its content."""
 
 import asyncio
 import os
 import re
 import shutil
 import tarfile
-import tempfile
-import weakref
 from heapq import nlargest
 from pathlib import Path
 
+from st_shared.content_cache import CacheFullError, ContentCache
 from st_shared.durable import sha256_of
 from st_shared.protocol.content import ContentFile, content_digest
-from st_shared.protocol.worker import DatasetDownload
+from st_shared.protocol.worker import DatasetDownload, Download
+from st_worker.cached import locked
 from st_worker.errors import TransferError
 from st_worker.folder import StateFolder
 from st_worker.transfer import Transfer
@@ -24,11 +24,15 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class DatasetCache:
-    """Folders of datasets; several attempts may ask for the same one at once."""
+    """Folders of datasets; several attempts, also of several agents, may want one at once."""
 
     def __init__(self, folder: StateFolder, transfer: Transfer) -> None:
-        self._folder, self._transfer = folder, transfer
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._folder, self._transfer, self._cache = folder, transfer, folder.content_cache()
+
+    @property
+    def content(self) -> ContentCache:
+        """Where the datasets lie, and other content."""
+        return self._cache
 
     def digests(self) -> list[str]:
         """Of the datasets that need not be fetched, at most ``MOST_TOLD`` of those got last."""
@@ -41,33 +45,53 @@ class DatasetCache:
         """Whether it need not be fetched."""
         return self._path(digest).is_dir()
 
-    async def fetch(self, dataset: DatasetDownload) -> Path:
+    async def fetch(self, dataset: DatasetDownload, user: Path | None = None) -> Path:
         """The folder of ``dataset``, fetched and unpacked first if it is not here yet.
 
+        It stays at least as long as the file ``user``.
+
         Raises:
-            TransferError: an archive cannot be fetched intact, or holds what it must not.
+            TransferError: an archive cannot be fetched intact, or holds what it must not; or
+                there is no room for it.
         """
         final = self._path(dataset.digest)
-        lock = self._locks.setdefault(dataset.digest, asyncio.Lock())
-        async with lock:
+        with await locked(self._cache, dataset.digest):
             if not final.is_dir():
-                await self._fetch_to(dataset, final)
+                await self._fetch(dataset)
+            await asyncio.to_thread(self._cache.use, dataset.digest, user)
         return final
 
-    async def _fetch_to(self, dataset: DatasetDownload, final: Path) -> None:
-        aside = Path(tempfile.mkdtemp(prefix=f"{dataset.digest[:12]}-", dir=self._folder.incoming))
+    async def _fetch(self, dataset: DatasetDownload) -> None:
+        """Bring the content together; what was unpacked before an interruption stays so."""
+        sizes = [archive.size for archive in dataset.archives]
+        room = sum(sizes) + max(sizes, default=0)
         try:
-            content = aside / "content"
-            content.mkdir()
+            await asyncio.to_thread(self._cache.reserve, dataset.digest, room)
+        except CacheFullError as error:
+            raise TransferError(f"dataset {dataset.name}: {error}") from error
+        staging = self._cache.staging(dataset.digest)
+        content, packed = staging / "content", staging / "packed"
+        for folder in (content, packed):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
             for archive in dataset.archives:
-                packed = aside / "archive.tar"
-                await self._transfer.fetch(archive, packed)
-                await asyncio.to_thread(unpack, packed, content)
-                packed.unlink()
+                await self._unpacked(archive, staging)
             await asyncio.to_thread(_verify, content, dataset)
-            content.rename(final)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)  # a leftover is removed at the next start
+        except TransferError:
+            await asyncio.to_thread(shutil.rmtree, staging)
+            raise
+        await asyncio.to_thread(self._cache.admit, "datasets", dataset.digest, content)
+        await asyncio.to_thread(shutil.rmtree, staging)
+
+    async def _unpacked(self, archive: Download, staging: Path) -> None:
+        done = staging / f"{archive.sha256}.done"
+        if done.exists():
+            return
+        packed = staging / "packed" / archive.sha256
+        await self._transfer.fetch(archive, packed)
+        await asyncio.to_thread(unpack, packed, staging / "content")
+        packed.unlink()
+        done.touch()
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):

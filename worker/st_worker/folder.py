@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from st_shared.content_cache import ContentCache, default_bytes
 from st_shared.protocol.journal import JOURNAL_NAME
 from st_worker.errors import UsageError
 from st_worker.script.run import SCRIPT_NAME, WORK_NAME
@@ -79,11 +80,15 @@ class StateFolder:
     """Everything that an agent keeps between two runs, readable by its user alone."""
 
     root: Path
+    cache: Path | None = None
+    """Where content is kept that other agents of this user share; none: below ``root``."""
+    cache_bytes: int | None = None
+    """What the cache may hold; none: half of its disk."""
 
     def create(self) -> None:
         """Make the folders, or ``UsageError`` where this user may not."""
         try:
-            for folder in (self.root, self.attempts, self.datasets, self.incoming):
+            for folder in (self.root, self.attempts, self.datasets):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
         except OSError as error:
@@ -91,11 +96,6 @@ class StateFolder:
                 f"cannot make the state folder {self.root}: {error.strerror}; give --state-dir or "
                 "ST_WORKER_STATE a folder that this user may write"
             ) from error
-
-    def forget_half_fetched(self) -> None:
-        """Remove what an agent that was killed was fetching; for the holder of the lock."""
-        shutil.rmtree(self.incoming)
-        self.incoming.mkdir(mode=0o700)
 
     @property
     def credential(self) -> Path:
@@ -115,12 +115,16 @@ class StateFolder:
     @property
     def datasets(self) -> Path:
         """Datasets by digest."""
-        return self.root / "cache" / "datasets"
+        return self.cache_root / "datasets"
 
     @property
-    def incoming(self) -> Path:
-        """What is being fetched."""
-        return self.root / "cache" / "incoming"
+    def cache_root(self) -> Path:
+        """The folder of the cache."""
+        return self.cache or self.root / "cache"
+
+    def content_cache(self) -> ContentCache:
+        """The cache of content."""
+        return ContentCache(self.cache_root, self.cache_bytes or default_bytes(self.root))
 
     def attempt(self, attempt_id: str) -> AttemptFolder:
         """The folder of an attempt; it need not exist."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from st_shared.durable import write_whole
 from st_shared.protocol.worker import CheckpointDownload, ClaimReply, DatasetDownload
+from st_worker.cached import fetch_file
 from st_worker.datasets import DatasetCache
 from st_worker.errors import TransferError
 from st_worker.folder import AttemptFolder
@@ -45,9 +46,9 @@ class Preparation:
     async def _dataset(self, dataset: DatasetDownload) -> Path:
         if self._cache.has(dataset.digest):
             self._notes.log(f"dataset {dataset.name} is already here")
-            return await self._cache.fetch(dataset)
+            return await self._cache.fetch(dataset, self._folder.record)
         begun = time.monotonic()
-        folder = await self._cache.fetch(dataset)
+        folder = await self._cache.fetch(dataset, self._folder.record)
         seconds = time.monotonic() - begun
         size = sum(archive.size for archive in dataset.archives) / 2**20
         self._notes.log(f"fetched dataset {dataset.name}: {size:,.1f} MiB in {seconds:.1f} s")
@@ -75,7 +76,7 @@ class Preparation:
                 raise TransferError(f"a checkpoint holds a file of the name {file.path!r}")
             target = folder / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            await self._transfer.fetch(file, target)
+            await fetch_file(self._cache.content, self._transfer, file, target)
         seconds = time.monotonic() - begun
         self._notes.log(f"fetched the checkpoint of step {checkpoint.step} in {seconds:.1f} s")
         return folder

@@ -61,7 +61,6 @@ async def serve(
         Refused: the controller takes neither.
     """
     with folder.lock():
-        folder.forget_half_fetched()
         controller, transfer = Controller(url, settings), Transfer(url, settings)
         sampler = sampler_of(found, description, folder, settings) if found else None
         agent = Agent(folder, controller, transfer, description, settings, sampler=sampler)

@@ -45,7 +45,8 @@ class Transfer:
     async def fetch(self, wanted: Download, target: Path) -> None:
         """Fetch a file to ``target``; it appears there only when size and checksum are right.
 
-        A store that does not answer is tried again without end.
+        A store that does not answer is tried again without end; what came before is not fetched
+        again, also not by the next process.
 
         Raises:
             TransferError: it came damaged, or was refused, as often as the settings allow.
@@ -98,18 +99,29 @@ class Transfer:
 
     async def _fetch_once(self, wanted: Download, target: Path) -> None:
         aside = target.with_name(f".{target.name}.partial")
-        try:
-            async with self._http.stream("GET", wanted.url) as reply:
-                if not reply.is_success:
-                    await reply.aread()
-                    raise store_error(reply)
-                with aside.open("wb") as file:
-                    await _receive(reply, file, wanted)
-            aside.replace(target)
-        except httpx.TransportError as error:
-            raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside.open("a+b") as file:
+            digest = await asyncio.to_thread(_digested, file, wanted.size)
+            have = file.tell()
+            ranged = {"Range": f"bytes={have}-"} if have else {}
+            try:
+                if have < wanted.size or not have:
+                    async with self._http.stream("GET", wanted.url, headers=ranged) as reply:
+                        if not reply.is_success:
+                            await reply.aread()
+                            raise store_error(reply)
+                        if reply.status_code != httpx.codes.PARTIAL_CONTENT:
+                            file.truncate(0)
+                            file.seek(0)
+                            digest = hashlib.sha256()
+                        await _receive(reply, file, wanted, digest)
+                await asyncio.to_thread(_must_be_whole, file, wanted, digest)
+            except httpx.TransportError as error:
+                file.flush()
+                raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
+            except (Damaged, RequestRefused):
+                aside.unlink()
+                raise
+        aside.replace(target)
 
 
 def store_error(reply: httpx.Response) -> WorkerError:
@@ -120,23 +132,38 @@ def store_error(reply: httpx.Response) -> WorkerError:
     return RequestRefused(problem)
 
 
-async def _receive(reply: httpx.Response, file: BinaryIO, wanted: Download) -> None:
-    """Write the body to ``file``; ``Damaged`` when it is not what was announced."""
-    digest, size = hashlib.sha256(), 0
+async def _receive(
+    reply: httpx.Response, file: BinaryIO, wanted: Download, digest: "hashlib._Hash"
+) -> None:
+    """Append the body to ``file``; ``Damaged`` as soon as there is more than was announced."""
+    size = file.tell()
     async for piece in reply.aiter_raw(_PIECE_BYTES):
         size += len(piece)
         if size > wanted.size:
             raise Damaged(f"more than the {wanted.size} bytes that were announced")
         digest.update(piece)
         await asyncio.to_thread(file.write, piece)
+
+
+def _digested(file: BinaryIO, most: int) -> "hashlib._Hash":
+    """Digest what is in ``file``, which ends behind it; more than ``most`` bytes are dropped."""
+    if file.seek(0, os.SEEK_END) > most:
+        file.truncate(0)
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE_BYTES):
+        digest.update(piece)
+    file.seek(0, os.SEEK_END)
+    return digest
+
+
+def _must_be_whole(file: BinaryIO, wanted: Download, digest: "hashlib._Hash") -> None:
+    """Force ``file`` to disk; ``Damaged`` when it is not what was announced."""
+    size = file.tell()
     if size != wanted.size:
         raise Damaged(f"{size} bytes came of {wanted.size} announced")
     if digest.hexdigest() != wanted.sha256:
         raise Damaged(f"the bytes have SHA-256 {digest.hexdigest()}, not {wanted.sha256}")
-    await asyncio.to_thread(_sync, file)
-
-
-def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 

@@ -106,6 +106,8 @@ class ControllerDouble:
         self.attempts: dict[str, DoubleAttempt] = {}
         self.objects: dict[str, bytes] = {}
         self.fetched: list[str] = []
+        self.ranges: list[int] = []
+        """Where fetches that went on began."""
         self.events: list[tuple[int, str, str]] = []
         self.streams: list[str | None] = []
         self.batches: list[int] = []
@@ -407,6 +409,10 @@ class ControllerDouble:
             assert "authorization" not in request.headers
             self.fetched.append(key)
             self._fault("download", before=True)
+            start = request.headers.get("range", "").removeprefix("bytes=").removesuffix("-")
+            if start:
+                self.ranges.append(int(start))
+                return Response(self.objects[key][int(start) :], status_code=206)
             return Response(self.objects[key])
 
         @app.put("/objects/{key:path}")

@@ -260,7 +260,7 @@ async def test_damaged_dataset_is_tried_again_then_fails(
     assert len(double.fetched) == 3
     assert "running" not in attempt.states
     assert list(state_folder.datasets.iterdir()) == []
-    assert list(state_folder.incoming.iterdir()) == []
+    assert list((state_folder.cache_root / "staging").iterdir()) == []
 
 
 async def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(double, start_agent):

@@ -1,10 +1,14 @@
+import asyncio
 import io
 import tarfile
 
 import pytest
 
+from st_shared.content_cache import ContentCache
+from st_worker.cached import fetch_file
 from st_worker.datasets import DatasetCache, unpack
 from st_worker.errors import TransferError
+from st_worker.folder import StateFolder
 from st_worker.transfer import Transfer
 
 
@@ -94,3 +98,76 @@ async def test_content_that_is_not_what_the_digest_names_never_gets_into_the_cac
     assert not cache.has(victim.digest)
     folder = await cache.fetch(victim)
     assert (folder / "0.txt").read_bytes() == b"a cat"
+
+
+@pytest.mark.anyio
+async def test_agents_that_share_a_cache_fetch_a_dataset_once(
+    double, transfer, state_folder, pack_dataset, tmp_path
+):
+    dataset = pack_dataset("digits", {"0.txt": b"zero"})
+    other = StateFolder(tmp_path / "other", state_folder.cache_root)
+    other.create()
+    caches = [DatasetCache(folder, transfer) for folder in (state_folder, other)]
+    first, second = await asyncio.gather(*(cache.fetch(dataset) for cache in caches))
+    assert first == second
+    assert len(double.fetched) == len(dataset.archives)
+
+
+@pytest.mark.anyio
+async def test_a_dataset_stays_while_an_attempt_needs_it(
+    transfer, state_folder, pack_dataset, tmp_path
+):
+    first = pack_dataset("first", {"0.bin": b"x" * 50_000})
+    second = pack_dataset("second", {"0.bin": b"y" * 50_000})
+    small = StateFolder(state_folder.root, cache_bytes=150_000)
+    cache, user = DatasetCache(small, transfer), tmp_path / "attempt.json"
+    user.touch()
+    await cache.fetch(first, user)
+    with pytest.raises(TransferError, match="--cache-gb"):
+        await cache.fetch(second)
+    user.unlink()
+    await cache.fetch(second)
+    assert (cache.has(first.digest), cache.has(second.digest)) == (False, True)
+
+
+@pytest.mark.anyio
+async def test_a_fetch_that_broke_off_is_gone_on_with(double, transfer, tmp_path):
+    wanted = double.store(b"0123456789" * 1000)
+    target = tmp_path / "file"
+    (tmp_path / ".file.partial").write_bytes(b"0123456789" * 300)
+    await transfer.fetch(wanted, target)
+    assert (double.ranges, target.read_bytes()) == ([3000], b"0123456789" * 1000)
+
+
+@pytest.mark.anyio
+async def test_a_beginning_that_is_another_is_fetched_anew(double, transfer, tmp_path):
+    wanted = double.store(b"0123456789" * 1000)
+    target = tmp_path / "file"
+    (tmp_path / ".file.partial").write_bytes(b"wrong" * 300)
+    await transfer.fetch(wanted, target)
+    assert (double.ranges, target.read_bytes()) == ([1500], b"0123456789" * 1000)
+    assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.anyio
+async def test_a_file_comes_from_the_cache_unless_a_disk_has_damaged_it(
+    double, transfer, state_folder, tmp_path
+):
+    wanted, cache = double.store(b"weights"), state_folder.content_cache()
+    for number in range(2):
+        await fetch_file(cache, transfer, wanted, tmp_path / f"copy-{number}")
+    assert len(double.fetched) == 1
+    cache.path("files", wanted.sha256).write_bytes(b"weightz")
+    await fetch_file(cache, transfer, wanted, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == b"weights"
+    assert len(double.fetched) == 2
+
+
+@pytest.mark.anyio
+async def test_a_file_for_which_there_is_no_room_is_fetched_past_the_cache(
+    double, transfer, state_folder, tmp_path
+):
+    wanted, cache = double.store(b"weights"), ContentCache(tmp_path / "tiny", 3)
+    await fetch_file(cache, transfer, wanted, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"weights"
+    assert not cache.has("files", wanted.sha256)

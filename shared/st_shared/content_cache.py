@@ -1,0 +1,208 @@
+"""Content on this host's disk by its digest: bounded in size, shared by any number of processes.
+
+``KIND/DIGEST`` is a file or folder that is whole; ``records/`` holds the size of each and, as its
+time of change, when it was used last; ``users/DIGEST/`` names files that exist as long as somebody
+needs the content; ``staging/DIGEST`` is what is being fetched, which a later try goes on with;
+``locks/DIGEST`` is a lock of the kernel, so that it never outlives the process that holds it.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from st_shared.durable import write_whole
+
+KINDS = ("datasets", "files")
+"""Folders of entries: unpacked datasets, and single files."""
+
+
+class CacheFullError(RuntimeError):
+    """What is in use leaves no room; nothing was fetched."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    digest: str
+    size: int
+    used_at: int
+    """Nanoseconds."""
+
+
+class ContentLock:
+    """The right to fetch, take into use or evict one content; ``close`` gives it back."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others have it."""
+        os.close(self._descriptor)
+
+
+class ContentCache:
+    """One folder; every process on it must be given the same ``max_bytes``.
+
+    Args:
+        root: the folder; made when it is missing.
+        max_bytes: what all entries together may take; what is being fetched counts too.
+    """
+
+    def __init__(self, root: Path, max_bytes: int) -> None:
+        self.root, self.max_bytes = root, max_bytes
+        for name in (*KINDS, "records", "users", "locks", "staging", "reserved", "trash"):
+            (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def try_lock(self, digest: str) -> ContentLock | None:
+        """The lock of a content, or none while anybody, here or in another process, has it."""
+        descriptor = os.open(self.root / "locks" / digest, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return ContentLock(descriptor)
+
+    def path(self, kind: str, digest: str) -> Path:
+        """Where the content is, once it is there."""
+        return self.root / kind / digest
+
+    def has(self, kind: str, digest: str) -> bool:
+        """Whether it need not be fetched."""
+        return self.path(kind, digest).exists()
+
+    def staging(self, digest: str) -> Path:
+        """Where to bring the content together; for the holder of its lock."""
+        return self.root / "staging" / digest
+
+    def use(self, digest: str, user: Path | None) -> None:
+        """Note that it is used now, and until ``user`` is gone; for the holder of its lock."""
+        with suppress(FileNotFoundError):
+            os.utime(self.root / "records" / digest)
+        if user is not None:
+            folder = self.root / "users" / digest
+            folder.mkdir(exist_ok=True)
+            write_whole(folder / uuid4().hex, str(user))
+
+    def admit(self, kind: str, digest: str, whole: Path) -> Path:
+        """Take ``whole``, which was verified, as the content; for the holder of its lock."""
+        size = _size_of(whole)
+        write_whole(self.root / "records" / digest, json.dumps({"size": size}))
+        target = self.path(kind, digest)
+        whole.rename(target)
+        (self.root / "reserved" / digest).unlink(missing_ok=True)
+        return target
+
+    def drop(self, kind: str, digest: str) -> None:
+        """Remove a content that is damaged; for the holder of its lock."""
+        _remove(self.path(kind, digest))
+        (self.root / "records" / digest).unlink(missing_ok=True)
+
+    def reserve(self, digest: str, size: int) -> None:
+        """Make room for what its holder of the lock will fetch; the longest unused goes first.
+
+        Raises:
+            CacheFullError: what is in use, or being fetched, leaves too little.
+        """
+        with self._room():
+            for victim in self._unused_first():
+                if self._taken(digest) + size <= self.max_bytes:
+                    break
+                self._evict(victim.digest)
+            taken = self._taken(digest)
+            if taken + size > self.max_bytes:
+                raise CacheFullError(
+                    f"{size / 2**30:.2f} GiB are needed in the cache {self.root}, of whose "
+                    f"{self.max_bytes / 2**30:.2f} GiB {taken / 2**30:.2f} are in use: give it "
+                    "more with --cache-gb"
+                )
+            write_whole(self.root / "reserved" / digest, str(size))
+
+    def _unused_first(self) -> list[_Entry]:
+        return sorted(self._entries(), key=lambda entry: entry.used_at)
+
+    def _entries(self) -> Iterator[_Entry]:
+        for path in (self.root / "records").iterdir():
+            with suppress(FileNotFoundError, ValueError, KeyError):
+                size = int(json.loads(path.read_bytes())["size"])
+                yield _Entry(path.name, size, path.stat().st_mtime_ns)
+
+    def _taken(self, but: str) -> int:
+        """Bytes of all entries, and of what others are fetching."""
+        taken = sum(entry.size for entry in self._entries() if entry.digest != but)
+        for path in (self.root / "reserved").iterdir():
+            if path.name == but:
+                continue
+            lock = self.try_lock(path.name)
+            if lock is None:
+                with suppress(FileNotFoundError, ValueError):
+                    taken += int(path.read_text())
+                continue
+            with lock:  # who was fetching it is gone; the next one will fetch it anew
+                path.unlink(missing_ok=True)
+                _remove(self.staging(path.name))
+                _remove(self.root / "staging" / f".{path.name}.partial")
+        return taken
+
+    def _evict(self, digest: str) -> None:
+        """Remove an entry, unless somebody has its lock or needs it."""
+        lock = self.try_lock(digest)
+        if lock is None:
+            return
+        with lock:
+            if self._is_needed(digest):
+                return
+            for kind in KINDS:
+                aside = self.root / "trash" / uuid4().hex
+                with suppress(FileNotFoundError):
+                    self.path(kind, digest).rename(aside)
+                    _remove(aside)
+            (self.root / "records" / digest).unlink(missing_ok=True)
+            shutil.rmtree(self.root / "users" / digest, ignore_errors=True)
+
+    def _is_needed(self, digest: str) -> bool:
+        try:
+            marks = list((self.root / "users" / digest).iterdir())
+        except FileNotFoundError:
+            return False
+        return any(Path(mark.read_text()).exists() for mark in marks)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """One at a time makes room; it takes moments, as nothing is fetched meanwhile."""
+        descriptor = os.open(self.root / "room", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def default_bytes(folder: Path) -> int:
+    """Half of the disk that ``folder`` is on."""
+    return shutil.disk_usage(folder).total // 2
+
+
+def _size_of(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

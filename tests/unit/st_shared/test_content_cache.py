@@ -1,0 +1,99 @@
+"""The cache of a host: bounded, shared by processes, nothing evicted that is in use."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from st_shared.content_cache import CacheFullError, ContentCache
+
+A, B, C, D = (letter * 64 for letter in "abcd")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ContentCache(tmp_path / "cache", 100)
+
+
+def fill(cache, digest, size=40, user=None):
+    with cache.try_lock(digest):
+        cache.reserve(digest, size)
+        cache.staging(digest).write_bytes(b"x" * size)
+        cache.admit("files", digest, cache.staging(digest))
+        cache.use(digest, user)
+
+
+def here(cache, *digests):
+    return [digest for digest in digests if cache.has("files", digest)]
+
+
+def test_what_was_unused_longest_goes_first(cache):
+    fill(cache, A)
+    fill(cache, B)
+    with cache.try_lock(A):
+        cache.use(A, None)
+    fill(cache, C)
+    assert here(cache, A, B, C) == [A, C]
+    assert list((cache.root / "trash").iterdir()) == []
+
+
+def test_what_is_in_use_is_never_evicted(cache, tmp_path):
+    user = tmp_path / "attempt.json"
+    user.touch()
+    fill(cache, A, user=user)
+    fill(cache, B, user=user)
+    with pytest.raises(CacheFullError, match="--cache-gb"):
+        fill(cache, C)
+    assert here(cache, A, B, C) == [A, B]
+    user.unlink()
+    fill(cache, C)
+    assert here(cache, A, B, C) == [B, C]
+
+
+def test_what_another_process_works_on_is_not_evicted(cache):
+    fill(cache, A)
+    fill(cache, B)
+    code = f"""
+        from pathlib import Path
+        from st_shared.content_cache import ContentCache
+        lock = ContentCache(Path({str(cache.root)!r}), 100).try_lock({A!r})
+        print("held", flush=True)
+        input()
+    """
+    other = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout.readline() == b"held\n"
+    assert cache.try_lock(A) is None
+    fill(cache, C)
+    assert here(cache, A, B, C) == [A, C]
+    other.kill()
+    other.communicate()
+    cache.try_lock(A).close()  # a process that was killed leaves no lock
+
+
+def test_what_is_being_fetched_counts_until_its_process_is_gone(cache):
+    lock = cache.try_lock(A)
+    cache.reserve(A, 70)
+    cache.staging(A).write_bytes(b"half")
+    with pytest.raises(CacheFullError):
+        fill(cache, B)
+    lock.close()
+    fill(cache, B)
+    assert not cache.staging(A).exists()
+
+
+def test_more_than_the_cache_may_hold_is_refused(cache):
+    with pytest.raises(CacheFullError):
+        fill(cache, A, size=101)
+    assert here(cache, A) == []
+
+
+def test_a_content_is_held_by_one_at_a_time(cache):
+    with cache.try_lock(A):
+        assert cache.try_lock(A) is None
+        cache.try_lock(B).close()
+    cache.try_lock(A).close()
