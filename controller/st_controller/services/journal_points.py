@@ -10,6 +10,7 @@ from st_controller.services.journal_pieces import Wanted, chunks_with_metrics
 from st_controller.services.journal_reading import JournalLine, JournalReader
 from st_controller.store.database import Database
 from st_controller.store.schema import Attempt, JournalSegment
+from st_shared.curves import Place, as_one_curve
 
 KEPT = 64
 """Points that SQL keeps of a segment."""
@@ -42,6 +43,8 @@ def read_points(
 ) -> tuple[list[JournalLine], int]:
     """Up to ``count`` metric points over all attempts, first to last, and how many there are.
 
+    What a later attempt measured again counts once; see ``st_shared.curves``.
+
     Each is a point that was measured. Nothing is read from the object store: of what lies there SQL
     keeps ``KEPT`` points a segment.
     """
@@ -57,9 +60,13 @@ def read_points(
         lines = [JournalLine(number, body["seq"], body) for body in points]
         weighed += [(line, metrics / len(lines)) for line in lines]
     weighed += [(line, 1.0) for line in reader.lines(pieces, wanted=_METRICS)]
-    weighed.sort(key=lambda each: (each[0].attempt, each[0].seq))
-    total = sum(row.metrics for row in segments) + sum(piece.metrics for piece in pieces)
-    return _spread(weighed, count), total
+    along = as_one_curve(weighed, _place)
+    return _spread(along, count), round(sum(weight for _, weight in along))
+
+
+def _place(weighed: tuple[JournalLine, float]) -> Place:
+    line, _ = weighed
+    return line.attempt, line.body["step"], line.seq
 
 
 def _spread(weighed: Sequence[tuple[JournalLine, float]], count: int) -> list[JournalLine]:

@@ -1,9 +1,12 @@
 """``st metrics``: curves in the terminal, or every number as JSON."""
 
+from collections.abc import Sequence
+
 import click
 
 from st_client.output import clean, connect, json_option, print_json
 from st_client.sparkline import sparkline
+from st_shared.curves import as_one_curve
 from st_shared.protocol.resources import MetricPoint
 
 DRAWN = 5000
@@ -35,20 +38,9 @@ def metrics(*, job: str, as_json: bool) -> None:
         click.echo(f"  {sparkline(values)}")
 
 
-def curve(points: list[MetricPoint]) -> list[MetricPoint]:
-    """The points of a job as one curve, without gap or double, by step.
-
-    An attempt that goes on from a checkpoint measures some steps again: from the first step that
-    it measured on, it alone counts.
-    """
-    found: list[MetricPoint] = []
-    for point in sorted(points, key=lambda point: (point.attempt, point.step, point.seq)):
-        while found and found[-1].step > point.step:
-            found.pop()
-        while found and found[-1].step == point.step and found[-1].attempt < point.attempt:
-            found.pop()
-        found.append(point)
-    return found
+def curve(points: Sequence[MetricPoint]) -> list[MetricPoint]:
+    """The points of a job as one curve; see ``st_shared.curves``."""
+    return as_one_curve(points, lambda point: (point.attempt, point.step, point.seq))
 
 
 def metric_series(points: list[MetricPoint]) -> dict[str, list[float]]:
