@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+from botocore.stub import Stubber
 from bucket_server import connect, serve_buckets
 from moto.server import ThreadedMotoServer
 
@@ -27,6 +28,7 @@ from st_shared.objectstore import (
     LocalStore,
     ObjectMissingError,
     PartDigest,
+    StoreUnreachableError,
     UploadMissingError,
     multipart,
 )
@@ -477,3 +479,19 @@ def test_parts_are_few_and_equal():
     assert len(set(sizes[:-1])) == 1
     assert sum(sizes) == 5 << 40
     assert multipart.part_sizes(0) == []
+
+
+def test_a_store_that_refuses_is_told_so_that_callers_need_not_know_boto(nanio_store):
+    calls = {
+        "head_object": lambda: nanio_store.stat("a"),
+        "get_object": lambda: nanio_store.open("a"),
+        "put_object": lambda: nanio_store.put("a", io.BytesIO(b"")),
+        "delete_object": lambda: nanio_store.delete("a"),
+        "create_multipart_upload": lambda: nanio_store.uploads.begin("a", size=9, sha256="0" * 64),
+        "list_parts": lambda: nanio_store.uploads.parts("a", "1"),
+    }
+    for name, call in calls.items():
+        with Stubber(nanio_store._client) as stubbed:
+            stubbed.add_client_error(name, "ServiceUnavailable", http_status_code=503)
+            with pytest.raises(StoreUnreachableError):
+                call()

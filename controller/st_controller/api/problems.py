@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from st_controller.errors import InvalidRequest, NotSignedIn, Refusal, TooMany, Unavailable
 from st_controller.store.database import DatabaseAwayError
+from st_shared.objectstore import StoreUnreachableError
 from st_shared.protocol.problems import MEDIA_TYPE, FieldProblem, Problem
 from st_shared.spec.reading import MOST_PROBLEMS
 
@@ -30,6 +31,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(DatabaseAwayError, _away)
+    app.add_exception_handler(StoreUnreachableError, _store_away)
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -70,6 +72,13 @@ async def _away(request: Request, error: Exception) -> Response:
     log.error("the database gave up", path=request.url.path, exc_info=error)
     refusal = Unavailable("the database does not answer just now")
     return problem_response(refusal.problem(), {"Retry-After": "1"})
+
+
+async def _store_away(request: Request, error: Exception) -> Response:
+    """The object store does not answer, or refuses the controller: later it may go well."""
+    log.error("the object store gave up", path=request.url.path, exc_info=error)
+    refusal = Unavailable("the object store does not answer just now")
+    return problem_response(refusal.problem(), {"Retry-After": "5"})
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -124,9 +124,10 @@ class S3Store:
             if sha256 not in {None, found}:
                 raise DigestMismatchError(f"{key}: the bytes have SHA-256 {found}, not {sha256}")
             spool.seek(0)
-            self._client.upload_fileobj(
-                spool, self._bucket, name, ExtraArgs={"Metadata": {VERIFIED: found}}
-            )
+            with failures():
+                self._client.upload_fileobj(
+                    spool, self._bucket, name, ExtraArgs={"Metadata": {VERIFIED: found}}
+                )
         return ObjectStat(key, size, found)
 
     def open(self, key: str) -> Iterator[bytes]:
@@ -147,14 +148,16 @@ class S3Store:
         """What is stored under ``key``; the object is read where nobody verified its digest."""
         from botocore.exceptions import ClientError  # noqa: PLC0415
 
-        try:
-            reply = self._client.head_object(
-                Bucket=self._bucket, Key=self._name(key), ChecksumMode="ENABLED"
-            )
-        except ClientError as error:
-            if _is_missing(error):
-                return None
-            raise
+        name = self._name(key)
+        with failures():
+            try:
+                reply = self._client.head_object(
+                    Bucket=self._bucket, Key=name, ChecksumMode="ENABLED"
+                )
+            except ClientError as error:
+                if _is_missing(error):
+                    return None
+                raise
         size, sha256 = reply["ContentLength"], _verified_digest(reply)
         if sha256 is None and not self._reads_back:
             sha256 = reply["Metadata"].get(DECLARED)
@@ -178,7 +181,9 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens when there is none."""
-        self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+        name = self._name(key)
+        with failures():
+            self._client.delete_object(Bucket=self._bucket, Key=name)
 
     def sign_upload(self, key: str, *, size: int, sha256: str, expires_in: int) -> SignedUpload:
         """Let the holder store exactly these bytes, at most 5 GiB, within ``expires_in`` seconds.

@@ -16,7 +16,7 @@ from st_controller.dispatch.rounds import Rounds
 from st_controller.services import claims
 from st_controller.settings import Settings
 from st_controller.store.schema import Attempt, AuditEntry, Job, JobTransition
-from st_shared.objectstore import multipart
+from st_shared.objectstore import LocalStore, StoreUnreachableError, multipart
 from st_shared.protocol.endpoints import ENDPOINTS
 
 QUIET = {
@@ -516,3 +516,20 @@ def test_a_large_file_comes_in_parts(app_client, admin_headers, agent, place, mo
     assert app_client.get(shown["url"]).content == body
     over = app_client.put(tickets[0]["url"], content=pieces[0])
     assert over.status_code == 404
+
+
+def test_a_store_that_is_away_is_said_to_pass(app_client, admin_headers, agent, place, monkeypatch):
+    job_id = submit(app_client, admin_headers)
+    lease = f"attempts/{place(admin_headers, job_id)}"
+    agent.post(f"{lease}/claim")
+    offer = {"epoch": 1, "files": [file_of("output/w.bin", b"w", "output").model_dump()]}
+    (ticket,) = agent.post(f"{lease}/artifacts", offer).json()["tickets"]
+
+    def away(*_args, **_options):
+        raise StoreUnreachableError("connection refused")
+
+    monkeypatch.setattr(LocalStore, "stat", away)
+    done = {"epoch": 1, "artifact_ids": [ticket["artifact_id"]]}
+    reply = agent.post(f"{lease}/artifacts/complete", done)
+    assert codes(reply) == [(503, "unavailable")]
+    assert reply.headers["Retry-After"] == "5"
