@@ -130,6 +130,23 @@ class ContentCache:
                 )
             write_whole(self.root / "reserved" / digest, str(size))
 
+    def shrink(self) -> tuple[int, int]:
+        """Come back within the bound, where that was lowered; entries removed, bytes freed.
+
+        What somebody who was killed had begun to remove goes as well.
+        """
+        with self._room():
+            before = self._unused_first()
+            for victim in before:
+                if self._taken("") <= self.max_bytes:
+                    break
+                self._evict(victim.digest)
+            for left in (self.root / "trash").iterdir():
+                _remove(left)
+            kept = {entry.digest for entry in self._entries()}
+        gone = [entry.size for entry in before if entry.digest not in kept]
+        return len(gone), sum(gone)
+
     def _unused_first(self) -> list[_Entry]:
         return sorted(self._entries(), key=lambda entry: entry.used_at)
 

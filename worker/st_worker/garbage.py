@@ -12,10 +12,10 @@ _YOUNG_SECONDS = 60.0
 
 
 def collect(folder: StateFolder, live: Collection[str], now: float) -> GarbageReport:
-    """Remove the folders of attempts that are over; ``live`` names those that are not.
+    """Remove the folders of attempts that are over, and what is past the bound of the cache.
 
-    An attempt that has a record is not over either, whether or not this agent knows of it. ``now``
-    is in seconds since the epoch.
+    ``live`` names attempts that are not over; one that has a record is not over either, whether
+    or not this agent knows of it. ``now`` is in seconds since the epoch.
     """
     removed, freed = 0, 0
     for attempt in sorted(folder.attempts.iterdir()):
@@ -26,6 +26,8 @@ def collect(folder: StateFolder, live: Collection[str], now: float) -> GarbageRe
         size = size_of(attempt)
         shutil.rmtree(attempt)
         removed, freed = removed + 1, freed + size
+    entries, bytes_freed = folder.content_cache().shrink()
+    removed, freed = removed + entries, freed + bytes_freed
     return GarbageReport(removed=removed, freed_gb=freed / _GIB)
 
 

@@ -97,3 +97,16 @@ def test_a_content_is_held_by_one_at_a_time(cache):
         assert cache.try_lock(A) is None
         cache.try_lock(B).close()
     cache.try_lock(A).close()
+
+
+def test_a_cache_whose_bound_was_lowered_shrinks_to_it_and_keeps_what_is_in_use(cache, tmp_path):
+    user = tmp_path / "attempt"
+    user.mkdir()
+    fill(cache, A, user=user)
+    fill(cache, B)
+    (cache.root / "trash" / "left").write_bytes(b"x")
+    assert cache.shrink() == (0, 0)
+    smaller = ContentCache(cache.root, 50)
+    assert smaller.shrink() == (1, 40)
+    assert here(cache, A, B) == [A]
+    assert list((cache.root / "trash").iterdir()) == []
