@@ -144,7 +144,6 @@ def main() -> int:
         return Training(sys.argv[1:]).work()
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            sys.stderr.write(f"the disk is full: {error}\n")
             return DISK_FULL
         raise
 

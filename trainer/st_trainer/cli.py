@@ -97,8 +97,17 @@ def run(
         click.echo(result.summary(), err=result.exit_code != ExitCode.SUCCEEDED)
     if (quiet or rank) and result.error:
         who = f"rank {rank}: " if rank else ""
-        click.echo(f"st-train: {who}{result.error}", err=True)
+        _tell_error(f"st-train: {who}{result.error}")
     sys.exit(result.exit_code)
+
+
+def _tell_error(text: str) -> None:
+    """Say it on standard error; where that lies on a full disk, the exit code still tells."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        # What could not be written would be tried again at the end, and fail the process anew.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -49,6 +52,14 @@ def test_quiet_errors_are_one_line_on_stderr(job_file, tmp_path):
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("st-train: training.datasets.0.name: no folder")
+
+
+def test_the_exit_code_tells_even_where_standard_error_lies_on_a_full_disk(job_file, tmp_path):
+    job = job_file(datasets=[{"name": "absent"}])
+    command = [sys.executable, "-m", "st_trainer", "run", job, "--quiet"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([*command, "--run-dir", tmp_path / "run"], stderr=full, check=False)
+    assert ended.returncode == ExitCode.BAD_DATA
 
 
 def test_a_run_folder_that_cannot_be_made_is_told_in_a_sentence(job_file, tmp_path):
