@@ -199,7 +199,7 @@ async def test_stopping_by_itself_counts_as_killed(double, start_agent):
 
 async def test_time_limit_stops_gracefully_and_fails(double, start_agent):
     await start_agent()
-    attempt = double.offer([["until_stopped"], ["checkpoint", 1], ["exit", 3]], time_limit=0.4)
+    attempt = double.offer([["until_stopped"], ["checkpoint", 1], ["exit", 3]], time_limit=2)
     finish = await _finished(double, attempt)
     assert (finish.outcome, finish.failure.kind) == (Outcome.FAILED, FailureKind.TIME_LIMIT)
     assert attempt.completed[-1] == "checkpoints/step-000001/manifest.json"
