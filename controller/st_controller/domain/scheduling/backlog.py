@@ -188,7 +188,7 @@ class Backlog:
         line = lines.get((job.level, shape))
         if line is None:
             line = lines[job.level, shape] = Line(leaf, job.level, shape)
-            self._tenants.hold_shape(leaf, BASE, job.level, shape)
+            self._tenants.turns.hold(leaf, BASE, job.level, shape)
         self.waiting[job.id] = place = Waiting(job, line)
         self.arrived[shape] = max(self.arrived.get(shape, 0), job.level)
         line.add(job)
@@ -204,7 +204,7 @@ class Backlog:
             self._age(line, now)
             return
         self._reach(line, None)
-        self._tenants.drop_shape(line.leaf, BASE, line.level, line.shape)
+        self._tenants.turns.drop(line.leaf, BASE, line.level, line.shape)
         del (line.leaf.lines or {})[line.level, line.shape]
 
     def _age(self, line: Line, now: float) -> None:
@@ -230,11 +230,11 @@ class Backlog:
             aged[line.reached][line.shape].remove(line)
             if not aged[line.reached][line.shape]:
                 del aged[line.reached][line.shape]
-            self._tenants.drop_shape(line.leaf, AGED, line.reached, line.shape)
+            self._tenants.turns.drop(line.leaf, AGED, line.reached, line.shape)
         if reached is not None:
             self.arrived[line.shape] = max(self.arrived.get(line.shape, 0), reached)
             aged[reached].setdefault(line.shape, []).append(line)
-            self._tenants.hold_shape(line.leaf, AGED, reached, line.shape)
+            self._tenants.turns.hold(line.leaf, AGED, reached, line.shape)
         line.reached = reached
 
     def _in_line(self, array_id: str) -> list[PendingJob]:

@@ -220,18 +220,30 @@ class Fleet:
         what the job wants; then the cheapest.
         """
         shape = self.shapes.known[number]
-        openings = self._openings(number, shape.slots)
-        if not openings:
-            return None
-        if shape.nodes == 1:
-            host = self._best(openings, wants)
-            return (Grant(host.id, host.choose(number, shape.slots)),)
-        return self._gang(number, shape, openings)
+        if shape.nodes > 1:
+            return self._gang(number, shape, self._openings(number, shape.slots))
+        if wants:
+            host = self._best(self._openings(number, shape.slots), wants)
+        else:
+            host = self._tightest(number)
+        return (Grant(host.id, host.choose(number, shape.slots)),) if host else None
+
+    def _tightest(self, number: int) -> Host | None:
+        """As ``_best`` for a job to which nothing else matters."""
+        bit, found, best = 1 << number, None, (0, 0.0, 0)
+        for group in self.able(number):
+            if group.open & bit:
+                for vector, bucket in group.buckets.items():
+                    if group.bits[vector] & bit:
+                        here = (sum(vector), group.price, group.place)
+                        if found is None or here < best:
+                            found, best = bucket, here
+        return next(iter(found.values())) if found else None
 
     def _openings(self, number: int, slots: int) -> list[Opening]:
         bit = 1 << number
         found: list[Opening] = []
-        for group in self._open_groups.values():
+        for group in self.able(number):
             if group.open & bit:
                 for vector, bucket in group.buckets.items():
                     if group.bits[vector] & bit:
@@ -246,7 +258,9 @@ class Fleet:
             if opening.group.kinds == kinds:
                 yield from opening.bucket.values()
 
-    def _best(self, openings: list[Opening], wants: Sequence[str]) -> Host:
+    def _best(self, openings: list[Opening], wants: Sequence[str]) -> Host | None:
+        if not openings:
+            return None
         tightest = min(opening.left for opening in openings)
         equal = [opening for opening in openings if opening.left == tightest]
         for want in wants:
@@ -344,7 +358,8 @@ class Fleet:
         """What fits in a group may have changed."""
         if group.open == before:
             return
-        self._open = None
+        if self._open is not None:
+            self._open = None if before & ~group.open else self._open | group.open
         if group.open:
             self._open_groups[group.key] = group
         else:

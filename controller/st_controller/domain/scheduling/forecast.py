@@ -13,7 +13,7 @@ from st_controller.domain.scheduling.model import (
     Share,
     WorkerCapacity,
 )
-from st_controller.domain.scheduling.preemption import Running
+from st_controller.domain.scheduling.running import Running
 from st_controller.domain.scheduling.scheduler import Scheduler
 
 MOST_JOBS = 2_000

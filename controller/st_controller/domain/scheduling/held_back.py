@@ -31,6 +31,7 @@ class HeldBack:
         if not waits:
             return False
         line.leaf.held_back |= waits
+        line.leaf.look_anew()
         self._leaves.append(line.leaf)
         return True
 
@@ -42,7 +43,7 @@ class HeldBack:
         """Forget whom we held back."""
         for leaf in self._leaves:
             leaf.held_back = 0
-            leaf.forget_vain()
+            leaf.look_anew()
         self._leaves.clear()
 
     def _shapes(self, number: int, passed: int, fitting: int) -> int:

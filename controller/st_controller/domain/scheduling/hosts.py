@@ -40,6 +40,8 @@ class Host:
     takes_jobs: bool = True
     kept_for: str | None = None
     """Job for which it is reserved."""
+    frees: dict[int, float] = field(default_factory=dict)
+    """For shapes that were asked about since anything changed here: when one node fits."""
 
     @classmethod
     def of(cls, capacity: WorkerCapacity, group: "Group") -> "Host":
@@ -70,6 +72,7 @@ class Host:
                 self.free[kind].remove(index)
         self.running[job_id] = Hold(until, taken, tuple(kinds))
         self.vector = tuple(map(len, self.free))
+        self.frees.clear()
 
     def release(self, job_id: str) -> None:
         """Take back what a job has."""
@@ -81,6 +84,7 @@ class Host:
             free.append(index)
             free.sort()
         self.vector = tuple(map(len, self.free))
+        self.frees.clear()
 
     def fits(self, number: int, shapes: Sequence[Shape]) -> bool:
         """Whether one node of the shape fits now."""
@@ -88,14 +92,21 @@ class Host:
 
     def free_at(self, number: int, slots: int, now: float) -> float:
         """When one node of the shape is expected to fit, if nothing else is placed here."""
+        found = self.frees.get(number)
+        if found is None:
+            found = self.frees[number] = self._frees_at(number, slots)
+        return max(now, found)
+
+    def _frees_at(self, number: int, slots: int) -> float:
         kinds = self.group.fitting[number] or ()
-        room = sum(self.vector[kind] for kind in kinds)
-        if room >= slots:
-            return now
+        lacking = slots - sum([self.vector[kind] for kind in kinds])
+        if lacking <= 0:
+            return float("-inf")
         for hold in sorted(self.running.values()):
-            room += sum(hold.kinds[kind] for kind in kinds)
-            if room >= slots:
-                return max(now, hold.until)
+            for kind in kinds:
+                lacking -= hold.kinds[kind]
+            if lacking <= 0:
+                return hold.until
         return float("inf")
 
 

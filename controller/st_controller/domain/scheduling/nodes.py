@@ -13,19 +13,11 @@ NEGLIGIBLE = 1e-3
 """Usage, in priced slot-seconds, that is not worth remembering."""
 
 LEVELS = len(Level)
-NOTHING = [0] * LEVELS
 BASE, AGED = 0, 1
 """Tables of what waits: under the level asked for, and under the one reached by waiting."""
 
 Place = tuple[float, str, "Node"]
-
-
-def _tables() -> tuple[list[int], list[int]]:
-    return [0] * len(Level), [0] * len(Level)
-
-
-def _counts() -> tuple[list[dict[int, int]], list[dict[int, int]]]:
-    return [{} for _ in Level], [{} for _ in Level]
+LevelShape = tuple[int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,19 +49,23 @@ class Node:
     """Usage and forfeited share of the active children."""
     weights: float = 0.0
     """Weights of the active children."""
-    masks: tuple[list[int], list[int]] = field(default_factory=_tables)
-    """By table and level the shapes that wait in it."""
-    counts: tuple[list[dict[int, int]], list[dict[int, int]]] = field(default_factory=_counts)
+    masks: list[int] = field(default_factory=lambda: [0, 0])
+    """By table the levels and shapes that wait here, as bits; see ``turns.py``."""
+    counts: tuple[dict[LevelShape, int], dict[LevelShape, int]] = field(
+        default_factory=lambda: ({}, {})
+    )
     """By table, level and shape how many children, or lines of a user, hold it."""
+    due: int | None = None
+    """Levels and shapes that limits let start of those within their share on every step below;
+    none: it has to be found anew."""
+    startable: int | None = None
+    """Levels asked for and shapes that limits let start, of anybody who is not held back."""
     lines: "dict[tuple[int, int], Line] | None" = None
     """A user's jobs by level and shape; none for the inner nodes."""
     is_limited: bool = False
     """Whether it has any limit."""
     held_back: int = 0
     """Shapes of a user that is over its share which are not to start in this decision."""
-    vain: list[int] = field(default_factory=lambda: [0] * (2 * LEVELS))
-    """By level, first for all and then for those within their share alone: shapes of which nothing
-    was found below it since anything changed there."""
     ancestry: tuple["Node", ...] = ()
     """The node, its parent, and so on up to the root."""
     aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
@@ -102,29 +98,19 @@ class Node:
         return self.parent is None or self.claim <= self.parent.fair * self.share.weight
 
     @property
-    def shapes(self) -> int:
-        """All that waits here."""
-        found = 0
-        for mask in self.masks[BASE]:
-            found |= mask
-        return found
+    def is_limited_anywhere(self) -> bool:
+        """Whether it, or a node above it, has any limit."""
+        return any([node.is_limited for node in self.ancestry])  # noqa: C419 - quicker so
 
-    def forget_vain(self) -> None:
-        """Something changed here, so what was sought in vain below those above may be found."""
+    def look_anew(self) -> None:
+        """What could be served below this node and those above may be something else now."""
         for node in self.ancestry:
-            node.vain = [0] * (2 * LEVELS)
+            node.due = node.startable = None
 
-    def forget_vain_within(self) -> None:
+    def look_anew_within_share(self) -> None:
         """The same where nothing but who is within its share changed."""
         for node in self.ancestry:
-            node.vain[LEVELS:] = NOTHING
-
-    def forget_vain_shape(self, level: int, shape: int) -> None:
-        """The same where nothing but one shape at one level was added."""
-        others = ~(1 << shape)
-        for node in self.ancestry:
-            node.vain[level] &= others
-            node.vain[level + LEVELS] &= others
+            node.due = None
 
     def allowed(self, mask: int, shapes: Shapes) -> int:
         """The shapes in ``mask`` that its limits let start."""

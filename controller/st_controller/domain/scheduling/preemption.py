@@ -7,32 +7,11 @@ from itertools import islice
 
 from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.hosts import Host
-from st_controller.domain.scheduling.model import Grant, Level, PendingJob, Policy, SlotKind
-from st_controller.domain.scheduling.nodes import Node
+from st_controller.domain.scheduling.model import Level, PendingJob, Policy, SlotKind
+from st_controller.domain.scheduling.running import Running
 
 MOST_COMPARED = 512
 """Workers among which the cheapest to clear is sought."""
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """A job that holds slots."""
-
-    job: PendingJob
-    grants: tuple[Grant, ...]
-    leaf: Node
-    slots: int
-    rate: float
-    started: float
-    checkpointed: float
-    rank: int
-    """The level that it had reached by waiting when it started; whom it outranked then does not
-    preempt it now."""
-    stopping: bool = False
-
-    def lost(self, now: float) -> float:
-        """Slot-seconds of work that would have to be done again."""
-        return self.slots * max(0.0, now - self.checkpointed)
 
 
 @dataclass(frozen=True, slots=True)

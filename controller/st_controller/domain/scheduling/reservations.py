@@ -194,6 +194,12 @@ class Reservations:
         if reservation is not None:
             reservation.until, self._backfill = float("-inf"), None
 
+    def taken(self, hosts: Iterable[Host]) -> None:
+        """A job began on these workers."""
+        for host in hosts:
+            if host.kept_for is not None:
+                self.changed(host.kept_for)
+
     def forget_room(self) -> None:
         """A shape is new, so it is in none of the masks."""
         for job_id in self._by_job:
@@ -213,9 +219,12 @@ class Reservations:
     def _look_at(self, reservation: Reservation, now: float) -> None:
         shapes = self._fleet.shapes
         room = beside = 0
+        needed = shapes.known[reservation.shape].slots
         for host in reservation.hosts:
-            room |= host.group.fits(host.vector, shapes.known)
-            beside |= host.group.fits(self._beside(reservation, host), shapes.known)
+            vector = host.vector
+            room |= host.group.fits(vector, shapes.known)
+            if len(vector) == 1 and vector[0] > needed:
+                beside |= host.group.fits((vector[0] - needed,), shapes.known)
         short, longest = shapes.no_longer(reservation.start - now)
         reservation.beside = beside & shapes.of_one_node
         reservation.before = room & short & shapes.of_one_node & ~beside

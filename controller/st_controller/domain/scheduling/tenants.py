@@ -3,32 +3,26 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from math import exp, log
-from typing import TYPE_CHECKING
 
 from st_controller.domain.scheduling.model import Policy, Share
-from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, NEGLIGIBLE, Node
+from st_controller.domain.scheduling.nodes import NEGLIGIBLE, Node, Place
 from st_controller.domain.scheduling.shapes import Shapes
-
-if TYPE_CHECKING:
-    from st_controller.domain.scheduling.lines import Line
+from st_controller.domain.scheduling.turns import Turns
 
 __all__ = ["Node", "Tenants"]
 
-EXCESS = 1.01
-"""What somebody may have had, over its share, before others take precedence where it would fit and
-they do not."""
-
 
 class Tenants:
-    """The tree, and who is to be served next."""
+    """The tree, and what each node of it has had."""
 
     def __init__(self, policy: Policy, shapes: Shapes) -> None:
         self._policy = policy
-        self._shapes = shapes
         self._decay = log(2) / policy.half_life
         self._nodes: dict[str, Node] = {}
         self._shares: dict[str, Share] = {}
         self.root = self._nodes[""] = Node("", None, Share())
+        self.turns = Turns(self.root, shapes)
+        """Who is to be served next."""
         self.fleet_rate = 0.0
         """Price of all slots for one second."""
         self.is_settled = False
@@ -70,7 +64,7 @@ class Tenants:
             node.parent.weights += share.weight - node.share.weight
         node.share = share
         node.is_limited = share.max_jobs is not None or share.max_slots is not None
-        node.forget_vain()
+        node.look_anew()
         self._reorder(node)
 
     def shared(self) -> set[str]:
@@ -93,7 +87,6 @@ class Tenants:
 
     def promise(self, leaf: Node, rate: float, now: float) -> None:
         """Slots are reserved for a job of this user, or (negative) not any more."""
-        leaf.forget_vain_within()
         for node in leaf.ancestry:
             was_active = node.is_active
             left = node.promised + rate
@@ -106,7 +99,7 @@ class Tenants:
     def refund(self, leaf: Node, rate: float, since: float, now: float) -> None:
         """Take back the charge for slots that were held in vain since a moment."""
         charged = rate * self._grown(now - since)
-        leaf.forget_vain()
+        leaf.look_anew()
         for node in leaf.ancestry:
             self._accrue(node, now)
             self._change_claim(node, usage=max(0.0, node.usage - charged))
@@ -117,7 +110,7 @@ class Tenants:
         node = self.node(path, now)
         node.seen = now
         self._change_claim(node, usage=usage, forfeited=forfeited)
-        node.forget_vain()
+        node.look_anew()
         self._reorder(node)
 
     def settle(self, now: float) -> None:
@@ -125,7 +118,7 @@ class Tenants:
         for node in self.nodes():
             self._accrue(node, now)
         for node in self.nodes():
-            node.vain = [0] * (2 * LEVELS)
+            node.due = None
             if node.children:
                 self._settle_children(node)
         for node in reversed(list(self._nodes.values())):
@@ -157,126 +150,17 @@ class Tenants:
         for node in leaf.ancestry:
             before, node.waiting = node.waiting, node.waiting + count
             if not ((before and node.waiting) or node.running_jobs or node.promised):
-                node.forget_vain_within()
                 self._note_activity(node, bool(before), now)
             if bool(node.waiting) != (node.key is not None):
                 self._reorder(node)
 
-    def hold_shape(self, leaf: Node, table: int, level: int, shape: int) -> None:
-        """A line of this user holds jobs of a shape from now on."""
-        leaf.forget_vain_shape(level, shape)
-        for node in leaf.ancestry:
-            counts = node.counts[table][level]
-            counts[shape] = known = counts.get(shape, 0) + 1
-            if known > 1:
-                return
-            node.masks[table][level] |= 1 << shape
-
-    def drop_shape(self, leaf: Node, table: int, level: int, shape: int) -> None:
-        """A line of this user holds none any more."""
-        for node in leaf.ancestry:
-            counts = node.counts[table][level]
-            if counts[shape] > 1:
-                counts[shape] -= 1
-                return
-            del counts[shape]
-            node.masks[table][level] &= ~(1 << shape)
-
-    # Who is next
-
-    def pick(self, mask: int, fillers: int = 0) -> "tuple[Line, int] | None":
-        """The line to be served next among the shapes in ``mask``, and at which level.
-
-        ``fillers`` are further shapes, for those within their share alone.
-
-        The highest level first. Within it those who are within their share on every step of the
-        tree, then all; among each, from the root down, whoever has had the least for its weight.
-        So where the head of an organisation's least served user does not fit, its turn does not
-        fall to a user of it who has had too much already while others have not.
-        Levels reached by waiting count only for those within their share: who has had more is
-        not starved, and must not overtake those who have had less by having queued more.
-        """
-        root = self.root
-        mask = root.allowed(mask, self._shapes)
-        more = mask | root.allowed(fillers, self._shapes)
-        base, aged = root.masks
-        for level in range(LEVELS - 1, -1, -1):
-            waiting = base[level] | aged[level]
-            if not waiting & more:
-                continue
-            found = None
-            if waiting & more & ~root.vain[level + LEVELS]:
-                found = self._descend(root, level, waiting & more, within=True)
-            if found is None and base[level] & mask & ~root.vain[level]:
-                found = self._descend(root, level, base[level] & mask, within=False)
-            if found is not None:
-                return found, level
-        return None
-
-    def passed_over(self, leaf: Node, level: int, mask: int) -> "tuple[Line, bool] | None":
-        """The line of somebody within its share whom a user that is over its own passes by.
-
-        On each step of the tree at which the user, or what it belongs to, has had too much, the
-        siblings are looked at that have had less; also tells whether one has a reservation.
-        """
-        for node in reversed(leaf.ancestry):
-            parent = node.parent
-            if parent is None:
-                continue
-            mask = parent.allowed(mask, self._shapes)
-            if node.is_within_share:
-                continue
-            less = node.claim / node.share.weight / EXCESS
-            for _, _, sibling in parent.order:
-                if sibling is node:
-                    break
-                waiting = sibling.masks[BASE][level] & mask
-                if waiting and sibling.claim <= less * sibling.share.weight:
-                    allowed = sibling.allowed(waiting, self._shapes)
-                    if sibling.lines is None:
-                        found = self._descend(sibling, level, allowed, within=False)
-                    else:
-                        found = _earliest(sibling, level, allowed) if allowed else None
-                    if found is not None:
-                        return found, bool(sibling.promised)
-        return None
-
-    def _descend(self, node: Node, level: int, mask: int, *, within: bool) -> "Line | None":
-        """The line of the least served below ``node``; ``within``: of those within their share."""
-        at = level + LEVELS if within else level
-        mask &= ~node.vain[at]
-        if not mask:
-            return None
-        fair = node.fair if within else 0.0
-        for _, _, child in node.order:
-            base, aged = child.masks
-            if within:
-                waiting = (base[level] | aged[level]) & mask
-            else:
-                waiting = base[level] & mask & ~child.held_back
-            if not waiting or not waiting & ~child.vain[at]:
-                continue
-            if within and child.usage + child.forfeited > fair * child.share.weight:
-                continue
-            allowed = child.allowed(mask, self._shapes) if child.is_limited else mask
-            if not waiting & allowed:
-                continue
-            if child.lines is not None:
-                found = _earliest(child, level, allowed if within else allowed & ~child.held_back)
-            else:
-                found = self._descend(child, level, allowed & waiting, within=within)
-            if found is not None:
-                return found
-        node.vain[at] |= mask
-        return None
-
     # The arithmetic of shares
 
     def _use(self, leaf: Node, jobs: int, slots: int, rate: float, now: float) -> None:
-        if jobs < 0 and any(node.is_limited for node in leaf.ancestry):
-            leaf.forget_vain()
+        if leaf.is_limited_anywhere:
+            leaf.look_anew()
         else:
-            leaf.forget_vain_within()
+            leaf.look_anew_within_share()
         for node in leaf.ancestry:
             self._accrue(node, now)
             before, node.running_jobs = node.running_jobs, node.running_jobs + jobs
@@ -319,6 +203,7 @@ class Tenants:
         parent = node.parent
         if parent is None or was_active == node.is_active:
             return
+        parent.look_anew_within_share()
         if not node.is_active:
             parent.claims -= node.claim
             parent.weights -= node.share.weight
@@ -355,13 +240,18 @@ class Tenants:
         parent = node.parent
         if parent is None:
             return
+        order, before = parent.order, node.key
+        node.key = self._key(node) if node.waiting else None
+        if before == node.key:
+            return
+        if before is not None:
+            place = bisect_left(order, (before, node.path))
+            if node.key is not None and _fits_at(order, place, node.key):
+                order[place] = (node.key, node.path, node)
+                return
+            del order[place]
         if node.key is not None:
-            place = bisect_left(parent.order, (node.key, node.path))
-            del parent.order[place]
-            node.key = None
-        if node.waiting:
-            node.key = self._key(node)
-            insort(parent.order, (node.key, node.path, node))
+            insort(order, (node.key, node.path, node))
 
     def _key(self, node: Node) -> float:
         ahead = (node.rate + node.promised) * self._policy.horizon
@@ -373,25 +263,8 @@ class Tenants:
             del self._nodes[node.path]
 
 
-def _earliest(leaf: Node, level: int, mask: int) -> "Line | None":
-    """The line of a user whose first job was submitted first."""
-    best: Line | None = None
-    lines = leaf.lines or {}
-    here = leaf.masks[BASE][level] & mask
-    while here:  # as ``numbers`` does; this is the innermost loop of all
-        lowest = here & -here
-        here ^= lowest
-        line = lines[level, lowest.bit_length() - 1]
-        if best is None or line.turn < best.turn:
-            best = line
-    aged = leaf.masks[AGED]
-    for reached in range(level, LEVELS - 1):
-        there = aged[reached] & mask
-        aged_lines = leaf.aged_lines[reached]
-        while there:
-            lowest = there & -there
-            there ^= lowest
-            for line in aged_lines[lowest.bit_length() - 1]:
-                if best is None or line.turn < best.turn:
-                    best = line
-    return best
+def _fits_at(order: list[Place], place: int, key: float) -> bool:
+    """Whether one that stands at a place in the order stays there with another key."""
+    return (place == 0 or order[place - 1][0] < key) and (
+        place + 1 == len(order) or key < order[place + 1][0]
+    )

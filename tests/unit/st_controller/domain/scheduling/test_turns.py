@@ -1,4 +1,4 @@
-"""What was sought in vain is remembered only as long as seeking it again would find nothing."""
+"""What is remembered of who could be served is what a look at everybody would find."""
 
 from random import Random
 
@@ -6,7 +6,6 @@ import pytest
 from queue_steps import Queue
 
 from st_controller.domain.scheduling.model import Level
-from st_controller.domain.scheduling.nodes import LEVELS
 
 
 def found(queue: Queue, mask: int, *, afresh: bool) -> object:
@@ -14,8 +13,8 @@ def found(queue: Queue, mask: int, *, afresh: bool) -> object:
     tenants = queue.scheduler.tenants
     if afresh:
         for node in tenants.nodes():
-            node.vain = [0] * (2 * LEVELS)
-    picked = tenants.pick(mask)
+            node.due = node.startable = None
+    picked = tenants.turns.pick(mask)
     return picked and (picked[0].turn, picked[1])
 
 
@@ -39,9 +38,28 @@ def test_a_pick_is_the_same_with_and_without_what_is_remembered(seed: int) -> No
         elif action == 2 and running:
             queue.finish(random.choice(running))
         elif action == 3:
-            queue.share(random.choice(users), random.uniform(1, 3), max_jobs=random.randint(0, 3))
+            path = random.choice(users)
+            queue.share(path, random.uniform(1, 3), max_jobs=random.randint(0, 3))
+            above = path.rsplit("/", random.randint(1, 2))[0]
+            queue.share(above, random.uniform(1, 3), max_slots=random.randint(0, 9))
         queue.decide()
         for _ in range(4):
             mask = random.getrandbits(len(queue.scheduler.fleet.shapes.known))
             remembered = found(queue, mask, afresh=False)
             assert remembered == found(queue, mask, afresh=True)
+
+
+def test_more_shapes_than_a_mask_had_room_for_change_nothing() -> None:
+    queue = Queue()
+    queue.worker("w", 2)
+    names = [f"job {number:03}" for number in range(150)]
+    for number, name in enumerate(names):  # each of a shape of its own, more than two widenings
+        queue.submit(name, f"o/t/u{number % 3}", limit=60.0 + number)
+    queue.share("o/t/u1", max_jobs=1)
+    started = []
+    while placed := queue.placed():
+        started += placed
+        queue.pass_time(60.0)
+        for name in placed:
+            queue.finish(name)
+    assert sorted(started) == names

@@ -1,0 +1,228 @@
+"""The first in line that does not fit: workers are kept for it, or cleared, until it does."""
+
+from collections.abc import Iterable, Iterator
+
+from st_controller.domain.scheduling.attention import Attention
+from st_controller.domain.scheduling.backlog import Backlog
+from st_controller.domain.scheduling.fleet import Fleet
+from st_controller.domain.scheduling.held_back import HeldBack
+from st_controller.domain.scheduling.lines import Line
+from st_controller.domain.scheduling.model import Grant, Level, PendingJob, Policy, Preemption
+from st_controller.domain.scheduling.preemption import Clearing, Clearings
+from st_controller.domain.scheduling.reservations import Reservation, Reservations
+from st_controller.domain.scheduling.running import RunningJobs
+from st_controller.domain.scheduling.tenants import Tenants
+
+MOST_AT_ANY_RATE = 12
+"""Reservations beyond which nobody gets one for having been passed by."""
+
+
+class HeadOfLine:
+    """Makes reservations, has others preempted for them, and gives them up again."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        fleet: Fleet,
+        tenants: Tenants,
+        backlog: Backlog,
+        running: RunningJobs,
+        attention: Attention,
+    ) -> None:
+        self._policy, self._fleet, self._tenants = policy, fleet, tenants
+        self._backlog, self._running, self._attention = backlog, running, attention
+        self.reservations = Reservations(fleet, policy.reserved_part)
+        self.held_back = HeldBack(fleet)
+        self._clearings = Clearings(policy, fleet, running.held)
+
+    # Who gets one
+
+    def care_for(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
+        """Care for the head of a line for which there is no room now."""
+        attention, reservations = self._attention, self.reservations
+        other = reservations.below(number, level)
+        outranks = other is not None and other.job.id not in attention.given_back
+        if other is not None and outranks and self._gains(number, level, other):
+            attention.given_back.add(other.job.id)
+            self.release(other, now)  # and look again, with its workers back among the others
+            return None
+        preemption = self._preempt(job, number, level, now)
+        if preemption is not None or job.id in reservations:
+            return preemption
+        if not self._reserve(job, number, level, now):
+            attention.unexamined &= ~self._fleet.rivals(number)
+        return None
+
+    def care_for_passed_over(self, line: Line, level: int, now: float, fitting: int) -> bool:
+        """Reserve for somebody within its share before a sibling that is over its own is served.
+
+        Who has small jobs fills every hole; those beside it who want much at once would see their
+        team go over its share by that, and never come first. A few slots even stay free for them.
+        """
+        fleet = self._fleet
+        may_reserve = len(self.reservations) < MOST_AT_ANY_RATE
+        if not may_reserve and not self.held_back.may_hold(line.shape):
+            return False
+        wanted = fleet.rivals(line.shape) & fleet.satisfiable & ~fleet.shapes.single
+        found = self._tenants.turns.passed_over(line.leaf, level, wanted)
+        if found is None:
+            return False
+        passed, has_reservation = found
+        if may_reserve and not has_reservation:
+            job = self._backlog.waiting[passed.turn[1]].job
+            if job.id not in self._attention.given_back and self._reserve(
+                job, passed.shape, level, now, at_any_rate=True
+            ):
+                return True
+        return self.held_back.add(line, passed, fitting)
+
+    def note_arrivals(self) -> None:
+        """Look at the heads of the lines among the rivals of those that came or rose.
+
+        Where no more may be reserved nothing has to be done, unless somebody has come to a higher
+        level than what is reserved.
+        """
+        attention, reservations, fleet = self._attention, self.reservations, self._fleet
+        for shape, level in self._backlog.arrived.items():
+            below = reservations.below(shape, level)
+            if below is not None and self._gains(shape, level, below):
+                reservations.closed &= ~fleet.rivals(shape)
+            elif fleet.shapes.single >> shape & 1:
+                continue
+            attention.unexamined |= fleet.rivals(shape)
+        self._backlog.arrived.clear()
+        attention.unexamined &= fleet.satisfiable & ~reservations.closed
+
+    # Who starts on what was kept
+
+    def fulfilled(self, now: float) -> tuple[Reservation, tuple[Grant, ...]] | None:
+        """A reservation that has come true, there or on any other worker, and is kept no more."""
+        attention, fleet = self._attention, self._fleet
+        open_to_all = fleet.open & ~attention.stuck
+        if not attention.freed and not open_to_all & self.reservations.shapes:
+            return None
+        for reservation in self.reservations:
+            shape, grants = reservation.shape, None
+            if reservation.job.id in attention.freed:
+                attention.freed.discard(reservation.job.id)
+                grants = self.reservations.grants(reservation)
+            if grants is None and open_to_all >> shape & 1:
+                grants = fleet.place(shape, reservation.job.wants)
+                if grants is None:
+                    attention.stuck |= 1 << shape
+                    grants = self._gather(reservation, now)
+                    open_to_all = fleet.open & ~attention.stuck
+            if grants is None:
+                continue
+            if self._is_outranked(reservation) or not self._is_allowed(reservation, now):
+                attention.given_back.add(reservation.job.id)
+                self.release(reservation, now)
+                open_to_all = fleet.open & ~attention.stuck
+                continue
+            self.reservations.remove(reservation)
+            self.held_back.let_in()
+            attention.stuck = 0
+            attention.unexamined |= fleet.rivals(shape)
+            return reservation, grants
+        return None
+
+    def _gather(self, reservation: Reservation, now: float) -> tuple[Grant, ...] | None:
+        """Let a gang have the workers that have room, one by one, until it is complete."""
+        if reservation.is_preempting:
+            return None
+        self.held_back.let_in()
+        for host in self.reservations.exchange(reservation, now):
+            self._attention.stuck &= ~host.group.fits(host.vector, self._fleet.shapes.known)
+        return self.reservations.grants(reservation)
+
+    # Who gives it up
+
+    def release(self, reservation: Reservation, now: float) -> None:
+        """Give up a reservation; its job stands in line again."""
+        self.held_back.let_in()
+        self.reservations.remove(reservation)
+        self._attention.freed.discard(reservation.job.id)
+        self._backlog.add(reservation.job, reservation.shape, now)
+        self.promise(reservation, -1, now)
+        self._attention.stuck = 0
+
+    def release_host(self, worker_id: str, now: float) -> None:
+        """Give up the reservation that keeps a worker, if one does."""
+        reservation = self.reservations.of_host(worker_id)
+        if reservation is not None:
+            self.release(reservation, now)
+
+    def promise(self, reservation: Reservation, sign: int, now: float) -> None:
+        """Count what is reserved as if it ran, so that the next to be served is somebody else."""
+        price = sum(host.capacity.price for host in reservation.hosts)
+        slots = self._fleet.shapes.known[reservation.shape].slots
+        leaf = self._tenants.user(reservation.job.tenant.path, now)
+        self._tenants.promise(leaf, sign * price * slots, now)
+
+    def _gains(self, number: int, level: int, other: Reservation) -> bool:
+        """Whether the head of a line is better off without the reservation of a lower level."""
+        if self.reservations.fitting(other) >> number & 1:
+            return True
+        if self._fleet.shapes.single >> number & 1 or other.at_any_rate:
+            return False  # the next slot that comes free, or another reservation, is its own anyway
+        return self.reservations.may_add(number, level) and not self.reservations.may_add(number)
+
+    def _is_outranked(self, reservation: Reservation) -> bool:
+        """Whether somebody at a higher level could start on the same workers now, or clear them."""
+        if reservation.job.id in self._attention.given_back:
+            return False
+        turns = self._tenants.turns
+        found = turns.pick(self.reservations.fitting(reservation))
+        if found is not None and found[1] > reservation.level:
+            return True
+        urgent = turns.asked_for(self._tenants.root, Level.URGENT) & self._fleet.satisfiable
+        found = turns.pick(urgent & self._fleet.rivals(reservation.shape))
+        if found is None or found[1] <= reservation.level:
+            return False
+        return self._backlog.waiting[found[0].turn[1]].job.may_preempt
+
+    def _is_allowed(self, reservation: Reservation, now: float) -> bool:
+        leaf = self._tenants.user(reservation.job.tenant.path, now)
+        bit = 1 << reservation.shape
+        return all(node.allowed(bit, self._fleet.shapes) for node in leaf.ancestry)
+
+    # How workers are kept
+
+    def _preempt(self, job: PendingJob, number: int, level: int, now: float) -> Preemption | None:
+        if job.level < Level.URGENT or not job.may_preempt:
+            return None
+        cleared = self._clearings.cheapest(job, number, now)
+        if cleared is None:
+            return None
+        victims = tuple(dict.fromkeys(_victims(cleared)))
+        for victim in victims:
+            self._running.held[victim].stopping = True
+        hosts = tuple(clearing.host for clearing in cleared)
+        start = now + self._policy.preemption_grace
+        self._keep(Reservation(job, number, level, hosts, start, is_preempting=True), now)
+        return Preemption(job.id, victims) if victims else None
+
+    def _reserve(
+        self, job: PendingJob, number: int, level: int, now: float, *, at_any_rate: bool = False
+    ) -> bool:
+        """Keep workers for a job until it fits; whether that is to be done and could be."""
+        if self._fleet.shapes.known[number].total == 1:
+            return False  # the next slot that comes free serves it at once
+        if not at_any_rate and not self.reservations.may_add(number):
+            self.reservations.closed |= self._fleet.rivals(number)
+            return False
+        found = self.reservations.earliest(number, now)
+        if found is None:
+            return False
+        self._keep(Reservation(job, number, level, *found, at_any_rate=at_any_rate), now)
+        return True
+
+    def _keep(self, reservation: Reservation, now: float) -> None:
+        self.promise(reservation, 1, now)
+        self._backlog.take(reservation.job.id, now)
+        self.reservations.add(reservation)
+
+
+def _victims(cleared: Iterable[Clearing]) -> Iterator[str]:
+    for clearing in cleared:
+        yield from clearing.victims

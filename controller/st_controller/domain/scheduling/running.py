@@ -1,0 +1,101 @@
+"""Jobs that hold slots: what they take of the fleet, and whom they are charged to."""
+
+from dataclasses import dataclass
+
+from st_controller.domain.scheduling.fleet import Fleet
+from st_controller.domain.scheduling.hosts import Host
+from st_controller.domain.scheduling.model import Grant, Level, PendingJob, Policy, RunningJob
+from st_controller.domain.scheduling.nodes import Node
+from st_controller.domain.scheduling.tenants import Tenants
+
+LEARNING = 0.01
+"""Weight of the newest job in what is learned of how long jobs run."""
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A job that holds slots."""
+
+    job: PendingJob
+    grants: tuple[Grant, ...]
+    leaf: Node
+    slots: int
+    rate: float
+    started: float
+    checkpointed: float
+    rank: int
+    """The level that it had reached by waiting when it started; whom it outranked then does not
+    preempt it now."""
+    stopping: bool = False
+
+    def lost(self, now: float) -> float:
+        """Slot-seconds of work that would have to be done again."""
+        return self.slots * max(0.0, now - self.checkpointed)
+
+
+class RunningJobs:
+    """Takes and gives back slots, and keeps the use of tenants in step."""
+
+    def __init__(self, policy: Policy, fleet: Fleet, tenants: Tenants) -> None:
+        self._policy, self._fleet, self._tenants = policy, fleet, tenants
+        self.held: dict[str, Running] = {}
+        """By job."""
+        self._used_of_limit = 1.0
+        """Part of their time limits that jobs used of late."""
+
+    def start(
+        self, job: PendingJob, grants: tuple[Grant, ...], level: int, now: float
+    ) -> list[Host]:
+        """A job begins; the workers that it runs on."""
+        waited = max(0.0, now - job.waiting_since)
+        risen = job.level + int(waited / self._policy.ageing_interval)
+        rank = max(level, job.level, min(risen, Level.CRITICAL))
+        return self._hold(job, grants, now, now, self._fleet.price(grants), rank, now)
+
+    def adopt(self, begun: RunningJob, now: float) -> list[Host]:
+        """A job that began earlier counts from now on; the workers that are known of it."""
+        job = begun.job
+        waited = max(0.0, begun.started - job.waiting_since)
+        risen = job.level + int(waited / self._policy.ageing_interval)
+        rank = max(job.level, min(risen, Level.CRITICAL))
+        checkpointed = begun.checkpointed or begun.started
+        hosts = self._hold(job, begun.grants, begun.started, checkpointed, begun.price, rank, now)
+        self.held[job.id].stopping = begun.stopping
+        return hosts
+
+    def end(self, running: Running, now: float, *, charge: bool) -> list[Host]:
+        """A job gives its slots back, without ``charge`` as if it had never had them."""
+        if charge:
+            used = min(1.0, (now - running.started) / running.job.shape.limit)
+            self._used_of_limit += LEARNING * (used - self._used_of_limit)
+        self._tenants.stop(running.leaf, running.slots, running.rate, now)
+        if not charge:
+            self._tenants.refund(running.leaf, running.rate, running.started, now)
+        found = [self._fleet.release(running.job.id, grant.worker) for grant in running.grants]
+        return [host for host in found if host is not None]
+
+    def _hold(
+        self,
+        job: PendingJob,
+        grants: tuple[Grant, ...],
+        started: float,
+        checkpointed: float,
+        price: float,
+        rank: int,
+        now: float,
+    ) -> list[Host]:
+        until, slots, hosts = started + self._lasts(job), 0, []
+        for grant in grants:
+            slots += len(grant.slots)
+            host = self._fleet.occupy(job.id, grant, until)
+            if host is not None:
+                hosts.append(host)
+        leaf, rate = self._tenants.user(job.tenant.path, now), slots * price
+        self._tenants.start(leaf, slots, rate, now)
+        self.held[job.id] = Running(job, grants, leaf, slots, rate, started, checkpointed, rank)
+        return hosts
+
+    def _lasts(self, job: PendingJob) -> float:
+        """How long a job is expected to run: as declared or learned, or like others of late."""
+        limit = job.shape.limit
+        return min(limit, limit * self._used_of_limit if job.expected is None else job.expected)

@@ -1,0 +1,281 @@
+"""Whose turn it is: down the tree of tenants to the line that is to be served next."""
+
+from typing import TYPE_CHECKING
+
+from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, Node
+from st_controller.domain.scheduling.shapes import Shapes
+
+if TYPE_CHECKING:
+    from st_controller.domain.scheduling.lines import Line
+
+EXCESS = 1.01
+"""What somebody may have had, over its share, before others take precedence where it would fit and
+they do not."""
+SHAPES_AT_FIRST = 64
+"""Bits that each level has in a mask until there are more shapes."""
+
+
+class Turns:
+    """What waits below every node, kept as bits, and the search for who is next.
+
+    A mask of all levels holds one bit a level and shape, the higher level in the higher bits. Each
+    node remembers, until anything changes there or below, which of them could be served: so what
+    nobody wants is known without a search, and a search never goes down in vain.
+    """
+
+    def __init__(self, root: Node, shapes: Shapes) -> None:
+        self._root, self._shapes = root, shapes
+        self._set_width(SHAPES_AT_FIRST)
+
+    # What waits
+
+    def hold(self, leaf: Node, table: int, level: int, shape: int) -> None:
+        """A line of this user holds jobs of a shape from now on."""
+        if shape >= self._width:
+            self._widen(shape)
+        bit, key = 1 << level * self._width + shape, (level, shape)
+        for node in leaf.ancestry:
+            counts = node.counts[table]
+            counts[key] = known = counts.get(key, 0) + 1
+            node.masks[table] |= bit
+            if known > 1:
+                break
+        leaf.look_anew_within_share()
+        if table == BASE:
+            self._add_startable(leaf, shape, bit)
+
+    def drop(self, leaf: Node, table: int, level: int, shape: int) -> None:
+        """A line of this user holds none any more."""
+        bit, key = 1 << level * self._width + shape, (level, shape)
+        for node in leaf.ancestry:
+            counts = node.counts[table]
+            if counts[key] > 1:
+                counts[key] -= 1
+                break
+            del counts[key]
+            node.masks[table] &= ~bit
+        leaf.look_anew_within_share()
+        if table == BASE:
+            self._remove_startable(leaf, bit)
+
+    def asked_for(self, node: Node, level: int = 0) -> int:
+        """The shapes that wait below a node under this level, as asked for, or a higher one."""
+        found, left = 0, node.masks[BASE] >> level * self._width
+        while left:
+            found |= left & self._ones
+            left >>= self._width
+        return found
+
+    # Who is next
+
+    def pick(self, mask: int, fillers: int = 0) -> "tuple[Line, int] | None":
+        """The line to be served next among the shapes in ``mask``, and at which level.
+
+        ``fillers`` are further shapes, for those within their share alone.
+
+        The highest level first. Within it those who are within their share on every step of the
+        tree, then all; among each, from the root down, whoever has had the least for its weight.
+        So where the head of an organisation's least served user does not fit, its turn does not
+        fall to a user of it who has had too much already while others have not.
+        Levels reached by waiting count only for those within their share: who has had more is
+        not starved, and must not overtake those who have had less by having queued more.
+        """
+        root = self._root
+        wanted = ((mask | fillers) & self._ones) * self._every
+        if not (root.masks[BASE] | root.masks[AGED]) & wanted:
+            return None  # as most often, once what came free is given away
+        due = self._due(root) & wanted
+        startable = self._startable(root) & (mask & self._ones) * self._every
+        if not due and not startable:
+            return None
+        level = ((due | startable).bit_length() - 1) // self._width
+        at_level = self._ones << level * self._width
+        if due & at_level:
+            leaf = self._least_served_within_share(root, due & at_level)
+            return _earliest(leaf, level, self._allowed(leaf, mask | fillers), self._width), level
+        return self._line_below(root, level, mask), level
+
+    def passed_over(self, leaf: Node, level: int, mask: int) -> "tuple[Line, bool] | None":
+        """The line of somebody within its share whom a user that is over its own passes by.
+
+        On each step of the tree at which the user, or what it belongs to, has had too much, the
+        siblings are looked at that have had less; also tells whether one has a reservation.
+        """
+        shift = level * self._width
+        for node in reversed(leaf.ancestry):
+            parent = node.parent
+            if parent is None:
+                continue
+            mask = parent.allowed(mask, self._shapes)
+            if node.is_within_share:
+                continue
+            less, wanted = node.claim / node.share.weight / EXCESS, mask << shift
+            for _, _, sibling in parent.order:
+                if sibling is node:
+                    break
+                waiting = sibling.masks[BASE] & wanted
+                if (
+                    waiting
+                    and sibling.claim <= less * sibling.share.weight
+                    and self._startable(sibling) & waiting
+                ):
+                    line = self._line_below(sibling, level, waiting >> shift)
+                    return line, bool(sibling.promised)
+        return None
+
+    def _line_below(self, node: Node, level: int, mask: int) -> "Line":
+        """The line of the least served below a node of which something can start."""
+        wanted = (mask & self._ones) << level * self._width & self._startable(node)
+        while node.lines is None:
+            # What has risen to this level counts where others ask for such a shape at it.
+            mask &= node.masks[BASE] >> level * self._width
+            for _, _, child in node.order:
+                known = child.startable
+                there = (self._startable(child) if known is None else known) & wanted
+                if there:
+                    node, wanted = child, there
+                    break
+            else:
+                raise AssertionError(f"nothing below {node.path!r} can start")
+        return _earliest(node, level, self._allowed(node, mask) & ~node.held_back, self._width)
+
+    def _least_served_within_share(self, node: Node, wanted: int) -> Node:
+        while node.lines is None:
+            fair = node.fair
+            for _, _, child in node.order:
+                if child.usage + child.forfeited > fair * child.share.weight:
+                    continue
+                known = child.due
+                there = (self._due(child) if known is None else known) & wanted
+                if there:
+                    node, wanted = child, there
+                    break
+            else:
+                raise AssertionError(f"nobody below {node.path!r} is due")
+        return node
+
+    # What is remembered
+
+    def _due(self, node: Node) -> int:
+        """What waits, at any level, for those within their share on every step below the node."""
+        found = node.due
+        if found is not None:
+            return found
+        if node.lines is not None:
+            found = node.masks[BASE] | node.masks[AGED]
+        else:
+            found, fair = 0, node.fair
+            for _, _, child in node.order:
+                if child.usage + child.forfeited <= fair * child.share.weight:
+                    below = child.due
+                    found |= self._due(child) if below is None else below
+        if node.is_limited:
+            found &= node.allowed(self._ones, self._shapes) * self._every
+        node.due = found
+        return found
+
+    def _startable(self, node: Node) -> int:
+        """What waits below the node under the levels asked for, and nobody holds back."""
+        found = node.startable
+        if found is not None:
+            return found
+        if node.lines is not None:
+            found = node.masks[BASE]
+            if node.held_back:
+                found &= ~((node.held_back & self._ones) * self._every)
+        else:
+            found = 0
+            for _, _, child in node.order:
+                below = child.startable
+                found |= self._startable(child) if below is None else below
+        if node.is_limited:
+            found &= node.allowed(self._ones, self._shapes) * self._every
+        node.startable = found
+        return found
+
+    def _add_startable(self, leaf: Node, shape: int, bit: int) -> None:
+        """Keep what is remembered true where a user began to ask for a shape at a level."""
+        for node in leaf.ancestry:
+            if node.startable is None:  # nobody asked while nothing waited here
+                node.look_anew()
+                return
+            if node.held_back >> shape & 1:
+                return
+            if node.is_limited and not node.allowed(1 << shape, self._shapes):
+                return
+            node.startable |= bit
+
+    def _remove_startable(self, leaf: Node, bit: int) -> None:
+        """The same where a user ceased to ask for it."""
+        for node in leaf.ancestry:
+            if node.startable is None:
+                node.look_anew()
+                return
+            if not node.startable & bit:
+                return
+            for _, _, child in node.order:
+                if child.startable is not None and child.startable & bit:
+                    return  # somebody else there asks for it
+            node.startable &= ~bit
+
+    def _allowed(self, leaf: Node, mask: int) -> int:
+        """The shapes in ``mask`` that all limits let a user start."""
+        for node in leaf.ancestry:
+            if node.is_limited:
+                mask = node.allowed(mask, self._shapes)
+        return mask & self._ones
+
+    # The bits
+
+    def _set_width(self, width: int) -> None:
+        self._width = width
+        self._ones = (1 << width) - 1
+        self._every = sum(1 << level * width for level in range(LEVELS))
+
+    def _widen(self, shape: int) -> None:
+        """Give each level more bits, for shapes that are new."""
+        width = self._width
+        while width <= shape:
+            width *= 2
+        self._set_width(width)
+        nodes = [self._root]
+        while nodes:
+            node = nodes.pop()
+            nodes += node.children.values()
+            node.startable = node.due = None
+            for table in (BASE, AGED):
+                node.masks[table] = sum(
+                    1 << level * width + known for level, known in node.counts[table]
+                )
+
+
+def _earliest(leaf: Node, level: int, mask: int, width: int) -> "Line":
+    """The line of a user whose first job was submitted first, among those at a level.
+
+    These are the lines of that level, and those that have risen to it or above.
+    """
+    best: Line | None = None
+    lines = leaf.lines or {}
+    here = leaf.masks[BASE] >> level * width & mask
+    while here:  # as ``numbers`` does; this is the innermost loop of all
+        lowest = here & -here
+        here ^= lowest
+        line = lines[level, lowest.bit_length() - 1]
+        if best is None or line.turn < best.turn:
+            best = line
+    aged = leaf.masks[AGED] >> level * width
+    reached = level
+    while aged:
+        there = aged & mask
+        aged_lines = leaf.aged_lines[reached]
+        while there:
+            lowest = there & -there
+            there ^= lowest
+            for line in aged_lines[lowest.bit_length() - 1]:
+                if best is None or line.turn < best.turn:
+                    best = line
+        aged >>= width
+        reached += 1
+    if best is None:
+        raise AssertionError(f"nothing of {leaf.path} waits at level {level}")
+    return best
