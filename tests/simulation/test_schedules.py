@@ -87,7 +87,7 @@ class _Lazy(Scheduler):
 
     def put_worker(self, worker: WorkerCapacity, now: float) -> None:
         super().put_worker(worker, now)
-        self._stuck = (1 << len(self.fleet.shapes.known)) - 1
+        self._attention.stuck = (1 << len(self.fleet.shapes.known)) - 1
 
 
 @pytest.mark.parametrize("mutant", [_Forgetful, _Greedy, _Hasty, _Latest, _Lazy])
