@@ -56,7 +56,7 @@ test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks an
 	ST_FAULT_RUNS=$${ST_FAULT_RUNS:-30} $(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(PYTEST_ARGS)
 
 .PHONY: test-nightly
-test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, about half an hour
+test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, 2,000 of its services; an hour
 	cd tests && ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
 
 .PHONY: lint

@@ -149,7 +149,7 @@ class GroupCommit:
         """End a turn; ``turn`` is none where the work was undone."""
         if turn:
             group.members.append(turn)
-        if not group.raw.in_transaction:
+        if _is_lost(group.raw):
             group.error = NotCommittedError("the database has undone the transaction")
         following = None
         if group.takes_more:
@@ -193,3 +193,14 @@ class GroupCommit:
             self._busy = following is not None
         if following:
             following.gate.release()
+
+
+def _is_lost(raw: UnitConnection) -> bool:
+    """Whether the transaction is over: undone by the database, or with the connection closed.
+
+    The library closes it where a thread is ended in the midst of a statement.
+    """
+    try:
+        return not raw.in_transaction
+    except sqlite3.ProgrammingError:
+        return True
