@@ -190,6 +190,8 @@ def test_what_one_does_the_next_sees_and_readers_do_not(lite):
 
 def test_many_writers_lose_and_double_nothing(lite):
     feed = EventFeed()
+    feed.begin(0)
+    feed.is_tailed = True
     lite.deliver = feed.take
 
     def work(turn):
