@@ -8,6 +8,8 @@ from st_controller.events.feed import EventFeed
 from st_controller.events.hub import Hub
 from st_controller.events.standing import Standing
 from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.joint_claims import JointClaims
+from st_controller.services.joint_finishes import JointFinishes
 from st_controller.services.joint_heartbeats import JointHeartbeats
 from st_controller.services.joint_journal import JointJournal
 from st_controller.services.joint_submission import JointSubmission
@@ -48,6 +50,16 @@ class Platform:
     def submissions(self) -> JointSubmission:
         """Where single jobs are taken in."""
         return JointSubmission(self.db)
+
+    @cached_property
+    def claims(self) -> JointClaims:
+        """Where workers take up what they were offered."""
+        return JointClaims(self.db, self.objects, self.patience)
+
+    @cached_property
+    def finishes(self) -> JointFinishes:
+        """Where workers tell of attempts that are over."""
+        return JointFinishes(self.db)
 
     @cached_property
     def heartbeats(self) -> JointHeartbeats:

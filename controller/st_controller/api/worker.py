@@ -19,9 +19,6 @@ from st_controller.platform import Platform
 from st_controller.services import (
     artifact_uploads,
     artifacts,
-    claims,
-    finishing,
-    gangs,
     join_tokens,
     leases,
     topics,
@@ -29,6 +26,9 @@ from st_controller.services import (
     worker_orders,
     workers,
 )
+from st_controller.services.caller import WorkerCaller
+from st_controller.services.finishing import Ending
+from st_controller.services.joint_claims import Claimed
 from st_controller.store.database import ReadSession
 from st_controller.store.schema import Worker
 from st_shared.protocol import endpoints
@@ -48,8 +48,6 @@ from st_shared.protocol.worker import (
     FinishRequest,
     GarbageReport,
     Heartbeat,
-    Meeting,
-    MeetingPlace,
     PartsWanted,
     PartTickets,
     RefusedAttempt,
@@ -164,46 +162,27 @@ def leave(platform: PlatformDep, caller: WorkerDep) -> Response:
 
 
 @serves(endpoints.CLAIM)
-def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response:
+async def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response:
     """Take the lease of an offered attempt."""
-    with platform.db.write() as tx:
-        with worker_orders.one_job_at_most(tx, caller):
-            attempt, job = leases.claim(tx, caller.worker_id, attempt_id, platform.patience)
-        reply = claims.claim_reply(tx.session, platform.objects, attempt, job)
-        waited = (attempt.claimed_at or tx.now) - (job.queued_at or job.submitted_at)
-    platform.telemetry.queue_wait.observe(waited.total_seconds())
-    return encoded(reply, 200)
+    claimed = await _claimed(platform, caller, [attempt_id])
+    for refusal in claimed.refused.values():
+        raise refusal
+    return encoded(claimed.claims[0], 200)
 
 
 @serves(endpoints.CLAIMS)
-def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> Response:
+async def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> Response:
     """Take the leases of several offered attempts."""
-    with platform.db.write() as tx:
-        with worker_orders.one_job_at_most(tx, caller):
-            claimed, refused = leases.claim_all(
-                tx, caller.worker_id, wanted.attempt_ids, platform.patience
-            )
-        reply = ClaimBatchReply(
-            claims=list(claims.claim_replies(tx.session, platform.objects, claimed)),
-            refused=_refused(refused),
-        )
-        waits = [
-            (attempt.claimed_at or tx.now) - (job.queued_at or job.submitted_at)
-            for attempt, job in claimed
-        ]
-    for waited in waits:
-        platform.telemetry.queue_wait.observe(waited.total_seconds())
+    claimed = await _claimed(platform, caller, wanted.attempt_ids)
+    reply = ClaimBatchReply(claims=claimed.claims, refused=_refused(claimed.refused))
     return encoded(reply, 200)
 
 
-@serves(endpoints.MEET)
-def meet(
-    platform: PlatformDep, caller: WorkerDep, attempt_id: str, meeting: Meeting
-) -> MeetingPlace:
-    """A member of a gang is ready; answers where to meet once all are."""
-    with platform.db.write() as tx:
-        attempt, _ = leases.held(tx, caller.worker_id, attempt_id, meeting.epoch)
-        return gangs.meet(tx, attempt, meeting)
+async def _claimed(platform: Platform, caller: WorkerCaller, attempt_ids: list[str]) -> Claimed:
+    claimed = await platform.claims.take(caller, attempt_ids)
+    for waited in claimed.waits:
+        platform.telemetry.queue_wait.observe(waited.total_seconds())
+    return claimed
 
 
 @serves(endpoints.EVENTS)
@@ -252,20 +231,21 @@ def stored(
 
 
 @serves(endpoints.FINISH)
-def finish(
+async def finish(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, request: FinishRequest
 ) -> Response:
     """End the attempt; refused while journal lines are missing."""
-    with platform.db.write() as tx:
-        finishing.finish(tx, caller.worker_id, attempt_id, request)
+    refused = await platform.finishes.take((Ending(caller.worker_id, attempt_id, request),))
+    for refusal in refused.values():
+        raise refusal
     return Response(status_code=204)
 
 
 @serves(endpoints.FINISHES)
-def finish_all(platform: PlatformDep, caller: WorkerDep, batch: FinishBatch) -> Response:
+async def finish_all(platform: PlatformDep, caller: WorkerDep, batch: FinishBatch) -> Response:
     """End several attempts; what is refused of them is named, and the others are over."""
-    with platform.db.write() as tx:
-        refused = finishing.finish_all(tx, caller.worker_id, batch)
+    endings = (Ending(caller.worker_id, each.attempt_id, each) for each in batch.finishes)
+    refused = await platform.finishes.take(tuple(endings))
     return encoded(FinishBatchReply(refused=_refused(refused)), 200)
 
 

@@ -83,8 +83,8 @@ def _move_on(
     move_job(tx, job, state, actor, reason)
 
 
-def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], actor: str) -> None:
-    """As ``end_attempt`` with success, for many that are locked."""
+def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]]) -> None:
+    """As ``end_attempt`` with the success that their workers tell, for many that are locked."""
     for attempt, _ in pairs:
         _must_be_finishable(attempt)
     ended = {
@@ -95,12 +95,11 @@ def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], actor: str) 
         "lease_expires_at": None,
     }
     direct.write_all(tx.session, [attempt for attempt, _ in pairs], ended)
-    tx.audit_all(
-        actor,
-        f"attempt.{Outcome.SUCCEEDED}",
-        ((each.id, {"job": job.id, "worker": each.worker_id}) for each, job in pairs),
-    )
-    succeed_all(tx, [job for _, job in pairs], actor)
+    actors = [f"worker:{attempt.worker_id}" for attempt, _ in pairs]
+    for actor, (attempt, job) in zip(actors, pairs, strict=True):
+        ended_by = {"job": job.id, "worker": attempt.worker_id}
+        tx.audit(actor, f"attempt.{Outcome.SUCCEEDED}", attempt.id, **ended_by)
+    succeed_all(tx, [job for _, job in pairs], actors)
 
 
 def _must_be_finishable(attempt: Attempt) -> None:

@@ -1,11 +1,22 @@
 """What a worker says of attempts that are over, taken one by one or many together."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from st_controller.errors import Refusal, SequenceGap, StaleLease
 from st_controller.services import dependencies, endings, journal, leases
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import Outcome
-from st_shared.protocol.worker import FinishBatch, FinishRequest
+from st_shared.protocol.worker import FinishRequest
+
+
+class Ending(NamedTuple):
+    """What a worker says of an attempt."""
+
+    worker_id: str
+    attempt_id: str
+    told: FinishRequest
 
 
 def finish(tx: Transaction, worker_id: str, attempt_id: str, request: FinishRequest) -> None:
@@ -15,38 +26,38 @@ def finish(tx: Transaction, worker_id: str, attempt_id: str, request: FinishRequ
         StaleLease: the lease is not in force.
         SequenceGap: journal lines are missing.
     """
-    outcome = Outcome(request.outcome)
-    held = leases.to_finish(tx, worker_id, attempt_id, request.epoch, outcome)
-    if held is not None:
-        journal.must_be_whole(held[0], request.last_seq)
-        _end(tx, *held, request)
+    (refused,) = finish_all(tx, [Ending(worker_id, attempt_id, request)])
+    if refused is not None:
+        raise refused
 
 
-def finish_all(tx: Transaction, worker_id: str, batch: FinishBatch) -> dict[str, Refusal]:
-    """The same for many; what was refused comes back, and the others are over.
+def finish_all(tx: Transaction, endings_of: Sequence[Ending]) -> list[Refusal | None]:
+    """The same for many, of any workers: for each, in their order, why it was refused, if it was.
 
     What cannot be written after it was found right undoes the whole, and is raised.
     """
-    refused: dict[str, Refusal] = {}
-    well: dict[str, tuple[Attempt, Job]] = {}
-    attempt_ids = [each.attempt_id for each in batch.finishes]
-    dependencies.lock_with_descendants(tx.session, leases.job_ids_of(tx.session, attempt_ids))
+    attempt_ids = [each.attempt_id for each in endings_of]
+    if len(attempt_ids) > 1:
+        dependencies.lock_with_descendants(tx.session, leases.job_ids_of(tx.session, attempt_ids))
     found = leases.load_all(tx.session, attempt_ids)
-    for each in batch.finishes:
-        locked = found.get(each.attempt_id, (None, None))
+    refused: list[Refusal | None] = []
+    well: dict[str, tuple[Attempt, Job]] = {}
+    for worker_id, attempt_id, each in endings_of:
+        locked = found.get(attempt_id, (None, None))
         try:
             held = leases.finishable(locked, worker_id, each.epoch, Outcome(each.outcome))
             if held is not None:
                 journal.must_be_whole(held[0], each.last_seq)
         except (StaleLease, SequenceGap) as error:
-            refused[each.attempt_id] = error
+            refused.append(error)
             continue
+        refused.append(None)
         alone = held is not None and held[0].nodes == 1 and not each.unstored
         if held is not None and alone and each.outcome is Outcome.SUCCEEDED:
-            well[each.attempt_id] = held
+            well[attempt_id] = held
         elif held is not None:
             _end(tx, *held, each)
-    endings.end_well(tx, list(well.values()), f"worker:{worker_id}")
+    endings.end_well(tx, list(well.values()))
     return refused
 
 

@@ -71,25 +71,28 @@ def claim(
     """
     attempt, job = _claimable(tx, _load(tx.session, attempt_id, _ONE), worker_id)
     if attempt.state == AttemptState.OFFERED:
-        _give(tx, [(attempt, job)], worker_id, patience)
+        _give(tx, [(attempt, job)], patience)
     return attempt, job
 
 
 def claim_all(
-    tx: Transaction, worker_id: str, attempt_ids: Sequence[str], patience: Patience
-) -> tuple[list[tuple[Attempt, Job]], dict[str, StaleLease]]:
-    """The same for many offers of one worker: what it has now, and what was refused."""
-    found = load_all(tx.session, attempt_ids, _MANY)
-    claimed: list[tuple[Attempt, Job]] = []
-    refused: dict[str, StaleLease] = {}
-    for attempt_id in dict.fromkeys(attempt_ids):
+    tx: Transaction, wanted: Sequence[tuple[str, str]], patience: Patience
+) -> list[tuple[Attempt, Job] | StaleLease]:
+    """The same for many pairs of worker and attempt: for each what the worker has, or why not."""
+    found = load_all(tx.session, {attempt_id for _, attempt_id in wanted}, _MANY)
+    answers: list[tuple[Attempt, Job] | StaleLease] = []
+    offered: dict[str, tuple[Attempt, Job]] = {}
+    for worker_id, attempt_id in wanted:
         try:
-            claimed.append(_claimable(tx, found.get(attempt_id, (None, None)), worker_id))
+            pair = _claimable(tx, found.get(attempt_id, (None, None)), worker_id)
         except StaleLease as error:
-            refused[attempt_id] = error
-    offered = [pair for pair in claimed if pair[0].state == AttemptState.OFFERED]
-    _give(tx, offered, worker_id, patience)
-    return claimed, refused
+            answers.append(error)
+            continue
+        answers.append(pair)
+        if pair[0].state == AttemptState.OFFERED:
+            offered[attempt_id] = pair
+    _give(tx, list(offered.values()), patience)
+    return answers
 
 
 def held(tx: Transaction, worker_id: str, attempt_id: str, epoch: int) -> tuple[Attempt, Job]:
@@ -282,20 +285,15 @@ def _claimable(tx: Transaction, found: Found, worker_id: str) -> tuple[Attempt, 
     return attempt, job
 
 
-def _give(
-    tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], worker_id: str, patience: Patience
-) -> None:
+def _give(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], patience: Patience) -> None:
     claimed = {
         "state": AttemptState.CLAIMED,
         "claimed_at": tx.now,
         "lease_expires_at": tx.now + timedelta(seconds=patience.lease_ttl),
     }
     direct.write_all(tx.session, [attempt for attempt, _ in pairs], claimed)
-    tx.audit_all(
-        f"worker:{worker_id}",
-        "attempt.claimed",
-        ((attempt.id, {"job": job.id}) for attempt, job in pairs),
-    )
+    for attempt, job in pairs:
+        tx.audit(f"worker:{attempt.worker_id}", "attempt.claimed", attempt.id, job=job.id)
 
 
 def _load(session: Session, attempt_id: str, query: Select[Job, Attempt] = _LEASE) -> Found:

@@ -53,6 +53,7 @@ class _Step(NamedTuple):
     version: int
     before: JobState
     after: JobState
+    actor: str
 
 
 class Queued(NamedTuple):
@@ -133,8 +134,10 @@ def assign_jobs(tx: Transaction, jobs: Sequence[Queued], actor: str) -> None:
         tx.wake(topics.job(job.id))
 
 
-def succeed_all(tx: Transaction, jobs: Sequence[Job], actor: str) -> None:
+def succeed_all(tx: Transaction, jobs: Sequence[Job], actors: Sequence[str]) -> None:
     """As ``move_job`` to success, by way of running where they were not, for locked jobs.
+
+    ``actors`` says for each job who tells of its success.
 
     Raises:
         IllegalMove: the transition table has no such step for one of them.
@@ -144,7 +147,7 @@ def succeed_all(tx: Transaction, jobs: Sequence[Job], actor: str) -> None:
         return
     connection = tx.session.connection()
     values, steps = [], []
-    for job in jobs:
+    for job, actor in zip(jobs, actors, strict=True):
         path = [JobState.SUCCEEDED]
         if job.state == JobState.ASSIGNED:
             path.insert(0, JobState.RUNNING)
@@ -152,7 +155,7 @@ def succeed_all(tx: Transaction, jobs: Sequence[Job], actor: str) -> None:
         for version, after in enumerate(path, start=job.version + 1):
             if not may_move(before, after):
                 raise IllegalMove(f"a job that is {before} cannot become {after}")
-            steps.append(_Step(job.id, version, before, after))
+            steps.append(_Step(job.id, version, before, after, actor))
             before = after
         row = {"job_id": job.id, "before": job.version, "after": steps[-1].version, "now": tx.now}
         values.append({**row, "started": job.started_at or tx.now})
@@ -160,7 +163,7 @@ def succeed_all(tx: Transaction, jobs: Sequence[Job], actor: str) -> None:
     for job, row in zip(jobs, values, strict=True):
         for name, value in _columns_of_success(row).items():
             set_committed_value(job, name, value)
-    _record_all(tx, steps, actor)
+    _record_all(tx, steps)
     tx.emit_all(
         topics.JOBS, "job", ({"job_id": j.id, "submitted_by": j.submitted_by} for j in jobs)
     )
@@ -240,7 +243,7 @@ def _columns_of_success(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _record_all(tx: Transaction, steps: Sequence[_Step], actor: str) -> None:
+def _record_all(tx: Transaction, steps: Sequence[_Step]) -> None:
     insert_all(
         tx.session.connection(),
         _TRANSITIONS,
@@ -256,7 +259,7 @@ def _record_all(tx: Transaction, steps: Sequence[_Step], actor: str) -> None:
         ],
     )
     for step in steps:
-        tx.audit(actor, f"job.{step.after}", step.job_id, before=step.before, reason=None)
+        tx.audit(step.actor, f"job.{step.after}", step.job_id, before=step.before, reason=None)
 
 
 def _must_hit_all(hit: int, jobs: Sequence[Any]) -> None:

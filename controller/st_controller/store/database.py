@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import OperationalError as DatabaseAwayError
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.orm import Session as ReadSession
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from st_controller.store.group_commit import GroupCommit, UnitConnection
 from st_controller.store.places import PlacesLocked, RowOfEvent
@@ -33,6 +36,10 @@ QUIET_SECONDS = 5
 """Silence on a connection after which both ends probe whether the other is still there."""
 PROBE_SECONDS = 2
 """Between two such probes."""
+ASKED_AFTER_SECONDS = 5.0
+"""A pooled connection that was not used for so long is asked whether it still stands. Asking each
+time would cost every transaction a round trip; where one breaks all the same, the library drops all
+that are older, and whoever had it is told to try again."""
 PROBES = 3
 """So many that are not answered end the connection."""
 
@@ -113,15 +120,17 @@ def _nowhere(_events: list[RowOfEvent]) -> None:
 def _open(url: str, pool_size: int) -> Engine:
     # Errors end in the log, and the values of a statement are hashes of passwords, too.
     if not url.startswith("sqlite"):
-        return create_engine(
+        engine = create_engine(
             url,
             pool_size=pool_size,
             max_overflow=pool_size,
             hide_parameters=True,
-            pool_pre_ping=True,
             isolation_level="READ COMMITTED",
             connect_args=_bounds(make_url(url)),
         )
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", _asks_if_idle(engine))
+        return engine
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -132,6 +141,25 @@ def _open(url: str, pool_size: int) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = monotonic()
+
+
+def _asks_if_idle(engine: Engine) -> Callable[[Any, ConnectionPoolEntry, object], None]:
+    """Asks a connection that rested for long whether it still stands; if not, another is made."""
+
+    def ask(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        used = record.info.get("used")
+        if used is None or monotonic() - used < ASKED_AFTER_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError("it broke while nobody used it") from error
+
+    return ask
 
 
 def _bounds(url: URL) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from sqlalchemy import select, update
 
 from st_controller.domain.workers import Patience
 from st_controller.services import endings, finishing, jobs, leases, workers
+from st_controller.services.finishing import Ending
 from st_controller.store.schema import Attempt, Job
 from st_shared.protocol.states import (
     JobState,
     Outcome,
     WorkerState,
 )
-from st_shared.protocol.worker import FinishBatch, Lease
+from st_shared.protocol.worker import FinishRequest, Lease
 
 PATIENCE = Patience()
 
@@ -103,9 +104,9 @@ def lock(tx, *job_ids):
 
 def end_all(steps, worker_id, attempt_ids):
     done = {"epoch": 1, "outcome": "succeeded", "last_seq": 0}
-    batch = FinishBatch(finishes=[{"attempt_id": each, **done} for each in attempt_ids])
+    endings = [Ending(worker_id, each, FinishRequest(**done)) for each in attempt_ids]
     with steps.db.write() as tx:
-        return finishing.finish_all(tx, worker_id, batch)
+        return finishing.finish_all(tx, endings)
 
 
 @pytest.mark.parametrize("how", ["alone", "joint", "takeover"])
@@ -126,7 +127,7 @@ def test_heartbeats_and_takeovers_meet_the_end_of_many(steps, two_running, meanw
         lock(tx, second_job)
         ends = meanwhile(end_all, steps, worker_id, [first, second])
         beats = meanwhile(renew)
-    assert ends.result(10) == {}
+    assert ends.result(10) == [None, None]
     beats.result(10)
 
 
@@ -143,5 +144,5 @@ def test_the_ends_of_many_lock_what_waits_for_them_in_one_order(steps, meanwhile
         lock(tx, one)
         ends = meanwhile(end_all, steps, worker_id, attempts)
         lock(tx, two)
-    assert ends.result(10) == {}
+    assert ends.result(10) == [None, None]
     assert [steps.job(child).open_parents for child in (one, two)] == [0, 0]
