@@ -19,6 +19,7 @@ from st_controller.platform import Platform
 from st_controller.services import (
     artifact_uploads,
     artifacts,
+    gangs,
     join_tokens,
     leases,
     topics,
@@ -48,6 +49,8 @@ from st_shared.protocol.worker import (
     FinishRequest,
     GarbageReport,
     Heartbeat,
+    Meeting,
+    MeetingPlace,
     PartsWanted,
     PartTickets,
     RefusedAttempt,
@@ -183,6 +186,16 @@ async def _claimed(platform: Platform, caller: WorkerCaller, attempt_ids: list[s
     for waited in claimed.waits:
         platform.telemetry.queue_wait.observe(waited.total_seconds())
     return claimed
+
+
+@serves(endpoints.MEET)
+def meet(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, meeting: Meeting
+) -> MeetingPlace:
+    """A member of a gang is ready; answers where to meet once all are."""
+    with platform.db.write() as tx:
+        attempt, _ = leases.held(tx, caller.worker_id, attempt_id, meeting.epoch)
+        return gangs.meet(tx, attempt, meeting)
 
 
 @serves(endpoints.EVENTS)
