@@ -29,7 +29,8 @@ function nameCell(worker) {
 
 function stateCell(worker) {
   const cell = labelled(element("td"), "State");
-  cell.append(badge(worker.reason?.code ?? worker.state, worker.state));
+  const state = worker.reason?.code ?? worker.state;
+  cell.append(badge(state, state));
   return cell;
 }
 
@@ -45,7 +46,7 @@ function slotsCell(worker) {
   const total = worker.inventory.slots.length;
   const kinds = [...new Set(worker.inventory.slots.map((slot) => slot.accelerator))].join(", ");
   const cell = labelled(element("td"), "Slots");
-  cell.append(`${total - worker.slots_free} of ${total} busy`, element("span", "quiet", kinds));
+  cell.append(`${total - worker.slots_free} of ${total} busy`, element("span", "quiet about", kinds));
   return cell;
 }
 
