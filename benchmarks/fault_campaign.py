@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent / "tests"
@@ -79,16 +79,16 @@ def _seeds(options: argparse.Namespace) -> list[int]:
 
 
 def _lane(seeds: list[int], folder: Path, options: argparse.Namespace) -> list[RunResult]:
-    with ExitStack() as stack:
-        settings = stack.enter_context(database("postgresql" if options.postgres else "sqlite"))
-        campaign = Campaign(
-            folder,
-            settings,
-            target=options.target,
-            trainer="real" if options.real else "scripted",
-        )
-        stack.callback(campaign.close)
+    campaign = Campaign(
+        folder,
+        partial(database, "postgresql" if options.postgres else "sqlite"),
+        target=options.target,
+        trainer="real" if options.real else "scripted",
+    )
+    try:
         return [_told(campaign.run(seed), options) for seed in seeds]
+    finally:
+        campaign.close()
 
 
 def _told(result: RunResult, options: argparse.Namespace) -> RunResult:

@@ -3,15 +3,15 @@
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fleet import tiny_job
 
 from faults.agents import FaultyAgent
-from faults.invariants import Wanted, settled, usage, usage_violations, violations
+from faults.invariants import Wanted, charged, settled, usage, violations
 from faults.plan import REQUESTS, Fault, Plan, plan
 from faults.rig import Rig
 from faults.windows import is_open
@@ -52,12 +52,13 @@ class Campaign:
     def __init__(
         self,
         folder: Path,
-        environment: dict[str, str],
+        database: Callable[[], AbstractContextManager[dict[str, str]]] = lambda: nullcontext({}),
         *,
         target: str | None = None,
         trainer: str = "scripted",
     ) -> None:
-        self._folder, self._environment = folder, environment
+        self._folder, self._database = folder, database
+        self._stack = ExitStack()
         self._target, self._trainer = target, trainer
         self._rig: Rig | None = None
         self._count = 0
@@ -81,13 +82,15 @@ class Campaign:
     def close(self, *, keep: bool = False) -> None:
         if self._rig:
             self._rig.close(keeps=keep)
+        self._stack.close()
         self._rig = None
 
     def _ready(self) -> Rig:
         if self._rig is None:
             self._count += 1
             folder = self._folder / f"rig-{self._count}"
-            self._rig = Rig(folder, self._environment, trainer=self._trainer)
+            settings = self._stack.enter_context(self._database())
+            self._rig = Rig(folder, settings, trainer=self._trainer)
         return self._rig
 
     def _run(self, rig: Rig, chosen: Plan, result: RunResult) -> None:
@@ -104,7 +107,7 @@ class Campaign:
             result.outcomes[each.id] = [_outcome(one) for one in rig.client.attempts(each.id)]
             result.violations += [f"{each.kind}: {said}" for said in violations(rig, each)]
         result.violations += settled(rig)
-        result.violations += usage_violations(rig, [each.id for each in wanted], used)
+        result.violations += charged(rig, [each.id for each in wanted], used)
         done = rig.ledger.read_text().splitlines() if rig.ledger.exists() else []
         result.programs_done = sum(
             line.startswith(f"done {each.seed} ") for line in done for each in wanted

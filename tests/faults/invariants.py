@@ -246,6 +246,14 @@ def usage(rig) -> float:
     return next(tenant.usage for tenant in rig.client.queue().tenants if tenant.path == "")
 
 
+def charged(rig, job_ids: list[str], before: float) -> list[str]:
+    """``usage_violations`` once the queue had time to make up for news that it missed."""
+    until = time.monotonic() + TIDY_SECONDS
+    while (found := usage_violations(rig, job_ids, before)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return found
+
+
 def usage_violations(rig, job_ids: list[str], before: float) -> list[str]:
     """Slot-seconds are charged once: what these jobs added is the sum over their attempts."""
     attempts = [each for job_id in job_ids for each in rig.client.attempts(job_id)]

@@ -15,7 +15,7 @@ SEEDS = range(1, 1 + int(os.environ.get("ST_FAULT_RUNS", "2")))
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
-    made = Campaign(tmp_path_factory.mktemp("campaign"), {})
+    made = Campaign(tmp_path_factory.mktemp("campaign"))
     yield made
     made.close()
 
