@@ -205,16 +205,21 @@ def logs(
     tail: Annotated[
         int | None, Query(ge=1, le=5000, description="The last lines alone; not with `after`")
     ] = None,
+    before: Annotated[
+        str | None,
+        Query(max_length=40, description="With `tail`: the last ones before line `attempt:seq`"),
+    ] = None,
 ) -> Page[LogLine]:
     """Log lines over all attempts, oldest first."""
     wanted = Wanted("log", attempt, since)
     _visible(platform, caller, job_id)
     if tail is not None:
         if after is not None:
-            said = "leave it out: the last lines are not read page by page"
-            problem = FieldProblem(field="after", message=said)
-            raise InvalidRequest("give either after or tail", errors=[problem])
-        page = LinePage(platform.lines.last(job_id, tail, wanted=wanted), None)
+            raise _unfit("after", "give either after or tail", "the last lines are not paged")
+        end = decode_place(before, "before") if before else None
+        page = LinePage(platform.lines.last(job_id, tail, before=end, wanted=wanted), None)
+    elif before is not None:
+        raise _unfit("before", "before goes with tail alone", "tail says how many lines before it")
     else:
         page = platform.lines.page(job_id, after=decode_place(after), wanted=wanted, limit=limit)
     items = [LogLine(attempt=line.attempt, **_fields(line.body)) for line in page.lines]
@@ -251,6 +256,11 @@ def curve(
     lines, total = read_points(platform.db, platform.lines, job_id, points)
     items = [MetricPoint(attempt=line.attempt, **_fields(line.body)) for line in lines]
     return MetricCurve(items=items, total=total)
+
+
+def _unfit(field: str, said: str, why: str) -> InvalidRequest:
+    problem = FieldProblem(field=field, message=f"leave it out: {why}")
+    return InvalidRequest(said, errors=[problem])
 
 
 def _visible(platform: Platform, caller: Caller, job_id: str) -> None:

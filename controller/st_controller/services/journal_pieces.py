@@ -94,9 +94,9 @@ def following(session: Session, job_id: str, wanted: Wanted, after: Place, lines
 def preceding(
     session: Session, job_id: str, wanted: Wanted, before: Place | None, lines: int
 ) -> list[Piece]:
-    """The last pieces before a place, or of all, in order; no more than hold ``lines`` lines.
+    """The last pieces with lines before a place, or of all, in order.
 
-    ``before`` is the first line of a piece that is known. More may precede them.
+    No more than hold ``lines`` lines, those after the place counted; more may precede them.
     """
     pieces: list[Piece] = []
     for model in (JournalSegment, JournalChunk):

@@ -96,18 +96,29 @@ class JournalReader:
                         return LinePage(lines, (line.attempt, line.seq))
         return LinePage(lines, None if found.is_all else found.pieces[-1].end)
 
-    def last(self, job_id: str, count: int, *, wanted: Wanted = ALL) -> list[JournalLine]:
-        """The last ``count`` lines, oldest first; fewer where they are very long."""
-        found: list[JournalLine] = []
-        before: Place | None = None
-        while len(found) < count and sum(line.size for line in found) < PAGE_BYTES:
+    def last(
+        self, job_id: str, count: int, *, before: Place | None = None, wanted: Wanted = ALL
+    ) -> list[JournalLine]:
+        """The last ``count`` lines before a place, or of all, oldest first; fewer where long.
+
+        There is none before those that are given only if none is given.
+        """
+        newest_first: list[JournalLine] = []
+        room = PAGE_BYTES
+        while len(newest_first) < count and room > 0:
             with self._db.read() as session:
-                pieces = preceding(session, job_id, wanted, before, count - len(found))
+                pieces = preceding(session, job_id, wanted, before, count - len(newest_first))
             if not pieces:
                 break
-            found = self.lines(pieces, wanted=wanted) + found
+            for piece in reversed(pieces):
+                for line in self._backwards(piece, before):
+                    if _is_wanted(line, wanted):
+                        newest_first.append(line)
+                        room -= line.size
+                        if len(newest_first) == count or room <= 0:
+                            return newest_first[::-1]
             before = (pieces[0].number, pieces[0].first_seq)
-        return found[-count:]
+        return newest_first[::-1]
 
     def lines(
         self,
@@ -128,13 +139,23 @@ class JournalReader:
         return found
 
     def _lines_of(self, piece: Piece, after: Place) -> Iterator[JournalLine]:
-        text = unpack(piece.body) if piece.body is not None else self._fetched(piece)
         number, seq = after
         # Lines follow each other without gaps, so those before the place need not be read.
         first = max(piece.first_seq, seq + 1) if piece.number == number else piece.first_seq
-        for raw in text.split(b"\n")[first - piece.first_seq :]:
-            body = json.loads(raw)
-            yield JournalLine(piece.number, body["seq"], body, len(raw))
+        for raw in self._raw_of(piece)[first - piece.first_seq :]:
+            yield _line(piece, raw)
+
+    def _backwards(self, piece: Piece, before: Place | None) -> Iterator[JournalLine]:
+        """Last to first, from the last one before a place on."""
+        raws = self._raw_of(piece)
+        if before and before[0] == piece.number:
+            raws = raws[: max(before[1] - piece.first_seq, 0)]
+        for raw in reversed(raws):
+            yield _line(piece, raw)
+
+    def _raw_of(self, piece: Piece) -> list[bytes]:
+        text = unpack(piece.body) if piece.body is not None else self._fetched(piece)
+        return text.split(b"\n")
 
     def _fetched(self, piece: Piece) -> bytes:
         key = piece.key or ""
@@ -164,6 +185,11 @@ class JournalReader:
                 hint="restore that object from a backup of the store",
             )
         return packed
+
+
+def _line(piece: Piece, raw: bytes) -> JournalLine:
+    body = json.loads(raw)
+    return JournalLine(piece.number, body["seq"], body, len(raw))
 
 
 def _is_wanted(line: JournalLine, wanted: Wanted) -> bool:

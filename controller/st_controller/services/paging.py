@@ -38,15 +38,15 @@ def encode_place(attempt: int, seq: int) -> str:
     return f"{attempt}:{seq}"
 
 
-def decode_place(place: str | None) -> tuple[int, int]:
+def decode_place(place: str | None, field: str = "after") -> tuple[int, int]:
     """Attempt and line of a place; none: before the first, or ``InvalidRequest``."""
     if not place:
         return 0, 0
     attempt, colon, seq = place.partition(":")
     if not (colon and attempt.isdecimal() and seq.isdecimal()):
-        raise _bad("after")
+        raise _bad(field)
     if max(int(attempt), int(seq)) > LARGEST:
-        raise _bad("after")
+        raise _bad(field)
     return int(attempt), int(seq)
 
 

@@ -19,7 +19,7 @@
 | ``POST job-arrays/{id}/cancel`` | ``job.cancel.own`` | | ``JobArrayView`` |
 | ``PATCH job-arrays/{id}`` | ``job.submit`` | ``JobArrayChange`` | ``JobArrayView`` |
 | ``GET jobs/{id}/attempts`` | ``job.view.own`` | | ``Page[AttemptView]`` |
-| ``GET jobs/{id}/logs`` ``?after= &limit=`` | ``job.view.own`` | | ``Page[LogLine]``, oldest first |
+| ``GET jobs/{id}/logs`` ``?after= &limit= &tail= &before=`` | ``job.view.own`` | | ``Page[LogLine]``, oldest first |
 | ``GET jobs/{id}/metrics`` ``?after= &limit=`` | ``job.view.own`` | | ``Page[MetricPoint]``, oldest first |
 | ``GET jobs/{id}/artifacts`` ``?kind= &cursor=`` | ``job.view.own`` | | ``Page[ArtifactView]``, oldest first |
 | ``GET jobs/{id}/events`` (SSE, ``Last-Event-ID``) | ``job.view.own`` | | ``state log metric progress sample checkpoint output`` |

@@ -209,6 +209,19 @@ def test_lines_are_chosen_by_attempt_and_time_and_from_the_end(steps, lease, is_
     assert places(reader.last(job_id, 3, wanted=Wanted("log"))) == [(1, 6), (2, 1), (2, 2)]
     assert places(reader.last(job_id, 2, wanted=Wanted("log", 1))) == [(1, 5), (1, 6)]
     assert places(reader.last(job_id, 9, wanted=Wanted("log", since=since))) == [(1, 5), (1, 6)]
+    earlier = reader.last(job_id, 3, before=(2, 1), wanted=Wanted("log"))
+    assert places(earlier) == [(1, 4), (1, 5), (1, 6)]
+    assert places(reader.last(job_id, 3, before=(1, 4), wanted=Wanted("log"))) == [(1, 1), (1, 3)]
+    assert reader.last(job_id, 3, before=(1, 1)) == []
+
+
+def upwards(steps, job_id, limit):
+    """Log lines, last to first, read so many at a time."""
+    reader, before = JournalReader(steps.db, steps.objects), None
+    while page := reader.last(job_id, limit, before=before, wanted=Wanted("log")):
+        assert len(page) <= limit
+        yield from reversed(page)
+        before = (page[0].attempt, page[0].seq)
 
 
 def test_a_curve_is_bounded_however_long_the_run_was(steps, lease, monkeypatch):
@@ -280,4 +293,5 @@ def test_moving_at_any_moment_neither_loses_nor_doubles_a_line(
     assert [line.body["message"] for line in found] == [f"line {n}" for n in range(1, acked + 1)]
     last = JournalReader(steps.db, steps.objects).last(job_id, limit)
     assert last == found[-limit:]
+    assert list(upwards(steps, job_id, limit)) == found[::-1]
     steps.finish(roomy, attempt_id, last=acked)

@@ -143,14 +143,21 @@ def post_packed_again(agent, lease, batch) -> None:
 def read_in_other_ways(app_client, admin_headers, job_id) -> None:
     for asked, seqs in {
         "tail=1": [2],
+        "tail=9&before=1:2": [1],
         "attempt=2": [],
         "since=2026-01-01T00:00:00Z": [1, 2],
         "since=2026-01-02T00:00:00Z": [],
     }.items():
         chosen = app_client.get(f"/v1/jobs/{job_id}/logs?{asked}", headers=admin_headers).json()
         assert [line["seq"] for line in chosen["items"]] == seqs, asked
-    both = app_client.get(f"/v1/jobs/{job_id}/logs?tail=1&after=1:1", headers=admin_headers)
-    assert codes(both) == [(422, "invalid_request")]
+    for unfit, field in {"tail=1&after=1:1": "after", "before=1:1": "before"}.items():
+        refused = app_client.get(f"/v1/jobs/{job_id}/logs?{unfit}", headers=admin_headers)
+        assert (*codes(refused), refused.json()["errors"][0]["field"]) == (
+            (422, "invalid_request"),
+            field,
+        )
+    odd = app_client.get(f"/v1/jobs/{job_id}/logs?tail=1&before=x", headers=admin_headers)
+    assert odd.json()["errors"][0]["field"] == "before"
     drawn = app_client.get(f"/v1/jobs/{job_id}/metrics:curve", headers=admin_headers)
     assert drawn.json() == {"items": [], "total": 0}
 
