@@ -255,11 +255,14 @@ def charged(rig, job_ids: list[str], before: float) -> list[str]:
 
 
 def usage_violations(rig, job_ids: list[str], before: float) -> list[str]:
-    """Slot-seconds are charged once: what these jobs added is the sum over their attempts."""
+    """Slot-seconds are charged once: what these jobs added is the sum over their attempts.
+
+    An attempt holds its slots until its program has ended; while it only uploads it holds none.
+    """
     attempts = [each for job_id in job_ids for each in rig.client.attempts(job_id)]
     held = [each for each in attempts if each.outcome != "expired"]
     due = sum(
-        len(each.slots) * (each.finished_at - each.offered_at).total_seconds() for each in held
+        len(each.slots) * (each.released_at - each.offered_at).total_seconds() for each in held
     )
     added = usage(rig) - before
     if not due - 0.01 * due - 0.1 < added < due + NOTICED_WITHIN * len(attempts):

@@ -64,7 +64,11 @@ def test_a_job_succeeds_once(outcomes, is_right):
 @pytest.mark.parametrize(("charged", "is_right"), [(4.0, True), (8.0, False), (0.0, False)])
 def test_slots_are_charged_once(charged, is_right):
     attempt = SimpleNamespace(
-        outcome="succeeded", slots=[0, 1], offered_at=NOW, finished_at=NOW + timedelta(seconds=2)
+        outcome="succeeded",
+        slots=[0, 1],
+        offered_at=NOW,
+        released_at=NOW + timedelta(seconds=2),
+        finished_at=NOW + timedelta(seconds=30),
     )
     whole = SimpleNamespace(path="", usage=10.0 + charged)
     rig = SimpleNamespace(

@@ -37,6 +37,8 @@ def end_attempt(
         "finished_at": tx.now,
         "lease_expires_at": None,
     }
+    if attempt.nodes == 1 and attempt.released_at is None:
+        ended["released_at"] = tx.now
     direct.write(tx.session, attempt, ended)
     tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)
     if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
@@ -94,7 +96,11 @@ def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]]) -> None:
         "finished_at": tx.now,
         "lease_expires_at": None,
     }
-    direct.write_all(tx.session, [attempt for attempt, _ in pairs], ended)
+    attempts = [attempt for attempt, _ in pairs]
+    released = [attempt for attempt in attempts if attempt.released_at is not None]
+    holding = [attempt for attempt in attempts if attempt.released_at is None]
+    direct.write_all(tx.session, released, ended)
+    direct.write_all(tx.session, holding, ended | {"released_at": tx.now})
     actors = [f"worker:{attempt.worker_id}" for attempt, _ in pairs]
     for actor, (attempt, job) in zip(actors, pairs, strict=True):
         ended_by = {"job": job.id, "worker": attempt.worker_id}

@@ -36,7 +36,8 @@ def members(session: Session, attempt: Attempt) -> list[Attempt]:
 def settle(tx: Transaction, ended: Attempt) -> Attempt | None:
     """After one member has ended, tell the others.
 
-    Once all have ended, the member whose end is that of the attempt comes back.
+    Once all have ended they give their slots back, and the member whose end is that of the attempt
+    comes back.
     """
     tx.session.flush()
     everybody = members(tx.session, ended)
@@ -52,6 +53,7 @@ def settle(tx: Transaction, ended: Attempt) -> Attempt | None:
             tell(tx, member.worker_id, StopOrder(attempt_id=member.id, reason="preempt"))
     if any(member.state in LIVE for member in everybody):
         return None
+    direct.write_all(tx.session, everybody, {"released_at": tx.now})
     counts = deciding([_end_of(member) for member in everybody])
     return everybody[counts.node]
 

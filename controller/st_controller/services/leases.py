@@ -147,10 +147,13 @@ def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState)
     moved: dict[str, object] = {"state": reported}
     if reported in {AttemptState.RUNNING, AttemptState.UPLOADING}:
         moved["started_at"] = attempt.started_at or tx.now
+    only_uploads = reported == AttemptState.UPLOADING and attempt.nodes == 1
+    if only_uploads:
+        moved["released_at"] = tx.now
     direct.write(tx.session, attempt, moved)
     if "started_at" in moved and job.state == JobState.ASSIGNED and attempt.node == 0:
         move_job(tx, job, JobState.RUNNING, f"worker:{attempt.worker_id}")
-    if reported == AttemptState.UPLOADING and attempt.nodes == 1:
+    if only_uploads:
         _free_slots(tx, job)
 
 

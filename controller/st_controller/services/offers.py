@@ -184,6 +184,7 @@ def _new_attempt(
         "claimed_at": None,
         "started_at": None,
         "finished_at": None,
+        "released_at": None,
         "acked_seq": 0,
         "stored_seq": 0,
         "met_at": None,

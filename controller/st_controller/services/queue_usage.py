@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from math import exp, log
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from st_controller.store.schema import Attempt, Job, TenantUsage, User
 from st_controller.store.transaction import Transaction
@@ -51,27 +51,34 @@ def _charges(
     session: Session, since: datetime, decay: float, now: datetime
 ) -> Iterator[tuple[str, float]]:
     """What attempts have used since a moment, with what was charged for in vain before it."""
+    leader = aliased(Attempt)  # of a gang it says for all whether anything ran
     rows = session.execute(
         select(
             Attempt.slots,
             Attempt.price,
-            Attempt.outcome,
+            leader.outcome,
             Attempt.offered_at,
-            Attempt.finished_at,
+            Attempt.released_at,
             Job.org,
             Job.team,
             User.username,
         )
         .join(Job, Job.id == Attempt.job_id)
         .join(User, User.id == Job.submitted_by)
-        .where((Attempt.finished_at.is_(None)) | (Attempt.finished_at > since))
+        .join(
+            leader,
+            (leader.job_id == Attempt.job_id)
+            & (leader.number == Attempt.number)
+            & (leader.node == 0),
+        )
+        .where((Attempt.released_at.is_(None)) | (Attempt.released_at > since))
         .execution_options(yield_per=5000)
     )
-    for slots, price, outcome, begun, ended, org, team, user in rows:
-        if outcome == Outcome.EXPIRED:
+    for slots, price, outcome, begun, released, org, team, user in rows:
+        if outcome == Outcome.EXPIRED and released is not None:
             charge = -_used(begun, since, decay, now)
         else:
-            charge = _used(max(begun, since), ended or now, decay, now)
+            charge = _used(max(begun, since), released or now, decay, now)
         if charge:
             for path in ("", org, f"{org}/{team}", f"{org}/{team}/{user}"):
                 yield path, len(slots) * price * charge

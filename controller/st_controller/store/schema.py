@@ -348,6 +348,9 @@ class Attempt(Table):
     claimed_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
+    """When its slots were given back, up to which they are charged: before its end while it only
+    uploads; by the members of a gang together, when the last has ended."""
     acked_seq: Mapped[int]
     """Journal lines 1 to ``acked_seq`` are stored, each once."""
     stored_seq: Mapped[int] = mapped_column(default=0)

@@ -286,6 +286,8 @@ class AttemptView(Resource):
     claimed_at: Moment | None
     started_at: Moment | None
     finished_at: Moment | None
+    released_at: Moment | None = None
+    """When its slots were given back: from then on they serve others, while it may still upload."""
     acked_seq: int
 
 

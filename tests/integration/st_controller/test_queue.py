@@ -14,7 +14,7 @@ from st_controller.services import explaining, queue_reading, queue_rules, steer
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.slot_prices import SlotPrices
 from st_shared.protocol.queue import QueueRules, ShareRequest
-from st_shared.protocol.states import JobState, Outcome
+from st_shared.protocol.states import AttemptState, JobState, Outcome
 
 GRACE = timedelta(seconds=25)
 
@@ -106,6 +106,55 @@ def test_an_offer_that_nobody_claimed_costs_nothing(steps):
     with steps.db.read() as session:
         queue.load(session, steps.clock())  # the record was made while the offer stood
     assert not any(used for used, _ in queue.usage(steps.clock()).values())
+
+
+def charged(steps, queue: LiveQueue) -> tuple[float, float]:
+    """Slot-seconds of everybody, by the queue that leads and by one that takes over now."""
+    steps.rounds.place(steps.lead)
+    with steps.db.read() as session:
+        heir = LiveQueue().load(session, steps.clock()).usage(steps.clock().timestamp())
+    led = queue.usage(steps.clock())
+    return tuple(usage.get("", (0.0, 0.0))[0] for usage in (led, heir))
+
+
+def test_an_attempt_that_uploads_is_charged_no_longer_whoever_leads(steps):
+    queue = LiveQueue()
+    steps.rounds = Rounds(steps.db, steps.patience, queue)
+    steps.submit()
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)  # writes usage down
+    steps.run(worker_id, attempt_id)
+    pass_time(steps, worker_id, attempt_id, 20.0)
+    steps.ship(worker_id, attempt_id, state=AttemptState.UPLOADING)
+    steps.rounds.place(steps.lead)
+    pass_time(steps, worker_id, attempt_id, 20.0)
+    assert charged(steps, queue) == pytest.approx((20.0, 20.0), rel=1e-3)
+    steps.finish(worker_id, attempt_id)
+    assert charged(steps, queue) == pytest.approx((20.0, 20.0), rel=1e-3)
+    released = steps.attempt(attempt_id).released_at
+    assert steps.attempt(attempt_id).finished_at - released == timedelta(seconds=20)
+
+
+def test_members_of_a_gang_are_charged_until_all_have_ended_whoever_leads(steps):
+    queue = LiveQueue()
+    steps.rounds = Rounds(steps.db, steps.patience, queue)
+    first, second = steps.join("w1"), steps.join("w2")
+    steps.submit(resources={"nodes": 2})
+    members = {first: steps.claimed(first)}
+    members[second] = steps.offered(second)
+    steps.claim(second, members[second])
+    follower = max(members, key=lambda worker: steps.attempt(members[worker]).node)
+    (leader,) = members.keys() - {follower}
+    for worker_id in (leader, follower):
+        steps.run(worker_id, members[worker_id])
+    steps.clock.advance(10.0)
+    steps.finish(follower, members[follower])
+    steps.clock.advance(5.0)
+    assert charged(steps, queue) == pytest.approx((30.0, 30.0), rel=1e-3)
+    steps.finish(leader, members[leader])
+    steps.rounds.place(steps.lead)
+    steps.clock.advance(5.0)
+    assert charged(steps, queue) == pytest.approx((30.0, 30.0), rel=1e-3)
 
 
 def test_slots_weigh_their_price(steps):

@@ -299,6 +299,7 @@ def upgrade() -> None:
         sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("released_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("acked_seq", sa.Integer(), nullable=False),
         sa.Column("stored_seq", sa.Integer(), nullable=False),
         sa.Column("met_at", sa.DateTime(timezone=True), nullable=True),
