@@ -30,7 +30,7 @@ class FaultyAgent(AgentProcess):
     ):
         self.proxy = Proxy(port)
         super().__init__(folder, self.proxy.url, name, token, slots)
-        self._environment |= extra
+        self._environment |= {"ST_WORKER_MIN_FREE_GB": "0.002", **extra}
         self.disk = Disk(self.state, DISK_MEGABYTES) if may_mount() else None
 
     def command(self) -> list[str]:

@@ -120,6 +120,7 @@ class AgentProcess(Daemon):
         self.state = folder / name
         self.name = name
         self._url, self._slots = url, slots
+        self._environment["ST_WORKER_MIN_FREE_GB"] = "0"  # the disks of tests may be small
 
     def command(self) -> list[str]:
         options = ["--name", self.name, "--state-dir", str(self.state), "--keep-runs"]

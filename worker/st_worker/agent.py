@@ -36,6 +36,7 @@ from st_worker.errors import Refused, RequestRefused, TemporaryTrouble
 from st_worker.folder import StateFolder
 from st_worker.joining import join
 from st_worker.record import AttemptRecord
+from st_worker.room import Room
 from st_worker.rotation import fetch_and_keep, settle
 from st_worker.sampling import Sampler
 from st_worker.settings import AgentSettings
@@ -90,7 +91,8 @@ class Agent:
     ) -> None:
         self._folder, self._controller, self._description = folder, controller, description
         self._settings = settings
-        self._sampler = sampler or Sampler.of_processors(description.inventory, folder.root)
+        room = Room(folder.root, settings.min_free_gb)
+        self._sampler = sampler or Sampler.of_processors(description.inventory, folder.root, room)
         self._cache = DatasetCache(folder, transfer)
         self._told_cached: list[str] = []
         self._told_condition = Condition()
@@ -101,6 +103,7 @@ class Agent:
             self._cache,
             Slots([slot.index for slot in description.inventory.slots]),
             description.inventory,
+            self._sampler.room,
             settings,
             clock,
         )

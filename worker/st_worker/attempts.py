@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from st_shared.protocol.states import FailureKind
+from st_shared.protocol.states import FailureKind, Outcome
 from st_shared.protocol.worker import FinishRequest, Lease, Offer, StopOrder
 from st_worker.attempt_run import AttemptRun
 from st_worker.errors import FULL_DISK, RequestRefused, TemporaryTrouble, UsageError
@@ -142,7 +142,10 @@ class Attempts:
         return left
 
     async def _claim(self, offer: Offer) -> None:
-        """Claim and run; an offer that is over is forgotten."""
+        """Claim and run; an offer that is over, or for which there is no room, is forgotten."""
+        if lack := await asyncio.to_thread(self._place.room.lack):
+            log.warning("offer.declined", attempt=offer.attempt_id, why=lack)
+            return
         try:
             claim = await self._place.controller.claim(offer.attempt_id)
         except (RequestRefused, TemporaryTrouble) as error:
@@ -164,13 +167,16 @@ class Attempts:
         await run.run()
 
     async def _decline(self, record: AttemptRecord, error: OSError) -> None:
-        """Give back at once what cannot even be written down."""
+        """Give back at once what cannot even be written down; of a full disk no job is guilty."""
         log.error("attempt.not_kept", attempt=record.claim.attempt_id, why=str(error))
-        kind = FailureKind.DISK_FULL if error.errno in FULL_DISK else FailureKind.CRASHED
+        is_full = error.errno in FULL_DISK
+        kind = FailureKind.DISK_FULL if is_full else FailureKind.CRASHED
         ending = failed(kind, f"the worker cannot keep what it has claimed: {error}")
+        if is_full:
+            self._place.room.note_refusal(error)
         request = FinishRequest(
             epoch=record.claim.epoch,
-            outcome=ending.outcome,
+            outcome=Outcome.PREEMPTED if is_full else Outcome.FAILED,
             failure=ending.failure,
             last_seq=record.claim.acked_seq,
         )

@@ -113,6 +113,14 @@ _state_dir = click.option(
     envvar="ST_WORKER_CACHE_GB",
     help="What the cache may hold, GiB.  [default: half of its disk]",
 )
+@click.option(
+    "--min-free-gb",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    show_default=True,
+    envvar="ST_WORKER_MIN_FREE_GB",
+    help="Take no job while less than this is free on the disk of the state folder, GiB.",
+)
 @click.option("--keep-runs", is_flag=True, help="Leave the run folders of finished attempts.")
 def join(
     url: str,
@@ -128,6 +136,7 @@ def join(
     log_format: Literal["auto", "json", "console"],
     cache_dir: Path | None,
     cache_gb: float | None,
+    min_free_gb: float,
     keep_runs: bool,
 ) -> None:
     """Join the controller at URL and work for it until stopped.
@@ -154,7 +163,9 @@ def join(
     description = describe(
         folder, name or _host_name(), slots, labels, ephemeral, found, one_job=one_job
     )
-    settings = AgentSettings(keep_runs=keep_runs, idle_timeout_seconds=idle_timeout)
+    settings = AgentSettings(
+        keep_runs=keep_runs, idle_timeout_seconds=idle_timeout, min_free_gb=min_free_gb
+    )
     sys.exit(asyncio.run(serve(address, folder, secret, description, settings, found)))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,6 +25,7 @@ from st_worker.accelerators.probe import DeviceUse, Probe, ProbeFailed
 from st_worker.inventory import disk_free_gb
 from st_worker.model_cache import cached_models
 from st_worker.occupancy import Judge, Ours
+from st_worker.room import Room
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +56,15 @@ class Sampler:
         folder: Path,
         judge: Judge,
         *,
+        room: Room | None = None,
         warnings: Sequence[ProbeWarning] = (),
         patience: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._probe, self._slots, self._folder, self._judge = probe, slots, folder, judge
         self._warnings, self._patience, self._clock = list(warnings), patience, clock
+        self.room = room or Room(folder, 0.0)
+        """Whether the disk has room for a job; claims ask it too."""
         self._running: asyncio.Future[Measured] | None = None
         self._began = 0.0
         self._busy: list[BusySlot] = []
@@ -70,10 +74,10 @@ class Sampler:
         self._looked_at = float("-inf")
 
     @classmethod
-    def of_processors(cls, inventory: Inventory, folder: Path) -> Self:
+    def of_processors(cls, inventory: Inventory, folder: Path, room: Room | None = None) -> Self:
         """For a host whose slots are shares of its processors."""
         slots = inventory.slots
-        return cls(CpuProbe(len(slots)), slots, folder, Judge(float("inf")))
+        return cls(CpuProbe(len(slots)), slots, folder, Judge(float("inf")), room=room)
 
     async def take(self, ours: Ours, deadline: float) -> Sample:
         """What is measured within ``deadline`` seconds, else what was known before."""
@@ -117,9 +121,21 @@ class Sampler:
             found = self._judge.busy(slot.index, use, ours, is_gpu=slot.vendor in {"nvidia", "amd"})
             if found:
                 busy.append(found)
+        busy += self._without_room({each.index for each in busy})
         if self._clock() - self._looked_at >= MODELS_SECONDS:
             self._models, self._looked_at = cached_models(os.environ), self._clock()
         return Usage(slots=uses, disk_free_gb=disk_free_gb(self._folder)), busy
+
+    def _without_room(self, known: Collection[int]) -> list[BusySlot]:
+        """On a full disk every slot is withdrawn of which nothing else is said."""
+        lack = self.room.lack()
+        if lack is None:
+            return []
+        return [
+            BusySlot(index=slot.index, code="disk_full", message=lack)
+            for slot in self._slots
+            if slot.index not in known
+        ]
 
     def _finished(self, running: "asyncio.Future[Measured]") -> Usage | None:
         self._running = None

@@ -54,6 +54,8 @@ class AgentSettings:
     """How long a heartbeat waits for the driver of the accelerators at most."""
     first_sample_seconds: float = 5.0
     """The same before this agent registers, so that nothing in use is offered from the start."""
+    min_free_gb: float = 2.0
+    """Free space of the state folder's disk, GiB, below which no job is taken."""
     foreign_memory_gb: float = 1.0
     """Memory in use on an accelerator without a job from which on somebody else is using it."""
     report_seconds: float = 30.0

@@ -8,6 +8,7 @@ from st_shared.clock import Clock, utc_now
 from st_shared.protocol.worker import Inventory
 from st_worker.client import Controller
 from st_worker.datasets import DatasetCache
+from st_worker.room import Room
 from st_worker.settings import AgentSettings
 from st_worker.slots import Slots
 from st_worker.transfer import Transfer
@@ -22,6 +23,7 @@ class Workplace:
     cache: DatasetCache
     slots: Slots
     inventory: Inventory
+    room: Room
     settings: AgentSettings
     clock: Clock = utc_now
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

@@ -71,7 +71,8 @@ def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
     if end.cancel_requested or end.outcome is Outcome.CANCELLED:
         return JobState.CANCELLED, Reason(code="cancelled", message="Cancelled on request.")
     if not counts_as_try(end.outcome):
-        return JobState.QUEUED, Reason(code=end.outcome.value, message=_SENTENCES[end.outcome])
+        said = end.message or _SENTENCES[end.outcome]  # why its worker gave it back, or was to
+        return JobState.QUEUED, Reason(code=end.outcome.value, message=said)
     if end.failure and not end.failure.is_retryable:
         return JobState.FAILED, _failure(end, "trying again would not help")
     if end.tries_used >= end.max_attempts:

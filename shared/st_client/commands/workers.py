@@ -220,7 +220,7 @@ def _row(worker: WorkerView) -> tuple[str, ...]:
 
 
 def _used_by_others(worker: WorkerView) -> str:
-    """Which slots are not offered because somebody outside the queue uses them."""
+    """Which slots are not offered, and why: somebody else uses them, or its disk is full."""
     busy = worker.inventory.condition.busy
     return "; ".join(f"slot {each.index}: {each.message}" for each in busy)
 

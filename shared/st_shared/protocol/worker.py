@@ -75,9 +75,10 @@ class Slot(Message):
     """``9.0`` (CUDA), ``gfx942`` (ROCm), ``metal3`` (Apple)."""
 
 
-BusyCode = Literal["foreign_process", "foreign_memory", "lost", "no_answer"]
+BusyCode = Literal["foreign_process", "foreign_memory", "lost", "no_answer", "disk_full"]
 """foreign_process, foreign_memory: somebody who is no job of ours uses the accelerator; lost: it
-cannot be used; no_answer: its driver does not answer."""
+cannot be used; no_answer: its driver does not answer; disk_full: the disk of the worker has too
+little room for a job."""
 
 
 class BusySlot(Message):

@@ -14,7 +14,7 @@ from st_controller.services.jobs import get_job
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.offers import Priced
 from st_controller.store.schema import Attempt, AuditEntry, LeaderLease, Worker
-from st_shared.protocol.states import JobState, Outcome, WorkerDesired
+from st_shared.protocol.states import FailureKind, JobState, Outcome, WorkerDesired
 from st_shared.protocol.worker import BusySlot, Condition, Heartbeat
 
 
@@ -127,6 +127,28 @@ def test_a_slot_that_somebody_else_uses_is_not_offered_until_a_heartbeat_frees_i
     steps.beat(worker_id, condition=Condition())
     assert steps.place() == 1
     assert sorted(slots_in_use(steps)) == [(worker_id, 0), (worker_id, 1)]
+
+
+def test_a_worker_whose_disk_is_full_costs_a_job_no_try_and_is_offered_nothing(steps):
+    worker_id = steps.join()
+    job_id = steps.submit(retry={"max_attempts": 1})
+    attempt_id = steps.claimed(worker_id)
+    failure = FailureKind.DISK_FULL
+    steps.finish(worker_id, attempt_id, Outcome.PREEMPTED, failure=failure)
+    job = steps.job(job_id)
+    assert (job.state, job.tries_used, job.reason["message"]) == ("queued", 0, "it broke")
+    full = BusySlot(index=0, code="disk_full", message="less than 2 GiB are free on its disk")
+    steps.beat(worker_id, condition=Condition(busy=[full]))
+    assert steps.place() == 0
+    with steps.db.read() as session:
+        (view,) = views.worker_views(session, workers.list_workers(session))
+        job = get_job(session, steps.admin, job_id)
+        told = explaining.reasons(session, LiveQueue(), [job], steps.clock())
+    assert (view.slots_free, view.inventory.condition.busy) == (0, [full])
+    assert told[job_id].code == "slots_in_use"
+    assert f"w slot 0: {full.message}" in told[job_id].message
+    steps.beat(worker_id, condition=Condition())
+    assert steps.place() == 1
 
 
 def test_a_job_goes_to_a_worker_that_has_its_base_model(steps):

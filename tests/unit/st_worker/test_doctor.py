@@ -313,7 +313,7 @@ def test_a_credential_that_others_can_read_is_found(joined):
 
 
 @pytest.mark.parametrize(
-    ("free", "level"), [(0.5, "fail"), (5, "warn"), (500, "ok")], ids=["full", "scarce", "enough"]
+    ("free", "level"), [(1.9, "fail"), (5, "warn"), (500, "ok")], ids=["full", "scarce", "enough"]
 )
 def test_disk_space(tmp_path, free, level):
     (found,) = host.disk_space(tmp_path, lambda _root: int(free * 2**30))

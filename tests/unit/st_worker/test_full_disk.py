@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from st_shared.protocol.states import FailureKind, Outcome
 from st_worker import supervise
@@ -38,7 +40,7 @@ async def test_an_attempt_goes_on_when_its_places_cannot_be_kept(
 async def test_a_claim_that_cannot_be_written_down_is_given_back_and_costs_no_agent(
     double, start_agent, state_folder, monkeypatch
 ):
-    await start_agent()
+    agent = (await start_agent()).agent
     create = type(state_folder.attempt("x")).create
 
     def create_without_room(folder) -> None:
@@ -48,13 +50,36 @@ async def test_a_claim_that_cannot_be_written_down_is_given_back_and_costs_no_ag
     monkeypatch.setattr(type(state_folder.attempt("x")), "create", create_without_room)
     attempt = double.offer([])
     await double.until(lambda: attempt.finish)
+    assert attempt.finish.outcome == Outcome.PREEMPTED  # which costs the job no try
     assert attempt.finish.failure.kind == FailureKind.DISK_FULL
     assert "No space left on device" in attempt.finish.failure.message
     monkeypatch.setattr(type(state_folder.attempt("x")), "create", create)
+    assert "No space left" in agent._sampler.room.lack()
+    agent._sampler.room._refused = None  # as after a minute
     after = double.offer([])
     await double.until(lambda: after.finish)
     assert after.finish.outcome == Outcome.SUCCEEDED
     await double.until(lambda: not list(state_folder.attempts.iterdir()))
+
+
+async def test_offers_are_declined_and_slots_withdrawn_while_there_is_no_room(
+    double, start_agent, agent_settings
+):
+    agent = (await start_agent(settings=replace(agent_settings, min_free_gb=2.0**40))).agent
+    await double.until(lambda: double.heartbeats)
+    (busy,) = double.registered[0].inventory.condition.busy
+    assert (busy.index, busy.code) == (0, "disk_full")
+    with capture_logs() as logs:
+        declined = double.offer([])
+        await double.until(lambda: any(line["event"] == "offer.declined" for line in logs))
+    await double.until(lambda: agent._attempts.are_none)
+    assert (declined.is_claimed, declined.finish) == (False, None)
+    agent._sampler.room._free = lambda folder: 2**90
+    await double.until(lambda: [each.condition for each in double.heartbeats if each.condition])
+    assert not any(each.condition.busy for each in double.heartbeats if each.condition)
+    after = double.offer([])
+    await double.until(lambda: after.finish)
+    assert after.finish.outcome == Outcome.SUCCEEDED
 
 
 async def test_a_fault_of_the_agent_is_reported_after_all_lines_whatever_was_acknowledged(

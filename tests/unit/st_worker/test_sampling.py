@@ -12,6 +12,7 @@ from st_worker.accelerators.probe import DeviceUse, ProbeFailed
 from st_worker.accelerators.registry import Found
 from st_worker.inventory import slots_of
 from st_worker.occupancy import Judge, Ours
+from st_worker.room import Room
 from st_worker.sampling import Sampler
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +31,21 @@ async def test_all_is_told_of_a_gpu_and_who_else_uses_it(tmp_path):
     assert (first.utilisation, first.memory_used_gb, first.temperature_c) == (91, 0.25, 60)
     assert sample.usage.disk_free_gb > 0
     assert [(busy.index, busy.code) for busy in sample.condition.busy] == [(1, "foreign_process")]
+
+
+async def test_a_full_disk_withdraws_every_slot_of_which_nothing_else_is_said(tmp_path):
+    double = answers.nvml_double(2, processes={1: [(2**22 + 1, 5 * 2**30)]})
+    free = [0]
+    room = Room(tmp_path, 2.0, free=lambda folder: free[0])
+    sampler = sampler_of(NvidiaProbe.over(double, is_here=True), tmp_path, room=room)
+    busy = (await sampler.take(Ours(), 5)).condition.busy
+    assert sorted((each.index, each.code) for each in busy) == [
+        (0, "disk_full"),
+        (1, "foreign_process"),
+    ]
+    free[0] = 2**40
+    busy = (await sampler.take(Ours(), 5)).condition.busy
+    assert [(each.index, each.code) for each in busy] == [(1, "foreign_process")]
 
 
 async def test_a_slot_that_was_ours_a_moment_ago_is_not_somebody_elses_memory(tmp_path):

@@ -15,8 +15,9 @@ from st_worker.accelerators.probe import GIB
 from st_worker.accelerators.registry import Found
 from st_worker.doctor.check import Finding, fail, ok, warn
 from st_worker.folder import StateFolder
+from st_worker.settings import AgentSettings
 
-LEAST_FREE_GB, ENOUGH_FREE_GB = 1.0, 20.0
+LEAST_FREE_GB, ENOUGH_FREE_GB = AgentSettings().min_free_gb, 20.0
 LEAST_SPEED = 50.0
 """MiB/s, written and synced; a checkpoint of a large model has tens of GiB."""
 LONGEST_SYNC = 0.1

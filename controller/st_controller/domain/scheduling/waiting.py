@@ -61,8 +61,8 @@ def _no_place(scheduler: Scheduler, shape: Shape) -> Reason | None:
             said = foreign_use.described(shape, workers)
             return Reason(
                 code="slots_in_use",
-                message=f"Somebody outside the queue uses slots that it needs: {said}.",
-                hint="it starts once they are free; `st workers show` names what holds them",
+                message=f"Slots that it needs are not to be had: {said}.",
+                hint="it starts once they are; `st workers show` says what is in the way",
             )
         return Reason(
             code="no_matching_worker",
@@ -114,7 +114,7 @@ def _in_line(scheduler: Scheduler, job: PendingJob) -> Reason:
         job.shape, (host.capacity for host in scheduler.fleet.hosts() if host.takes_jobs)
     )
     if others:
-        message += f" More would fit, but somebody outside the queue uses them: {others}."
+        message += f" More would fit, but are not to be had: {others}."
     return Reason(code="busy", message=message)
 
 

@@ -24,7 +24,7 @@ def test_a_busy_slot_is_not_offered_until_it_is_free():
     assert placed(queue) == {"first": (1,)}
     found = why_waiting(queue.scheduler, second, queue.now)
     assert found.code == "busy"
-    assert found.message.endswith(f"somebody outside the queue uses them: w slot 0: {WHO}.")
+    assert found.message.endswith(f"More would fit, but are not to be had: w slot 0: {WHO}.")
     queue.worker(slots=2)
     assert placed(queue) == {"second": (0,)}
 
