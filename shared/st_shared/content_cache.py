@@ -9,6 +9,7 @@ needs the content; ``staging/DIGEST`` is what is being fetched, which a later tr
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,10 @@ from st_shared.durable import write_whole
 
 KINDS = ("datasets", "files")
 """Folders of entries: unpacked datasets, and single files."""
+
+_FOLDERS = (*KINDS, "records", "users", "locks", "staging", "reserved", "trash")
+_OURS = re.compile(r"\.?([0-9a-f]{64}|[0-9a-f]{32})(\.partial)?")
+"""Names in these folders: digests, UUIDs in the trash, and what is written aside."""
 
 
 class CacheFullError(RuntimeError):
@@ -62,7 +67,7 @@ class ContentCache:
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root, self.max_bytes = root, max_bytes
-        for name in (*KINDS, "records", "users", "locks", "staging", "reserved", "trash"):
+        for name in _FOLDERS:
             (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def try_lock(self, digest: str) -> ContentLock | None:
@@ -147,6 +152,17 @@ class ContentCache:
         gone = [entry.size for entry in before if entry.digest not in kept]
         return len(gone), sum(gone)
 
+    def clear(self) -> None:
+        """Remove every content and the folder itself; what is not of a cache stays."""
+        for name in _FOLDERS:
+            for path in _listed(self.root / name):
+                if _OURS.fullmatch(path.name):
+                    _remove(path)
+        (self.root / "room").unlink(missing_ok=True)
+        for folder in (*(self.root / name for name in _FOLDERS), self.root):
+            with suppress(OSError):  # something stays in it
+                folder.rmdir()
+
     def _unused_first(self) -> list[_Entry]:
         return sorted(self._entries(), key=lambda entry: entry.used_at)
 
@@ -216,6 +232,14 @@ def _size_of(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _remove(path: Path) -> None:

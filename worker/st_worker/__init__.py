@@ -6,7 +6,7 @@ Read top to bottom:
 ``agent``        the life of the agent: register, heartbeats, stream, orders, leaving
 ``joining``      how a join token or a credential becomes a registration
 ``rotation``     how the credential is changed; ``credential`` keeps it
-``garbage``      removes what no attempt needs
+``garbage``      removes what no attempt needs; ``removal`` whole folders, whatever is in them
 ``attempt_run``  one attempt from its claim to its finish
 ``execution``    the part of it that ends with its process; ``noop`` the part without one
 ``programs``     what it may run: the trainer or a script

@@ -210,9 +210,9 @@ class AttemptRun:
         await self._forget()
 
     async def _forget(self) -> None:
-        """Remove the folder, or only the record where runs, or what was not stored, are kept."""
+        """Remove the folder, except where runs, or what was not stored, are kept."""
         if self._place.settings.keep_runs or self._keeps_run:
-            self._folder.record.unlink(missing_ok=True)
+            self._folder.keep()
         else:
             await asyncio.to_thread(self._folder.remove)
 

@@ -1,7 +1,6 @@
 """All attempts of an agent: taken over, claimed, stopped, given back."""
 
 import asyncio
-import shutil
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from st_worker.folder import AttemptFolder, StateFolder
 from st_worker.occupancy import Ours
 from st_worker.outcome import failed
 from st_worker.record import AttemptRecord
+from st_worker.removal import remove_tree
 from st_worker.trainer import TrainerProcess
 from st_worker.workplace import Workplace
 
@@ -184,7 +184,7 @@ class Attempts:
             await self._place.controller.finish(record.claim.attempt_id, request)
         except (RequestRefused, TemporaryTrouble) as trouble:
             log.warning("attempt.unreported", attempt=record.claim.attempt_id, why=str(trouble))
-        shutil.rmtree(self._folder.attempt(record.claim.attempt_id).root, ignore_errors=True)
+        remove_tree(self._folder.attempt(record.claim.attempt_id).root)
 
     def _track(self, attempt_id: str, work: Work) -> None:
         """Run the task of an attempt and forget it once it is over."""

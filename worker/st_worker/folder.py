@@ -2,16 +2,24 @@
 
 import fcntl
 import os
-import shutil
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from st_shared.content_cache import ContentCache, default_bytes
 from st_shared.protocol.journal import JOURNAL_NAME
 from st_worker.errors import UsageError
+from st_worker.removal import remove_tree
 from st_worker.script.run import SCRIPT_NAME, WORK_NAME
+
+log = structlog.get_logger(__name__)
+
+_ATTEMPT_ID = re.compile(r"att_[0-9a-z]{26}")
+"""As ``st_shared.ids.new_id`` makes them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,16 @@ class AttemptFolder:
         return self.root / "attempt.json"
 
     @property
+    def kept(self) -> Path:
+        """The record of an attempt that is over and whose files no agent removes."""
+        return self.root / "kept.json"
+
+    @property
+    def has_record(self) -> bool:
+        """Whether it is not over, or kept; ``OSError`` where the folder cannot be looked into."""
+        return {self.record.name, self.kept.name} & set(os.listdir(self.root)) != set()
+
+    @property
     def shipped(self) -> Path:
         """How much of the journal the controller has acknowledged."""
         return self.root / "shipped.json"
@@ -71,8 +89,21 @@ class AttemptFolder:
 
     def remove(self) -> None:
         """Delete everything; without its record the attempt is forgotten, however far this gets."""
-        self.record.unlink(missing_ok=True)
-        shutil.rmtree(self.root)
+        try:
+            self.record.unlink(missing_ok=True)
+        except OSError as error:  # a job may have closed the folder
+            log.warning("record.not_removed", path=str(self.record), why=str(error))
+        remove_tree(self.root)
+
+    def keep(self) -> None:
+        """Forget the attempt but leave its files until somebody removes the folder by hand.
+
+        A change of name, so that it needs no room on the disk.
+        """
+        try:
+            self.record.replace(self.kept)
+        except OSError as error:
+            log.warning("record.not_removed", path=str(self.record), why=str(error))
 
 
 @dataclass(frozen=True)
@@ -135,15 +166,31 @@ class StateFolder:
         found = self.attempts.glob("*/attempt.json")
         return [AttemptFolder(path.parent) for path in sorted(found)]
 
+    def past_attempts(self) -> list[AttemptFolder]:
+        """Folders of attempts that are over and not kept; anything else in there is not ours."""
+        found = []
+        names = os.listdir(self.attempts) if self.attempts.exists() else []
+        for name in filter(_ATTEMPT_ID.fullmatch, sorted(names)):
+            with suppress(OSError):
+                folder = self.attempt(name)
+                if folder.root.is_symlink() or not folder.root.is_dir():
+                    continue
+                folder.root.chmod(0o700)  # a job may have closed it
+                if not folder.has_record:
+                    found.append(folder)
+        return found
+
     def clear(self) -> None:
-        """Remove all that agents have put here; what others have put here stays."""
-        for folder in (self.attempts, self.root / "cache"):
-            if folder.exists():
-                shutil.rmtree(folder)
+        """Remove all that agents have put here; what others have put here, or is kept, stays."""
+        for attempt in self.past_attempts():
+            remove_tree(attempt.root)
+        if self.cache is None:
+            self.content_cache().clear()
         for file in (self.credential, self.pulse, self.root / "lock"):
             file.unlink(missing_ok=True)
-        if not any(self.root.iterdir()):
-            self.root.rmdir()
+        for folder in (self.attempts, self.root):
+            with suppress(OSError):  # something stays in it
+                folder.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -1,11 +1,16 @@
 """Removes what no attempt needs any more."""
 
-import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
+
+import structlog
 
 from st_shared.protocol.worker import GarbageReport
 from st_worker.folder import StateFolder
+from st_worker.removal import remove_tree
+
+log = structlog.get_logger(__name__)
 
 _GIB = 2**30
 _YOUNG_SECONDS = 60.0
@@ -15,28 +20,44 @@ def collect(folder: StateFolder, live: Collection[str], now: float) -> GarbageRe
     """Remove the folders of attempts that are over, and what is past the bound of the cache.
 
     ``live`` names attempts that are not over; one that has a record is not over either, whether
-    or not this agent knows of it. ``now`` is in seconds since the epoch.
+    or not this agent knows of it. ``now`` is in seconds since the epoch. What cannot be removed
+    stays and is logged: an order that is never reported is given for ever.
     """
     removed, freed = 0, 0
-    for attempt in sorted(folder.attempts.iterdir()):
-        if attempt.name in live or (attempt / "attempt.json").exists():
-            continue
-        if now - attempt.stat().st_mtime < _YOUNG_SECONDS:  # it may be claimed just now
-            continue
-        size = size_of(attempt)
-        shutil.rmtree(attempt)
-        removed, freed = removed + 1, freed + size
-    entries, bytes_freed = folder.content_cache().shrink()
-    removed, freed = removed + entries, freed + bytes_freed
+    for collected in (_attempts, _content):
+        try:
+            count, size = collected(folder, live, now)
+        except OSError as error:
+            log.warning("garbage.left", why=str(error))
+        else:
+            removed, freed = removed + count, freed + size
     return GarbageReport(removed=removed, freed_gb=freed / _GIB)
 
 
+def _attempts(folder: StateFolder, live: Collection[str], now: float) -> tuple[int, int]:
+    removed, freed = 0, 0
+    for attempt in folder.past_attempts():
+        if attempt.root.name in live:
+            continue
+        with suppress(FileNotFoundError):  # it is being forgotten just now
+            if now - attempt.root.stat().st_mtime < _YOUNG_SECONDS:  # or claimed
+                continue
+            size = size_of(attempt.root)
+            if remove_tree(attempt.root):
+                removed, freed = removed + 1, freed + size
+    return removed, freed
+
+
+def _content(folder: StateFolder, _live: Collection[str], _now: float) -> tuple[int, int]:
+    return folder.content_cache().shrink()
+
+
 def size_of(root: Path) -> int:
-    """Bytes on disk below ``root``; what vanishes meanwhile counts nothing."""
+    """Bytes on disk below ``root``; what vanishes, or cannot be looked at, counts nothing."""
     total = 0
     for path in root.rglob("*"):
         try:
             total += path.lstat().st_blocks * 512
-        except FileNotFoundError:
+        except OSError:
             continue
     return total

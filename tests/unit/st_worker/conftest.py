@@ -3,9 +3,12 @@
 import asyncio
 import hashlib
 import io
+import os
+import shutil
 import sys
 import tarfile
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,12 +53,27 @@ from st_worker.serve import describe, sampler_of
 from st_worker.settings import AgentSettings
 from st_worker.transfer import Transfer
 
+_NOBODY = 65_534
 TOKEN = "join-token-of-the-tests"
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def owned() -> Iterator[Path]:
+    """A folder of a user whom permissions hold back; root is another user during the test."""
+    folder = Path(tempfile.mkdtemp())
+    if os.geteuid() == 0:
+        os.chown(folder, _NOBODY, _NOBODY)
+        os.seteuid(_NOBODY)
+    try:
+        yield folder
+    finally:
+        os.seteuid(os.getuid())
+        shutil.rmtree(folder)
 
 
 class DoubleRefusal(Exception):

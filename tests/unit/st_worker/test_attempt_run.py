@@ -421,6 +421,7 @@ async def test_what_is_never_stored_is_told_and_kept(
     assert str(folder) in where
     assert (folder / "w.bin").read_text() == "result"
     await double.until(lambda: not state_folder.known_attempts())
+    assert state_folder.past_attempts() == []  # so nothing will remove it
 
 
 async def test_slots_are_free_while_an_attempt_uploads(double, start_agent):

@@ -1,15 +1,19 @@
 """Ephemeral workers: they leave by themselves, sign off and clear their folder."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
+from st_shared.ids import new_id
 from st_shared.protocol.states import Outcome
 from st_worker import garbage
 from st_worker.agent import Departure
 from st_worker.folder import StateFolder
 
 pytestmark = pytest.mark.anyio
+
+OVER, RUNNING, REMEMBERED, KEPT = (new_id("att") for _ in range(4))
 
 
 async def test_a_worker_for_one_job_takes_no_second_and_leaves(
@@ -82,16 +86,18 @@ def cluttered(tmp_path) -> StateFolder:
     """Folders of attempts: over, running, remembered, and claimed just now."""
     folder = StateFolder(tmp_path / "cluttered")
     folder.create()
-    for name in ("over", "running", "remembered"):
+    for name in (OVER, RUNNING, REMEMBERED, KEPT):
         (folder.attempts / name / "run").mkdir(parents=True)
         (folder.attempts / name / "run" / "big").write_bytes(b"x" * 100_000)
-    (folder.attempts / "remembered" / "attempt.json").touch()
+    folder.attempt(REMEMBERED).record.touch()
+    folder.attempt(KEPT).record.touch()
+    folder.attempt(KEPT).keep()
     return folder
 
 
 def _collected(folder, later: float):
-    now = max(path.stat().st_mtime for path in folder.attempts.iterdir()) + later
-    return garbage.collect(folder, ["running"], now)
+    now = max(path.lstat().st_mtime for path in folder.attempts.iterdir()) + later
+    return garbage.collect(folder, [RUNNING], now)
 
 
 def test_garbage_is_what_no_attempt_needs(cluttered):
@@ -99,7 +105,65 @@ def test_garbage_is_what_no_attempt_needs(cluttered):
     report = _collected(cluttered, 61)
     assert report.removed == 1
     assert 100_000 <= report.freed_gb * 2**30 < 200_000
-    assert sorted(path.name for path in cluttered.attempts.iterdir()) == ["remembered", "running"]
+    left = sorted(path.name for path in cluttered.attempts.iterdir())
+    assert left == sorted([RUNNING, REMEMBERED, KEPT])
+
+
+def test_what_is_no_folder_of_an_attempt_is_no_garbage(cluttered, tmp_path):
+    (cluttered.attempts / "notes.txt").write_text("mine")
+    (cluttered.attempts / new_id("att")).symlink_to(tmp_path)
+    (cluttered.attempts / "mine").mkdir()
+    assert _collected(cluttered, 61).removed == 1
+    assert len(list(cluttered.attempts.iterdir())) == 6
+
+
+def test_garbage_that_cannot_be_removed_stays_and_the_rest_goes(cluttered, monkeypatch):
+    stubborn = cluttered.attempt(OVER)
+    monkeypatch.setattr(shutil, "rmtree", _unless(stubborn.root))
+    (cluttered.attempts / new_id("att")).mkdir()
+    assert _collected(cluttered, 61).removed == 1
+    assert stubborn.root.exists()
+
+
+def _unless(stubborn):
+    """``rmtree`` as it ends on a file of another user."""
+    real = shutil.rmtree
+
+    def rmtree(path, *, ignore_errors=False) -> None:
+        if path != stubborn:
+            real(path)
+        elif not ignore_errors:
+            raise PermissionError(1, "Operation not permitted", str(path))
+
+    return rmtree
+
+
+def test_leaving_for_good_leaves_the_files_of_others_and_what_is_kept(cluttered):
+    others = ["cache/huggingface/model", "cache/datasets/mine.tar", "attempts/mine/big"]
+    for name in others:
+        (cluttered.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (cluttered.root / name).touch()
+    digest = "a" * 64
+    for name in (f"datasets/{digest}/0", f"staging/.{digest}.partial", f"users/{digest}/x"):
+        (cluttered.cache_root / name).parent.mkdir(parents=True, exist_ok=True)
+        (cluttered.cache_root / name).touch()
+    cluttered.attempt(REMEMBERED).record.unlink()
+    cluttered.clear()
+    files = {path for path in cluttered.root.rglob("*") if path.is_file()}
+    kept = cluttered.attempt(KEPT)
+    assert files == {*(cluttered.root / name for name in others), kept.kept, kept.run / "big"}
+
+
+def test_a_folder_that_a_job_has_closed_is_removed_all_the_same(owned):
+    attempt = StateFolder(owned / "state").attempt(new_id("att"))
+    attempt.create()
+    attempt.record.touch()
+    (attempt.work / "go" / "pkg").mkdir(parents=True)
+    (attempt.work / "go" / "pkg" / "mod").touch()
+    for closed in (attempt.work / "go" / "pkg", attempt.work / "go", attempt.root):
+        closed.chmod(0o500)
+    attempt.remove()
+    assert not attempt.root.exists()
 
 
 async def test_garbage_is_collected_by_order_and_reported(double, start_agent):
