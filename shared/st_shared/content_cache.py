@@ -1,9 +1,10 @@
 """Content on this host's disk by its digest: bounded in size, shared by any number of processes.
 
 ``KIND/DIGEST`` is a file or folder that is whole; ``records/`` holds the size of each and, as its
-time of change, when it was used last; ``users/DIGEST/`` names files that exist as long as somebody
-needs the content; ``staging/DIGEST`` is what is being fetched, which a later try goes on with;
-``locks/DIGEST`` is a lock of the kernel, so that it never outlives the process that holds it.
+time of change, when it was used last; ``users/DIGEST/`` has a file for each user that needs the
+content, touched now and then as long as it does; ``staging/DIGEST`` is what is being fetched, which
+a later try goes on with; ``locks/DIGEST`` is a lock of the kernel, so that it never outlives the
+process that holds it.
 """
 
 import fcntl
@@ -11,19 +12,23 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-from st_shared.durable import write_whole
+from st_shared.durable import PRIVATE, write_whole
 
 KINDS = ("datasets", "files")
 """Folders of entries: unpacked datasets, and single files."""
 
 _FOLDERS = (*KINDS, "records", "users", "locks", "staging", "reserved", "trash")
+_SILENCE_SECONDS = 86_400.0
+"""After which a user counts as gone: its host may have an agent again before that."""
+
 _OURS = re.compile(r"\.?([0-9a-f]{64}|[0-9a-f]{32})(\.partial)?")
 """Names in these folders: digests, UUIDs in the trash, and what is written aside."""
 
@@ -60,13 +65,16 @@ class ContentLock:
 class ContentCache:
     """One folder; every process on it must be given the same ``max_bytes``.
 
+    The processes may see it in different containers, so nothing in it names a file outside.
+
     Args:
         root: the folder; made when it is missing.
         max_bytes: what all entries together may take; what is being fetched counts too.
+        now: seconds since 1970.
     """
 
-    def __init__(self, root: Path, max_bytes: int) -> None:
-        self.root, self.max_bytes = root, max_bytes
+    def __init__(self, root: Path, max_bytes: int, *, now: Callable[[], float] = time.time) -> None:
+        self.root, self.max_bytes, self._now = root, max_bytes, now
         for name in _FOLDERS:
             (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -92,14 +100,31 @@ class ContentCache:
         """Where to bring the content together; for the holder of its lock."""
         return self.root / "staging" / digest
 
-    def use(self, digest: str, user: Path | None) -> None:
-        """Note that it is used now, and until ``user`` is gone; for the holder of its lock."""
+    def use(self, digest: str, user: str | None) -> None:
+        """Note that it is used now, and until ``release``; for the holder of its lock.
+
+        ``user`` is a name that nobody else in any container has, such as an attempt's id.
+        """
         with suppress(FileNotFoundError):
             os.utime(self.root / "records" / digest)
         if user is not None:
             folder = self.root / "users" / digest
             folder.mkdir(exist_ok=True)
-            write_whole(folder / uuid4().hex, str(user))
+            self._touch(folder / user)
+            for mark in _listed(folder):
+                if not self._is_alive(mark):
+                    mark.unlink(missing_ok=True)
+
+    def go_on_using(self, user: str) -> None:
+        """Say that ``user`` still needs what it has taken into use; at least every few hours."""
+        for mark in (self.root / "users").glob(f"*/{user}"):
+            with suppress(FileNotFoundError):  # it is released just now
+                os.utime(mark, (self._now(), self._now()))
+
+    def release(self, user: str) -> None:
+        """Say that ``user`` needs nothing any more."""
+        for mark in (self.root / "users").glob(f"*/{user}"):
+            mark.unlink(missing_ok=True)
 
     def admit(self, kind: str, digest: str, whole: Path) -> Path:
         """Take ``whole``, which was verified, as the content; for the holder of its lock."""
@@ -122,17 +147,8 @@ class ContentCache:
             CacheFullError: what is in use, or being fetched, leaves too little.
         """
         with self._room():
-            for victim in self._unused_first():
-                if self._taken(digest) + size <= self.max_bytes:
-                    break
-                self._evict(victim.digest)
-            taken = self._taken(digest)
-            if taken + size > self.max_bytes:
-                raise CacheFullError(
-                    f"{size / 2**30:.2f} GiB are needed in the cache {self.root}, of whose "
-                    f"{self.max_bytes / 2**30:.2f} GiB {taken / 2**30:.2f} are in use: give it "
-                    "more with --cache-gb"
-                )
+            if self._taken(digest) + size > self.max_bytes:
+                self._make_room(digest, size)
             write_whole(self.root / "reserved" / digest, str(size))
 
     def shrink(self) -> tuple[int, int]:
@@ -162,6 +178,17 @@ class ContentCache:
         for folder in (*(self.root / name for name in _FOLDERS), self.root):
             with suppress(OSError):  # something stays in it
                 folder.rmdir()
+
+    def _make_room(self, digest: str, size: int) -> None:
+        """Evict what is needed for ``size``, or nothing where all that may go is too little."""
+        victims = [each for each in self._unused_first() if self._may_go(each.digest)]
+        evictable = sum(each.size for each in victims if each.digest != digest)
+        self._must_fit(size, self._taken(digest) - evictable)
+        for victim in victims:
+            if self._taken(digest) + size <= self.max_bytes:
+                break
+            self._evict(victim.digest)
+        self._must_fit(size, self._taken(digest))
 
     def _unused_first(self) -> list[_Entry]:
         return sorted(self._entries(), key=lambda entry: entry.used_at)
@@ -205,12 +232,35 @@ class ContentCache:
             (self.root / "records" / digest).unlink(missing_ok=True)
             shutil.rmtree(self.root / "users" / digest, ignore_errors=True)
 
+    def _may_go(self, digest: str) -> bool:
+        """Whether nobody has its lock or needs it."""
+        lock = self.try_lock(digest)
+        if lock is None:
+            return False
+        with lock:
+            return not self._is_needed(digest)
+
     def _is_needed(self, digest: str) -> bool:
+        return any(map(self._is_alive, _listed(self.root / "users" / digest)))
+
+    def _is_alive(self, mark: Path) -> bool:
+        """Whether its user was heard of of late; one that was killed for good is not."""
         try:
-            marks = list((self.root / "users" / digest).iterdir())
+            return self._now() - mark.stat().st_mtime < _SILENCE_SECONDS
         except FileNotFoundError:
             return False
-        return any(Path(mark.read_text()).exists() for mark in marks)
+
+    def _touch(self, mark: Path) -> None:
+        mark.touch(mode=PRIVATE)
+        os.utime(mark, (self._now(), self._now()))
+
+    def _must_fit(self, size: int, taken: int) -> None:
+        if taken + size > self.max_bytes:
+            raise CacheFullError(
+                f"{size / 2**30:.2f} GiB are needed in the cache {self.root}, of whose "
+                f"{self.max_bytes / 2**30:.2f} GiB {taken / 2**30:.2f} are in use: give it "
+                "more with --cache-gb"
+            )
 
     @contextmanager
     def _room(self) -> Iterator[None]:

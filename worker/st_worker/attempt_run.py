@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from st_shared.content_cache import ContentCache
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome
 from st_shared.protocol.worker import FinishRequest, Lease
 from st_worker.errors import (
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 RELEASE_BYTES = 4 * 2**20
 """Of a journal that is worked off, what is given back at one time."""
+_USING_SECONDS = 3600.0
 _SENTENCES = 49
 """Files that could not be stored, of which a job tells."""
 
@@ -126,12 +128,16 @@ class AttemptRun:
             async with asyncio.TaskGroup() as group:
                 shipping = group.create_task(self._shipping.run())
                 uploads = group.create_task(self._uploads.run())
-                stale = group.create_task(self._until_stale())
+                meanwhile = [
+                    group.create_task(self._until_stale()),
+                    group.create_task(self._go_on_using()),
+                ]
                 ending = await self._work.run(slots)
                 await slots.aclose()
                 ending = await self._store(ending, shipping, uploads)
                 await self._finish(ending)
-                stale.cancel()
+                for task in meanwhile:
+                    task.cancel()
         except ExceptionGroup as errors:
             return _first(errors)
         log.info("attempt.finished", outcome=ending.outcome)
@@ -150,6 +156,19 @@ class AttemptRun:
     async def _until_stale(self) -> None:
         await self._orders.wait("stale")
         raise Abandoned("the controller says that the lease is void")
+
+    async def _go_on_using(self) -> None:
+        """Tell the cache now and then that this attempt still reads its datasets."""
+        while self._record().kind == "train":  # nothing else reads any
+            try:
+                await asyncio.to_thread(self._content.go_on_using, self.lease.attempt_id)
+            except OSError as error:
+                log.warning("cache.mark_not_renewed", why=str(error))
+            await asyncio.sleep(_USING_SECONDS)
+
+    @property
+    def _content(self) -> ContentCache:
+        return self._place.cache.content
 
     async def _store(
         self, ending: Ending, shipping: "asyncio.Task[None]", uploads: "asyncio.Task[None]"
@@ -215,6 +234,12 @@ class AttemptRun:
             self._folder.keep()
         else:
             await asyncio.to_thread(self._folder.remove)
+        if self._record().kind != "train":
+            return
+        try:
+            await asyncio.to_thread(self._content.release, self.lease.attempt_id)
+        except OSError as error:  # it counts as needed for a day
+            log.warning("cache.not_released", why=str(error))
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -38,17 +38,17 @@ class DatasetCache:
         """Of the datasets that need not be fetched, at most ``MOST_TOLD`` of those got last."""
         with os.scandir(self._folder.datasets) as entries:
             found = [entry for entry in entries if _DIGEST.fullmatch(entry.name)]
-        latest = nlargest(MOST_TOLD, found, key=lambda entry: entry.stat().st_ctime_ns)
+        latest = nlargest(MOST_TOLD, found, key=_got_at)
         return sorted(entry.name for entry in latest)
 
     def has(self, digest: str) -> bool:
         """Whether it need not be fetched."""
         return self._path(digest).is_dir()
 
-    async def fetch(self, dataset: DatasetDownload, user: Path | None = None) -> Path:
+    async def fetch(self, dataset: DatasetDownload, user: str | None = None) -> Path:
         """The folder of ``dataset``, fetched and unpacked first if it is not here yet.
 
-        It stays at least as long as the file ``user``.
+        It stays until ``user``, an attempt's id, releases it.
 
         Raises:
             TransferError: an archive cannot be fetched intact, or holds what it must not; or
@@ -97,6 +97,14 @@ class DatasetCache:
         if not _DIGEST.fullmatch(digest):
             raise TransferError(f"{digest!r} is not the digest of a dataset")
         return self._folder.datasets / digest
+
+
+def _got_at(entry: "os.DirEntry[str]") -> int:
+    """Nanoseconds; 0 once another agent has evicted it."""
+    try:
+        return entry.stat().st_ctime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def unpack(archive: Path, target: Path) -> None:

@@ -71,7 +71,7 @@ class AttemptFolder:
     @property
     def has_record(self) -> bool:
         """Whether it is not over, or kept; ``OSError`` where the folder cannot be looked into."""
-        return {self.record.name, self.kept.name} & set(os.listdir(self.root)) != set()
+        return not {self.record, self.kept}.isdisjoint(self.root.iterdir())
 
     @property
     def shipped(self) -> Path:
@@ -155,7 +155,8 @@ class StateFolder:
 
     def content_cache(self) -> ContentCache:
         """The cache of content."""
-        return ContentCache(self.cache_root, self.cache_bytes or default_bytes(self.root))
+        self.cache_root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return ContentCache(self.cache_root, self.cache_bytes or default_bytes(self.cache_root))
 
     def attempt(self, attempt_id: str) -> AttemptFolder:
         """The folder of an attempt; it need not exist."""
@@ -169,7 +170,7 @@ class StateFolder:
     def past_attempts(self) -> list[AttemptFolder]:
         """Folders of attempts that are over and not kept; anything else in there is not ours."""
         found = []
-        names = os.listdir(self.attempts) if self.attempts.exists() else []
+        names = [path.name for path in self.attempts.iterdir()] if self.attempts.exists() else []
         for name in filter(_ATTEMPT_ID.fullmatch, sorted(names)):
             with suppress(OSError):
                 folder = self.attempt(name)

@@ -46,9 +46,9 @@ class Preparation:
     async def _dataset(self, dataset: DatasetDownload) -> Path:
         if self._cache.has(dataset.digest):
             self._notes.log(f"dataset {dataset.name} is already here")
-            return await self._cache.fetch(dataset, self._folder.record)
+            return await self._cache.fetch(dataset, self._folder.root.name)
         begun = time.monotonic()
-        folder = await self._cache.fetch(dataset, self._folder.record)
+        folder = await self._cache.fetch(dataset, self._folder.root.name)
         seconds = time.monotonic() - begun
         size = sum(archive.size for archive in dataset.archives) / 2**20
         self._notes.log(f"fetched dataset {dataset.name}: {size:,.1f} MiB in {seconds:.1f} s")

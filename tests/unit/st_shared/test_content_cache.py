@@ -1,5 +1,6 @@
 """The cache of a host: bounded, shared by processes, nothing evicted that is in use."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -18,9 +19,10 @@ def cache(tmp_path):
 
 def fill(cache, digest, size=40, user=None):
     with cache.try_lock(digest):
-        cache.reserve(digest, size)
-        cache.staging(digest).write_bytes(b"x" * size)
-        cache.admit("files", digest, cache.staging(digest))
+        if not cache.has("files", digest):
+            cache.reserve(digest, size)
+            cache.staging(digest).write_bytes(b"x" * size)
+            cache.admit("files", digest, cache.staging(digest))
         cache.use(digest, user)
 
 
@@ -38,17 +40,46 @@ def test_what_was_unused_longest_goes_first(cache):
     assert list((cache.root / "trash").iterdir()) == []
 
 
-def test_what_is_in_use_is_never_evicted(cache, tmp_path):
-    user = tmp_path / "attempt.json"
-    user.touch()
-    fill(cache, A, user=user)
-    fill(cache, B, user=user)
+def test_what_is_in_use_is_never_evicted(cache):
+    fill(cache, A, user="one")
+    fill(cache, B, user="one")
+    fill(cache, B, user="two")
     with pytest.raises(CacheFullError, match="--cache-gb"):
         fill(cache, C)
     assert here(cache, A, B, C) == [A, B]
-    user.unlink()
+    cache.release("one")
     fill(cache, C)
     assert here(cache, A, B, C) == [B, C]
+
+
+def test_a_user_that_was_killed_for_good_counts_for_a_day_and_one_that_goes_on_for_ever(tmp_path):
+    time = [1e9]
+    cache = ContentCache(tmp_path, 100, now=lambda: time[0])
+    fill(cache, A, user="killed")
+    fill(cache, B, user="killed")
+    fill(cache, B, user="living")
+    time[0] += 86_399
+    cache.go_on_using("living")
+    with pytest.raises(CacheFullError):
+        fill(cache, C)
+    time[0] += 2
+    fill(cache, C)
+    assert here(cache, A, B, C) == [B, C]
+    with cache.try_lock(B):
+        cache.use(B, "third")
+    assert {path.name for path in (tmp_path / "users" / B).iterdir()} == {"living", "third"}
+
+
+def test_what_a_full_disk_left_of_a_mark_holds_nothing_for_ever(tmp_path):
+    time = [1e9]
+    cache = ContentCache(tmp_path, 100, now=lambda: time[0])
+    fill(cache, A, size=90, user="one")
+    (tmp_path / "users" / A / ".two.partial").touch()
+    os.utime(tmp_path / "users" / A / ".two.partial", (1e9, 1e9))
+    cache.release("one")
+    time[0] += 86_401
+    fill(cache, B, size=90)
+    assert here(cache, A, B) == [B]
 
 
 def test_what_another_process_works_on_is_not_evicted(cache):
@@ -87,9 +118,14 @@ def test_what_is_being_fetched_counts_until_its_process_is_gone(cache):
 
 
 def test_more_than_the_cache_may_hold_is_refused(cache):
-    with pytest.raises(CacheFullError):
-        fill(cache, A, size=101)
-    assert here(cache, A) == []
+    fill(cache, A)
+    fill(cache, B, user="attempt")
+    for size in (101, 61):
+        with pytest.raises(CacheFullError):
+            fill(cache, C, size=size)
+    assert here(cache, A, B, C) == [A, B]  # nothing goes for what will not fit all the same
+    fill(cache, C, size=60)
+    assert here(cache, A, B, C) == [B, C]
 
 
 def test_a_content_is_held_by_one_at_a_time(cache):
@@ -99,10 +135,8 @@ def test_a_content_is_held_by_one_at_a_time(cache):
     cache.try_lock(A).close()
 
 
-def test_a_cache_whose_bound_was_lowered_shrinks_to_it_and_keeps_what_is_in_use(cache, tmp_path):
-    user = tmp_path / "attempt"
-    user.mkdir()
-    fill(cache, A, user=user)
+def test_a_cache_whose_bound_was_lowered_shrinks_to_it_and_keeps_what_is_in_use(cache):
+    fill(cache, A, user="attempt")
     fill(cache, B)
     (cache.root / "trash" / "left").write_bytes(b"x")
     assert cache.shrink() == (0, 0)

@@ -244,6 +244,8 @@ async def test_dataset_is_fetched_once_and_named_to_the_trainer(
         assert "--quiet" in arguments
     assert folder == state_folder.datasets / dataset.digest
     assert len(double.fetched) == 1
+    users = state_folder.cache_root / "users" / dataset.digest
+    await double.until(lambda: not list(users.iterdir()))
 
 
 async def test_damaged_dataset_is_tried_again_then_fails(

@@ -1,10 +1,13 @@
 import asyncio
 import io
 import tarfile
+from heapq import nlargest
+from types import SimpleNamespace
 
 import pytest
 
 from st_shared.content_cache import ContentCache
+from st_worker import datasets
 from st_worker.cached import fetch_file
 from st_worker.datasets import DatasetCache, unpack
 from st_worker.errors import TransferError
@@ -114,18 +117,38 @@ async def test_agents_that_share_a_cache_fetch_a_dataset_once(
 
 
 @pytest.mark.anyio
-async def test_a_dataset_stays_while_an_attempt_needs_it(
-    transfer, state_folder, pack_dataset, tmp_path
+async def test_a_dataset_that_is_evicted_while_it_is_told_of_costs_no_heartbeat(
+    transfer, state_folder, monkeypatch
 ):
+    gone, here = "a" * 64, "b" * 64
+    for digest in (gone, here):
+        (state_folder.datasets / digest).mkdir()
+
+    def nlargest_after_eviction(most, found, key):
+        (state_folder.datasets / gone).rmdir()
+        return nlargest(most, found, key)
+
+    monkeypatch.setattr(datasets, "nlargest", nlargest_after_eviction)
+    assert here in DatasetCache(state_folder, transfer).digests()
+
+
+def test_a_cache_on_a_disk_of_its_own_takes_half_of_that(tmp_path, monkeypatch):
+    sizes = {tmp_path / "cache": 3000, tmp_path: 10}
+    usage = lambda path: SimpleNamespace(total=sizes[path])  # noqa: E731
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    assert StateFolder(tmp_path, tmp_path / "cache").content_cache().max_bytes == 1500
+
+
+@pytest.mark.anyio
+async def test_a_dataset_stays_while_an_attempt_needs_it(transfer, state_folder, pack_dataset):
     first = pack_dataset("first", {"0.bin": b"x" * 50_000})
     second = pack_dataset("second", {"0.bin": b"y" * 50_000})
     small = StateFolder(state_folder.root, cache_bytes=150_000)
-    cache, user = DatasetCache(small, transfer), tmp_path / "attempt.json"
-    user.touch()
-    await cache.fetch(first, user)
+    cache = DatasetCache(small, transfer)
+    await cache.fetch(first, "attempt")
     with pytest.raises(TransferError, match="--cache-gb"):
         await cache.fetch(second)
-    user.unlink()
+    cache.content.release("attempt")
     await cache.fetch(second)
     assert (cache.has(first.digest), cache.has(second.digest)) == (False, True)
 
