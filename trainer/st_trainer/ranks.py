@@ -1,7 +1,8 @@
 """The processes that train one model together, and what they must agree on.
 
 Each has the whole model and a share of every batch; gradients are averaged while they are computed
-(``DistributedDataParallel``), over NCCL on GPUs and gloo on CPUs. Rank 0 alone writes.
+(``DistributedDataParallel``), over NCCL on GPUs and gloo on CPUs. Rank 0 alone writes,
+but for the index of the datasets, of which each writes the part that it has read.
 """
 
 import os
@@ -34,6 +35,11 @@ def rank_of(environment: Mapping[str, str]) -> int:
 def world_of(environment: Mapping[str, str]) -> int:
     """Processes that a launcher has started together; 1 without a launcher."""
     return int(environment.get("WORLD_SIZE", "1"))
+
+
+def processes_here(environment: Mapping[str, str]) -> int:
+    """Processes that a launcher has started on this machine; 1 without a launcher."""
+    return int(environment.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def make_accelerator(spec: TrainingSpec) -> Accelerator:

@@ -1,7 +1,6 @@
 """One run: from a specification and folders to weights, pictures and an exit code."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,17 @@ from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.data.buckets import bucket_sizes
-from st_trainer.data.folder import Reading, Remark, read_folders
+from st_trainer.data.folder import Reading, read_folders
 from st_trainer.data.images import Images
+from st_trainer.data.index import MOST_THREADS, Peers
 from st_trainer.data.medium import Medium
 from st_trainer.data.samples import Samples
+from st_trainer.data.shard import Change
 from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
-from st_trainer.ranks import rank_of, world_of
+from st_trainer.ranks import Ranks, make_accelerator, processes_here, rank_of, world_of
 from st_trainer.results import draw_with_base, write_results
 from st_trainer.resume import Resume, go_on
 from st_trainer.run_folder import RunFolder
@@ -28,8 +29,9 @@ from st_trainer.sampling import pictures
 from st_trainer.session import Session
 from st_trainer.weights import load_base, model_config, open_denoiser
 
-_MOST_REMARKS = 200
-"""Files that are named one by one; the rest is counted."""
+INDEX_VARIABLE = "ST_INDEX_DIR"
+"""Folder for the indexes of datasets, which runs may share; else each keeps its own."""
+_FILES_A_REMARK = 100_000
 
 
 def run_training(
@@ -57,7 +59,7 @@ def run_training(
             "another --run-dir to start anew"
         )
     journal.progress("loading", 0, spec.steps)
-    session = open_session(spec, sources, journal)
+    session = open_session(spec, sources, folder, journal)
     tell_what_is_trained(session, journal)
     if resume != "none":
         go_on(session, folder, journal, resume)
@@ -79,13 +81,16 @@ def must_agree(session: Session) -> None:
         raise CheckpointError(f"the processes went on from different checkpoints, of steps {steps}")
 
 
-def open_session(spec: TrainingSpec, sources: Sequence[Path], journal: Journal) -> Session:
+def open_session(
+    spec: TrainingSpec, sources: Sequence[Path], folder: RunFolder, journal: Journal
+) -> Session:
     """The model, and the samples in the form that it wants."""
+    root = Path(os.environ.get(INDEX_VARIABLE) or folder.index)
     if spec.model.base:
         denoiser = open_denoiser(spec, list)
-        samples = load_samples(spec, denoiser.config, sources, journal)
+        samples = load_samples(spec, denoiser.config, sources, root, journal)
     else:
-        samples = load_samples(spec, model_config(spec.model), sources, journal)
+        samples = load_samples(spec, model_config(spec.model), sources, root, journal)
         denoiser = open_denoiser(spec, lambda: samples.captions)
     drawn = placed(spec.validation, sources[0])
     pictures(drawn, denoiser)  # what cannot be drawn is told now
@@ -110,26 +115,51 @@ def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> in
 
 
 def load_samples(
-    spec: TrainingSpec, config: Section, sources: Sequence[Path], journal: Journal
+    spec: TrainingSpec, config: Section, sources: Sequence[Path], root: Path, journal: Journal
 ) -> Samples:
-    """Every usable sample of the datasets; what was left out or changed is told."""
+    """Every usable sample of the datasets; what was left out or changed is told.
+
+    All processes of the training read together; the index is kept below ``root``.
+    """
     medium = in_buckets(REGISTRY[spec.model.family].medium(config), spec)
-    reading = read_folders(spec.datasets, sources, medium)
+    peers = peers_of(Ranks(make_accelerator(spec)), journal)
+    reading = read_folders(spec.datasets, sources, medium, root=root, peers=peers)
     tell_what_was_read(reading, medium, journal)
     tell_buckets(reading.samples, spec.batch_size * world_of(os.environ), journal)
     return reading.samples
 
 
+class IndexProgress:
+    """Tells now and then how many files this process has gone through."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._count = 0
+
+    def __call__(self, more: int) -> None:
+        """``more`` files are in the index."""
+        before, self._count = self._count, self._count + more
+        if self._count // _FILES_A_REMARK > before // _FILES_A_REMARK:
+            self._journal.log(f"{self._count:,} files are in the index")
+
+
+def peers_of(ranks: Ranks, journal: Journal) -> Peers:
+    """The processes of this training, which divide the machine's cores while they read."""
+    threads = min(MOST_THREADS, (os.cpu_count() or 1) // processes_here(os.environ))
+    told = IndexProgress(journal)
+    return Peers(ranks.share.rank, ranks.count, ranks.gather, max(1, threads), told)
+
+
 def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal) -> None:
     """Name each file that was left out, and sum up what was changed to fit."""
-    for remark in reading.skipped[:_MOST_REMARKS]:
+    for remark in reading.skipped:
         journal.log(f"skipped {remark.name}: {remark.text}", "warning")
-    more = len(reading.skipped) - _MOST_REMARKS
+    more = reading.skipped_count - len(reading.skipped)
     if more > 0:
         journal.log(f"skipped {more} more files that cannot be used", "warning")
-    for note in summed_up(reading.changed, medium):
-        journal.log(note, "warning")
-    left_out = f", {len(reading.skipped)} skipped" if reading.skipped else ""
+    for change in reading.changed:
+        journal.log(sentence(change, medium), "warning")
+    left_out = f", {reading.skipped_count} skipped" if reading.skipped else ""
     journal.log(f"{len(reading.samples)} samples{left_out}")
 
 
@@ -146,7 +176,7 @@ def in_buckets(medium: Medium, spec: TrainingSpec) -> Medium:
 
 def tell_buckets(samples: Samples, batch_size: int, journal: Journal) -> None:
     """Name the buckets with their images, the fullest first, where there is more than one."""
-    counts = Counter(samples.shapes)
+    counts = samples.bucket_counts
     if len(counts) == 1:
         return
     told = [f"{width}x{height}: {count}" for (*_, height, width), count in counts.most_common()]
@@ -160,16 +190,12 @@ def tell_buckets(samples: Samples, batch_size: int, journal: Journal) -> None:
         )
 
 
-def summed_up(changes: Sequence[Remark], medium: Medium) -> list[str]:
-    """One sentence for each kind of change, with a count and an example."""
-    kinds: dict[str, list[Remark]] = {}
-    for remark in changes:
-        kinds.setdefault(remark.text.split(" ", 1)[0], []).append(remark)
-    return [
-        f"{len(remarks)} {medium.noun}s were {kind} to fit the model; the first: "
-        f"{remarks[0].name}, {remarks[0].text}"
-        for kind, remarks in kinds.items()
-    ]
+def sentence(change: Change, medium: Medium) -> str:
+    """What was done to how many samples, with an example."""
+    return (
+        f"{change.count} {medium.noun}s were {change.kind} to fit the model; the first: "
+        f"{change.name}, {change.text}"
+    )
 
 
 def tell_what_is_trained(session: Session, journal: Journal) -> None:

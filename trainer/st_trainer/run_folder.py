@@ -45,6 +45,11 @@ class RunFolder:
         return self.root / "fetched" / f"{rank}"
 
     @property
+    def index(self) -> Path:
+        """What is known of each sample of the datasets."""
+        return self.root / "index"
+
+    @property
     def samples(self) -> Path:
         """Samples drawn while training."""
         return self.root / "samples"

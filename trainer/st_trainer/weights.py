@@ -1,7 +1,7 @@
 """Weights as safetensors files that load by themselves: the metadata says what they belong to."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -79,7 +79,7 @@ def load_denoiser(path: Path) -> Denoiser:
         ) from None
 
 
-def open_denoiser(spec: TrainingSpec, captions: Callable[[], list[str]]) -> Denoiser:
+def open_denoiser(spec: TrainingSpec, captions: Callable[[], Iterable[str]]) -> Denoiser:
     """The model that training starts from: pretrained, of an earlier run, or new.
 
     Random weights follow from ``spec.seed``; ``captions`` are asked for by a new model alone.

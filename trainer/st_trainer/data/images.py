@@ -17,6 +17,8 @@ from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleEr
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded; what claims to be larger is taken for a decompression bomb."""
 
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # in every thread that reads
+
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _LOSSLESS_MODES = {1: {"L", "1"}, 3: {"RGB"}}
 
@@ -74,11 +76,9 @@ def read_image(path: Path, sizes: Sequence[Size], channels: int) -> ReadImage:
         UnreadableSampleError: it is no PNG, JPEG or WebP, is damaged, or is too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
-                _check_pixels(image)
-                return _fit(ImageOps.exif_transpose(image), sizes, channels)
+        with Image.open(path, formats=_FORMATS) as image:
+            _check_pixels(image)
+            return _fit(ImageOps.exif_transpose(image), sizes, channels)
     except UnidentifiedImageError:
         raise UnreadableSampleError("not a PNG, JPEG or WebP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

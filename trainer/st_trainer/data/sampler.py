@@ -29,17 +29,18 @@ class ShuffledSampler:
 
     def __init__(
         self,
-        repeats: Sequence[int],
+        repeats: Sequence[int] | NDArray[np.uint16],
         seed: int,
         cursor: Cursor | None = None,
-        buckets: Sequence[Hashable] | None = None,
+        buckets: Sequence[Hashable] | NDArray[np.uint16] | None = None,
     ) -> None:
         """``buckets`` names the bucket of each sample; without, all share one."""
-        if not sum(repeats):
+        self._repeats = np.asarray(repeats, np.uint16)
+        self._places = int(self._repeats.sum(dtype=np.int64))
+        if not self._places:
             raise ValueError("there are no samples to draw from")
-        self._places = np.repeat(np.arange(len(repeats)), repeats)
         self._seed = seed
-        self._buckets = buckets or [0] * len(repeats)
+        self._buckets = buckets
         self._waiting: dict[Hashable, list[int]] = {}
         cursor = cursor or Cursor()
         for index in cursor.waiting:
@@ -63,14 +64,15 @@ class ShuffledSampler:
         return taken
 
     def _next(self) -> int:
-        if self._position == len(self._places):
+        if self._position == self._places:
             self._move(self._epoch + 1, 0)
         self._position += 1
         return int(self._order[self._position - 1])
 
     def _deal(self, index: int) -> list[int]:
         """Put a sample to those of its bucket that wait, and give them."""
-        bucket = self._waiting.setdefault(self._buckets[index], [])
+        name = 0 if self._buckets is None else self._buckets[index]
+        bucket = self._waiting.setdefault(name, [])
         bucket.append(index)
         return bucket
 
@@ -78,5 +80,8 @@ class ShuffledSampler:
         self._epoch, self._position = epoch, position
         self._order = self._order_of(epoch)
 
-    def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self._seed, epoch]).permutation(self._places)
+    def _order_of(self, epoch: int) -> NDArray[np.uint32]:
+        """The samples of an epoch as they come; four bytes each."""
+        order = np.repeat(np.arange(len(self._repeats), dtype=np.uint32), self._repeats)
+        np.random.default_rng([self._seed, epoch]).shuffle(order)
+        return order

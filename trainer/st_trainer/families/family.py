@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
@@ -137,7 +137,7 @@ class FromScratch(FamilyCode[ConfigT]):
     """A family whose models are built here, with random weights."""
 
     @abstractmethod
-    def assets(self, config: ConfigT, captions: Sequence[str]) -> Assets:
+    def assets(self, config: ConfigT, captions: Iterable[str]) -> Assets:
         """What a new model needs to know of the training captions; JSON can hold it."""
 
     @abstractmethod

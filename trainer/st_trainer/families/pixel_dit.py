@@ -6,7 +6,7 @@ in PixArt-alpha (Chen et al. 2024). The mean of the caption also joins the time 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class PixelDitFamily(FromScratch[PixelDitConfig]):
 
     name = "pixel_dit"
 
-    def assets(self, config: PixelDitConfig, captions: Sequence[str]) -> Assets:
+    def assets(self, config: PixelDitConfig, captions: Iterable[str]) -> Assets:
         """The vocabulary of the training captions."""
         return {"vocabulary": Vocabulary.build(captions, config.vocabulary_size).words}
 
