@@ -157,6 +157,69 @@ def test_a_worker_is_cordoned_let_work_again_and_deleted(fleet, admin):
     assert [each.name for each in fleet.client.workers() if each.name == "gpu-8"] == []
 
 
+def test_labels_are_set_and_a_worker_is_to_clear_its_disk(fleet, admin):
+    token = fleet.client.create_join_token().token
+    url = f"{fleet.controller.url}/v1/worker/register"
+    joined = httpx.post(url, json={**GPU_HOST, "name": "gpu-9"}, headers=bearer(token)).json()
+    admin.open(f"{fleet.controller.url}/workers")
+    rows = "[...document.querySelectorAll('#worker-rows tr')]"
+    admin.wait_for(f"{rows}.some(r => r.innerText.includes('gpu-9'))")
+    admin.run(f"{rows}.find(r => r.innerText.includes('gpu-9')).id = 'worker-row'")
+
+    def labels():
+        [found] = [each for each in fleet.client.workers() if each.id == joined["worker_id"]]
+        return found.set_labels
+
+    admin.click("#worker-row [data-act=labels]")
+    admin.fill(".labels label:nth-of-type(1) input", "no key")
+    admin.click(".labels form button")
+    admin.wait_for_text(".labels .problem", "begin with a letter or digit")
+    admin.fill(".labels label:nth-of-type(1) input", "pool")
+    admin.fill(".labels label:nth-of-type(2) input", "a, b=<b>")
+    admin.click(".labels form button")
+    admin.wait_for_text(".labels li", "pool=a, b=<b>")
+    assert labels() == {"pool": "a, b=<b>"}
+    admin.click(".labels [data-act=remove]")
+    admin.wait_for("!document.querySelector('.labels li')")
+    assert labels() == {}
+    admin.click(".labels [data-act=close]")
+    admin.wait_for("!document.querySelector('.labels')")
+
+    admin.run(f"{rows}.find(r => r.innerText.includes('gpu-9')).id = 'worker-row'")
+    admin.click("#worker-row [data-act=collect-garbage]")
+    admin.wait_for_text("dialog", "Clear disk of gpu-9?")
+    admin.click("dialog button[value=yes]")
+    beat = f"{fleet.controller.url}/v1/worker/heartbeat"
+    told = {"json": {"leaving": True}, "headers": bearer(joined["credential"])}
+    wait_for("the order", lambda: httpx.post(beat, **told).json()["collect_garbage"])
+
+
+def test_a_join_token_is_shown_once_and_revoked(fleet, admin):
+    admin.open(f"{fleet.controller.url}/workers")
+    field = "#new-token label:nth-of-type"
+    admin.fill(f"{field}(2) input", "soon")
+    admin.click("#new-token form > button")
+    admin.wait_for_text(f"{field}(2) .problem", "write a length of time")
+    admin.fill(f"{field}(2) input", "2h")
+    admin.fill(f"{field}(3) input", "rack=7, pool=a")
+    admin.click("#new-token form > button")
+    admin.wait_for_text("#token-secret", "st-worker join")
+
+    secret = admin.text("#token-secret code").split()[0].removeprefix("ST_JOIN_TOKEN=")
+    [token] = [each for each in fleet.client.join_tokens() if each.labels]
+    assert token.labels == {"rack": "7", "pool": "a"}
+    admin.click("[data-act=put-away]")
+    assert not admin.run(f"document.documentElement.outerHTML.includes('{secret}')")
+
+    row = "#token-rows tr:first-child"
+    admin.wait_for_text(row, token.id)
+    admin.click(f"{row} [data-act=revoke]")
+    admin.click("dialog button[value=yes]")
+    admin.wait_for(f"!document.querySelector('#token-rows').innerText.includes('{token.id}')")
+    url = f"{fleet.controller.url}/v1/worker/register"
+    assert httpx.post(url, json=GPU_HOST, headers=bearer(secret)).status_code == 401
+
+
 def test_a_job_that_is_submitted_meanwhile_appears(fleet, admin):
     admin.wait_for("document.querySelector('#link').dataset.state === 'live'")
     submit(fleet, "late")
@@ -346,6 +409,11 @@ def test_who_may_not_steer_has_nothing_to_press(fleet, browser, role, sees_queue
         assert browser.run("document.querySelector('#add-share').hidden")
     else:
         browser.wait_for_text("#notices", "queue.view")
+
+    browser.open(f"{fleet.controller.url}/workers")
+    browser.wait_for("document.querySelector('#link').dataset.state === 'live'")
+    assert browser.run("document.querySelector('#join-tokens').hidden")
+    assert browser.run("document.querySelectorAll('#worker-rows button').length") == 0
 
 
 def test_a_controller_that_is_gone_is_missed_until_it_answers_again(fleet, admin):

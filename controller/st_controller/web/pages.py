@@ -75,6 +75,14 @@ def array(
     return _shell("array.html", "Arrays", platform, person, array_id=array_id)
 
 
+@router.get("/jobs/{job_id}", dependencies=[public()])
+def job(
+    platform: PlatformDep, person: Person, job_id: Annotated[str, Path(max_length=40)]
+) -> Response:
+    """One job with its curves and its log; the browser is told whether it exists."""
+    return _shell("job.html", "Jobs", platform, person, job_id=job_id)
+
+
 @router.get("/login", dependencies=[public()])
 def login(platform: PlatformDep, person: Person) -> Response:
     """Sign in; on the first start, make the first admin."""

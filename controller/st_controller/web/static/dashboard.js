@@ -4,17 +4,16 @@ import { call, query } from "./api.js";
 import { byId } from "./elements.js";
 import { keepFresh, linkState } from "./frame.js";
 import { JobTable } from "./job_table.js";
-import { attempt, settle, tell } from "./notices.js";
+import { attempt } from "./notices.js";
 import { whoIsHere } from "./person.js";
 import { showSamples } from "./samples.js";
+import { Stream } from "./stream.js";
 import { showWorkers } from "./workers.js";
 
 const REFRESH_MS = 5000;
-const RECONNECT_MS = 3000;
 
 const table = new JobTable(await whoIsHere());
 let nextCursor = null;
-let stream = null;
 
 async function loadJobs(cursor) {
   const page = await call(`/v1/jobs${query({ limit: 50, cursor })}`);
@@ -33,36 +32,18 @@ async function refreshJobs() {
   await Promise.all([loadJobs(null), table.refreshPanels()]);
 }
 
-function follow() {
-  stream = new EventSource("/v1/events");
-  stream.addEventListener("open", () => {
-    settle("stream");
-    linkState("live");
-  });
-  stream.addEventListener("error", () => {
-    linkState("reconnecting");
-    // A stream that was refused stays closed: the session may be over, which a call will tell.
-    if (stream.readyState === EventSource.CLOSED) setTimeout(followAgain, RECONNECT_MS);
-  });
-  stream.addEventListener("job", (event) => {
-    table.take(JSON.parse(event.data));
+const stream = new Stream(() => "/v1/events", {
+  job(job) {
+    table.take(job);
     byId("no-jobs").hidden = true;
     refreshSamples();
-  });
-}
-
-function followAgain() {
-  call("/v1/auth/me").then(follow, (error) => {
-    tell(error, "stream");
-    setTimeout(followAgain, RECONNECT_MS);
-  });
-}
+  },
+});
 
 /** The link is what the stream is, as long as the rest works. */
 function ended(error) {
-  const isOpen = stream?.readyState === EventSource.OPEN;
   if (error) linkState("trouble");
-  else linkState(isOpen ? "live" : "reconnecting");
+  else linkState(stream.isOpen ? "live" : "reconnecting");
 }
 
 function later(work, delay) {
@@ -79,6 +60,6 @@ byId("more").addEventListener("click", () => attempt(loadOlder));
 await attempt(loadOlder);
 const lookForSamples = keepFresh(() => showSamples(table.jobs.values()), 2 * REFRESH_MS, ended);
 const refreshSamples = later(lookForSamples, 1000);
-follow();
+stream.open();
 keepFresh(refreshJobs, REFRESH_MS, ended);
 keepFresh(showWorkers, REFRESH_MS, ended);

@@ -41,7 +41,11 @@ function nameCell(job, person, isInArray) {
   if (job.priority !== "normal") about.append(` · ${job.priority}`);
   if (job.override != null) about.append(` · overridden: ${levelName(job.override)}`);
   if (job.array && !isInArray) about.append(" · ", arrayLink(job));
-  cell.append(element("strong", "", job.name), about);
+  const link = element("a", "", job.name);
+  link.href = `/jobs/${job.id}`;
+  const strong = element("strong");
+  strong.append(link);
+  cell.append(strong, about);
   return cell;
 }
 

@@ -37,6 +37,14 @@ export const ORDERS = {
     consequence: () => "It fetches a new credential; nothing that runs is disturbed.",
     done: "is to fetch a new credential",
   }),
+  "collect-garbage": order("Clear disk", "collect-garbage", {
+    question: "Clear disk of",
+    fits: (worker) => !isClosed(worker),
+    consequence: (worker) =>
+      "It removes the folders of runs that are over, and what its cache holds beyond its bound; " +
+      `${holds(worker)} there are not disturbed.`,
+    done: "is to remove what no attempt needs",
+  }),
   revoke: order("Revoke", "revoke", {
     fits: (worker) => !isClosed(worker),
     consequence: (worker) =>
@@ -58,9 +66,9 @@ export const ORDERS = {
   },
 };
 
-function order(text, path, { fits, consequence, body, done, isGrave = false }) {
+function order(text, path, { fits, consequence, body, done, isGrave = false, question = text }) {
   async function give(worker) {
-    if (consequence && !(await ask(`${text} ${worker.name}?`, consequence(worker), text))) {
+    if (consequence && !(await ask(`${question} ${worker.name}?`, consequence(worker), text))) {
       return false;
     }
     await call(`/v1/workers/${worker.id}/${path}`, { method: "POST", body });

@@ -4,8 +4,13 @@ import { badge, button, element, labelled } from "./elements.js";
 import { ORDERS } from "./worker_orders.js";
 import { timeOf } from "./words.js";
 
-/** The row; `give` is told the worker and the name of an order. */
-export function drawWorker(worker, person, give) {
+export const COLUMNS = 7;
+
+/**
+ * The row; `give` is told the worker and the name of an order, `edit` the worker whose labels are
+ * to be changed; `isOpen`: they are being changed.
+ */
+export function drawWorker(worker, person, { give, edit }, isOpen) {
   const row = element("tr");
   row.append(
     nameCell(worker),
@@ -14,7 +19,7 @@ export function drawWorker(worker, person, give) {
     slotsCell(worker),
     labelsCell(worker),
     heardCell(worker),
-    actsCell(worker, person, give),
+    actsCell(worker, person, { give, edit }, isOpen),
   );
   return row;
 }
@@ -61,9 +66,13 @@ function heardCell(worker) {
   return cell;
 }
 
-function actsCell(worker, person, give) {
+function actsCell(worker, person, { give, edit }, isOpen) {
   const cell = element("td", "acts");
   if (!person.may("admin.workers")) return cell;
+  const labels = button("Labels", "labels", () => edit(worker));
+  labels.setAttribute("aria-label", `Labels of ${worker.name}`);
+  labels.setAttribute("aria-expanded", String(isOpen));
+  cell.append(labels);
   for (const [name, { text, fits, isGrave }] of Object.entries(ORDERS)) {
     if (!fits(worker)) continue;
     const className = isGrave ? "plain small bad" : "plain small";

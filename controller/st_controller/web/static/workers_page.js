@@ -1,31 +1,38 @@
 /** The page of all workers. */
 
 import { call } from "./api.js";
-import { arrange, byId, swap } from "./elements.js";
+import { arrange, byId, element, swap } from "./elements.js";
 import { keepFresh } from "./frame.js";
+import { JoinTokens } from "./join_tokens.js";
+import { LabelForm } from "./label_form.js";
 import { attempt } from "./notices.js";
 import { whoIsHere } from "./person.js";
 import { ORDERS } from "./worker_orders.js";
-import { drawWorker } from "./worker_row.js";
+import { COLUMNS, drawWorker } from "./worker_row.js";
 
 const REFRESH_MS = 5000;
 
 const person = await whoIsHere();
 const rows = new Map(); // id -> { view, row }
+const forms = new Map(); // id -> { form, row }, of workers whose labels are being changed
 
 async function show() {
   const page = await call("/v1/workers");
-  const shown = page.items.map(rowOf);
+  const shown = page.items.flatMap((worker) => {
+    forms.get(worker.id)?.form.update(worker);
+    return [rowOf(worker), forms.get(worker.id)?.row].filter(Boolean);
+  });
   arrange(byId("worker-rows"), shown);
   byId("no-worker-rows").hidden = shown.length > 0;
 }
 
 /** The row of a worker; the one that is there as long as nothing has changed. */
 function rowOf(worker) {
-  const view = JSON.stringify(worker);
+  const isOpen = forms.has(worker.id);
+  const view = JSON.stringify([worker, isOpen]);
   const known = rows.get(worker.id);
   if (known?.view === view) return known.row;
-  const row = drawWorker(worker, person, give);
+  const row = drawWorker(worker, person, { give, edit }, isOpen);
   if (known?.row.isConnected) swap(known.row, row);
   rows.set(worker.id, { view, row });
   return row;
@@ -38,4 +45,28 @@ function give(worker, order) {
   });
 }
 
+/** Open or close the form of a worker's labels below its row. */
+function edit(worker) {
+  const open = forms.get(worker.id);
+  if (open) {
+    forms.delete(worker.id);
+    open.row.remove();
+    rowOf(worker).querySelector("[data-act=labels]").focus();
+    return;
+  }
+  const form = new LabelForm(worker, { changed: rowOf, closed: () => edit(form.worker) });
+  const row = element("tr", "panel");
+  const cell = element("td");
+  cell.colSpan = COLUMNS;
+  cell.append(form.element);
+  row.append(cell);
+  forms.set(worker.id, { form, row });
+  rowOf(worker).after(row);
+  form.focus();
+}
+
 const refresh = keepFresh(show, REFRESH_MS);
+if (person.may("admin.workers")) {
+  const tokens = new JoinTokens(() => refreshTokens());
+  const refreshTokens = keepFresh(() => tokens.refresh(), REFRESH_MS);
+}

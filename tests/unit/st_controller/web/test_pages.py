@@ -13,6 +13,7 @@ PAGES = {
     "/arrays": "arrays.js",
     "/workers": "workers_page.js",
     "/arrays/arr_1": "array.js",
+    "/jobs/job_1": "job_page.js",
 }
 """Each page of those who are signed in, and its script."""
 
@@ -65,11 +66,12 @@ def test_who_is_signed_in_need_not_do_so_again(signed_in):
     assert signed_in.get("/login", follow_redirects=False).headers["location"] == "/"
 
 
-def test_the_id_of_an_array_cannot_become_markup(signed_in):
-    page = signed_in.get('/arrays/"><script>alert(1)')
+@pytest.mark.parametrize("kind", ["arrays", "jobs"])
+def test_an_id_cannot_become_markup(signed_in, kind):
+    page = signed_in.get(f'/{kind}/"><script>alert(1)')
     assert page.status_code == 200
     assert "<script>alert" not in page.text
-    assert signed_in.get(f"/arrays/{'a' * 41}").status_code == 422
+    assert signed_in.get(f"/{kind}/{'a' * 41}").status_code == 422
 
 
 @pytest.mark.parametrize(("role", "sees_it"), [("viewer", False), ("researcher", True)])
