@@ -11,11 +11,12 @@ class NVMLError(Exception):
 
 
 def nvml_double(  # noqa: C901  (one closure a call)
-    gpus=2, *, mig=(), lost=(), processes=None, used=None, init_error=None
+    gpus=2, *, mig=(), lost=(), gone=(), processes=None, used=None, init_error=None
 ):
     """The part of ``pynvml`` that is used, for ``gpus`` H100s; handles are numbers.
 
-    ``mig``: GPUs that are cut into two instances; ``lost``: GPUs that fell off the bus;
+    ``mig``: GPUs that are cut into two instances; ``lost``: GPUs that fell off the bus
+    since; ``gone``: before the handles were asked for;
     ``processes``: GPU -> [(pid, bytes or None)]; ``used``: GPU -> bytes.
     """
     module = types.ModuleType("pynvml")
@@ -27,6 +28,11 @@ def nvml_double(  # noqa: C901  (one closure a call)
     def check(device):
         if gpu_of(device) in lost:
             raise NVMLError("GPU is lost")
+
+    def nvmlDeviceGetHandleByIndex(index):  # noqa: N802
+        if index in gone:
+            raise NVMLError("Insufficient Permissions")
+        return index
 
     def nvmlInit():  # noqa: N802
         if init_error:
@@ -61,7 +67,7 @@ def nvml_double(  # noqa: C901  (one closure a call)
     module.nvmlInit = nvmlInit
     module.nvmlSystemGetDriverVersion = lambda: "580.95.05"
     module.nvmlDeviceGetCount = lambda: gpus
-    module.nvmlDeviceGetHandleByIndex = lambda index: index
+    module.nvmlDeviceGetHandleByIndex = nvmlDeviceGetHandleByIndex
     module.nvmlDeviceGetName = lambda handle: b"NVIDIA H100 80GB HBM3"
     module.nvmlDeviceGetUUID = lambda handle: f"{'MIG' if handle >= 100 else 'GPU'}-{handle}"
     module.nvmlDeviceGetMemoryInfo = nvmlDeviceGetMemoryInfo
@@ -95,6 +101,11 @@ def amdsmi_double(gpus=2, *, lost=(), processes=None, broken=False, hip_uuid=Tru
             raise AmdSmiException("AMDSMI_STATUS_NO_DATA")
         return 290 * 2**20
 
+    def amdsmi_get_gpu_memory_total(processor_handle, mem_type):
+        if processor_handle in lost:
+            raise AmdSmiException("AMDSMI_STATUS_NO_DATA")
+        return 192 * GIB
+
     def amdsmi_get_gpu_enumeration_info(processor_handle):
         if not hip_uuid:
             raise AmdSmiException("AMDSMI_STATUS_NOT_SUPPORTED")
@@ -119,7 +130,7 @@ def amdsmi_double(gpus=2, *, lost=(), processes=None, broken=False, hip_uuid=Tru
         "driver_version": "6.12.12",
         "driver_date": "N/A",
     }
-    module.amdsmi_get_gpu_memory_total = lambda processor_handle, mem_type: 192 * GIB
+    module.amdsmi_get_gpu_memory_total = amdsmi_get_gpu_memory_total
     module.amdsmi_get_gpu_memory_usage = amdsmi_get_gpu_memory_usage
     module.amdsmi_get_gpu_activity = lambda processor_handle: {
         "gfx_activity": 87,

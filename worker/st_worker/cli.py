@@ -1,6 +1,5 @@
 """The ``st-worker`` command. Imports that cost time wait until a command needs them."""
 
-import asyncio
 import json
 import os
 import re
@@ -146,7 +145,7 @@ def join(
     from st_shared.logging import configure  # noqa: PLC0415
     from st_worker.accelerators import registry  # noqa: PLC0415
     from st_worker.folder import StateFolder  # noqa: PLC0415
-    from st_worker.serve import describe, serve  # noqa: PLC0415
+    from st_worker.serve import describe, end_with, serve  # noqa: PLC0415
     from st_worker.settings import AgentSettings  # noqa: PLC0415
 
     if (one_job or idle_timeout is not None) and not ephemeral:
@@ -159,14 +158,14 @@ def join(
     folder.create()
     in_a_hurry = bool(folder.known_attempts())
     patience = registry.HURRIED_SECONDS if in_a_hurry else registry.OPEN_SECONDS
-    found = registry.find_devices(slots, seconds=patience)
+    found = registry.find_devices(slots, seconds=patience, has_joined=folder.credential.exists())
     description = describe(
         folder, name or _host_name(), slots, labels, ephemeral, found, one_job=one_job
     )
     settings = AgentSettings(
         keep_runs=keep_runs, idle_timeout_seconds=idle_timeout, min_free_gb=min_free_gb
     )
-    sys.exit(asyncio.run(serve(address, folder, secret, description, settings, found)))
+    end_with(serve(address, folder, secret, description, settings, found))
 
 
 def _host_name() -> str:

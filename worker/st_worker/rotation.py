@@ -10,7 +10,7 @@ import structlog
 
 from st_worker.client import Controller
 from st_worker.credential import Credential
-from st_worker.errors import RequestRefused, TemporaryTrouble
+from st_worker.errors import FULL_DISK, RequestRefused, TemporaryTrouble
 from st_worker.folder import StateFolder
 
 log = structlog.get_logger(__name__)
@@ -26,15 +26,31 @@ async def fetch_and_keep(controller: Controller, folder: StateFolder) -> None:
     except (TemporaryTrouble, RequestRefused) as trouble:
         log.warning("credential.kept", why=str(trouble))
         return
-    known.model_copy(update={"secret": fresh, "previous": known.secret}).save(folder)
+    if not _is_kept(known.model_copy(update={"secret": fresh, "previous": known.secret}), folder):
+        return  # never shown, so the one before it stays in force
     controller.secrets.set(fresh, known.secret)
     log.info("credential.changed")
 
 
 def settle(controller: Controller, folder: StateFolder) -> None:
-    """Step 4, where it is due: keep the credential that a call was taken with, and no other."""
+    """Step 4, where it is due: keep the credential that a call was taken with, and no other.
+
+    On a full disk both stay, either of which an agent may begin with; it is tried again.
+    """
     secrets = controller.secrets
     known = Credential.load(folder)
     if known is None or known.previous is None or secrets.previous is not None:
         return
-    known.model_copy(update={"secret": secrets.current, "previous": None}).save(folder)
+    _is_kept(known.model_copy(update={"secret": secrets.current, "previous": None}), folder)
+
+
+def _is_kept(credential: Credential, folder: StateFolder) -> bool:
+    """Write it down; whether the disk had room. What was there stays whole where it had not."""
+    try:
+        credential.save(folder)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        log.warning("credential.not_kept", why=str(error))
+        return False
+    return True

@@ -1,11 +1,17 @@
 """Puts an agent together and lets it work: what ``st-worker join`` does once it has its options."""
 
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any, NoReturn
+
 from pydantic import ValidationError
 
 from st_shared import __version__
 from st_shared.protocol.worker import RegisterRequest
 from st_worker.accelerators.registry import Found, find_devices
-from st_worker.agent import Agent
+from st_worker.agent import Agent, Departure
 from st_worker.client import Controller
 from st_worker.errors import UsageError
 from st_worker.folder import StateFolder
@@ -71,6 +77,28 @@ async def serve(
         finally:
             await controller.close()
             await transfer.close()
+
+
+_OTHERS_GO_ON = {each.exit_code for each in (Departure.HANDOVER, Departure.FAULT)}
+
+
+def end_with(work: Coroutine[Any, Any, int]) -> NoReturn:
+    """End this process with the exit code that ``work`` (``serve``) gives.
+
+    Where another agent goes on, at once: a thread that reads a checkpoint or unpacks a dataset
+    would keep this process, and so its successor, waiting until leases run out. What it was about
+    is begun anew there, as after a kill -9.
+    """
+
+    async def run() -> int:
+        code = await work
+        if code in _OTHERS_GO_ON:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
+
+    sys.exit(asyncio.run(run()))
 
 
 def sampler_of(

@@ -24,11 +24,11 @@ from st_worker.status import is_healthy, read_status
 pytestmark = pytest.mark.anyio
 
 DRIVER = """
-import asyncio, json, sys
+import json, sys
 from pathlib import Path
 from st_shared import logging
 from st_worker.folder import StateFolder
-from st_worker.serve import describe, serve
+from st_worker.serve import describe, end_with, serve
 from st_worker.settings import AgentSettings
 
 url, state, token, settings = sys.argv[1:]
@@ -38,7 +38,7 @@ fields["trainer_command"] = tuple(fields["trainer_command"])
 folder = StateFolder(Path(state))
 folder.create()
 description = describe(folder, "tester", 1, {}, False)
-sys.exit(asyncio.run(serve(url, folder, token or None, description, AgentSettings(**fields))))
+end_with(serve(url, folder, token or None, description, AgentSettings(**fields)))
 """
 
 
@@ -68,6 +68,24 @@ def spawn_agent(double, agent_settings, state_folder, tmp_path):
 
 async def _ended(process: subprocess.Popen[bytes], seconds: float = 15) -> int:
     return await asyncio.to_thread(process.wait, seconds)
+
+
+@pytest.mark.parametrize("departure", [Departure.HANDOVER, Departure.FAULT])
+async def test_no_thread_keeps_an_agent_from_making_way(departure):
+    code = (
+        "import asyncio, time\n"
+        "from st_worker.serve import end_with\n"
+        "async def work():\n"
+        "    asyncio.get_running_loop().run_in_executor(None, time.sleep, 30)\n"
+        f"    return {departure.exit_code}\n"
+        "end_with(work())\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    try:
+        assert await asyncio.wait_for(process.wait(), 15) == departure.exit_code
+    except TimeoutError:
+        process.kill()
+        raise
 
 
 async def test_credential_is_kept_privately_and_used_the_next_time(

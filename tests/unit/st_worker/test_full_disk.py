@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from st_shared.protocol.states import FailureKind, Outcome
 from st_worker import supervise
+from st_worker.credential import Credential
 from st_worker.uploads import Uploads
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +97,29 @@ async def test_a_fault_of_the_agent_is_reported_after_all_lines_whatever_was_ack
     assert attempt.finish.failure.kind == FailureKind.CRASHED
     assert "RuntimeError: torn" in attempt.finish.failure.message
     assert attempt.finish.last_seq == attempt.lines[-1]["seq"] >= 42
+
+
+async def test_a_credential_that_cannot_be_changed_costs_no_agent(
+    double, start_agent, state_folder
+):
+    aside = state_folder.root / ".credential.json.partial"
+    hands = await start_agent()
+    await double.until(lambda: double.heartbeats)
+    _without_room(state_folder.root, "credential.json")
+    double.push("rotate", '{"ordered_at":"2026-01-01T00:00:00Z"}')
+    await double.until(lambda: len(double.credentials) == 2)
+    beats = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > beats + 1)
+    assert Credential.load(state_folder).secret == "credential-0"
+    aside.unlink(missing_ok=True)
+    both = Credential.load(state_folder).model_copy(update={"previous": "credential-1"})
+    both.save(state_folder)  # as a change leaves it that was not over
+    _without_room(state_folder.root, "credential.json")
+    await double.until(lambda: len(double.heartbeats) > beats + 3)
+    assert not hands.task.done()
+    assert Credential.load(state_folder) == both
+    aside.unlink(missing_ok=True)
+    await double.until(lambda: Credential.load(state_folder).previous is None)
 
 
 def test_room_for_the_exit_note_is_taken_before_the_program_runs(tmp_path):

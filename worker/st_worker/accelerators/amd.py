@@ -6,7 +6,14 @@ from types import ModuleType
 from typing import Any
 
 from st_shared.protocol.worker import Vendor
-from st_worker.accelerators.probe import GIB, Device, DeviceProcess, DeviceUse, ProbeFailed
+from st_worker.accelerators.probe import (
+    GIB,
+    Device,
+    DeviceProcess,
+    DeviceUse,
+    ProbeFailed,
+    with_stand_ins,
+)
 
 KFD = Path("/dev/kfd")
 """The device file of ROCm's kernel driver."""
@@ -49,27 +56,36 @@ class AmdProbe:
         return probe if probe._handles else None
 
     def devices(self) -> list[Device]:
-        """Every GPU, in the order of the bus."""
-        smi, found = self._smi, []
+        """Every GPU, in the order of the bus; one that is lost keeps its place.
+
+        Raises:
+            ProbeFailed: none of them answers.
+        """
+        found: list[Device | str] = []
         for handle in self._handles:
             try:
-                asic = smi.amdsmi_get_gpu_asic_info(handle)
-                memory = smi.amdsmi_get_gpu_memory_total(handle, smi.AmdSmiMemoryType.VRAM)
-            except smi.AmdSmiException as error:
-                said = f"a GPU does not answer: {error}; does `amd-smi list` work?"
-                raise ProbeFailed("amd_device", said) from None
-            numbers = self._told(smi.amdsmi_get_gpu_enumeration_info, handle) or {}
-            driver = self._told(smi.amdsmi_get_gpu_driver_info, handle) or {}
-            found.append(
-                Device(
-                    name=_known(asic["market_name"]) or "AMD GPU",
-                    memory_gb=round(memory / GIB, 2),
-                    uuid=_known(numbers.get("hip_uuid")) or _by_serial(asic["asic_serial"]),
-                    driver=_known(driver.get("driver_version")),
-                    compute_capability=_known(asic["target_graphics_version"]),
-                )
-            )
-        return found
+                found.append(self._device(handle))
+            except self._smi.AmdSmiException as error:
+                found.append(str(error))
+        return with_stand_ins(
+            found,
+            "AMD GPU",
+            lambda why: ProbeFailed("amd_device", f"{why}; does `amd-smi list` work?"),
+        )
+
+    def _device(self, handle: Any) -> Device:
+        smi = self._smi
+        asic = smi.amdsmi_get_gpu_asic_info(handle)
+        memory = smi.amdsmi_get_gpu_memory_total(handle, smi.AmdSmiMemoryType.VRAM)
+        numbers = self._told(smi.amdsmi_get_gpu_enumeration_info, handle) or {}
+        driver = self._told(smi.amdsmi_get_gpu_driver_info, handle) or {}
+        return Device(
+            name=_known(asic["market_name"]) or "AMD GPU",
+            memory_gb=round(memory / GIB, 2),
+            uuid=_known(numbers.get("hip_uuid")) or _by_serial(asic["asic_serial"]),
+            driver=_known(driver.get("driver_version")),
+            compute_capability=_known(asic["target_graphics_version"]),
+        )
 
     def use(self, place: int) -> DeviceUse:
         """How busy one is."""

@@ -7,7 +7,14 @@ from types import ModuleType
 from typing import Any
 
 from st_shared.protocol.worker import Vendor
-from st_worker.accelerators.probe import GIB, Device, DeviceProcess, DeviceUse, ProbeFailed
+from st_worker.accelerators.probe import (
+    GIB,
+    Device,
+    DeviceProcess,
+    DeviceUse,
+    ProbeFailed,
+    with_stand_ins,
+)
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 """There while the kernel module is loaded."""
@@ -54,37 +61,42 @@ class NvidiaProbe:
         return probe if probe._handles else None
 
     def devices(self) -> list[Device]:
-        """Every GPU or, of one that is cut up, its MIG instances."""
-        nvml = self._nvml
-        driver = _text(self._told(nvml.nvmlSystemGetDriverVersion))
-        found = []
+        """Every GPU or, of one that is cut up, its MIG instances; one that is lost keeps its place.
+
+        Raises:
+            ProbeFailed: none of them answers.
+        """
+        driver = _text(self._told(self._nvml.nvmlSystemGetDriverVersion))
+        found: list[Device | str] = []
         for handle, parent in self._handles:
             try:
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle).total
-                name, uuid = nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetUUID(handle)
-            except nvml.NVMLError as error:
-                raise ProbeFailed(
-                    "nvidia_device", _mend(f"a GPU does not answer: {error}")
-                ) from None
-            capability = self._told(nvml.nvmlDeviceGetCudaComputeCapability, parent)
-            found.append(
-                Device(
-                    name=_text(name) or "NVIDIA GPU",
-                    memory_gb=round(memory / GIB, 2),
-                    uuid=_text(uuid),
-                    driver=driver,
-                    compute_capability="{}.{}".format(*capability) if capability else None,
-                )
-            )
-        return found
+                found.append(self._device(_answering(handle), parent, driver))
+            except (self._nvml.NVMLError, _Lost) as error:
+                found.append(str(error))
+        return with_stand_ins(
+            found, "NVIDIA GPU", lambda why: ProbeFailed("nvidia_device", _mend(why))
+        )
+
+    def _device(self, handle: Any, parent: Any, driver: str | None) -> Device:
+        nvml = self._nvml
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle).total
+        name, uuid = nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetUUID(handle)
+        capability = self._told(nvml.nvmlDeviceGetCudaComputeCapability, parent)
+        return Device(
+            name=_text(name) or "NVIDIA GPU",
+            memory_gb=round(memory / GIB, 2),
+            uuid=_text(uuid),
+            driver=driver,
+            compute_capability="{}.{}".format(*capability) if capability else None,
+        )
 
     def use(self, place: int) -> DeviceUse:
         """How busy one is; instances and virtual GPUs tell less."""
         nvml = self._nvml
         handle, parent = self._handles[place]
         try:
-            used = nvml.nvmlDeviceGetMemoryInfo(handle).used / GIB
-        except nvml.NVMLError as error:
+            used = nvml.nvmlDeviceGetMemoryInfo(_answering(handle)).used / GIB
+        except (nvml.NVMLError, _Lost) as error:
             return DeviceUse(lost=f"the driver says: {error}")
         rates = self._told(nvml.nvmlDeviceGetUtilizationRates, handle)
         temperature = self._told(nvml.nvmlDeviceGetTemperature, parent, nvml.NVML_TEMPERATURE_GPU)
@@ -112,12 +124,16 @@ class NvidiaProbe:
         )
 
     def _all_handles(self) -> list[tuple[Any, Any]]:
-        """Every device, with the GPU that it is or is part of."""
+        """Every device, with the GPU that it is or is part of; ``_Lost`` where one has none."""
         nvml = self._nvml
-        found = []
+        found: list[tuple[Any, Any]] = []
         for index in range(nvml.nvmlDeviceGetCount()):
-            gpu = nvml.nvmlDeviceGetHandleByIndex(index)
-            found += [(part, gpu) for part in self._instances(gpu) or [gpu]]
+            try:
+                gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+            except nvml.NVMLError as error:  # off the bus, or this user may not have it
+                found.append((_Lost(str(error)), None))
+            else:
+                found += [(part, gpu) for part in self._instances(gpu) or [gpu]]
         return found
 
     def _instances(self, gpu: Any) -> list[Any]:
@@ -137,6 +153,17 @@ class NvidiaProbe:
             return ask(*arguments)
         except self._nvml.NVMLError:
             return None
+
+
+class _Lost(Exception):
+    """Stands in the place of the handle of a GPU that the driver does not give."""
+
+
+def _answering(handle: Any) -> Any:
+    """The handle; ``_Lost`` where there is none."""
+    if isinstance(handle, _Lost):
+        raise handle
+    return handle
 
 
 def _mend(said: str) -> str:

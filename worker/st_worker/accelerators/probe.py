@@ -1,5 +1,6 @@
 """The interface of all probes, and what they tell."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,13 +58,32 @@ class DeviceUse:
     """Why the device cannot be used at all, such as one that fell off the bus."""
 
 
+def with_stand_ins(
+    found: Sequence[Device | str], name: str, failed: Callable[[str], ProbeFailed]
+) -> list[Device]:
+    """The devices; one that does not answer, of which ``found`` says why, has a stand-in.
+
+    So the others keep their places; ``use`` tells that it is lost, and no job gets it.
+
+    Raises:
+        ProbeFailed: none of them answers.
+    """
+    reasons = [each for each in found if isinstance(each, str)]
+    if reasons and len(reasons) == len(found):
+        raise failed(f"a GPU does not answer: {reasons[0]}")
+    return [
+        Device(f"{name} that does not answer", 0.0) if isinstance(each, str) else each
+        for each in found
+    ]
+
+
 class Probe(Protocol):
     """Asks the driver of one vendor. Its calls may take long or never return: use a thread."""
 
     vendor: Vendor
 
     def devices(self) -> list[Device]:
-        """Every device, in an order that stays; ``ProbeFailed`` where the driver does not tell."""
+        """Every device, in an order that stays; ``ProbeFailed`` where none of them answers."""
 
     def use(self, place: int) -> DeviceUse:
         """How busy the device at this place of ``devices`` is; never raises for a lost one."""

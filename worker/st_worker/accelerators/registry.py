@@ -1,6 +1,6 @@
 """Which probe fits this host: each vendor is asked in turn, and none keeps the agent waiting."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -47,11 +47,16 @@ def find_devices(
     slots: int | None,
     probes: dict[str, Open] | None = None,
     seconds: float = OPEN_SECONDS,
+    *,
+    has_joined: bool = False,
 ) -> Found:
     """The accelerators of this host, ``slots`` at most; else ``slots`` shares of its processors.
 
+    A worker that ``has_joined`` lends what is left of them: one that stayed away because of a lost
+    GPU would cost what runs on the others.
+
     Raises:
-        UsageError: more accelerators are asked for than there are.
+        UsageError: it has not, and more accelerators are asked for than there are.
     """
     warnings: list[ProbeWarning] = []
     for name, open_probe in (PROBES if probes is None else probes).items():
@@ -67,7 +72,9 @@ def find_devices(
         else:
             if opened is not None:
                 probe, devices = opened
-                return Found(probe, _limited(devices, slots), warnings)
+                if slots is not None and slots > len(devices):
+                    warnings.append(_too_few(slots, len(devices), has_joined=has_joined))
+                return Found(probe, devices[:slots], warnings)
     shares = CpuProbe(slots or 1)
     return Found(shares, shares.devices(), warnings)
 
@@ -78,10 +85,11 @@ def _opened(open_probe: Open) -> tuple[Probe, list[Device]] | None:
     return (probe, devices) if probe and devices else None
 
 
-def _limited(devices: Sequence[Device], slots: int | None) -> list[Device]:
-    if slots is not None and slots > len(devices):
-        raise UsageError(f"--slots {slots}: this machine has {len(devices)} GPUs")
-    return list(devices[:slots])
+def _too_few(wanted: int, count: int, *, has_joined: bool) -> ProbeWarning:
+    said = f"--slots {wanted}: this machine has {count} GPUs"
+    if not has_joined:
+        raise UsageError(said)
+    return _warned("too_few", f"{said}, which are lent: mend the others, or ask for fewer")
 
 
 def _warned(code: str, message: str) -> ProbeWarning:

@@ -10,7 +10,7 @@ from st_worker.accelerators.apple import AppleProbe
 from st_worker.accelerators.cpu import CpuProbe
 from st_worker.accelerators.nvidia import NvidiaProbe
 from st_worker.accelerators.probe import ProbeFailed
-from st_worker.accelerators.registry import PROBES
+from st_worker.accelerators.registry import PROBES, find_devices
 from st_worker.accelerators.rocm_smi import RocmSmiProbe
 
 MADE = {
@@ -94,6 +94,22 @@ def test_nvidia_leaves_out_desktops_and_tells_a_lost_gpu():
     probe = NvidiaProbe.over(answers.nvml_double(2, lost={1}, processes=processes), is_here=True)
     assert [(each.pid, each.memory_gb) for each in probe.use(0).processes] == [(4242, 12)]
     assert probe.use(1).lost == "the driver says: GPU is lost"
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        lambda: NvidiaProbe.over(answers.nvml_double(3, gone={1}), is_here=True),
+        lambda: NvidiaProbe.over(answers.nvml_double(3, lost={1}), is_here=True),
+        lambda: AmdProbe.over(answers.amdsmi_double(3, lost={1})),
+    ],
+)
+def test_one_gpu_that_is_lost_keeps_its_place_and_costs_none_of_the_others(probe):
+    found = find_devices(None, {"any": probe})
+    assert [device.memory_gb > 0 for device in found.devices] == [True, False, True]
+    assert found.devices[2].uuid.endswith("2")
+    assert found.devices[1].name.endswith("GPU that does not answer")
+    assert [bool(found.probe.use(place).lost) for place in range(3)] == [False, True, False]
 
 
 def test_nvidia_driver_that_is_loaded_but_broken_is_named():

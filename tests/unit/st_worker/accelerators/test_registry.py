@@ -34,6 +34,13 @@ def test_slots_limit_accelerators_or_count_shares_of_the_processors():
     assert shared[0].memory_gb == pytest.approx(alone.memory_gb / 3, abs=0.01)
 
 
+def test_a_worker_that_has_joined_lends_the_gpus_that_are_left():
+    found = find_devices(3, {"nvidia": two_gpus}, has_joined=True)
+    assert len(found.devices) == 2
+    assert [warning.code for warning in found.warnings] == ["too_few"]
+    assert "--slots 3: this machine has 2 GPUs" in found.warnings[0].message
+
+
 def test_a_probe_that_fails_is_named_and_the_agent_lives():
     def surprised():
         raise OSError("libamd_smi.so: wrong ELF class")
