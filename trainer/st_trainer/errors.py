@@ -14,7 +14,7 @@ TrainerError
 import errno
 from typing import ClassVar
 
-from st_shared.protocol.faults import is_device_fault
+from st_shared.protocol.faults import is_device_fault, is_peer_lost
 from st_shared.protocol.journal import ExitCode
 
 
@@ -104,6 +104,7 @@ def _runtime_error(error: BaseException, text: str) -> TrainerError | None:
     if is_device_fault(text):
         said = text.strip().splitlines()[0]
         return DeviceFaultError(f"the accelerator or its driver failed: {said}")
-    if type(error).__name__ in _NETWORK_ERRORS or any(sign in text for sign in _PEER_SIGNS):
+    signs = is_peer_lost(text) or any(sign in text for sign in _PEER_SIGNS)
+    if signs or type(error).__name__ in _NETWORK_ERRORS:
         return PeerLostError("another process of this training has ended or does not answer")
     return None

@@ -18,8 +18,10 @@ from types import FrameType
 from uuid import uuid4
 
 import psutil
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from st_shared.protocol.journal import ExitCode
@@ -29,6 +31,8 @@ _POLL_SECONDS = 0.1
 _MEET_SECONDS = 300
 """How long hosts wait for one another at the start."""
 _ENDED_BY_LAUNCHER = -signal.SIGTERM
+_STOPPED = {_ENDED_BY_LAUNCHER, ExitCode.PEER_LOST, ExitCode.PREEMPTED}
+"""How processes end that were all asked to stop, some of them too early."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,12 @@ class _Launcher:
             elastic_launch(self._config, sys.executable)(*PROGRAM, *self._arguments)
         except ChildFailedError as error:
             failures = sorted(error.failures.values(), key=lambda each: each.timestamp)
-            self._code = telling([failure.exitcode for failure in failures])
+            codes = [failure.exitcode for failure in failures]
+            self._code = telling(codes, asked=self._stopping)
+        except (RendezvousError, DistError) as error:
+            said = f"the hosts did not meet within {_MEET_SECONDS} s: {error}"
+            sys.stderr.write(f"st-train launch: {said}\n")
+            self._code = ExitCode.PREEMPTED if self._stopping else ExitCode.PEER_LOST
         else:
             self._code = ExitCode.SUCCEEDED
 
@@ -90,12 +99,18 @@ class _Launcher:
                     child.terminate()
 
 
-def telling(codes: Iterable[int]) -> int:
+def telling(codes: Iterable[int], *, asked: bool = False) -> int:
     """The exit code that says most of why a group of processes failed, the first where equal.
 
     A process that found a cause says more than one that crashed or was killed (a negative code: the
     signal), and that more than one that only missed another, or was ended because of it.
+
+    ``asked``: they were to stop. One that was asked before it could take a signal is ended by it,
+    and others miss it: that is a stop as well.
     """
+    codes = list(codes)
+    if asked and _ENDED_BY_LAUNCHER in codes and _STOPPED.issuperset(codes):
+        return ExitCode.PREEMPTED
     found = min(codes, key=_silence, default=ExitCode.CRASHED)
     return found if found >= 0 else 128 - found
 

@@ -8,7 +8,7 @@ but for the index of the datasets, of which each writes the part that it has rea
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -23,8 +23,8 @@ from st_trainer.share import Share
 Answer = Callable[[Tensor, Tensor, Condition], Tensor]
 """``Denoiser.predict``, or what synchronises its gradients."""
 
-_PATIENCE = timedelta(hours=1)
-"""How long ranks wait for one another, such as while rank 0 draws samples."""
+_PATIENCE = timedelta(hours=4)
+"""How long ranks wait for one another, such as while rank 0 alone draws samples and validates."""
 
 
 def rank_of(environment: Mapping[str, str]) -> int:
@@ -89,12 +89,13 @@ class Ranks:
         """
         if self.count == 1:
             return denoiser.predict
-        wrapped: Answer = DistributedDataParallel(
+        wrapped = DistributedDataParallel(
             _Answering(denoiser),
             device_ids=None if self._device.type == "cpu" else [self._device],
             find_unused_parameters=True,  # some models keep weights that no answer depends on
         )
-        return wrapped
+        wrapped.broadcast_buffers = False  # no step changes them, and each would send all of them
+        return cast("Answer", wrapped)
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a scalar over all ranks, the same to the last bit on each."""

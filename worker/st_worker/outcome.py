@@ -2,7 +2,7 @@
 
 import signal
 
-from st_shared.protocol.faults import is_device_fault
+from st_shared.protocol.faults import is_device_fault, is_peer_lost
 from st_shared.protocol.journal import ExitCode
 from st_shared.protocol.states import FailureKind, Outcome
 from st_shared.protocol.worker import Failure
@@ -115,6 +115,8 @@ def _narrowed(kind: FailureKind, ended: TrainerExit, said: str) -> FailureKind:
         return FailureKind.OUT_OF_MEMORY
     if is_device_fault(said):
         return FailureKind.DEVICE_FAULT
+    if is_peer_lost(said):
+        return FailureKind.PEER_LOST
     return FailureKind.DISK_FULL if _FULL_DISK in said else kind
 
 

@@ -1,9 +1,12 @@
 """Starting several processes: which exit code counts."""
 
+import socket
+
 import pytest
 from click.testing import CliRunner
 
 from st_shared.protocol.journal import ExitCode
+from st_trainer import launch
 from st_trainer.cli import main
 from st_trainer.errors import DeviceFaultError, OutOfMemoryError, PeerLostError, expected_error
 from st_trainer.launch import telling
@@ -29,6 +32,31 @@ def test_the_exit_code_that_says_most_counts(codes, told):
 
 
 @pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ([-15, -15], ExitCode.PREEMPTED),
+        ([-15, ExitCode.PEER_LOST], ExitCode.PREEMPTED),
+        ([-15, -9], 128 + 9),
+        ([-15, ExitCode.CRASHED], ExitCode.CRASHED),
+        ([ExitCode.PEER_LOST], ExitCode.PEER_LOST),
+    ],
+)
+def test_processes_that_are_asked_to_stop_before_they_can_take_a_signal_have_stopped(codes, told):
+    assert telling(codes, asked=True) == told
+
+
+def test_hosts_that_do_not_meet_have_lost_each_other(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(launch, "_MEET_SECONDS", 1)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        second = launch.Hosts(2, 1, f"127.0.0.1:{nobody.getsockname()[1]}")
+        launcher = launch._Launcher(launch._config(1, second, str(tmp_path)), [])
+        launcher._launch()
+    assert launcher._code == ExitCode.PEER_LOST
+    assert "the hosts did not meet within 1 s" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "field"),
     [
         (["--processes", "0", "run", "x"], "--processes"),
@@ -48,7 +76,8 @@ def test_what_cannot_be_launched_is_refused(arguments, field):
         ("CUDA error: unspecified launch failure", DeviceFaultError),
         ("CUDA error: device-side assert triggered", DeviceFaultError),
         ("CUDA error: uncorrectable ECC error encountered", DeviceFaultError),
-        ("Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)", DeviceFaultError),
+        ("Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)", PeerLostError),
+        ("CUDA error: ECC; Watchdog caught collective operation timeout", DeviceFaultError),
         ("CUDA error: out of memory", OutOfMemoryError),
         ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer", PeerLostError),
     ],

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 
 SECONDS = 60
+CPU = torch.device("cpu")
 
 
 def fresh_states():
@@ -115,6 +117,31 @@ def test_two_ranks_with_half_the_batch_learn_what_one_learns(spec_of, tmp_path, 
     assert together(lambda _rank: carry_out(spec, tmp_path / "two")) == [0, 0]
     one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
     assert difference(one / "weights.safetensors", two / "weights.safetensors") < 1e-5
+
+
+class Counting:
+    """A denoiser with a buffer; as much of one as ranks see."""
+
+    def __init__(self, value):
+        self.module = torch.nn.Linear(1, 1)
+        self.module.register_buffer("seen", torch.tensor(float(value)))
+
+    def predict(self, noisy, _times, _condition):
+        return self.module(noisy)
+
+
+def test_buffers_are_given_to_the_others_once_and_not_at_every_step():
+    def work(rank):
+        distributed.init_process_group("gloo")
+        mine = ranks.Ranks(SimpleNamespace(process_index=rank, num_processes=2, device=CPU))
+        denoiser = Counting(rank + 5)
+        answer = mine.synchronised(denoiser)
+        given = denoiser.module.seen.item()
+        denoiser.module.seen.fill_(rank)
+        answer(torch.ones(1, 1), torch.ones(1), None)
+        return 0 if (given, denoiser.module.seen.item()) == (5, rank) else 1
+
+    assert together(work) == [0, 0]
 
 
 def test_what_is_learned_depends_on_the_other_half_of_the_batch(spec_of, tmp_path):

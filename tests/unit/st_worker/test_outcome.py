@@ -56,6 +56,13 @@ def test_exit_and_order_give_the_outcome(ended, stop, outcome, kind):
     assert (ending.failure.kind if ending.failure else None) == kind
 
 
+def test_a_process_that_nccl_ends_for_want_of_another_casts_no_doubt_on_its_slots():
+    said = "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)"
+    assert ending_of(TrainerExit(code=134), None, said).failure.kind == FailureKind.PEER_LOST
+    said += "\n[rank0]: CUDA error: uncorrectable ECC error encountered"
+    assert ending_of(TrainerExit(code=134), None, said).failure.kind == FailureKind.DEVICE_FAULT
+
+
 @pytest.mark.parametrize(
     ("stop", "outcome"),
     [
@@ -109,7 +116,7 @@ def test_long_message_keeps_its_end():
         ("RuntimeError: CUDA error: unspecified launch failure", FailureKind.DEVICE_FAULT),
         ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", FailureKind.DEVICE_FAULT),
         ("uncorrectable ECC error encountered", FailureKind.DEVICE_FAULT),
-        ("Watchdog caught collective operation timeout: WorkNCCL", FailureKind.DEVICE_FAULT),
+        ("Watchdog caught collective operation timeout: WorkNCCL", FailureKind.PEER_LOST),
         ("OSError: [Errno 28] No space left on device", FailureKind.DISK_FULL),
         ("KeyError: 'xid'", FailureKind.CRASHED),
     ],
