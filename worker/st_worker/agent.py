@@ -50,6 +50,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _GOODBYE_SECONDS = 3.0
+STALLED_SECONDS = 2.0
+"""From how late a heartbeat is on the log says that something kept this agent from working."""
 
 
 class Departure(Enum):
@@ -124,12 +126,12 @@ class Agent:
             UsageError: there is neither a credential nor a token.
             Refused: the controller takes neither.
         """
-        records = await self._attempts.recall()
+        records = self._attempts.recall()
         reply = await self._unless_leaving(self._join(token, records))
         if reply is None:
             return await self._departure
         structlog.contextvars.bind_contextvars(worker=reply.worker_id)
-        await self._attempts.take_over(records, reply.abandon)
+        self._attempts.take_over(records, reply.abandon)
         self._obey(reply.desired)
         self._interval = reply.heartbeat_seconds
         loops = [
@@ -211,7 +213,7 @@ class Agent:
                 self._do_chores(rotate=reply.rotate, collect_garbage=reply.collect_garbage)
                 for offer in reply.offers:
                     self._consider(offer)
-            await asyncio.sleep(pause)
+            await _sleep(pause)
 
     async def _say_goodbye(self, departure: Departure) -> None:
         """Let the controller offer nothing more; without an answer it finds out by the silence."""
@@ -379,3 +381,12 @@ class Agent:
         except (TemporaryTrouble, RequestRefused, Refused, TimeoutError) as trouble:
             log.warning("leave.lost", why=str(trouble))
         await asyncio.to_thread(self._folder.clear)
+
+
+async def _sleep(seconds: float) -> None:
+    """Sleep, and say so if it took much longer: a busy host, or a call that blocks the loop."""
+    now = asyncio.get_running_loop().time
+    due = now() + seconds
+    await asyncio.sleep(seconds)
+    if now() - due >= STALLED_SECONDS:
+        log.warning("agent.stalled", seconds=round(now() - due, 1))

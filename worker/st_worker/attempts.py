@@ -68,8 +68,10 @@ class Attempts:
         """What runs here now, so that it is not taken for somebody else's."""
         return ours_of([run.record for run in self._runs.values()])
 
-    async def recall(self) -> list[AttemptRecord]:
+    def recall(self) -> list[AttemptRecord]:
         """Attempts that an earlier agent on this folder had not finished.
+
+        What runs for one whose record is damaged is ended meanwhile.
 
         Raises:
             UsageError: a newer agent wrote one of them, or it runs where this folder lay before.
@@ -82,23 +84,35 @@ class Attempts:
                 records.append(record)
             except ValidationError as error:
                 log.warning("record.damaged", path=str(folder.root), mistakes=error.error_count())
-                if process := TrainerProcess.find(folder.run):
-                    await sweep(process, self._place.settings.poll_seconds)
-                folder.record.rename(folder.record.with_suffix(".damaged"))
+                self._track(folder.root.name, self._set_aside(folder))
         return records
 
-    async def take_over(self, records: list[AttemptRecord], abandon: list[str]) -> None:
-        """Go on with ``records``, but end those whose lease is void."""
+    async def _set_aside(self, folder: AttemptFolder) -> None:
+        if process := await asyncio.to_thread(TrainerProcess.find, folder.run):
+            await sweep(process, self._place.settings.poll_seconds)
+        folder.record.rename(folder.record.with_suffix(".damaged"))
+
+    def take_over(self, records: list[AttemptRecord], abandon: list[str]) -> None:
+        """Go on with ``records``, but end those whose lease is void.
+
+        Nobody waits for that: a program that cannot be ended, because a driver hangs say, must
+        not keep this worker from telling that it is alive.
+        """
         for record in records:
             attempt_id = record.claim.attempt_id
             run = AttemptRun(self._place, self._folder.attempt(attempt_id), record)
             if attempt_id in abandon:
                 log.warning("attempt.abandoned", attempt=attempt_id)
-                await run.discard()
+                self._track(attempt_id, self._abandon(run, record))
             else:
                 self._runs[attempt_id] = run
                 self.taken += 1
                 self._track(attempt_id, run.run())
+
+    async def _abandon(self, run: AttemptRun, record: AttemptRecord) -> None:
+        """Nothing else begins on its slots before it is gone."""
+        async with self._place.slots.hold(record.claim.slots):
+            await run.discard()
 
     def consider(self, offer: Offer) -> None:
         """Claim what is offered, unless that has begun already."""

@@ -140,13 +140,13 @@ class Execution:
         now = asyncio.get_running_loop().time
         answered: StopCause | None = None
         deadline = float("inf")
-        while (ended := process.exit()) is None:
+        while (ended := await _exit(process)) is None:
             cause = self._orders.cause
             if cause and cause != answered:
-                process.ask()
+                await asyncio.to_thread(process.ask)
                 answered, deadline = cause, min(deadline, now() + self._grace(cause))
             if now() >= deadline:
-                process.kill()
+                await asyncio.to_thread(process.kill)
             await self._orders.pause(self._place.settings.poll_seconds)
         await sweep(process, self._place.settings.poll_seconds)
         return ended
@@ -177,13 +177,18 @@ class Execution:
         }.get(cause, settings.preempt_grace_seconds)
 
 
+async def _exit(process: TrainerProcess) -> TrainerExit | None:
+    """How it ended; none while it runs. A look that hangs holds up this attempt alone."""
+    return process.exit() if process.is_child else await asyncio.to_thread(process.exit)
+
+
 async def sweep(process: TrainerProcess, poll_seconds: float) -> None:
     """End what is left of a session and return once nothing is; what has ended owns nothing."""
     while members := await asyncio.to_thread(process.members):
         log.info("program.sweep", pids=members)
-        process.kill()
+        await asyncio.to_thread(process.kill)
         await asyncio.sleep(poll_seconds)
-    process.exit()  # so that a child of this agent is reaped
+    await _exit(process)  # so that a child of this agent is reaped
 
 
 def _explained(error: OSError) -> tuple[FailureKind, str]:

@@ -91,6 +91,14 @@ class TrainerProcess:
         note = run_dir / EXIT_NAME
         return cls(run_dir, json.loads(note.read_bytes())["pid"]) if note.exists() else None
 
+    @property
+    def is_child(self) -> bool:
+        """Whether this agent started it, and the kernel tells at once whether it runs.
+
+        Of another's, files of that process are read, which may take as long as it likes.
+        """
+        return self._child is not None
+
     def exit(self) -> TrainerExit | None:
         """How it ended; none while it runs."""
         if self._is_alive():

@@ -1,15 +1,20 @@
 """Heartbeats go whatever trainers and drivers do, and tell who else uses the accelerators."""
 
+import asyncio
 import threading
 from dataclasses import replace
 
 import accelerator_answers as answers
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
+from st_shared.protocol.states import Outcome
+from st_worker import agent
 from st_worker.accelerators.nvidia import NvidiaProbe
 from st_worker.accelerators.registry import Found
 from st_worker.agent import Departure
+from st_worker.trainer import TrainerProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +44,73 @@ async def test_beats_go_while_the_trainer_stalls_and_the_driver_hangs(
     released.set()
     assert all(beat.usage is None for beat in double.heartbeats)
     assert double.heartbeats[-1].holding[0].attempt_id == attempt.claim.attempt_id
+
+
+async def test_beats_go_while_a_trainer_that_was_taken_over_cannot_be_looked_at(
+    double, start_agent, tmp_path, monkeypatch
+):
+    first = await start_agent()
+    attempt = double.offer([["wait", str(tmp_path / "go")]])
+    await double.until(lambda: "running" in attempt.states)
+    started = await let_go(first)
+    looked, released = threading.Event(), threading.Event()
+    is_alive = TrainerProcess._is_alive
+
+    def hangs(process):
+        looked.set()
+        return released.wait(60) and is_alive(process)
+
+    monkeypatch.setattr(TrainerProcess, "_is_alive", hangs)
+    await start_agent(token=None)
+    await double.until(looked.is_set)
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= count + 3)
+    released.set()
+    (tmp_path / "go").touch()
+    await double.until(lambda: attempt.finish)
+    started.wait()
+
+
+async def test_beats_go_while_what_is_abandoned_does_not_end_and_its_slot_waits(
+    double, start_agent, monkeypatch
+):
+    first = await start_agent()
+    attempt = double.offer([["deaf"]])
+    await double.until(lambda: "deaf" in attempt.messages)
+    started = await let_go(first)
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainerProcess, "kill", lambda process: None)
+        patched.setattr(TrainerProcess, "members", lambda process: [process.pid])
+        double.abandon = [attempt.claim.attempt_id]
+        await start_agent(token=None)
+        count = len(double.heartbeats)
+        after = double.offer([])
+        await double.until(lambda: after.is_claimed and len(double.heartbeats) >= count + 3)
+        assert "running" not in after.states
+    await double.until(lambda: after.finish)
+    assert (after.finish.outcome, attempt.finish) == (Outcome.SUCCEEDED, None)
+    started.wait()
+
+
+async def let_go(hands):
+    """The agent ends and its one trainer goes on; gives the supervisor, to be waited for."""
+    (run,) = hands.agent._attempts._runs.values()
+    started = run._work._process._child
+    hands.agent.leave(Departure.FAULT)
+    await hands.left()
+    return started
+
+
+async def test_what_keeps_the_agent_from_working_is_told(monkeypatch):
+    monkeypatch.setattr(agent, "STALLED_SECONDS", 0.05)
+    with capture_logs() as logs:
+        pause = asyncio.create_task(agent._sleep(0.01))
+        await asyncio.sleep(0)
+        threading.Event().wait(0.1)  # holds the loop
+        await pause
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("agent.stalled", "warning")
+    assert line["seconds"] >= 0.1
 
 
 async def test_beats_carry_load_memory_and_temperature(double, start_agent):
@@ -93,10 +165,7 @@ async def test_a_trainer_that_was_taken_over_is_not_somebody_else(double, start_
     child = int(attempt.messages[-1].split()[-1])
     trainer = psutil.Process(child).parent()
     processes[0] = [(trainer.pid, None), (child, 2**30)]
-    (run,) = first.agent._attempts._runs.values()
-    started = run._work._process._child
-    first.agent.leave(Departure.FAULT)  # trainers go on
-    await first.left()
+    started = await let_go(first)
     await start_agent(found=found_of(nvml), token=None)
     count = len(double.heartbeats)
     await double.until(lambda: len(double.heartbeats) >= count + 3)
