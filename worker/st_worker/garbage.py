@@ -1,5 +1,6 @@
 """Removes what no attempt needs any more."""
 
+import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ import structlog
 
 from st_shared.protocol.worker import GarbageReport
 from st_worker.folder import StateFolder
-from st_worker.removal import remove_tree
+from st_worker.removal import opened_folders, remove_tree
 
 log = structlog.get_logger(__name__)
 
@@ -55,9 +56,8 @@ def _content(folder: StateFolder, _live: Collection[str], _now: float) -> tuple[
 def size_of(root: Path) -> int:
     """Bytes on disk below ``root``; what vanishes, or cannot be looked at, counts nothing."""
     total = 0
-    for path in root.rglob("*"):
-        try:
-            total += path.lstat().st_blocks * 512
-        except OSError:
-            continue
+    for folder in opened_folders(root):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total

@@ -38,6 +38,8 @@ class AgentSettings:
     """How often a file may arrive damaged, or be refused, before that counts as failed."""
     upload_patience_seconds: float = 86_400.0
     """How long after the end of its program an attempt goes on trying to store what it made."""
+    failed_upload_patience_seconds: float = 900.0
+    """The same for one that failed or was stopped, since the job's next try waits for it."""
     owed_backoff_seconds: float = 300.0
     """Longest pause between two tries of files that the store refused."""
     parts_at_once: int = 4

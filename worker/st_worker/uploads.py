@@ -1,6 +1,7 @@
 """Samples, checkpoints and results to the store, in the order in which the journal names them."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -43,6 +44,9 @@ _FILES_A_CALL = 500
 Acknowledged = Callable[[int], Awaitable[None]]
 """Returns once the controller holds the journal up to this line."""
 
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+"""What an ``OSError`` says of a file that will be no more readable later."""
+
 _ALREADY_STORED = "artifact_exists"
 
 
@@ -58,6 +62,8 @@ class Owed(BaseModel):
     event: Annotated[StoredEvent, Field(discriminator="kind")]
     why: str
     """A sentence."""
+    is_hopeless: bool = False
+    """No later try will help: this host itself cannot read the file."""
 
 
 class UploadProgress(BaseModel):
@@ -147,21 +153,26 @@ class Uploads:
     async def _settle_owed(self) -> None:
         """Try what was refused again, with growing pauses, until its time is over."""
         pauses = delays(self._settings.first_backoff_seconds, self._settings.owed_backoff_seconds)
-        while self._keeps_trying and self._progress.owed and not self._is_late:
+        while self._keeps_trying and (waiting := self._waiting()) and not self._is_late:
             await asyncio.sleep(next(pauses))
-            for each in self._progress.owed:
+            for each in waiting:
                 await self._store_event(each.event)
                 left = list(self._progress.owed)
                 left.remove(each)  # what failed again stands behind it
                 self._change(owed=left)
+
+    def _waiting(self) -> list[Owed]:
+        return [each for each in self._progress.owed if not each.is_hopeless]
 
     @property
     def _is_late(self) -> bool:
         sealed_at = self._progress.sealed_at
         if sealed_at is None:
             return False
-        passed = (self._clock() - sealed_at).total_seconds()
-        return passed >= self._settings.upload_patience_seconds
+        settings, patience = self._settings, self._settings.upload_patience_seconds
+        if self._is_sealed and not self._keeps_trying:  # the job's next try waits for this one
+            patience = min(patience, settings.failed_upload_patience_seconds)
+        return (self._clock() - sealed_at).total_seconds() >= patience
 
     async def _pause(self) -> None:
         """Wait until it is time to look at the journal again, or until something was said."""
@@ -182,9 +193,15 @@ class Uploads:
         except StaleLease:
             raise
         except (RequestRefused, UploadGivenUp, ValidationError) as error:
-            log.warning("upload.refused", seq=event.seq, why=str(error))
-            owed = Owed(event=event, why=f"{_named(event)}: {error}")
-            self._change(owed=[*self._progress.owed, owed])
+            self._owe(event, error)
+        except OSError as error:
+            # What a job leaves need not be readable; that costs the file, not what has ended.
+            self._owe(event, error, is_hopeless=error.errno in _UNREADABLE)
+
+    def _owe(self, event: StoredEvent, error: Exception, *, is_hopeless: bool = False) -> None:
+        log.warning("upload.refused", seq=event.seq, why=str(error))
+        owed = Owed(event=event, why=f"{_named(event)}: {error}", is_hopeless=is_hopeless)
+        self._change(owed=[*self._progress.owed, owed])
 
     def _groups(self, event: StoredEvent) -> Iterator[list[str]]:
         """Paths below the run folder, each list for a call of its own, a manifest last."""

@@ -3,15 +3,20 @@
 ``uploads/ID/`` holds ``upload.json`` (what it shall become), ``body`` and one record a part, which
 is written once the bytes of the part are on disk. So nothing is copied when the object is made; it
 is read once, to compare the SHA-256 of the whole.
+
+The file that is read is the one that becomes the object, so no byte may change in it from then on:
+a piece is written under a shared lock, and only where its part has no record. All parts have one
+before the object is made, and whoever makes it takes the lock once for itself alone.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -99,6 +104,8 @@ class LocalUploads:
         must_be_proven(key, self.parts(key, upload_id), parts)
         try:
             with (folder / "body").open("r+b") as body:
+                with _locked(body.fileno(), fcntl.LOCK_EX):
+                    pass  # whoever was still writing is through, and finds the records now
                 found = hashlib.file_digest(body, "sha256").hexdigest()
                 if (body.tell(), found) != (size, sha256):
                     self.abort(key, upload_id)  # no part alone is to blame
@@ -153,22 +160,40 @@ class PartWriter:
         self._record = folder / f"{grant.part}.json"
         self._name = f"{grant.key}: part {grant.part}"
         self._wanted_size, self._wanted = grant.size or 0, grant.sha256
-        self._size, self._digest = 0, hashlib.sha256()
+        self._size, self._digest, self._offset = 0, hashlib.sha256(), offset
         self._is_there = self._record.exists()
+        self._missing = UploadMissingError(f"there is no upload {grant.upload}")
         try:
-            self._file = (folder / "body").open("r+b")
+            self._file = (folder / "body").open("r+b", buffering=0)
         except FileNotFoundError:
-            raise UploadMissingError(f"there is no upload {grant.upload}") from None
-        self._file.seek(offset)
+            raise self._missing from None
 
     def write(self, piece: bytes) -> None:
-        """Add bytes; ``DigestMismatchError`` as soon as there are more than announced."""
+        """Add bytes.
+
+        Raises:
+            DigestMismatchError: there are more than announced.
+            UploadMissingError: the upload was completed or aborted meanwhile.
+        """
         self._size += len(piece)
         if self._size > self._wanted_size:
             raise DigestMismatchError(f"{self._name} has more than {self._wanted_size} bytes")
         self._digest.update(piece)
-        if not self._is_there:  # what is proven is never written over
-            self._file.write(piece)
+        with _locked(self._file.fileno(), fcntl.LOCK_SH):
+            # What is proven is never written over. The order counts: an upload that ends loses
+            # ``upload.json`` before its records.
+            self._is_there = self._record.exists()
+            if not self._record.with_name("upload.json").exists():
+                raise self._missing
+            if not self._is_there:
+                self._write_here(piece)
+
+    def _write_here(self, piece: bytes) -> None:
+        """Write all of it at once, with nothing buffered that would follow after the lock."""
+        left = memoryview(piece)
+        while left:
+            written = os.pwrite(self._file.fileno(), left, self._offset)
+            self._offset, left = self._offset + written, left[written:]
 
     def commit(self) -> ObjectStat:
         """Let the part count, once it is on disk."""
@@ -179,14 +204,26 @@ class PartWriter:
                 f"not {self._wanted_size} with {self._wanted}"
             )
         if not self._is_there:
-            self._file.flush()
             os.fsync(self._file.fileno())
             aside = self._record.with_name(f".{uuid4().hex}")  # two may send the same part
-            write_whole(aside, json.dumps({"size": self._size, "sha256": found}))
-            aside.replace(self._record)
+            try:
+                write_whole(aside, json.dumps({"size": self._size, "sha256": found}))
+                aside.replace(self._record)
+            except FileNotFoundError:
+                raise self._missing from None
         self._file.close()
         return ObjectStat(self._name, self._size, found)
 
     def abort(self) -> None:
         """Drop what was written; nothing happens after ``commit``."""
         self._file.close()
+
+
+@contextmanager
+def _locked(descriptor: int, kind: int) -> Iterator[None]:
+    """A lock of the kernel, which other processes and other descriptors of this one respect."""
+    fcntl.flock(descriptor, kind)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -324,6 +324,29 @@ async def test_file_that_vanished_is_skipped(double, start_agent):
     assert attempt.completed == ["here.png"]
 
 
+async def test_a_file_that_this_host_cannot_read_costs_that_file_alone(
+    double, start_agent, state_folder
+):
+    await start_agent()
+    attempt = double.offer([["missing", "job.json/x"], ["sample", "here.png"]])
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.failure) == (Outcome.SUCCEEDED, None)
+    assert attempt.completed == ["here.png"]
+    assert "Not a directory" in finish.unstored[0]
+    await double.until(lambda: not state_folder.known_attempts())
+    assert state_folder.attempt(attempt.claim.attempt_id).kept.exists()
+
+
+async def test_a_store_that_does_not_answer_holds_up_no_retry_for_a_day(
+    double, start_agent, agent_settings
+):
+    double.faults["upload"] = [599] * 100_000
+    await start_agent(settings=replace(agent_settings, failed_upload_patience_seconds=0.2))
+    finish = await _finished(double, double.offer([["output", "w.bin"], ["exit", 4]]))
+    assert finish.failure.kind == FailureKind.BAD_DATA
+    assert finish.unstored[0].startswith("w.bin: ")
+
+
 @pytest.mark.parametrize(("refusals", "last"), [(2, "a.png"), (3, "out/w")])
 async def test_a_refused_upload_gets_fresh_tickets_before_others_go_first(
     double, start_agent, refusals, last

@@ -1,7 +1,9 @@
 """Ephemeral workers: they leave by themselves, sign off and clear their folder."""
 
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -118,24 +120,34 @@ def test_what_is_no_folder_of_an_attempt_is_no_garbage(cluttered, tmp_path):
 
 
 def test_garbage_that_cannot_be_removed_stays_and_the_rest_goes(cluttered, monkeypatch):
-    stubborn = cluttered.attempt(OVER)
-    monkeypatch.setattr(shutil, "rmtree", _unless(stubborn.root))
-    (cluttered.attempts / new_id("att")).mkdir()
+    stubborn, other = cluttered.attempt(OVER).root, cluttered.attempts / new_id("att")
+    other.mkdir()
+    rmdir = os.rmdir
+
+    def refuse(path, *_, **__) -> None:
+        """As the kernel does for a folder that holds files of another user."""
+        if Path(path) != stubborn:
+            return rmdir(path)
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    monkeypatch.setattr(os, "rmdir", refuse)
     assert _collected(cluttered, 61).removed == 1
-    assert stubborn.root.exists()
+    assert (stubborn.exists(), other.exists()) == (True, False)
 
 
-def _unless(stubborn):
-    """``rmtree`` as it ends on a file of another user."""
-    real = shutil.rmtree
+def test_folders_too_deep_for_the_library_are_removed(cluttered, monkeypatch):
+    deep = cluttered.attempt(OVER).run.joinpath(*["d"] * 30)
+    deep.mkdir(parents=True)
+    (deep / "elsewhere").symlink_to(cluttered.attempt(KEPT).root)
 
-    def rmtree(path, *, ignore_errors=False) -> None:
-        if path != stubborn:
-            real(path)
-        elif not ignore_errors:
-            raise PermissionError(1, "Operation not permitted", str(path))
+    def too_deep(_path) -> None:
+        raise RecursionError
 
-    return rmtree
+    monkeypatch.setattr(shutil, "rmtree", too_deep)
+    assert _collected(cluttered, 61).removed == 1
+    assert not cluttered.attempt(OVER).root.exists()
+    assert (cluttered.attempt(KEPT).run / "big").exists()
 
 
 def test_leaving_for_good_leaves_the_files_of_others_and_what_is_kept(cluttered):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from heapq import nsmallest
 from pathlib import Path
@@ -26,7 +27,12 @@ def announce_outputs(work: Path, run: Path, journal: ScriptJournal) -> None:
     if left.is_symlink() or not left.is_dir():
         journal.log(f"nothing is stored: {OUTPUTS_NAME}/ is no folder any more", "warning")
         return
-    left.rename(kept)
+    try:
+        left.chmod(0o700)  # or it cannot be moved
+        left.rename(kept)
+    except OSError as error:
+        journal.log(f"nothing is stored: {OUTPUTS_NAME}/: {error.strerror}", "warning")
+        return
     for count, path in enumerate(_files(kept)):
         if count == MOST_FILES:
             journal.log(f"only {MOST_FILES} files are stored; pack them into one", "warning")
@@ -39,27 +45,43 @@ def announce_outputs(work: Path, run: Path, journal: ScriptJournal) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Everything below ``folder`` that is not a folder, in order of names; links lead nowhere."""
+    """Everything below ``folder`` but folders that can be read, in order of names.
+
+    Links lead nowhere.
+    """
     waiting = [folder]
     while waiting:
         path = waiting.pop()
         if len(str(path)) - len(str(folder)) > _LONGEST_PATH or not _is_folder(path):
             yield path
             continue
-        with os.scandir(path) as entries:
-            first = nsmallest(MOST_FILES + 1, (entry.name for entry in entries))
+        try:
+            with os.scandir(path) as entries:
+                first = nsmallest(MOST_FILES + 1, (entry.name for entry in entries))
+        except OSError:
+            yield path  # closed, or gone
+            continue
         waiting += [path / name for name in reversed(first)]
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    """Whether it is one, as far as this user may know."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _flaw(path: Path, name: str) -> str | None:
     if len(name) > _LONGEST_PATH or not _SAFE_PATH.fullmatch(name):
         return "its name may hold letters, digits, '.', '_' and '-', and not begin with a dot"
-    if path.is_symlink() or not path.is_file():
-        return "it is not a plain file"
+    try:
+        mode = path.lstat().st_mode
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+            return "it is not a plain file"
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
     return None
 
 

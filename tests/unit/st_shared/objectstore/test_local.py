@@ -13,7 +13,9 @@ from st_shared.objectstore import (
     DigestMismatchError,
     InvalidKeyError,
     LocalStore,
+    PartDigest,
     SignedGrant,
+    UploadMissingError,
 )
 
 KEY = b"k" * 32
@@ -181,3 +183,21 @@ def test_a_link_out_of_the_folder_is_not_made_by_keys(store, tmp_path):
                 call(key)
     with pytest.raises(InvalidKeyError):
         list(store.list("../"))
+
+
+def test_a_late_writer_of_a_part_never_reaches_the_object(tmp_path):
+    store, data = LocalStore(tmp_path, KEY), b"the one and only part"
+    digest = hashlib.sha256(data).hexdigest()
+    upload_id = store.uploads.begin("w.bin", size=len(data), sha256=digest)
+    grant = SignedGrant("PUT", "w.bin", len(data), digest, utc_now(), upload_id, 1)
+    first, late, later = (store.uploads.open_part(grant) for _ in range(3))
+    late.write(b"the")
+    first.write(data)
+    first.commit()
+    late.write(b" bad")  # what is proven is not written over
+    store.uploads.complete("w.bin", upload_id, [PartDigest(1, len(data), digest)], sha256=digest)
+    for writer in (late, later):
+        with pytest.raises(UploadMissingError):
+            writer.write(b" bad and evil")
+        writer.abort()
+    assert store.path("w.bin").read_bytes() == data

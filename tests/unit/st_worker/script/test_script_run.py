@@ -18,7 +18,7 @@ from st_worker.notes import Notes
 from st_worker.prepare import prepare_script
 from st_worker.script import run as script_run
 from st_worker.script.allowance import BURST_LINES
-from st_worker.script.outputs import MOST_FILES
+from st_worker.script.outputs import MOST_FILES, OUTPUTS_NAME, announce_outputs
 
 
 class Scripted:
@@ -211,6 +211,40 @@ def test_outputs_that_are_no_folder_are_told(scripted):
     assert scripted.run("rmdir outputs; ln -s /etc outputs") == 0
     assert scripted.outputs == []
     assert scripted.messages == ["nothing is stored: outputs/ is no folder any more"]
+
+
+def test_outputs_that_may_not_be_read_are_told_and_the_rest_is_stored(owned):
+    work, run = owned / "work", owned / "run"
+    outputs = work / OUTPUTS_NAME
+    for folder in (run, outputs / "closed", outputs / "listed"):
+        folder.mkdir(parents=True)
+    for name in ("closed/x", "listed/x", "mute", "open"):
+        (outputs / name).touch()
+    (outputs / "mute").chmod(0)
+    (outputs / "closed").chmod(0)
+    (outputs / "listed").chmod(0o400)
+    outputs.chmod(0o500)
+    told = Told()
+    announce_outputs(work, run, told)
+    assert told.names == ["outputs/open"]
+    paths = ["outputs/closed", "outputs/listed/x", "outputs/mute"]
+    flaw = "is not stored: it cannot be read: Permission denied"
+    assert told.messages == [f"{path} {flaw}" for path in paths]
+    for closed in ("closed", "listed"):
+        (run / OUTPUTS_NAME / closed).chmod(0o700)  # or it cannot be tidied away
+
+
+class Told:
+    """A journal that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.names, self.messages = [], []
+
+    def output(self, name: str) -> None:
+        self.names.append(name)
+
+    def log(self, message: str, _level: str) -> None:
+        self.messages.append(message)
 
 
 def test_outputs_without_end_are_bounded(scripted):
