@@ -33,6 +33,7 @@ from st_controller.api.compressed_body import CompressedBody
 from st_controller.api.edge import Edge
 from st_controller.api.request_log import RequestLog
 from st_controller.api.security_headers import SecurityHeaders
+from st_controller.api.worker_gate import WorkerGate
 from st_controller.auth.rate_limit import RateLimit
 from st_controller.background import Background
 from st_controller.dispatch.archiving import Archiving
@@ -117,6 +118,7 @@ def create_app(
     app.state.platform = platform
     problems.install(app)
     app.add_middleware(CompressedBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(WorkerGate, platform=platform)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(CleanAddress)
     app.add_middleware(RequestLog, telemetry=platform.telemetry)

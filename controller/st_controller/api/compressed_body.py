@@ -2,6 +2,7 @@
 
 import zlib
 
+from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from st_controller.api.problems import problem_response
 from st_shared.protocol.problems import Problem
 
+MOST_OPEN = "st_controller.most_open"
+"""Where the scope of a call may have a closer bound of its own."""
 _PATHS = "/v1/worker/"
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -44,7 +47,8 @@ class CompressedBody:
             packed = await Request(scope, receive).body()
         except ClientDisconnect:
             return  # nobody is there to be answered
-        opened = opened_gzip(packed, self._max_bytes)
+        most = min(self._max_bytes, scope.get(MOST_OPEN, self._max_bytes))
+        opened = await run_in_threadpool(opened_gzip, packed, most)
         if isinstance(opened, Problem):
             await problem_response(opened)(scope, receive, send)
             return

@@ -182,17 +182,21 @@ def _user(platform: Platform, secret: str) -> Caller | None:
     return caller
 
 
-def _worker_of(platform: Platform, credential: str) -> WorkerCaller | None:
+def _worker_by(platform: Platform, credential: str) -> WorkerCaller | None:
     """The holder of a worker's credential; one that is used for the first time comes into force."""
     with platform.db.read() as session:
         known = identity.worker_by_credential(session, credential)
         if known is not None:
             return known
         fresh = identity.worker_by_next_credential(session, credential)
-    if fresh is not None:
-        with platform.db.write() as transaction:
-            worker_credentials.take_into_force(transaction, fresh.digest)
-    return fresh
+    if fresh is None:
+        return None
+    with platform.db.write() as transaction:
+        if worker_credentials.take_into_force(transaction, fresh.digest):
+            return fresh
+    # Meanwhile somebody has used the same one, or it has become void.
+    with platform.db.read() as session:
+        return identity.worker_by_credential(session, credential)
 
 
 async def _metrics_reader(request: Request) -> None:
@@ -209,9 +213,13 @@ def _is_local(request: Request) -> bool:
         return False
 
 
-async def _worker(request: Request) -> WorkerCaller:
-    platform: Platform = request.app.state.platform
-    worker = await _holder(platform.workers, platform, _worker_of, _bearer(request))
+async def worker_of(platform: Platform, request: Request) -> WorkerCaller:
+    """The worker whose credential came.
+
+    Raises:
+        NotSignedIn: none came that is in force.
+    """
+    worker = await _holder(platform.workers, platform, _worker_by, _bearer(request))
     if worker is None:
         raise NotSignedIn(
             "no valid worker credential came",
@@ -221,12 +229,21 @@ async def _worker(request: Request) -> WorkerCaller:
     return worker
 
 
-async def _registrar(request: Request) -> Registrar:
+async def _worker(request: Request) -> WorkerCaller:
+    return await worker_of(request.app.state.platform, request)
+
+
+async def registrar_of(platform: Platform, request: Request) -> Registrar:
+    """The worker that registers, or the join token that came; errors as of ``worker_of``."""
     bearer = _bearer(request)
     # A token that is cut off or mistyped is a bad token to its holder, not a bad credential.
     if bearer and kind_of(bearer) is not SecretKind.WORKER:
         return Registrar(worker=None, join_token=bearer)
-    return Registrar(worker=await _worker(request), join_token=None)
+    return Registrar(worker=await worker_of(platform, request), join_token=None)
+
+
+async def _registrar(request: Request) -> Registrar:
+    return await registrar_of(request.app.state.platform, request)
 
 
 def _bearer(request: Request) -> str | None:

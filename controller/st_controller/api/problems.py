@@ -27,10 +27,10 @@ _CODES = {
 
 def install(app: FastAPI) -> None:
     """Answer refusals, invalid requests and framework errors with problem documents."""
-    app.add_exception_handler(Refusal, _refusal)
+    app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
-    app.add_exception_handler(DatabaseAwayError, _away)
+    app.add_exception_handler(DatabaseAwayError, away)
     app.add_exception_handler(StoreUnreachableError, _store_away)
 
 
@@ -57,7 +57,8 @@ def internal_error(request_id: str) -> Response:
     )
 
 
-async def _refusal(_request: Request, error: Exception) -> Response:
+async def refused(_request: Request, error: Exception) -> Response:
+    """The answer to a ``Refusal``."""
     refusal = cast(Refusal, error)
     headers = {}
     if isinstance(refusal, NotSignedIn):
@@ -67,7 +68,7 @@ async def _refusal(_request: Request, error: Exception) -> Response:
     return problem_response(refusal.problem(), headers)
 
 
-async def _away(request: Request, error: Exception) -> Response:
+async def away(request: Request, error: Exception) -> Response:
     """The database does not answer, or a lock was waited for in vain: later it may go well."""
     log.error("the database gave up", path=request.url.path, exc_info=error)
     refusal = Unavailable("the database does not answer just now")

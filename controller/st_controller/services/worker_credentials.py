@@ -34,8 +34,11 @@ def issue(tx: Transaction, worker_id: str) -> str:
     return fresh
 
 
-def take_into_force(tx: Transaction, digest: str) -> None:
-    """Somebody used a credential that was handed out: from now on it is the only one."""
+def take_into_force(tx: Transaction, digest: str) -> bool:
+    """Somebody used a credential that was handed out: from now on it is the only one.
+
+    False: it is no such credential any more, as it is in force already or void.
+    """
     found = tx.session.execute(
         update(Worker)
         .where(Worker.next_credential_hash == digest)
@@ -48,9 +51,11 @@ def take_into_force(tx: Transaction, digest: str) -> None:
         .returning(Worker.id, Worker.name)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    if found is not None:  # else somebody was faster, with the same one
-        tx.audit(f"worker:{found.id}", "worker.credential_rotated", found.id, name=found.name)
-        tx.wake(CREDENTIALS)
+    if found is None:
+        return False
+    tx.audit(f"worker:{found.id}", "worker.credential_rotated", found.id, name=found.name)
+    tx.wake(CREDENTIALS)
+    return True
 
 
 def rotate(tx: Transaction, actor: str, worker_id: str) -> Worker:

@@ -14,6 +14,7 @@ PUBLIC = {
     "/arrays",
     "/arrays/{array_id}",
     "/queue",
+    "/workers",
     "/static/{name}",
     "/healthz",
     "/readyz",
