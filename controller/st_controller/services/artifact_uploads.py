@@ -12,10 +12,12 @@ from st_controller.store.schema import Artifact, ArtifactUpload, Attempt
 from st_controller.store.transaction import Transaction
 from st_shared.objectstore import (
     DigestMismatchError,
+    InvalidKeyError,
     ObjectStore,
     PartDigest,
     StoredPart,
     UploadMissingError,
+    check_key,
 )
 from st_shared.objectstore.multipart import part_bytes, part_sizes, possession_of_parts
 from st_shared.protocol.worker import PartFile, PartTicket, UploadedParts
@@ -26,16 +28,34 @@ def in_parts(session: Session, attempt_id: str, artifact_id: str) -> Artifact:
 
     Raises:
         InvalidRequest: there is none, or it goes in one PUT.
-        Conflict: it is stored.
+        Conflict: it is stored, by this attempt or by whoever had the same content before.
     """
     artifact = session.get(Artifact, artifact_id)
     if artifact is None or artifact.attempt_id != attempt_id:
         raise InvalidRequest("artifact_id is not one of this attempt")
     if part_bytes(artifact.size) is None:
         raise InvalidRequest(f"{artifact.path} is sent in one PUT", hint="use its own ticket")
-    if artifact.stored_at is not None:
+    if artifact.stored_at is not None or not is_own(artifact):
         raise Conflict(f"{artifact.path} is stored", code="artifact_exists")
     return artifact
+
+
+def key_of(job_id: str, number: int, sha256: str, path: str) -> str:
+    """Where an attempt's bytes go; a key stands for one content, so no old URL overwrites any.
+
+    Raises:
+        InvalidRequest: the path makes no key.
+    """
+    try:
+        return check_key(f"jobs/{job_id}/{number}/{sha256}/{path}")
+    except InvalidKeyError as error:
+        raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
+
+
+def is_own(artifact: Artifact) -> bool:
+    """Whether the attempt stores the bytes itself; else the organisation has them elsewhere."""
+    own = key_of(artifact.job_id, artifact.attempt, artifact.sha256, artifact.path)
+    return artifact.key == own
 
 
 def id_of(session: Session, key: str) -> str | None:

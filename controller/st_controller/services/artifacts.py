@@ -13,7 +13,7 @@ from st_controller.services.uploads import sign_upload
 from st_controller.store.schema import Artifact, Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
-from st_shared.objectstore import InvalidKeyError, ObjectStore, check_key, part_bytes
+from st_shared.objectstore import ObjectStore, part_bytes
 from st_shared.protocol.journal import CheckpointManifest
 from st_shared.protocol.worker import ArtifactFile, ArtifactTicket
 
@@ -39,8 +39,7 @@ def announce(
         artifact = known.get(file.path) or _new_artifact(tx, attempt, file)
         known[file.path] = artifact
         _must_agree(tx, artifact, attempt, file)
-        is_own = artifact.key == _key(attempt, file)
-        ticket = _ticket(objects, artifact, is_there=not is_own)
+        ticket = _ticket(objects, artifact, is_there=not artifact_uploads.is_own(artifact))
         if ticket.part_bytes and file.possession is None:
             is_known = tx.session.scalar(_equal(attempt, file)) is not None
             ticket = ticket.model_copy(update={"is_known": is_known})
@@ -63,21 +62,13 @@ def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Arti
     return artifact
 
 
-def _key(attempt: Attempt, file: ArtifactFile) -> str:
-    """Where the bytes go; a key stands for one content, so an old URL can overwrite nothing."""
-    try:
-        return check_key(f"jobs/{attempt.job_id}/{attempt.number}/{file.sha256}/{file.path}")
-    except InvalidKeyError as error:
-        raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
-
-
 def _place(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> str:
     """The key of the same content, where the organisation has stored it; else a new one.
 
     A digest alone opens nothing: the worker must tell what only one who has the bytes can, and
     what another organisation stored is never looked at.
     """
-    own = _key(attempt, file)
+    own = artifact_uploads.key_of(attempt.job_id, attempt.number, file.sha256, file.path)
     if file.possession is None:
         return own
     equal = _equal(attempt, file).where(Artifact.possession == file.possession)

@@ -44,7 +44,7 @@ def end_attempt(
     if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
         tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="stale"))
     if failure is not None and failure.kind.suspects_slots:
-        faulty_slots.note(tx, attempt, failure)
+        faulty_slots.note(tx, attempt, job, failure)
     if attempt.nodes > 1:
         decided = gangs.settle(tx, attempt)
         if decided is None:

@@ -1,32 +1,40 @@
 """Slots whose accelerators failed again and again: they are offered no more until a person says so.
 
-Each fault is a row of its own, so that whoever ends an attempt locks no worker.
+Each fault is a row of its own, so that whoever ends an attempt locks no worker. Faults count once
+for each submission, which is a job with all its tries, or an array: what one program does wrong
+wherever it runs says nothing of the slots.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, distinct, func, select
 from sqlalchemy.orm import Session
 
-from st_controller.store.schema import Attempt, SlotFault
+from st_controller.store.schema import Attempt, Job, SlotFault
 from st_controller.store.transaction import QUEUE_WORKER, Transaction
 from st_shared.protocol.resources import FaultySlot
 from st_shared.protocol.worker import Failure
 
 MOST = 3
-"""Faults of one slot within the window that cordon it."""
+"""Submissions under which a slot failed within the window, that cordon it."""
 WINDOW = timedelta(hours=24)
 _SHOWN = 200
 """Characters of a message."""
+_SUBMISSION = func.coalesce(Job.array_id, Job.id)
 
 
-def note(tx: Transaction, attempt: Attempt, failure: Failure) -> None:
+def note(tx: Transaction, attempt: Attempt, job: Job, failure: Failure) -> None:
     """An accelerator failed under an attempt; whichever of its slots it was, all are suspect."""
-    first = tx.now - WINDOW
     found = tx.session.execute(
-        select(SlotFault.slot, func.count())
-        .where(SlotFault.worker_id == attempt.worker_id, SlotFault.at > first)
+        select(SlotFault.slot, func.count(distinct(_SUBMISSION)))
+        .join(Attempt, Attempt.id == SlotFault.attempt_id)
+        .join(Job, Job.id == Attempt.job_id)
+        .where(
+            SlotFault.worker_id == attempt.worker_id,
+            SlotFault.at > tx.now - WINDOW,
+            _SUBMISSION.is_distinct_from(job.array_id or job.id),
+        )
         .group_by(SlotFault.slot)
     )
     counts = {slot: count for slot, count in found}  # noqa: C416 - to mypy a Row is no pair

@@ -1,8 +1,9 @@
 """Moves journal lines from SQL to the object store: SQL keeps where they are, and of a curve a bit.
 
 An attempt's lines are moved in their order, all of them once it is over, and before that whenever
-enough have come. What is moved next follows from what lies in SQL, and so does its key. Whoever
-dies between the object and the transaction has lost nothing: the same object is written again.
+enough have come. An object's key has the SHA-256 of its bytes, so whoever moves the same lines at
+the same time, or more of them, never writes over what another has recorded. Whoever dies between
+the object and the transaction has lost nothing: the same object is written again.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import and_, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -40,10 +41,11 @@ def due(session: Session, limit: int = 100) -> list[str]:
         session.scalars(
             select(JournalChunk.attempt_id)
             .join(Attempt, Attempt.id == JournalChunk.attempt_id)
-            .group_by(JournalChunk.attempt_id, Attempt.state)
+            .group_by(JournalChunk.attempt_id, Attempt.state, Attempt.released_at)
             .having(
                 or_(
-                    Attempt.state == AttemptState.FINISHED,
+                    # Members of a gang give back their slots, and send no more, all together.
+                    and_(Attempt.state == AttemptState.FINISHED, Attempt.released_at.is_not(None)),
                     lines >= SEGMENT_LINES,
                     func.count() >= SEGMENT_CHUNKS,
                 )
@@ -65,13 +67,16 @@ def move(db: Database, objects: ObjectStore, attempt_id: str) -> bool:
         return False
     chunks, text = filled.chunks, b"\n".join(filled.texts)
     packed = packed_text(text, _LEVEL)
-    row = _row(
-        chunks, f"jobs/{filled.job_id}/journal/{filled.number}/{chunks[0].first_seq}.ndjson.gz"
-    )
-    row |= {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
+    digest = hashlib.sha256(packed).hexdigest()
+    place = f"jobs/{filled.job_id}/journal/{filled.number}/{chunks[0].first_seq}"
+    row = _row(chunks, f"{place}-{digest}.ndjson.gz")
+    row |= {"size": len(packed), "sha256": digest}
     row["points"] = thinned(_metrics(text) if row["metrics"] else [])
     objects.put(row["key"], io.BytesIO(packed), sha256=row["sha256"])
-    return _replace(db, row)
+    if _replace(db, row):
+        return True
+    _forget(db, objects, row)
+    return False
 
 
 def _replace(db: Database, row: dict[str, Any]) -> bool:
@@ -88,6 +93,15 @@ def _replace(db: Database, row: dict[str, Any]) -> bool:
     except IntegrityError:  # another process was quicker with the same segment
         return False
     return True
+
+
+def _forget(db: Database, objects: ObjectStore, row: dict[str, Any]) -> None:
+    """Another has recorded these lines: drop our object if theirs is certainly another."""
+    with db.read() as session:
+        theirs = session.get(JournalSegment, (row["attempt_id"], row["first_seq"]))
+    # None: theirs is not committed yet, and may be the very one.
+    if theirs is not None and theirs.key != row["key"]:
+        objects.delete(row["key"])
 
 
 @dataclass
@@ -110,7 +124,7 @@ class _Filled:
 
 
 def _filled(rows: Iterable[tuple[JournalChunk, str, int]]) -> _Filled:
-    """The fewest chunks that fill a segment, or all; the same whoever asks, and whenever."""
+    """The fewest chunks that fill a segment, or all."""
     filled = _Filled()
     for chunk, filled.job_id, filled.number in rows:
         filled.chunks.append(chunk)

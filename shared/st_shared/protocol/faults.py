@@ -4,11 +4,11 @@ import re
 
 _DEVICE_FAULT = re.compile(
     r"""
-    CUDA\ error:(?!\ (out\ of\ memory|invalid\ device\ ordinal|no\ kernel\ image))
-    | HIP\ error:(?!\ out\ of\ memory)
-    | device-side\ assert
-    | unspecified\ launch\ failure
-    | illegal\ memory\ access
+    (CUDA|HIP)\ error:(?!\ (
+        out\ of\ memory | invalid | no\ kernel\ image
+        | device-side\ assert | (an\ )?illegal\ (memory\ access|instruction)
+        | misaligned\ address | unspecified\ launch\ failure
+    ))
     | uncorrectable\ (NVLink\ error|ECC\ error)
     | NVRM:\ Xid
     | \bXid\b
@@ -18,8 +18,8 @@ _DEVICE_FAULT = re.compile(
     """,
     re.VERBOSE,
 )
-"""CUDA runtime messages, NVIDIA's Xid list, and NCCL's. Not what a wrong build or a full memory
-says, which no other accelerator would mend."""
+"""CUDA runtime messages, NVIDIA's Xid list, and NCCL's. Not what a wrong build, a full memory or
+a wrong index in a kernel says, which no other accelerator would mend."""
 
 _PEER_LOST = re.compile(r"Watchdog caught collective operation timeout|ncclRemoteError")
 """NCCL of a collective that another process did not come to: it has ended, hangs, or is slow."""

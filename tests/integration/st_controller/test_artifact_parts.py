@@ -311,6 +311,10 @@ def test_equal_content_of_an_organisation_is_stored_once(steps, weights):
     assert (asked.is_known, asked.part_bytes) == (True, 5 * MIB)
     ticket = announced(steps, other, other_attempt, weights)
     assert (ticket.url, ticket.part_bytes) == (None, None)
+    part = PartFile(number=1, sha256="0" * 64)  # for that key others have to answer
+    wanted = PartsWanted(epoch=1, artifact_id=ticket.artifact_id, parts=[part])
+    with pytest.raises(Conflict, match="is stored"):
+        part_tickets(steps.platform, other, other_attempt, wanted)
     steps.complete(other, other_attempt, [ticket.artifact_id])
     assert key_of(steps, ticket.artifact_id) == key_of(steps, first)
 

@@ -1,8 +1,11 @@
 """Slots whose accelerators fail again and again."""
 
 import pytest
+from controller_steps import document
 
-from st_controller.services import faulty_slots, workers
+from st_controller.services import faulty_slots, job_arrays, workers
+from st_controller.services.drafts import Rules
+from st_shared.protocol.resources import JobArrayRequest
 from st_shared.protocol.states import FailureKind, Outcome, WorkerDesired
 
 
@@ -57,6 +60,27 @@ def test_faults_that_lie_far_apart_do_not_add_up(steps, failing):
         steps.clock.advance(faulty_slots.WINDOW.total_seconds())
         steps.beat(failing)
     assert faulty(steps) == []
+
+
+def test_one_program_that_fails_everywhere_says_nothing_of_the_slots(steps):
+    worker_id = steps.join()
+    steps.submit(retry={"max_attempts": faulty_slots.MOST, "backoff": "1s"})
+    for _ in range(faulty_slots.MOST):
+        fail(steps, worker_id)
+        steps.clock.advance(10)
+        steps.beat(worker_id)
+    spec = document(retry={"max_attempts": 1})
+    asked = {"spec": spec, "grid": {"training.seed": list(range(faulty_slots.MOST))}}
+    request = JobArrayRequest.model_validate(asked)
+    drafts = job_arrays.check(steps.admin, request, Rules())
+    with steps.db.write() as tx:
+        job_arrays.submit(tx, steps.admin, request, drafts, None)
+    for _ in range(faulty_slots.MOST):
+        fail(steps, worker_id)
+    assert faulty(steps) == []  # a job and an array: two submissions
+    steps.submit(retry={"max_attempts": 1})
+    fail(steps, worker_id)
+    assert faulty(steps) == [(0, "it broke")]
 
 
 def test_the_other_slots_of_the_worker_are_offered_on(steps):

@@ -73,8 +73,6 @@ def test_what_cannot_be_launched_is_refused(arguments, field):
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("CUDA error: unspecified launch failure", DeviceFaultError),
-        ("CUDA error: device-side assert triggered", DeviceFaultError),
         ("CUDA error: uncorrectable ECC error encountered", DeviceFaultError),
         ("Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)", PeerLostError),
         ("CUDA error: ECC; Watchdog caught collective operation timeout", DeviceFaultError),
@@ -86,6 +84,14 @@ def test_faults_of_devices_and_peers_are_expected(text, kind):
     assert type(expected_error(RuntimeError(text))) is kind
 
 
-def test_a_wrong_build_is_no_fault_of_the_device():
-    said = "CUDA error: no kernel image is available for execution on the device"
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: no kernel image is available for execution on the device",
+        "CUDA error: device-side assert triggered",
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: unspecified launch failure",
+    ],
+)
+def test_a_wrong_build_or_kernel_is_no_fault_of_the_device(said):
     assert expected_error(RuntimeError(said)) is None

@@ -113,7 +113,11 @@ def test_long_message_keeps_its_end():
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
-        ("RuntimeError: CUDA error: unspecified launch failure", FailureKind.DEVICE_FAULT),
+        ("CUDA error: uncorrectable ECC error encountered", FailureKind.DEVICE_FAULT),
+        ("HIP error: hardware exception", FailureKind.DEVICE_FAULT),
+        ("CUDA error: device-side assert triggered", FailureKind.CRASHED),
+        ("CUDA error: an illegal memory access was encountered", FailureKind.CRASHED),
+        ("RuntimeError: CUDA error: unspecified launch failure", FailureKind.CRASHED),
         ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", FailureKind.DEVICE_FAULT),
         ("uncorrectable ECC error encountered", FailureKind.DEVICE_FAULT),
         ("Watchdog caught collective operation timeout: WorkNCCL", FailureKind.PEER_LOST),
