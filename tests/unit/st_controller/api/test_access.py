@@ -15,6 +15,7 @@ PUBLIC = {
     "/arrays/{array_id}",
     "/queue",
     "/workers",
+    "/jobs/{job_id}",
     "/static/{name}",
     "/healthz",
     "/readyz",
