@@ -8,7 +8,8 @@ import { count, counted } from "./words.js";
 
 const TAIL = 500;
 const PAGE = 500;
-const MOST_PENDING = 8000;
+const MOST_PENDING = 4000; // as many as the page holds: those before them would go at once
+const MANY = 1000; // lines that are shown without waiting: timers of hidden pages are slow
 const SHOW_MS = 150;
 const EDGE = 200; // pixels from an end at which what lies beyond is fetched
 
@@ -71,6 +72,7 @@ export class LogView {
   take(line) {
     this.#pending.push(line);
     if (this.#pending.length > 2 * MOST_PENDING) this.#pending.splice(0, MOST_PENDING);
+    if (this.#pending.length >= MANY) this.#flush();
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
       this.#flush();
