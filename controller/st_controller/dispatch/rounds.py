@@ -124,13 +124,17 @@ class Rounds:
 
     def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:
         placements = [found for found in decisions if isinstance(found, Placement)]
+        yields = [found for found in decisions if isinstance(found, Preemption)]
         priced = [Priced(found, self._queue.price(found.grants)) for found in placements]
         try:
             with self._db.write(places_events=True) as tx:
                 lead.prove(tx.session)
-                for decision in decisions:
-                    if isinstance(decision, Preemption):
-                        _preempt(tx, decision)
+                if yields:
+                    offers.lock(
+                        tx, placements, [each for found in yields for each in found.victims]
+                    )
+                for decision in yields:
+                    _preempt(tx, decision)
                 offered = offers.offer(tx, priced, self._patience) if priced else []
         except BaseException:
             self.resign()  # what was decided did not happen

@@ -23,14 +23,34 @@ _LONGEST = 16_384
 
 def members(session: Session, attempt: Attempt) -> list[Attempt]:
     """All members of an attempt whose job is locked, the leader first; locked as well."""
+    return of_job(session, attempt.job_id, attempt.number)
+
+
+def of_job(session: Session, job_id: str, number: int) -> list[Attempt]:
+    """The same for an attempt that is named by its number.
+
+    Locked by their ids, as heartbeats do, and whatever their states: the end of one concerns all.
+    """
     found = session.scalars(
         select(Attempt)
-        .where(Attempt.job_id == attempt.job_id, Attempt.number == attempt.number)
-        .order_by(Attempt.node)
+        .where(Attempt.job_id == job_id, Attempt.number == number)
+        .order_by(Attempt.id)
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    return list(found)
+    return sorted(found, key=lambda each: each.node)
+
+
+def are_free(session: Session, attempt: Attempt) -> bool:
+    """Lock all members of an attempt without waiting; false where somebody else has one."""
+    if attempt.nodes == 1:
+        return True
+    found = session.scalars(
+        select(Attempt.id)
+        .where(Attempt.job_id == attempt.job_id, Attempt.number == attempt.number)
+        .with_for_update(skip_locked=True)
+    )
+    return len(found.all()) == attempt.nodes
 
 
 def settle(tx: Transaction, ended: Attempt) -> Attempt | None:

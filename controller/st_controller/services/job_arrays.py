@@ -144,13 +144,14 @@ def cancel(tx: Transaction, actor: Actor, array_id: str) -> JobArray:
     attempts = tx.session.scalars(
         select(Attempt)
         .join(Job, Job.id == Attempt.job_id)
-        .where(Job.array_id == array_id, Attempt.state.in_(LIVE))
-        .order_by(Attempt.id)
+        .where(Job.array_id == array_id, Job.state.not_in(_OVER), Attempt.number == Job.attempts)
+        .order_by(Attempt.job_id, Attempt.id)
         .with_for_update(of=Attempt)
-    )
+    ).all()
     live: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
-        live[attempt.job_id].append(attempt)
+        if attempt.state in LIVE:
+            live[attempt.job_id].append(attempt)
     stopped = [job for job in waiting if job.cancel_requested_at is None]
     for job in stopped:
         jobs.stop(tx, actor, job, live[job.id])

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.errors import Conflict, NotFound
-from st_controller.services import endings, topics
+from st_controller.services import endings, gangs, topics
 from st_controller.services.actor import Actor
 from st_controller.services.moves import move_job
 from st_controller.services.paging import decode_cursor, encode_cursor
@@ -76,7 +76,7 @@ def cancel(tx: Transaction, actor: Actor, job_id: str) -> Job:
         return job
     if state.is_final:
         raise Conflict(f"the job is already {state}", code="already_final")
-    stop(tx, actor, job, _live_attempts(tx.session, job_id))
+    stop(tx, actor, job, _live_attempts(tx.session, job))
     return job
 
 
@@ -102,12 +102,6 @@ def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> No
             endings.end_attempt(tx, attempt, job, Outcome.CANCELLED, actor=actor.signature)
 
 
-def _live_attempts(session: Session, job_id: str) -> list[Attempt]:
-    return list(
-        session.scalars(
-            select(Attempt)
-            .where(Attempt.job_id == job_id, Attempt.state.in_(LIVE))
-            .order_by(Attempt.id)
-            .with_for_update()
-        )
-    )
+def _live_attempts(session: Session, job: Job) -> list[Attempt]:
+    newest = gangs.of_job(session, job.id, job.attempts)
+    return [attempt for attempt in newest if attempt.state in LIVE]

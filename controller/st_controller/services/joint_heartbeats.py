@@ -28,10 +28,11 @@ _WORKERS = (
         Worker.desired,
         Worker.rotate_ordered_at,
         Worker.garbage_ordered_at,
+        Worker.revoked_at,
     )
     .where(Worker.id.in_(bindparam("ids", expanding=True)))
     .order_by(Worker.id)
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 _HEARD = (
     update(Worker)
@@ -65,7 +66,7 @@ class JointHeartbeats:
 
         Raises:
             NotFound: there is no such worker.
-        NotSignedIn: its credential ended while it called.
+            NotSignedIn: its credential ended while it called.
         """
         return await self._combining.do(Beat(worker_id, beat))
 
@@ -87,6 +88,8 @@ def _take(
     known: dict[str, Any] = {row.id: row for row in tx.session.execute(_WORKERS, {"ids": ids})}
     plain = [beat for beat in beats if _is_plain(known.get(beat.worker_id), beat.told)]
     _note_alive(tx, plain)
+    if len(plain) < len(beats):  # the others' leases are renewed one by one, and all in one order
+        leases.lock(tx.session, [beat.told.holding for beat in beats])
     orders = leases.renew_all(tx, [(beat.worker_id, beat.told.holding) for beat in plain], patience)
     replies = {
         id(beat): _reply(known[beat.worker_id], stops)
@@ -106,9 +109,9 @@ def _reply(worker: Any, stops: list[StopOrder]) -> HeartbeatReply:
 
 def _is_plain(worker: Any, told: Heartbeat) -> bool:
     """Whether a heartbeat changes nothing that anybody has to be told of."""
-    if worker is None or worker.desired == WorkerDesired.RETIRED:
+    if worker is None or worker.desired == WorkerDesired.RETIRED or worker.revoked_at is not None:
         return False
-    is_known = worker.observed == WorkerState.ONLINE  # a revoked one is not
+    is_known = worker.observed == WorkerState.ONLINE
     return is_known and told.is_plain and not told.deaf
 
 

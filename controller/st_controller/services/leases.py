@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select, update
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import BindParameter, Select, bindparam, select, tuple_, update
+from sqlalchemy.orm import Session, aliased, defer
 
 from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, StaleLease
-from st_controller.services import topics
+from st_controller.services import gangs, topics
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import move_job
 from st_controller.store import direct
@@ -22,7 +22,11 @@ from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import Lease, StopOrder
 
 # Made once: building a statement costs more than running it. PostgreSQL locks the rows of each
-# table in the order of FROM.
+# table in the order of FROM. With a member of a gang come all, since an end concerns all of them:
+# locked later, they would stand crosswise to heartbeats, which lock attempts in the same order.
+_ASKED = aliased(Attempt)
+_WHICH = select(_ASKED.job_id, _ASKED.number)
+_GANG = tuple_(Attempt.job_id, Attempt.number)
 _LOCKED = (
     select(Job, Attempt)
     .select_from(Job)
@@ -30,24 +34,20 @@ _LOCKED = (
     .with_for_update()
     .execution_options(populate_existing=True)
 )
-_ONE = _LOCKED.where(Attempt.id == bindparam("attempt_id"))
-_MANY = _LOCKED.where(Attempt.id.in_(bindparam("ids", expanding=True))).order_by(Job.id)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_MANY = _LOCKED.where(_GANG.in_(_WHICH.where(_ASKED.id.in_(_IDS)))).order_by(Job.id, Attempt.id)
 # Documents are read where they are needed, and whoever claims needs them.
 _LATER = [defer(each) for each in (Job.spec, Job.dataset_pins, Job.wants, Job.progress)]
-_LEASE, _LEASES = _ONE.options(*_LATER), _MANY.options(*_LATER)
+_LEASES = _MANY.options(*_LATER)
 
 # Attempts are locked in the order of their jobs, as everywhere.
 _HELD = (
     select(Attempt.id, Attempt.worker_id, Attempt.epoch, Attempt.state, Attempt.stop)
-    .where(Attempt.id.in_(bindparam("ids", expanding=True)))
+    .where(Attempt.id.in_(_IDS))
     .order_by(Attempt.job_id, Attempt.id)
     .with_for_update()
 )
-_RENEW = (
-    update(Attempt)
-    .where(Attempt.id.in_(bindparam("ids", expanding=True)))
-    .values(lease_expires_at=bindparam("until"))
-)
+_RENEW = update(Attempt).where(Attempt.id.in_(_IDS)).values(lease_expires_at=bindparam("until"))
 
 UPLOADING = Reason(
     code="uploading",
@@ -69,7 +69,7 @@ def claim(
     Raises:
         StaleLease: the offer is over, or was made to another worker.
     """
-    attempt, job = _claimable(tx, _load(tx.session, attempt_id, _ONE), worker_id)
+    attempt, job = _claimable(tx, _load(tx.session, attempt_id, _MANY), worker_id)
     if attempt.state == AttemptState.OFFERED:
         _give(tx, [(attempt, job)], patience)
     return attempt, job
@@ -132,7 +132,10 @@ def job_ids_of(session: Session, attempt_ids: Iterable[str]) -> list[str]:
 def load_all(
     session: Session, attempt_ids: Iterable[str], query: Select[Job, Attempt] = _LEASES
 ) -> dict[str, Found]:
-    """Lock attempts with their jobs, the lower id of a job first; unknown ones are left out."""
+    """Lock attempts with their jobs, the lower id of a job first; unknown ones are left out.
+
+    All members of their gangs come, too.
+    """
     rows = session.execute(query, {"ids": sorted(set(attempt_ids))})
     return {attempt.id: (attempt, job) for job, attempt in rows}
 
@@ -177,10 +180,7 @@ def renew_all(
     tx: Transaction, holdings: Sequence[tuple[str, Sequence[Lease]]], patience: Patience
 ) -> list[list[StopOrder]]:
     """The same for many workers: for each, in their order, what it must stop."""
-    ids = sorted({lease.attempt_id for _, holding in holdings for lease in holding})
-    found: dict[str, Any] = {}
-    for part in parts(ids):
-        found |= {row.id: row for row in tx.session.execute(_HELD, {"ids": part})}
+    found = lock(tx.session, [holding for _, holding in holdings])
     orders: list[list[StopOrder]] = []
     renewed: set[str] = set()
     for worker_id, holding in holdings:
@@ -198,6 +198,15 @@ def renew_all(
     for part in parts(sorted(renewed)):
         tx.session.connection().execute(_RENEW, {"ids": part, "until": until})
     return orders
+
+
+def lock(session: Session, holdings: Iterable[Sequence[Lease]]) -> dict[str, Any]:
+    """Lock the attempts of leases, in one order; unknown ones are left out."""
+    ids = sorted({lease.attempt_id for holding in holdings for lease in holding})
+    found: dict[str, Any] = {}
+    for part in parts(ids):
+        found |= {row.id: row for row in session.execute(_HELD, {"ids": part})}
+    return found
 
 
 def stop_order(attempt: Attempt) -> StopOrder:
@@ -224,7 +233,8 @@ def sweep(tx: Transaction, limit: int = 100) -> int:
         job = tx.session.scalar(
             select(Job).where(Job.id == attempt.job_id).with_for_update(skip_locked=True)
         )
-        if job is not None and attempt.state in LIVE:  # else it went with another of its gang
+        # Else it went with another of its gang, or one of that is renewed just now.
+        if job is not None and attempt.state in LIVE and gangs.are_free(tx.session, attempt):
             offered = attempt.state == AttemptState.OFFERED
             end_attempt(tx, attempt, job, Outcome.EXPIRED if offered else Outcome.LOST)
             ended += 1
@@ -299,10 +309,9 @@ def _give(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], patience: Patie
         tx.audit(f"worker:{attempt.worker_id}", "attempt.claimed", attempt.id, job=job.id)
 
 
-def _load(session: Session, attempt_id: str, query: Select[Job, Attempt] = _LEASE) -> Found:
+def _load(session: Session, attempt_id: str, query: Select[Job, Attempt] = _LEASES) -> Found:
     """Lock an attempt and its job. Rows are locked as worker, job, attempt, here as everywhere."""
-    row = session.execute(query, {"attempt_id": attempt_id}).one_or_none()
-    return (row[1], row[0]) if row else (None, None)
+    return load_all(session, [attempt_id], query).get(attempt_id, (None, None))
 
 
 def _is_force(attempt: Any, worker_id: str, epoch: int) -> bool:

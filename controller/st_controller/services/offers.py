@@ -1,7 +1,7 @@
 """Decisions of the scheduler made durable: offers, and orders to yield."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from sqlalchemy import BindParameter, Row, bindparam, insert, select
 from st_controller.domain.attempts import HOLDING, LEASED, LIVE
 from st_controller.domain.scheduling.model import Grant, Placement
 from st_controller.domain.workers import Patience
+from st_controller.services import gangs
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import Queued, assign_jobs
 from st_controller.services.worker_events import tell
@@ -54,9 +55,10 @@ _WORKERS = (
         Worker.id.in_(_IDS),
         Worker.observed == WorkerState.ONLINE,
         Worker.desired == WorkerDesired.ACTIVE,
+        Worker.revoked_at.is_(None),
     )
     .order_by(Worker.id)
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 _JOBS = (
     select(
@@ -72,10 +74,31 @@ _JOBS = (
     .order_by(Job.id)
     .with_for_update()
 )
+_YIELDING = (
+    select(Attempt.id)
+    .join(Job, (Job.id == Attempt.job_id) & (Job.attempts == Attempt.number))
+    .where(Job.id.in_(_IDS))
+    .order_by(Attempt.job_id, Attempt.id)
+    .with_for_update(of=Attempt)
+)
 _TAKEN = select(Attempt.worker_id, Attempt.slots).where(
     Attempt.worker_id.in_(_IDS), Attempt.state.in_(HOLDING)
 )
 _ATTEMPTS = insert(Attempt)
+
+
+def lock(tx: Transaction, decided: Sequence[Placement], victims: Iterable[str]) -> None:
+    """Lock all that decisions of both kinds touch, as everywhere: workers, jobs, then attempts.
+
+    One by one, orders to yield would hold attempts while offers wait for the worker of a heartbeat,
+    which waits for those attempts.
+    """
+    yielding = sorted(set(victims))
+    workers = sorted({grant.worker for wanted in decided for grant in wanted.grants})
+    tx.session.execute(_WORKERS, {"ids": workers}).all()
+    ids = sorted({*yielding, *(wanted.job_id for wanted in decided)})
+    tx.session.execute(_JOBS, {"ids": ids}).all()
+    tx.session.execute(_YIELDING, {"ids": yielding}).all()
 
 
 def offer(tx: Transaction, decided: Sequence[Priced], patience: Patience) -> list[Offered]:
@@ -104,13 +127,11 @@ def offer(tx: Transaction, decided: Sequence[Priced], patience: Patience) -> lis
 def preempt(tx: Transaction, victim_id: str, for_job: str) -> Attempt | None:
     """Tell a running job to yield; none when it is over, or stops anyway."""
     job = tx.session.get(Job, victim_id, with_for_update=True)
-    live = tx.session.scalars(
-        select(Attempt)
-        .where(Attempt.job_id == victim_id, Attempt.state.in_(LIVE))
-        .order_by(Attempt.node)
-        .with_for_update()
-    ).all()
-    if job is None or not live or any(attempt.stop is not None for attempt in live):
+    if job is None:
+        return None
+    newest = gangs.of_job(tx.session, job.id, job.attempts)
+    live = [attempt for attempt in newest if attempt.state in LIVE]
+    if not live or any(attempt.stop is not None for attempt in live):
         return None
     job.preemptions += 1
     tx.audit(SCHEDULER, "attempt.preempted_for", live[0].id, job=job.id, by=for_job)

@@ -113,7 +113,9 @@ def workers(
 ) -> list[WorkerCapacity]:
     """The workers that take jobs now."""
     query = select(Worker).where(
-        Worker.observed == WorkerState.ONLINE, Worker.desired == WorkerDesired.ACTIVE
+        Worker.observed == WorkerState.ONLINE,
+        Worker.desired == WorkerDesired.ACTIVE,
+        Worker.revoked_at.is_(None),
     )
     if only is not None:
         query = query.where(Worker.id.in_(only))

@@ -82,7 +82,7 @@ def rotate_old(tx: Transaction, before: datetime) -> int:
         )
         .order_by(Worker.credential_at)
         .limit(MOST_ROTATED)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     for worker in old:
         _order(tx, "system", worker)

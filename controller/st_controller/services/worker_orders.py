@@ -87,7 +87,7 @@ def press_drains(tx: Transaction, worker_id: str | None = None) -> int:
         .select_from(Job)
         .join(Attempt, Attempt.job_id == Job.id)
         .where(Attempt.id.in_(overdue), Attempt.stop.is_(None), Attempt.state.in_(LEASED))
-        .order_by(Job.id)
+        .order_by(Job.id, Attempt.id)
         .with_for_update()
     )
     pairs = tx.session.execute(locked).all()

@@ -1,6 +1,7 @@
 """Workers: joining, heartbeats, silence. What operators order is in ``worker_orders``."""
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -61,7 +62,11 @@ def register(
     """Take what a worker says of itself; the attempt ids that it must abandon come back.
 
     Its labels and its desired state as set here are left as they are.
+
+    Raises:
+        NotSignedIn: its credential ended while it called.
     """
+    _must_be_signed_in(worker)
     described = _described(request)
     if any(getattr(worker, field) != value for field, value in described.items()):
         tx.wake(FLEET_LESS)
@@ -95,8 +100,7 @@ def heartbeat(
     Raises:
         NotSignedIn: its credential ended while it called.
     """
-    if worker.desired == WorkerDesired.RETIRED or worker.revoked_at is not None:
-        raise NotSignedIn("the credential of this worker is void", code="bad_worker_credential")
+    _must_be_signed_in(worker)
     observed = WorkerState.GONE if beat.leaving else WorkerState.ONLINE
     if worker.observed != observed:
         worker.observed = observed
@@ -119,6 +123,12 @@ def heartbeat(
         collect_garbage=worker.garbage_ordered_at is not None,
         offers=_open_offers(tx.session, worker.id) if beat.deaf else [],
     )
+
+
+def _must_be_signed_in(worker: Worker) -> None:
+    """Its row is locked: whoever voids the credential has done so by now, or comes after."""
+    if worker.desired == WorkerDesired.RETIRED or worker.revoked_at is not None:
+        raise NotSignedIn("the credential of this worker is void", code="bad_worker_credential")
 
 
 def sync(session: Session, worker: Worker) -> Sync:
@@ -151,8 +161,13 @@ def _offer(attempt: Attempt) -> Offer:
 
 
 def get_worker(session: Session, worker_id: str, *, lock: bool = False) -> Worker:
-    """A worker by its id, or ``NotFound``."""
-    worker = session.get(Worker, worker_id, with_for_update=lock or None)
+    """A worker by its id, or ``NotFound``.
+
+    Here as everywhere its lock lets others refer to it: who ends an attempt may note a fault of its
+    worker, and must not wait for a heartbeat, which waits for that attempt.
+    """
+    how: dict[str, Any] | None = {"key_share": True} if lock else None
+    worker = session.get(Worker, worker_id, with_for_update=how)
     if worker is None or worker.deleted_at is not None:
         raise NotFound(f"there is no worker {worker_id}")
     return worker
@@ -186,7 +201,7 @@ def watch_silence(tx: Transaction, patience: Patience) -> None:
             Worker.last_heartbeat_at <= limit,
         )
         # A worker whose row is locked is being heard just now.
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ):
         state = observed_state(worker.last_heartbeat_at or worker.joined_at, tx.now, patience)
         if worker.observed != state:
@@ -203,6 +218,6 @@ def forgive(tx: Transaction) -> None:
         select(Worker)
         .where(Worker.observed.in_([WorkerState.ONLINE, WorkerState.SILENT]))
         .order_by(Worker.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     ):
         worker.last_heartbeat_at = tx.now

@@ -3,19 +3,30 @@
 from datetime import timedelta
 
 import pytest
-from controller_steps import log_line
+from controller_steps import document, log_line
 from sqlalchemy import select, update
 
+from st_controller.dispatch.rounds import Rounds
+from st_controller.domain.scheduling.model import Grant, Placement, Preemption
 from st_controller.domain.workers import Patience
-from st_controller.services import endings, finishing, jobs, leases, workers
-from st_controller.services.finishing import Ending
-from st_controller.store.schema import Attempt, Job
-from st_shared.protocol.states import (
-    JobState,
-    Outcome,
-    WorkerState,
+from st_controller.services import (
+    endings,
+    finishing,
+    gangs,
+    job_arrays,
+    jobs,
+    joint_heartbeats,
+    leases,
+    offers,
+    workers,
 )
-from st_shared.protocol.worker import FinishRequest, Lease
+from st_controller.services.drafts import Rules
+from st_controller.services.finishing import Ending
+from st_controller.services.joint_heartbeats import Beat, JointHeartbeats
+from st_controller.store.schema import Attempt, Job
+from st_shared.protocol.resources import JobArrayRequest
+from st_shared.protocol.states import FailureKind, JobState, Outcome, WorkerState
+from st_shared.protocol.worker import FinishRequest, Heartbeat, Lease
 
 PATIENCE = Patience()
 
@@ -146,3 +157,150 @@ def test_the_ends_of_many_lock_what_waits_for_them_in_one_order(steps, meanwhile
         lock(tx, two)
     assert ends.result(10) == [None, None]
     assert [steps.job(child).open_parents for child in (one, two)] == [0, 0]
+
+
+@pytest.fixture
+def members(steps):
+    """The members of a gang, the lower id first, whose leader has the higher one."""
+    owners = [steps.join("w0"), steps.join("w1")]
+    steps.submit(resources={"nodes": 2})
+    steps.place()
+    found = []
+    for worker_id in owners:
+        known = steps.offered(worker_id)
+        with steps.db.write() as tx:
+            held = tx.session.get_one(Attempt, known)
+            held.id = f"att_{9 - held.node}{known[5:]}"
+            found.append((worker_id, held.id))
+        steps.claim(*found[-1])
+    return sorted(found, key=lambda each: each[1])
+
+
+def beat_all(steps, pairs, leaving=None):
+    """Heartbeats of several workers in one transaction; that of one who leaves is no plain one."""
+    beats = [
+        Beat(
+            worker_id,
+            Heartbeat(holding=[Lease(attempt_id=each, epoch=1)], leaving=worker_id == leaving),
+        )
+        for worker_id, each in pairs
+    ]
+    return JointHeartbeats(steps.db, PATIENCE)._together(beats)
+
+
+def test_heartbeats_of_a_gang_meet_what_concerns_all_its_members(steps, members, meanwhile):
+    worker_id, attempt_id = members[1]
+    with steps.db.write() as tx:
+        attempt, _ = leases.held(tx, worker_id, attempt_id, 1)  # as any call of a worker begins
+        beats = meanwhile(beat_all, steps, members)
+        gangs.members(tx.session, attempt)
+    assert [each.stops for each in beats.result(10)] == [[], []]
+
+
+@pytest.mark.parametrize("how", ["preempt", "cancel"])
+def test_who_stops_a_gang_locks_its_members_as_heartbeats_do(steps, members, meanwhile, how):
+    (_, low), (_, high) = members
+    job_id = steps.attempt(low).job_id
+
+    def stop():
+        with steps.db.write() as tx:
+            if how == "preempt":
+                offers.preempt(tx, job_id, "job_other")
+            else:
+                jobs.cancel(tx, steps.admin, job_id)
+
+    with steps.db.write() as tx:
+        leases.lock(tx.session, [[Lease(attempt_id=low, epoch=1)]])
+        stopped = meanwhile(stop)
+        leases.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
+    stopped.result(10)
+    assert [steps.attempt(each).stop for each in (low, high)] == [how, how]
+
+
+def test_a_sweep_leaves_a_gang_of_which_one_is_being_renewed(steps, members):
+    steps.clock.advance(PATIENCE.lease_ttl)
+    with steps.db.write() as tx:
+        leases.lock(tx.session, [[Lease(attempt_id=members[0][1], epoch=1)]])
+        steps.sweep()
+    assert [steps.attempt(each).outcome for _, each in members] == [None, None]
+    steps.sweep()
+    assert [steps.attempt(each).outcome for _, each in members] == [Outcome.LOST, Outcome.LOST]
+
+
+def test_heartbeats_lock_in_one_order_whatever_they_say(steps, members, meanwhile):
+    (first, low), (_, high) = members
+    with steps.db.write() as tx:
+        leases.lock(tx.session, [[Lease(attempt_id=low, epoch=1)]])
+        # The one with the higher id is plain, the other is not.
+        beats = meanwhile(beat_all, steps, members, first)
+        leases.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
+    assert [each.stops for each in beats.result(10)] == [[], []]
+
+
+def test_the_end_of_an_array_locks_attempts_as_heartbeats_do(steps, two_running, meanwhile):
+    _, ((first_job, first), (second_job, second)) = two_running
+    asked = JobArrayRequest.model_validate(
+        {"spec": document("sweep"), "grid": {"training.steps": [1, 2]}}
+    )
+    with steps.db.write() as tx:
+        drafts = job_arrays.check(steps.admin, asked, Rules())
+        array, _ = job_arrays.submit(tx, steps.admin, asked, drafts, None)
+        array_id = array.id
+        of_it = update(Job).where(Job.id.in_([first_job, second_job]))
+        tx.session.execute(of_it.values(array_id=array_id))
+
+    def end():
+        with steps.db.write() as tx:
+            job_arrays.cancel(tx, steps.admin, array_id)
+
+    with steps.db.write() as tx:
+        leases.lock(tx.session, [[Lease(attempt_id=first, epoch=1)]])
+        ended = meanwhile(end)
+        leases.lock(tx.session, [[Lease(attempt_id=second, epoch=1)]])
+    ended.result(10)
+    assert [steps.attempt(each).stop for each in (first, second)] == ["cancel", "cancel"]
+
+
+def loaded_rounds(steps):
+    rounds = Rounds(steps.db, PATIENCE)
+    with steps.db.read() as session:
+        rounds._queue.load(session, steps.clock())
+    return rounds
+
+
+def test_offers_beside_orders_to_yield_lock_workers_first(steps, running, meanwhile):
+    worker_id, attempt_id, victim = running
+    other, job_id = steps.join("other"), steps.submit("next")
+    placed, yields = Placement(job_id, (Grant(other, (0,)),)), Preemption("job_big", (victim,))
+    rounds = loaded_rounds(steps)
+    with steps.db.write() as tx:
+        workers.get_worker(tx.session, other, lock=True)  # as its heartbeat, beside that of ...
+        made = meanwhile(rounds._make_true, steps.lead, [yields, placed])
+        leases.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
+    assert made.result(10) == 1
+    assert steps.attempt(attempt_id).stop == "preempt"
+
+
+def test_orders_to_yield_lock_jobs_in_one_order(steps, two_running, meanwhile):
+    _, ((first_job, _), (second_job, _)) = two_running
+    rounds, yields = loaded_rounds(steps), Preemption("job_big", (second_job, first_job))
+    with steps.db.write() as tx:
+        lock(tx, first_job)
+        made = meanwhile(rounds._make_true, steps.lead, [yields])
+        lock(tx, second_job)
+    assert made.result(10) == 0
+
+
+def fail(steps, worker_id, attempt_id):
+    steps.finish(worker_id, attempt_id, Outcome.FAILED, failure=FailureKind.DEVICE_FAULT)
+
+
+def test_a_fault_of_an_accelerator_waits_for_no_heartbeat(steps, running, meanwhile):
+    worker_id, attempt_id, job_id = running
+    with steps.db.write() as tx:
+        tx.session.execute(joint_heartbeats._WORKERS, {"ids": [worker_id]}).all()
+        workers.get_worker(tx.session, worker_id, lock=True)
+        ended = meanwhile(fail, steps, worker_id, attempt_id)
+        leases.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
+    ended.result(10)
+    assert steps.job(job_id).state == JobState.QUEUED

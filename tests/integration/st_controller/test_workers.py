@@ -4,8 +4,9 @@ import pytest
 
 from st_controller.domain.policy.permissions import Role
 from st_controller.domain.workers import Patience
-from st_controller.errors import Conflict
-from st_controller.services import workers
+from st_controller.errors import Conflict, NotSignedIn
+from st_controller.services import worker_credentials, workers
+from st_controller.services.joint_heartbeats import Beat, JointHeartbeats
 from st_shared.protocol.states import (
     JobState,
     Outcome,
@@ -43,6 +44,31 @@ def test_a_retired_worker_cannot_come_back(steps):
     with pytest.raises(Conflict) as refused:
         steps.order(worker_id, WorkerDesired.ACTIVE)
     assert refused.value.code == "retired"
+
+
+@pytest.mark.parametrize("how", ["revoked", "retired"])
+def test_a_worker_whose_credential_ended_while_it_called_is_refused(steps, how):
+    worker_id = steps.join()
+    if how == "revoked":
+        with steps.db.write() as tx:
+            worker_credentials.revoke(tx, "root", worker_id)
+    else:
+        steps.order(worker_id, WorkerDesired.RETIRED)
+    with pytest.raises(NotSignedIn) as refused:
+        steps.register(worker_id)
+    assert refused.value.code == "bad_worker_credential"
+    steps.submit()
+    assert steps.place() == 0
+
+
+def test_a_revoked_worker_is_offered_nothing_and_not_heard_whatever_its_state_says(steps):
+    worker_id = steps.join()
+    with steps.db.write() as tx:
+        worker_credentials.revoke(tx, "root", worker_id).observed = WorkerState.ONLINE
+    steps.submit()
+    assert steps.place() == 0
+    (answer,) = JointHeartbeats(steps.db, PATIENCE)._together([Beat(worker_id, Heartbeat())])
+    assert isinstance(answer, NotSignedIn)
 
 
 def test_a_retired_worker_gives_its_job_back_at_once_and_the_job_is_not_blamed(steps, running):
