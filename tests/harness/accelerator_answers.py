@@ -11,13 +11,14 @@ class NVMLError(Exception):
 
 
 def nvml_double(  # noqa: C901  (one closure a call)
-    gpus=2, *, mig=(), lost=(), gone=(), processes=None, used=None, init_error=None
+    gpus=2, *, mig=(), lost=(), gone=(), processes=None, used=None, drawing=(), init_error=None
 ):
     """The part of ``pynvml`` that is used, for ``gpus`` H100s; handles are numbers.
 
     ``mig``: GPUs that are cut into two instances; ``lost``: GPUs that fell off the bus
     since; ``gone``: before the handles were asked for;
-    ``processes``: GPU -> [(pid, bytes or None)]; ``used``: GPU -> bytes.
+    ``processes``: GPU -> [(pid, bytes or None)]; ``used``: GPU -> bytes;
+    ``drawing``: pids of desktops.
     """
     module = types.ModuleType("pynvml")
     processes, used = processes if processes is not None else {}, used if used is not None else {}
@@ -79,7 +80,7 @@ def nvml_double(  # noqa: C901  (one closure a call)
     module.nvmlDeviceGetMigDeviceHandleByIndex = nvmlDeviceGetMigDeviceHandleByIndex
     module.nvmlDeviceGetComputeRunningProcesses = nvmlDeviceGetComputeRunningProcesses
     module.nvmlDeviceGetGraphicsRunningProcesses = lambda handle: [
-        types.SimpleNamespace(pid=7, usedGpuMemory=None)
+        types.SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in drawing
     ]
     return module
 

@@ -9,10 +9,11 @@ from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacit
 
 
 def slot_suits(kind: SlotKind, shape: Shape) -> bool:
-    """Whether a slot has the accelerator and the memory asked for."""
+    """Whether a slot has the accelerator and the memory asked for; instances (MIG) come singly."""
     globs = [glob.strip().lower() for glob in shape.accelerator.split("|")]
     alike = any(fnmatchcase(kind.accelerator.lower(), glob) for glob in globs)
-    return alike and kind.memory_gb >= shape.min_memory_gb
+    is_alone = shape.slots == 1 or not kind.is_part
+    return alike and is_alone and kind.memory_gb >= shape.min_memory_gb
 
 
 def worker_suits(worker: WorkerCapacity, shape: Shape) -> bool:

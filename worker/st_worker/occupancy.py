@@ -69,17 +69,24 @@ class Judge:
             return BusySlot(index=index, code="lost", message=use.lost[:300])
         if not is_gpu:
             return None
-        others = [each for each in use.processes or () if not ours.owns(each.pid)]
-        if index in ours.slots:
-            # A pid that is not to be seen here may be our own by its number outside a container.
-            others = [each for each in others if self.exists(each.pid)]
-        if others:
+        if others := self._others(index, use, ours):
             return BusySlot(index=index, code="foreign_process", message=self._said(others))
         used = use.memory_used_gb
-        if index not in ours.slots and not use.processes and (used or 0) > self.memory_gb:
+        is_unseen = not use.processes and not use.is_drawn_on
+        if index not in ours.slots and is_unseen and (used or 0) > self.memory_gb:
             said = f"{used:.0f} GiB of its memory are in use, by nobody that can be seen from here"
             return BusySlot(index=index, code="foreign_memory", message=said)
         return None
+
+    def _others(self, index: int, use: DeviceUse, ours: Ours) -> list[DeviceProcess]:
+        """Who computes there and should not."""
+        processes = use.processes or ()
+        if index not in ours.slots:
+            # Nor an attempt of ours, which holds another: it was started when the devices had other
+            # numbers, or takes what it was not given.
+            return [each for each in processes if each.pid != os.getpid()]
+        # A pid that is not to be seen here may be our own by its number outside a container.
+        return [each for each in processes if not ours.owns(each.pid) and self.exists(each.pid)]
 
     def _said(self, others: Collection[DeviceProcess]) -> str:
         said = []

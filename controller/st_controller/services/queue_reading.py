@@ -214,10 +214,7 @@ def _capacity(
     inventory = worker.inventory
     labels = worker.labels
     provider = labels.get("provider", STATIC)
-    slots = {
-        slot["index"]: SlotKind(slot["accelerator"], slot["memory_gb"])
-        for slot in inventory["slots"]
-    }
+    slots = {slot["index"]: SlotKind.told(slot) for slot in inventory["slots"]}
     dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
     models = map(base_content, inventory.get("cached_models", ()))
     holds = frozenset([*inventory.get("cached", ()), *models])

@@ -116,4 +116,4 @@ def _kinds(session: ReadSession) -> list[WorkerCapacity]:
 
 
 def _slots(listed: list[dict[str, Any]]) -> dict[int, SlotKind]:
-    return {slot["index"]: SlotKind(slot["accelerator"], slot["memory_gb"]) for slot in listed}
+    return {slot["index"]: SlotKind.told(slot) for slot in listed}

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from middle import certificate, proxy, serving
 
 from st_controller.app import create_app
+from st_shared import logging
 from st_shared.clock import utc_now
 from st_worker.accelerators.nvidia import NvidiaProbe
 from st_worker.accelerators.registry import Found, find_devices
@@ -28,6 +29,13 @@ from st_worker.doctor import controller as way
 from st_worker.doctor import host
 from st_worker.doctor.check import exit_code
 from st_worker.folder import StateFolder
+
+
+@pytest.fixture(autouse=True)
+def log_again():
+    """The doctor logs errors alone, which must not outlast it."""
+    yield
+    logging.configure(level="warning", format="json")
 
 
 @contextmanager
@@ -312,6 +320,17 @@ def test_a_credential_that_others_can_read_is_found(joined):
     assert found.mend == f"chmod go= {state.credential}"
 
 
+def test_root_is_not_told_to_take_the_folder_from_the_agents_user(joined, monkeypatch):
+    _, state = joined
+    if os.geteuid() == 0:
+        os.chown(state.root, 65534, -1)
+    uid = state.root.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found = [each for each in host.privacy(state) if str(state.root) + " " in each.message]
+    assert [each.level for each in found] == ["warn"]
+    assert found[0].mend == f"run the doctor as that user: sudo -u '#{uid}' st-worker doctor"
+
+
 @pytest.mark.parametrize(
     ("free", "level"), [(1.9, "fail"), (5, "warn"), (500, "ok")], ids=["full", "scarce", "enough"]
 )
@@ -337,6 +356,8 @@ def test_a_slow_disk_is_found(tmp_path):
         ("nvidia", "2.13.0", "ok"),
         ("amd", "2.13.0+cu128", "fail"),
         ("amd", "2.13.0+rocm6.4", "ok"),
+        ("amd", "2.13.0", "fail"),
+        ("amd", "2.9.0a0+git1c57644", "ok"),
         ("cpu", "2.13.0+cpu", "ok"),
     ],
 )

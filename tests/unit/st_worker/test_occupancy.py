@@ -88,6 +88,21 @@ def test_our_own_process_does_not_make_a_slot_busy_but_a_second_one_does(start):
     assert judged(using(mine.pid, stranger.pid), ours) == "foreign_process"
 
 
+def test_our_own_process_on_a_slot_that_it_does_not_hold_keeps_others_from_it(start):
+    # The GPUs got other numbers under it, such as by MIG, and the next agent counts anew.
+    mine = start(session=True)
+    ours = Ours(supervisors=frozenset({mine.pid}), slots=frozenset({1}))
+    assert judged(using(mine.pid), ours) == "foreign_process"
+    assert judged(using(os.getpid()), ours) is None  # the agent itself is no job
+
+
+def test_the_memory_of_a_desktop_is_nobodys_computing(start):
+    assert judged(DeviceUse(memory_used_gb=2.5, processes=(), is_drawn_on=True)) is None
+    computing = (DeviceProcess(start().pid, 1.0),)
+    drawn_on = DeviceUse(memory_used_gb=2.5, processes=computing, is_drawn_on=True)
+    assert judged(drawn_on) == "foreign_process"
+
+
 def test_pids_that_cannot_be_seen_are_ours_while_we_hold_the_slot():
     # Inside a container the driver gives the host's numbers.
     held, unseen = Ours(slots=frozenset({0})), {"exists": lambda pid: False}

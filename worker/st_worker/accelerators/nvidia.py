@@ -1,6 +1,6 @@
 """NVIDIA accelerators through NVML (the package ``nvidia-ml-py``); MIG instances are devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -100,27 +100,15 @@ class NvidiaProbe:
             return DeviceUse(lost=f"the driver says: {error}")
         rates = self._told(nvml.nvmlDeviceGetUtilizationRates, handle)
         temperature = self._told(nvml.nvmlDeviceGetTemperature, parent, nvml.NVML_TEMPERATURE_GPU)
+        # A desktop, which draws as well, does not count.
+        drawing = self._told(nvml.nvmlDeviceGetGraphicsRunningProcesses, handle) or ()
+        computing = self._told(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         return DeviceUse(
             utilisation=None if rates is None else float(rates.gpu),
             memory_used_gb=round(used, 2),
             temperature_c=None if temperature is None else float(temperature),
-            processes=self._processes(handle),
-        )
-
-    def _processes(self, handle: Any) -> tuple[DeviceProcess, ...] | None:
-        """Who computes there; a desktop, which draws as well, does not count."""
-        nvml = self._nvml
-        computing = self._told(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
-        if computing is None:
-            return None
-        drawing = {
-            process.pid
-            for process in self._told(nvml.nvmlDeviceGetGraphicsRunningProcesses, handle) or ()
-        }
-        return tuple(
-            DeviceProcess(process.pid, _gib(process.usedGpuMemory))
-            for process in computing
-            if process.pid not in drawing
+            processes=None if computing is None else _alone(computing, drawing),
+            is_drawn_on=bool(drawing),
         )
 
     def _all_handles(self) -> list[tuple[Any, Any]]:
@@ -164,6 +152,16 @@ def _answering(handle: Any) -> Any:
     if isinstance(handle, _Lost):
         raise handle
     return handle
+
+
+def _alone(computing: Iterable[Any], drawing: Iterable[Any]) -> tuple[DeviceProcess, ...]:
+    """Who computes and does not draw."""
+    drawers = {process.pid for process in drawing}
+    return tuple(
+        DeviceProcess(process.pid, _gib(process.usedGpuMemory))
+        for process in computing
+        if process.pid not in drawers
+    )
 
 
 def _mend(said: str) -> str:

@@ -54,6 +54,8 @@ class DeviceUse:
     temperature_c: float | None = None
     processes: tuple[DeviceProcess, ...] | None = None
     """None: this vendor's tools do not tell."""
+    is_drawn_on: bool = False
+    """Whether a desktop draws there, whose memory is nobody's computing."""
     lost: str | None = None
     """Why the device cannot be used at all, such as one that fell off the bus."""
 

@@ -52,7 +52,7 @@ def folder(state: StateFolder) -> Iterator[Finding]:
         yield fail(
             "folder",
             f"{state.root} cannot be written: {error.strerror}",
-            f"chown -R {_user()} {state.root}, mount it read-write, or give another --state-dir",
+            f"{_own(state.root)}mount it read-write, or give another --state-dir",
         )
     else:
         yield ok("folder", f"{state.root} is writable")
@@ -75,7 +75,7 @@ def privacy(state: StateFolder) -> Iterator[Finding]:
         yield fail("privacy", f"{path} is open to others (mode {mode:o})", f"chmod go= {path}")
     strange = [path for path in (state.root, state.credential) if _is_anothers(path)]
     for path in strange:
-        yield warn("privacy", f"{path} belongs to another user", f"chown -R {_user()} {state.root}")
+        yield warn("privacy", f"{path} belongs to {_owner(path)}", _mend_owner(path, state.root))
     if not wrong and not strange:
         yield ok("privacy", f"{state.root} is for this user alone")
 
@@ -84,8 +84,23 @@ def _is_anothers(path: Path) -> bool:
     return path.exists() and path.stat().st_uid != os.geteuid()
 
 
-def _user() -> str:
-    return str(os.geteuid())
+def _owner(path: Path) -> str:
+    try:
+        return f"the user {path.owner()}"
+    except KeyError:
+        return f"the user {path.stat().st_uid}"
+
+
+def _mend_owner(path: Path, root: Path) -> str:
+    """The agent of that user would be locked out if root took the folder."""
+    if os.geteuid() == 0:
+        return f"run the doctor as that user: sudo -u '#{path.stat().st_uid}' st-worker doctor"
+    return f"chown -R {os.geteuid()} {root}"
+
+
+def _own(root: Path) -> str:
+    """Root may write whatever can be written."""
+    return "" if os.geteuid() == 0 else f"chown -R {os.geteuid()} {root}, "
 
 
 def disk_space(root: Path, free_bytes: Callable[[Path], int] | None = None) -> Iterator[Finding]:
@@ -156,12 +171,16 @@ def programs(
 
 
 def _is_unfit(torch: str, vendor: str) -> bool:
-    """By the local part of its version: ``+cpu``, ``+cu128``, ``+rocm6.4``."""
+    """By the local part of its version: ``+cpu``, ``+cu128``, ``+rocm6.4``.
+
+    On PyPI there is none, and it is made for CUDA. Images of vendors have one of their own, such as
+    ``+git1234`` in those of ROCm, that does not tell.
+    """
     build = torch.partition("+")[2]
     if vendor == "nvidia":
         return build.startswith(("cpu", "rocm"))
     if vendor == "amd":
-        return not build.startswith("rocm")
+        return not build or build.startswith(("cpu", "cu"))
     return False
 
 

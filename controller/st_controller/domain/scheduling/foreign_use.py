@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
+from st_controller.domain.scheduling.model import Shape, WorkerCapacity
 from st_controller.domain.scheduling.near_miss import near_miss
-from st_controller.domain.scheduling.placement import accelerator_matches, labels_match
+from st_controller.domain.scheduling.placement import kind_suits, labels_match
 
 _MOST_SHOWN = 3
 
@@ -28,7 +28,7 @@ def described(shape: Shape, workers: Iterable[WorkerCapacity]) -> str:
         for worker in workers
         if _may_run_on(shape, worker)
         for index, (kind, who) in sorted(worker.busy.items())
-        if _fits(shape, kind)
+        if kind_suits(kind, shape)
     ]
     more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
     return "; ".join(found[:_MOST_SHOWN]) + more
@@ -37,8 +37,3 @@ def described(shape: Shape, workers: Iterable[WorkerCapacity]) -> str:
 def _may_run_on(shape: Shape, worker: WorkerCapacity) -> bool:
     provider = labels_match({"": shape.provider}, {"": worker.provider})
     return provider and labels_match(dict(shape.labels), worker.labels)
-
-
-def _fits(shape: Shape, kind: SlotKind) -> bool:
-    enough = kind.memory_gb >= shape.min_memory_gb
-    return enough and accelerator_matches(shape.accelerator, kind.accelerator)

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
-from st_controller.domain.scheduling.placement import accelerator_matches, labels_match
+from st_controller.domain.scheduling.placement import kind_suits, labels_match
 
 FreeSlots = tuple[int, ...]
 """How many slots of each kind of a worker are free."""
@@ -194,11 +194,6 @@ class Group:
             return None
         if not labels_match(dict(shape.labels), self.labels):
             return None
-        found = [
-            place
-            for place, kind in enumerate(self.kinds)
-            if kind.memory_gb >= shape.min_memory_gb
-            and accelerator_matches(shape.accelerator, kind.accelerator)
-        ]
+        found = [place for place, kind in enumerate(self.kinds) if kind_suits(kind, shape)]
         found.sort(key=lambda place: self.kinds[place].memory_gb)
         return tuple(found) or None

@@ -1,7 +1,9 @@
 """What the scheduler is told and what it decides, as plain values; moments are POSIX seconds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any, Self
 
 
 class Level(IntEnum):
@@ -120,6 +122,15 @@ class SlotKind:
 
     accelerator: str
     memory_gb: float
+    is_part: bool = False
+    """An instance of a GPU that is cut up (MIG): CUDA shows a process one of them and no more, so
+    a job has one on a worker."""
+
+    @classmethod
+    def told(cls, slot: Mapping[str, Any]) -> Self:
+        """The kind of a slot in an inventory."""
+        is_part = (slot.get("uuid") or "").startswith("MIG-")
+        return cls(slot["accelerator"], slot["memory_gb"], is_part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Requests that no worker could ever satisfy, and what comes near."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
-from st_controller.domain.scheduling.placement import accelerator_matches, labels_match
+from st_controller.domain.scheduling.model import Shape, WorkerCapacity
+from st_controller.domain.scheduling.placement import accelerator_matches, kind_suits, labels_match
 from st_shared.protocol.resources import Reason
 
 _MOST_SHOWN = 8
@@ -58,6 +59,8 @@ def _shortages(shape: Shape, fleet: Sequence[WorkerCapacity]) -> Iterable[str]:
 def _never_together(shape: Shape, fleet: Sequence[WorkerCapacity]) -> str:
     """Each demand is met somewhere: how many of the slots asked for the best worker has."""
     best = max(_room(shape, worker) for worker in fleet)
+    if any(_room(replace(shape, slots=1), worker) >= shape.slots for worker in fleet):
+        return f"{shape.slots} instances of cut-up GPUs (MIG) cannot work as one; ask for one slot"
     if not best:
         return "each thing asked for exists, but not on one worker"
     return f"{shape.slots} slots are asked for; the best fitting worker has {best} such slots"
@@ -69,16 +72,7 @@ def _room(shape: Shape, worker: WorkerCapacity) -> int:
         return 0
     if not labels_match(dict(shape.labels), worker.labels):
         return 0
-    return sum(_fits(shape)(kind) for kind in worker.slots.values())
-
-
-def _fits(shape: Shape) -> Callable[[SlotKind], bool]:
-    def fits(kind: SlotKind) -> bool:
-        return kind.memory_gb >= shape.min_memory_gb and accelerator_matches(
-            shape.accelerator, kind.accelerator
-        )
-
-    return fits
+    return sum(kind_suits(kind, shape) for kind in worker.slots.values())
 
 
 def _list(names: Iterable[str]) -> str:

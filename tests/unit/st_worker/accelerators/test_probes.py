@@ -91,8 +91,10 @@ def test_instances_of_a_gpu_that_is_cut_up_are_devices():
 
 def test_nvidia_leaves_out_desktops_and_tells_a_lost_gpu():
     processes = {0: [(7, None), (4242, 12 * answers.GIB)]}  # 7 draws as well
-    probe = NvidiaProbe.over(answers.nvml_double(2, lost={1}, processes=processes), is_here=True)
+    nvml = answers.nvml_double(2, lost={1}, processes=processes, drawing=[7])
+    probe = NvidiaProbe.over(nvml, is_here=True)
     assert [(each.pid, each.memory_gb) for each in probe.use(0).processes] == [(4242, 12)]
+    assert probe.use(0).is_drawn_on
     assert probe.use(1).lost == "the driver says: GPU is lost"
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from st_controller.domain.scheduling.hosts import Group, Host
 from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
 from st_controller.domain.scheduling.near_miss import near_miss
 
@@ -51,6 +52,25 @@ def test_a_miss_says_what_is_near(shape, near):
     assert reason.code == "unsatisfiable"
     assert near in reason.message
     assert reason.hint
+
+
+def test_instances_of_a_gpu_that_is_cut_up_do_not_work_as_one():
+    cut_up = [SlotKind.told({"accelerator": "H100 MIG 1g.10gb", "memory_gb": 10, "uuid": "MIG-1"})]
+    whole = [SlotKind.told({"accelerator": "h100", "memory_gb": 80, "uuid": "GPU-1"})]
+    fleet = [WorkerCapacity("w", dict(enumerate(cut_up * 7 + whole * 2)))]
+    assert near_miss(Shape(accelerator="*mig*"), fleet) is None
+    assert near_miss(Shape(slots=2), fleet) is None  # the two whole ones
+    assert "(MIG) cannot work as one" in near_miss(Shape(slots=3), fleet).message
+    (host,) = hosts(fleet, Shape(slots=2))
+    assert host.choose(0, 2) == (7, 8)
+
+
+def hosts(fleet, shape):
+    for worker in fleet:
+        kinds = tuple(sorted(set(worker.slots.values()), key=str))
+        group = Group(None, 0, kinds, (0,) * len(kinds), {}, "static", 1.0)
+        group.learn(shape)
+        yield Host.of(worker, group)
 
 
 def test_every_demand_that_nobody_meets_is_named():
