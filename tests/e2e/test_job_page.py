@@ -156,6 +156,28 @@ def test_an_archived_log_and_the_curves_are_read_without_redis(fleet, worker, br
     assert steps == 20  # what both attempts measured is there once
     assert browser.run("document.querySelectorAll('.chart .resume').length") == 1
 
+    plain = browser.run("document.querySelector('.chart path').getAttribute('d')")
+    browser.click("#log-scale")
+    browser.wait_for(f"document.querySelector('.chart path').getAttribute('d') !== '{plain}'")
+    browser.run(
+        "document.querySelector('.chart svg').dispatchEvent("
+        "new KeyboardEvent('keydown', { key: 'Home' }))"
+    )
+    assert browser.text(".chart output") == "1 at step 0"
+
+    # As in a page that came without TLS, which has no other way to the clipboard.
+    browser.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    browser.run(
+        "document.addEventListener('copy', () => (window.copied = document.activeElement.value))"
+    )
+    browser.fill("#log-filter", "SECOND")
+    browser.run("document.querySelector('#copy-log').focus()")
+    browser.press("Enter")  # browsers let only those copy who press something
+    browser.wait_for("window.copied")
+    assert browser.run("copied") == "2026-03-01T08:00:00Z 2 INFO [node 1] second try\n"
+    assert browser.run("document.activeElement.id") == "copy-log"
+    browser.fill("#log-filter", "")
+
     # What the page hands out is caught where the browser would store it.
     browser.run(
         "URL.createObjectURL = (blob) => { blob.text().then((text) => (window.saved = text));"

@@ -7,6 +7,7 @@ export async function copy(text) {
     return;
   }
   // A page that did not come by HTTPS has no clipboard but that of its selection.
+  const focused = document.activeElement;
   const field = document.createElement("textarea");
   field.className = "unseen";
   field.value = text;
@@ -14,6 +15,7 @@ export async function copy(text) {
   field.select();
   const isDone = document.execCommand("copy");
   field.remove();
+  focused?.focus();
   if (!isDone) throw new Error("The browser does not let this page copy: select the text instead.");
 }
 
