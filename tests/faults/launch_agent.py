@@ -25,6 +25,7 @@ SHORT = {
     "stream_silence_seconds": 20.0,
     "claim_patience_seconds": 2.0,
     "preempt_grace_seconds": 5.0,
+    "refused_disk_seconds": 3.0,
 }
 WAITS = {"short": SHORT, "default": {}}
 TRAINER = {

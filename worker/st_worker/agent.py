@@ -36,7 +36,7 @@ from st_worker.errors import Refused, RequestRefused, TemporaryTrouble
 from st_worker.folder import StateFolder
 from st_worker.joining import join
 from st_worker.record import AttemptRecord
-from st_worker.room import Room
+from st_worker.room import room_of
 from st_worker.rotation import fetch_and_keep, settle
 from st_worker.sampling import Sampler
 from st_worker.settings import AgentSettings
@@ -93,7 +93,7 @@ class Agent:
     ) -> None:
         self._folder, self._controller, self._description = folder, controller, description
         self._settings = settings
-        room = Room(folder.root, settings.min_free_gb)
+        room = room_of(folder, settings)
         self._sampler = sampler or Sampler.of_processors(description.inventory, folder.root, room)
         self._cache = DatasetCache(folder, transfer)
         self._told_cached: list[str] = []

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from st_worker.accelerators.probe import GIB
+from st_worker.folder import StateFolder
+from st_worker.settings import AgentSettings
 
 SLACK = 1.1
 """What must be free before jobs are taken again, as a multiple of the least: so that a disk at the
 edge does not open and shut with every line of a log."""
-REFUSED_SECONDS = 60.0
-"""How long a disk is taken for full after it refused to write what it has room for: a quota, say,
-or no more files."""
 
 
 class Room:
@@ -23,12 +22,18 @@ class Room:
         folder: Path,
         least_gb: float,
         *,
+        refused_seconds: float = 60.0,
         free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``least_gb`` must be free, GiB.
+
+        For ``refused_seconds`` after a write was refused the disk is taken for full whatever it
+        says of its room: there may be a quota, or it takes no more files.
+        """
         self._folder, self._least = folder, least_gb * GIB
         self._free, self._clock = free, clock
-        self._was_short = False
+        self._was_short, self._refused_seconds = False, refused_seconds
         self._refused: tuple[float, str] | None = None
 
     def lack(self) -> str | None:
@@ -37,7 +42,7 @@ class Room:
         Asks the disk, so it may hang where the disk does.
         """
         refused = self._refused
-        if refused is not None and self._clock() - refused[0] < REFUSED_SECONDS:
+        if refused is not None and self._clock() - refused[0] < self._refused_seconds:
             return refused[1]
         least = self._least * (SLACK if self._was_short else 1.0)
         try:
@@ -51,3 +56,9 @@ class Room:
     def note_refusal(self, error: OSError) -> None:
         """A write failed for want of room: take the disk for full for a while."""
         self._refused = (self._clock(), f"its disk takes nothing more: {error.strerror}"[:300])
+
+
+def room_of(folder: StateFolder, settings: AgentSettings) -> Room:
+    """Of the disk that an agent keeps its state on."""
+    seconds = settings.refused_disk_seconds
+    return Room(folder.root, settings.min_free_gb, refused_seconds=seconds)

@@ -17,7 +17,7 @@ from st_worker.errors import UsageError
 from st_worker.folder import StateFolder
 from st_worker.inventory import take_inventory
 from st_worker.occupancy import Judge
-from st_worker.room import Room
+from st_worker.room import room_of
 from st_worker.sampling import Sampler
 from st_worker.settings import AgentSettings
 from st_worker.transfer import Transfer
@@ -107,5 +107,5 @@ def sampler_of(
     """What measures the slots of ``description``."""
     judge = Judge(settings.foreign_memory_gb)
     slots = description.inventory.slots
-    room = Room(folder.root, settings.min_free_gb)
+    room = room_of(folder, settings)
     return Sampler(found.probe, slots, folder.root, judge, room=room, warnings=found.warnings)

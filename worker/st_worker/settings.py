@@ -58,6 +58,8 @@ class AgentSettings:
     """The same before this agent registers, so that nothing in use is offered from the start."""
     min_free_gb: float = 2.0
     """Free space of the state folder's disk, GiB, below which no job is taken."""
+    refused_disk_seconds: float = 60.0
+    """How long no job is taken after the disk refused a write for want of room."""
     foreign_memory_gb: float = 1.0
     """Memory in use on an accelerator without a job from which on somebody else is using it."""
     report_seconds: float = 30.0

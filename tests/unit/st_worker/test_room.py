@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-from st_worker.room import REFUSED_SECONDS, Room
+from st_worker.room import Room
 
 GIB = 2**30
 FOLDER = Path("/state")
@@ -34,5 +34,5 @@ def test_a_disk_that_refused_to_write_is_full_for_a_while_whatever_it_says():
     room = Room(FOLDER, 0.0, free=lambda folder: 50 * GIB, clock=lambda: now[0])
     room.note_refusal(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)))
     assert room.lack() == f"its disk takes nothing more: {os.strerror(errno.EDQUOT)}"
-    now[0] += REFUSED_SECONDS
+    now[0] += 60
     assert room.lack() is None
