@@ -20,6 +20,11 @@ def check_text(text: str) -> str:
     return text
 
 
+def storable(text: str) -> str:
+    """The text, with U+FFFD in the place of each character that ``check_text`` refuses."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def unstorable_texts(document: object) -> Iterator[tuple[str, str]]:
     """The dotted path of each text within mappings and lists that ``check_text`` refuses, and why.
 

@@ -71,7 +71,7 @@ def cordoned(session: Session, only: Iterable[str] | None = None) -> Mapping[str
 
 
 def forget(tx: Transaction, worker_id: str) -> None:
-    """A person says that a worker takes jobs again: its slots start anew."""
+    """A person says that a worker takes jobs again, or never again: its slots start anew."""
     tx.session.execute(delete(SlotFault).where(SlotFault.worker_id == worker_id))
     tx.wake(f"{QUEUE_WORKER}{worker_id}")
 

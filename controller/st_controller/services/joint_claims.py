@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from st_controller.domain.workers import Patience
-from st_controller.errors import StaleLease
+from st_controller.errors import Refusal, StaleLease
 from st_controller.services import claims, leases, worker_orders
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.combining import Combining
@@ -44,7 +44,9 @@ class JointClaims:
 
     def __init__(self, db: Database, objects: ObjectStore, patience: Patience) -> None:
         self._db, self._objects, self._patience = db, objects, patience
-        self._combining = Combining(self._together, self._alone, (DatabaseError,), MOST)
+        # Both are raised before anything is committed.
+        retried = (Refusal, DatabaseError)
+        self._combining = Combining(self._together, self._alone, retried, MOST)
 
     async def take(self, caller: WorkerCaller, attempt_ids: Sequence[str]) -> Claimed:
         """Claim what a worker was offered; asking again gives the same leases."""
@@ -58,9 +60,10 @@ class JointClaims:
         pairs = [(call.caller.worker_id, each) for call in calls for each in call.attempt_ids]
         with self._db.write() as tx:
             with ExitStack() as around:
+                others: list[str] = []
                 for caller in sorted({call.caller for call in calls}, key=lambda c: c.worker_id):
-                    around.enter_context(worker_orders.one_job_at_most(tx, caller))
-                answers = iter(leases.claim_all(tx, pairs, self._patience))
+                    others += around.enter_context(worker_orders.one_job_at_most(tx, caller))
+                answers = iter(leases.claim_all(tx, pairs, self._patience, others))
             return [
                 self._claimed(tx, {each: next(answers) for each in call.attempt_ids})
                 for call in calls

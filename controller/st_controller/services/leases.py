@@ -76,10 +76,17 @@ def claim(
 
 
 def claim_all(
-    tx: Transaction, wanted: Sequence[tuple[str, str]], patience: Patience
+    tx: Transaction,
+    wanted: Sequence[tuple[str, str]],
+    patience: Patience,
+    others: Iterable[str] = (),
 ) -> list[tuple[Attempt, Job] | StaleLease]:
-    """The same for many pairs of worker and attempt: for each what the worker has, or why not."""
-    found = load_all(tx.session, {attempt_id for _, attempt_id in wanted}, _MANY)
+    """The same for many pairs of worker and attempt: for each what the worker has, or why not.
+
+    ``others`` are attempts that this transaction may end later; they are locked in the same go.
+    """
+    ids = {attempt_id for _, attempt_id in wanted}
+    found = load_all(tx.session, ids.union(others), _MANY)
     answers: list[tuple[Attempt, Job] | StaleLease] = []
     offered: dict[str, tuple[Attempt, Job]] = {}
     for worker_id, attempt_id in wanted:

@@ -41,7 +41,7 @@ def take_into_force(tx: Transaction, digest: str) -> bool:
     """
     found = tx.session.execute(
         update(Worker)
-        .where(Worker.next_credential_hash == digest)
+        .where(Worker.next_credential_hash == digest, Worker.desired != WorkerDesired.RETIRED)
         .values(
             credential_hash=digest,
             next_credential_hash=None,

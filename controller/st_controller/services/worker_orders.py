@@ -47,6 +47,7 @@ def order(
     worker.drain_until = tx.now + grace if drains and grace is not None else None
     if desired is WorkerDesired.RETIRED:
         take_back(tx, worker.id, actor)
+        faulty_slots.forget(tx, worker.id)
         tx.wake(CREDENTIALS)
         tx.wake(FLEET_LESS)
     elif desired is WorkerDesired.ACTIVE:
@@ -157,12 +158,17 @@ def garbage_collected(tx: Transaction, worker_id: str, report: GarbageReport) ->
 
 
 @contextmanager
-def one_job_at_most(tx: Transaction, caller: WorkerCaller) -> Iterator[None]:
-    """Around a claim: a worker that takes one job is offered nothing more once it has that."""
+def one_job_at_most(tx: Transaction, caller: WorkerCaller) -> Iterator[list[str]]:
+    """Around a claim: a worker that takes one job is offered nothing more once it has that.
+
+    Given are the attempts that may be taken back afterwards: whoever claims locks them in the same
+    go, or their jobs would be locked after others of a higher id.
+    """
     worker = get_worker(tx.session, caller.worker_id, lock=True) if caller.one_job else None
-    yield
     if worker is None or not worker.one_job or worker.desired != WorkerDesired.ACTIVE:
+        yield []
         return
+    yield [held.id for held in live_attempts(tx.session, [worker.id])[worker.id]]
     tx.session.flush()
     if any(held.state in LEASED for held in live_attempts(tx.session, [worker.id])[worker.id]):
         order(tx, f"worker:{worker.id}", worker.id, WorkerDesired.DRAINING, why="takes one job")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from st_shared.characters import check_text
+from st_shared.characters import check_text, storable
 
 
 class Message(BaseModel):
@@ -24,6 +24,9 @@ LARGEST_NUMBER = 2**31 - 1
 
 Text = Annotated[str, AfterValidator(check_text)]
 """Text that every database can hold: no NUL character, no half of a surrogate pair."""
+
+Output = Annotated[str, AfterValidator(storable)]
+"""What a program wrote, whatever that is: a character that cannot be stored is replaced."""
 
 Moment = AwareDatetime
 """An aware point in time, UTC on the wire (RFC 3339)."""

@@ -18,6 +18,7 @@ from st_shared.protocol.message import (
     Identifier,
     Message,
     Moment,
+    Output,
     Resource,
     Sha256,
     Text,
@@ -471,7 +472,7 @@ class Failure(Message):
     """Why an attempt failed."""
 
     kind: FailureKind
-    message: str = Field(max_length=16_384)
+    message: Output = Field(max_length=16_384)
     exit_code: int | None = None
 
 

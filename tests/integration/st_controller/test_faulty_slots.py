@@ -2,11 +2,14 @@
 
 import pytest
 from controller_steps import document
+from sqlalchemy import select
 
-from st_controller.services import faulty_slots, job_arrays, workers
+from st_controller.services import faulty_slots, finishing, job_arrays, workers
 from st_controller.services.drafts import Rules
+from st_controller.store.schema import SlotFault
 from st_shared.protocol.resources import JobArrayRequest
 from st_shared.protocol.states import FailureKind, Outcome, WorkerDesired
+from st_shared.protocol.worker import FinishRequest
 
 
 def fail(steps, worker_id, kind=FailureKind.DEVICE_FAULT):
@@ -46,6 +49,25 @@ def test_a_person_offers_it_again_and_it_starts_anew(steps, failing):
     assert faulty(steps) == []
     fail(steps, failing)
     assert faulty(steps) == []
+
+
+def test_a_worker_that_is_retired_leaves_no_faults_behind(steps, failing):
+    for _ in range(faulty_slots.MOST):
+        fail(steps, failing)
+    steps.order(failing, WorkerDesired.RETIRED)
+    with steps.db.read() as session:
+        assert session.scalars(select(SlotFault)).all() == []
+
+
+def test_what_a_program_wrote_is_kept_whatever_its_characters(steps, failing):
+    attempt_id = steps.claimed(failing)
+    failure = {"kind": FailureKind.DEVICE_FAULT, "message": "Xid\0 79"}
+    told = FinishRequest(epoch=1, outcome=Outcome.FAILED, failure=failure, last_seq=0)
+    with steps.db.write() as tx:
+        finishing.finish(tx, failing, attempt_id, told)
+    with steps.db.read() as session:
+        assert session.scalar(select(SlotFault.message)) == "Xid\ufffd 79"
+    assert steps.attempt(attempt_id).failure["message"] == "Xid\ufffd 79"
 
 
 def test_other_failures_leave_the_slot_alone(steps, failing):

@@ -219,6 +219,12 @@ class TestCredentials:
         assert (view.rotation_ordered, view.credential_at) == (False, steps.clock())
         assert not steps.beat(worker_id).rotate
 
+    def test_no_credential_of_a_worker_that_was_retired_comes_into_force(self, steps):
+        worker_id = steps.join()
+        fresh = change(steps, worker_credentials.issue, worker_id)
+        steps.order(worker_id, WorkerDesired.RETIRED)
+        assert not change(steps, worker_credentials.take_into_force, secrets.digest(fresh))
+
     def test_credentials_that_are_old_are_to_be_rotated_and_no_others(self, steps):
         old = steps.join("old")
         steps.clock.advance(20 * 86_400)

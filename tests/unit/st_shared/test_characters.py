@@ -1,6 +1,6 @@
 import pytest
 
-from st_shared.characters import check_text, unstorable_texts
+from st_shared.characters import check_text, storable, unstorable_texts
 from st_shared.spec.reading import SpecProblems, parse_yaml, validate_job
 
 
@@ -13,6 +13,10 @@ def test_text_that_utf8_has_is_given_back(text):
 def test_text_that_no_database_holds_is_refused_by_name(text, named):
     with pytest.raises(ValueError, match=f"holds the character {named}".replace("+", r"\+")):
         check_text(text)
+
+
+def test_what_no_database_holds_can_be_replaced():
+    assert check_text(storable("a\0b\ud800 é")) == "a\ufffdb\ufffd é"
 
 
 def test_each_bad_text_is_found_at_its_place():
