@@ -85,38 +85,53 @@ def difference(one, other):
     return max((left[name] - right[name]).abs().max().item() for name in left)
 
 
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
 def newest(root):
     return complete_checkpoints(RunFolder(root).checkpoints)[0]
 
 
-ADAPTERS = {
+KINDS = {
     "full": {},
     "lora": {"adapter": {"kind": "lora", "rank": 2}},
+    "muon": {"optimizer": {"name": "muon", "learning_rate": 1e-3}},
+    "schedule-free": {"optimizer": {"name": "adamw_schedulefree", "learning_rate": 1e-3}},
 }
+
+
+CLOSE = {"muon": 1e-3}
+"""It makes matrices orthogonal in bfloat16; its momentum is as close as that of the others."""
 
 
 @pytest.fixture
 def spec_of(tiny_spec, base_folder, trainer_dataset):
-    """Makes a specification that trains all weights, or a LoRA on a pretrained model."""
+    """Makes a specification of one of ``KINDS``: all weights, or a LoRA on a pretrained model."""
 
     def make(kind, batch_size, **changes):
-        changes |= {"batch_size": batch_size, "optimizer": {"name": "adamw", "learning_rate": 1e-3}}
+        adamw = {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}
+        changes |= {"batch_size": batch_size, **adamw, **KINDS[kind]}
         if kind == "lora":
             base = str(base_folder("sd3"))
             changes["model"] = {"family": "sd3", "base": base, "config": {"resolution": 16}}
-        return tiny_spec(**ADAPTERS[kind], **changes)
+        return tiny_spec(**changes)
 
     return make
 
 
-@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_with_half_the_batch_learn_what_one_learns(spec_of, tmp_path, kind):
     """Else they train replicas that never exchange a gradient."""
     carry_out(spec_of(kind, 4), tmp_path / "one")
     spec = spec_of(kind, 2)
     assert together(lambda _rank: carry_out(spec, tmp_path / "two")) == [0, 0]
     one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
-    assert difference(one / "weights.safetensors", two / "weights.safetensors") < 1e-5
+    assert difference(one / "optimizer.safetensors", two / "optimizer.safetensors") < 1e-5
+    averages = names(one) & {"ema.safetensors"}
+    assert bool(averages) == (kind != "schedule-free")  # which has one of its own
+    for file in {"weights.safetensors"} | averages:
+        assert difference(one / file, two / file) < CLOSE.get(kind, 1e-5)
 
 
 class Counting:
