@@ -64,7 +64,7 @@ class Browser:
         self.fill("input[name=username]", username)
         self.fill("input[name=password]", password)
         self.click("button[type=submit]")
-        self.wait_for("location.pathname === '/'")
+        self.wait_for("location.pathname === '/' && document.readyState === 'complete'")
 
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -46,7 +47,7 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
             journal.log(f"{error}; trying the one before", "warning")
             continue
         finally:
-            shutil.rmtree(fetched, ignore_errors=True)
+            _forget(fetched)
         journal.log(f"resumed from {checkpoint.name}, step {session.step}")
         return
     if candidates:
@@ -54,6 +55,13 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
             f"every checkpoint in {place} is damaged; start anew in another --run-dir"
         )
     journal.log("no checkpoint to resume from; starting at step 0")
+
+
+def _forget(fetched: Path) -> None:
+    """Remove what was fetched; the last rank removes the folder that held it for each."""
+    shutil.rmtree(fetched, ignore_errors=True)
+    with suppress(OSError):  # another rank's is there still, or has just gone
+        fetched.parent.rmdir()
 
 
 def newest_first(

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import pytest
 from controller_steps import AT, document, file_of, log_line, registration
+from pydantic import ValidationError
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.sql import text
 
@@ -18,6 +19,7 @@ from st_controller.services import api_keys, identity, join_tokens, workers
 from st_controller.services.caller import Caller
 from st_shared.objectstore import S3Store
 from st_shared.protocol.resources import ApiKeyRequest, JoinTokenRequest
+from st_shared.protocol.worker import ArtifactFile
 
 JSON = {"Content-Type": "application/json"}
 DIGEST = "ab" * 32
@@ -178,15 +180,19 @@ def test_journal_lines_that_nobody_could_be_sent_are_kept_as_errors(
     assert whole["message"] == "漢" * 16_000
 
 
-def test_files_larger_than_the_bucket_takes_at_once_are_refused(steps, running):
-    bucket = S3Store.connect(
+def test_files_larger_than_one_put_go_in_parts_and_larger_ones_than_s3_keeps_are_refused(
+    steps, running
+):
+    steps.objects = S3Store.connect(
         "bucket", endpoint_url="http://127.0.0.1:9", region="x", access_key="a", secret_key="b"
     )
-    steps.objects = bucket
-    huge = file_of("w.bin", b"", "output").model_copy(update={"size": 6 * 2**30})
+    small = file_of("w.bin", b"", "output")
     worker_id, attempt_id, _ = running
-    with pytest.raises(InvalidRequest, match="5 GiB"):
-        steps.announce(worker_id, attempt_id, huge)
+    [ticket] = steps.announce(worker_id, attempt_id, small.model_copy(update={"size": 6 * 2**30}))
+    assert ticket.url is None
+    assert ticket.part_bytes
+    with pytest.raises(ValidationError, match="size"):
+        ArtifactFile.model_validate(small.model_dump() | {"size": 5 * 2**40 + 1})
 
 
 def test_errors_of_the_database_do_not_tell_the_values(db):
