@@ -173,7 +173,8 @@ class Steps:
     def announce(self, worker_id, attempt_id, *files: ArtifactFile, epoch=1):
         with self.db.write() as tx:
             attempt, _ = leases.held(tx, worker_id, attempt_id, epoch)
-            return artifacts.announce(tx, self.objects, attempt, files)
+            announced = artifacts.announce(tx, attempt, files)
+        return artifacts.tickets(self.objects, announced)
 
     def complete(self, worker_id, attempt_id, artifact_ids, *, epoch=1, uploads=()) -> None:
         with self.db.read() as session:

@@ -213,9 +213,8 @@ def announce(
     """Where to PUT files."""
     with platform.db.write() as tx:
         attempt, _ = leases.held(tx, caller.worker_id, attempt_id, offer.epoch)
-        return ArtifactTickets(
-            tickets=artifacts.announce(tx, platform.objects, attempt, offer.files)
-        )
+        announced = artifacts.announce(tx, attempt, offer.files)
+    return ArtifactTickets(tickets=artifacts.tickets(platform.objects, announced))
 
 
 @serves(endpoints.ARTIFACT_PARTS)
@@ -232,6 +231,7 @@ def stored(
 ) -> Response:
     """Verify what was PUT, and show it; a manifest completes its checkpoint."""
     with platform.db.read() as session:
+        leases.seen(session, caller.worker_id, attempt_id, done.epoch)
         waiting = artifacts.unstored(session, attempt_id, done.artifact_ids)
         begun = artifact_uploads.ids_of(session, waiting)
     possessions = artifact_uploads.complete(platform.objects, waiting, begun, done.uploads)

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Select, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from st_controller.errors import Conflict, InvalidRequest
 from st_controller.services import artifact_uploads, topics
 from st_controller.services.uploads import sign_upload
+from st_controller.store.parts import parts
 from st_controller.store.schema import Artifact, Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
@@ -21,10 +23,20 @@ MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4_000_000
 
 
-def announce(
-    tx: Transaction, objects: ObjectStore, attempt: Attempt, files: Sequence[ArtifactFile]
-) -> list[ArtifactTicket]:
-    """Tickets for the files, in order; one that is already stored needs no upload."""
+class Announced(NamedTuple):
+    """An artifact that a worker will store, and whether the organisation has such content."""
+
+    artifact: Artifact
+    is_known: bool
+
+
+def announce(tx: Transaction, attempt: Attempt, files: Sequence[ArtifactFile]) -> list[Announced]:
+    """Record the files, in order; ``tickets`` says how to store them.
+
+    Raises:
+        Conflict: one is stored with other content.
+        InvalidRequest: the path of one makes no key.
+    """
     known = {
         artifact.path: artifact
         for artifact in tx.session.scalars(
@@ -34,26 +46,31 @@ def announce(
             )
         )
     }
-    tickets = []
+    stored = _stored(tx.session, attempt, files)
+    announced = []
     for file in files:
-        artifact = known.get(file.path) or _new_artifact(tx, attempt, file)
-        known[file.path] = artifact
-        _must_agree(tx, artifact, attempt, file)
-        ticket = _ticket(objects, artifact, is_there=not artifact_uploads.is_own(artifact))
-        if ticket.part_bytes and file.possession is None:
-            is_known = tx.session.scalar(_equal(attempt, file)) is not None
-            ticket = ticket.model_copy(update={"is_known": is_known})
-        tickets.append(ticket)
-    return tickets
+        place = _place(attempt, file, stored)
+        artifact = known.get(file.path)
+        if artifact is None:
+            artifact = known[file.path] = _new_artifact(tx, attempt, file, place)
+        else:
+            _must_agree(artifact, file, place)
+        announced.append(Announced(artifact, (file.sha256, file.size) in stored))
+    return announced
 
 
-def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Artifact:
+def tickets(objects: ObjectStore, announced: Sequence[Announced]) -> list[ArtifactTicket]:
+    """How to store each; one that is already stored needs no upload. Outside any transaction."""
+    return [_ticket(objects, *each) for each in announced]
+
+
+def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile, place: str) -> Artifact:
     artifact = Artifact(
         id=new_id("art"),
         job_id=attempt.job_id,
         attempt_id=attempt.id,
         attempt=attempt.number,
-        key=_place(tx, attempt, file),
+        key=place,
         created_at=tx.now,
         stored_at=None,
         **file.model_dump(),
@@ -62,7 +79,11 @@ def _new_artifact(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> Arti
     return artifact
 
 
-def _place(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> str:
+Stored = Mapping[tuple[str, int], Mapping[str, str]]
+"""SHA-256 and size of a content -> what proves that somebody has it -> the key of its object."""
+
+
+def _place(attempt: Attempt, file: ArtifactFile, stored: Stored) -> str:
     """The key of the same content, where the organisation has stored it; else a new one.
 
     A digest alone opens nothing: the worker must tell what only one who has the bytes can, and
@@ -71,31 +92,35 @@ def _place(tx: Transaction, attempt: Attempt, file: ArtifactFile) -> str:
     own = artifact_uploads.key_of(attempt.job_id, attempt.number, file.sha256, file.path)
     if file.possession is None:
         return own
-    equal = _equal(attempt, file).where(Artifact.possession == file.possession)
-    return tx.session.scalar(equal) or own
+    return stored.get((file.sha256, file.size), {}).get(file.possession, own)
 
 
-def _equal(attempt: Attempt, file: ArtifactFile) -> Select[str]:
-    """A key under which the organisation has stored a file of this digest and size."""
+def _stored(session: Session, attempt: Attempt, files: Sequence[ArtifactFile]) -> Stored:
+    """What the organisation has stored of those contents of which it makes a difference."""
+    asked = {each.sha256 for each in files if each.possession or part_bytes(each.size)}
     org = select(Job.org).where(Job.id == attempt.job_id).scalar_subquery()
-    return (
-        select(Artifact.key)
-        .join(Job, Job.id == Artifact.job_id)
-        .where(
-            Artifact.sha256 == file.sha256,
-            Artifact.size == file.size,
-            Artifact.possession.is_not(None),
-            Artifact.stored_at.is_not(None),
-            Job.org == org,
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for part in parts(sorted(asked)):
+        rows = session.execute(
+            select(Artifact.sha256, Artifact.size, Artifact.possession, func.min(Artifact.key))
+            .join(Job, Job.id == Artifact.job_id)
+            .where(
+                Artifact.sha256.in_(part),
+                Artifact.possession.is_not(None),
+                Artifact.stored_at.is_not(None),
+                Job.org == org,
+            )
+            .group_by(Artifact.sha256, Artifact.size, Artifact.possession)
         )
-        .limit(1)
-    )
+        for sha256, size, possession, key in rows:
+            found.setdefault((sha256, size), {})[possession or ""] = key
+    return found
 
 
-def _must_agree(tx: Transaction, artifact: Artifact, attempt: Attempt, file: ArtifactFile) -> None:
+def _must_agree(artifact: Artifact, file: ArtifactFile, place: str) -> None:
     if artifact.stored_at is None:
         artifact.size, artifact.sha256 = file.size, file.sha256
-        artifact.possession, artifact.key = file.possession, _place(tx, attempt, file)
+        artifact.possession, artifact.key = file.possession, place
     elif (artifact.size, artifact.sha256) != (file.size, file.sha256):
         raise Conflict(
             f"{file.path} is already stored with other content",
@@ -104,12 +129,16 @@ def _must_agree(tx: Transaction, artifact: Artifact, attempt: Attempt, file: Art
         )
 
 
-def _ticket(objects: ObjectStore, artifact: Artifact, *, is_there: bool) -> ArtifactTicket:
-    if artifact.stored_at is not None or is_there:
+def _ticket(objects: ObjectStore, artifact: Artifact, is_known: bool) -> ArtifactTicket:
+    if artifact.stored_at is not None or not artifact_uploads.is_own(artifact):
         return ArtifactTicket(artifact_id=artifact.id, path=artifact.path, url=None)
     if each := part_bytes(artifact.size):
         return ArtifactTicket(
-            artifact_id=artifact.id, path=artifact.path, url=None, part_bytes=each
+            artifact_id=artifact.id,
+            path=artifact.path,
+            url=None,
+            part_bytes=each,
+            is_known=is_known and artifact.possession is None,
         )
     upload = sign_upload(objects, artifact.key, size=artifact.size, sha256=artifact.sha256)
     return ArtifactTicket(

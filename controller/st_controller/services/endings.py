@@ -34,6 +34,7 @@ def end_attempt(
         "state": AttemptState.FINISHED,
         "outcome": outcome,
         "failure": failure.model_dump(mode="json") if failure else None,
+        "unstored": list(unstored),
         "finished_at": tx.now,
         "lease_expires_at": None,
     }
@@ -51,6 +52,7 @@ def end_attempt(
             return  # others have not ended yet
         outcome = Outcome(str(decided.outcome))
         failure = Failure.model_validate(decided.failure) if decided.failure else None
+        unstored = decided.unstored or ()
     _move_on(tx, job, outcome, failure, actor, tuple(unstored))
 
 

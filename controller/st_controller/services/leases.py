@@ -108,6 +108,17 @@ def held(tx: Transaction, worker_id: str, attempt_id: str, epoch: int) -> tuple[
     return in_force(attempt, job, worker_id, epoch)
 
 
+def seen(session: Session, worker_id: str, attempt_id: str, epoch: int) -> None:
+    """Refuse at once what a lease that is not in force asks for; whoever writes asks ``held``.
+
+    Raises:
+        StaleLease: it is not.
+    """
+    attempt = session.get(Attempt, attempt_id)
+    if attempt is None or not _is_force(attempt, worker_id, epoch):
+        raise _void()
+
+
 def to_finish(
     tx: Transaction, worker_id: str, attempt_id: str, epoch: int, outcome: Outcome
 ) -> tuple[Attempt, Job] | None:
@@ -334,5 +345,9 @@ def in_force(
         StaleLease: it is not.
     """
     if attempt is None or job is None or not _is_force(attempt, worker_id, epoch):
-        raise StaleLease("another attempt has taken over, or the job is over")
+        raise _void()
     return attempt, job
+
+
+def _void() -> StaleLease:
+    return StaleLease("another attempt has taken over, or the job is over")

@@ -196,6 +196,7 @@ def _new_attempt(
         "state": AttemptState.OFFERED,
         "outcome": None,
         "failure": None,
+        "unstored": None,
         "stop": None,
         "price": wanted.price,
         "checkpoint_at": None,

@@ -330,6 +330,8 @@ class Attempt(Table):
     state: Mapped[str] = mapped_column(String(20))
     outcome: Mapped[str | None] = mapped_column(String(20))
     failure: Mapped[dict[str, Any] | None]
+    unstored: Mapped[list[Any] | None]
+    """A sentence for each file that could not be stored; it counts if its end does."""
     stop: Mapped[str | None] = mapped_column(String(20))
     """The order that was given to end it early: cancel or preempt."""
     node: Mapped[int] = mapped_column(default=0)

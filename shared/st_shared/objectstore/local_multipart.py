@@ -41,6 +41,8 @@ Publish = Callable[[Path, str, str], None]
 Sign = Callable[[SignedGrant], str]
 """The URL that proves a grant."""
 
+REMAINS_AGE = timedelta(days=1)
+"""Since the last change of a folder without ``upload.json``, until it is dropped."""
 _ID = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(r"(\d{1,5})\.json")
 
@@ -128,14 +130,27 @@ class LocalUploads:
             shutil.rmtree(folder, ignore_errors=True)  # one who writes a part may be faster
 
     def unfinished(self) -> Iterator[OpenUpload]:
-        """Every upload that was begun and is neither completed nor aborted."""
+        """Every upload that was begun and is neither completed nor aborted.
+
+        What is left of others, because somebody died over it, is dropped on the way.
+        """
         for folder in sorted(self._root.iterdir()):
             try:
                 told = json.loads((folder / "upload.json").read_bytes())
                 begun = datetime.fromtimestamp((folder / "upload.json").stat().st_mtime, UTC)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
+                self._drop_old(folder)
+                continue
+            except NotADirectoryError:
                 continue
             yield OpenUpload(told["key"], folder.name, begun)
+
+    def _drop_old(self, folder: Path) -> None:
+        """Remove a folder that is no upload, unless somebody may be at it just now."""
+        with suppress(FileNotFoundError):
+            changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+            if self._clock() - changed > REMAINS_AGE:
+                shutil.rmtree(folder, ignore_errors=True)  # else the next look does it
 
     def _known(self, key: str, upload_id: str) -> tuple[Path, int, str]:
         """Folder, size and digest of an upload of ``key``."""

@@ -6,12 +6,13 @@ import json
 import pytest
 from controller_steps import file_of
 
+from st_controller.api import worker as routes
 from st_controller.errors import Conflict, InvalidRequest
 from st_controller.services import artifacts, claims, finishing, leases
 from st_controller.services.live_queue import News
 from st_controller.store.transaction import QUEUE_JOB
 from st_shared.protocol.states import AttemptState, Outcome
-from st_shared.protocol.worker import FinishRequest
+from st_shared.protocol.worker import ArtifactsStored, FinishRequest
 
 
 @pytest.fixture
@@ -334,3 +335,14 @@ def test_a_job_tells_what_of_it_could_not_be_stored(steps, running):
     job = steps.job(job_id)
     assert (job.state, job.reason["code"]) == ("succeeded", "not_all_stored")
     assert "w.bin: the store refused it." in job.reason["message"]
+
+
+def test_the_store_is_not_asked_for_whoever_has_no_lease(steps, lease):
+    worker_id, attempt_id, _ = lease
+    (ticket,) = steps.announce(worker_id, attempt_id, file_of("output/w.bin", b"w", "output"))
+    caller = steps.caller(worker_id)
+    for epoch, code in ((1, "not_uploaded"), (2, "stale_lease")):
+        done = ArtifactsStored(epoch=epoch, artifact_ids=[ticket.artifact_id])
+        with pytest.raises(Conflict) as refused:
+            routes.stored(steps.platform, caller, attempt_id, done)
+        assert refused.value.code == code

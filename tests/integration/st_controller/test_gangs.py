@@ -6,12 +6,12 @@ from sqlalchemy import select
 
 from st_controller.dispatch.rounds import Rounds
 from st_controller.errors import InvalidRequest, StaleLease
-from st_controller.services import gangs, leases, offers
+from st_controller.services import finishing, gangs, leases, offers
 from st_controller.services.journal_reading import JournalReader
 from st_controller.services.views import attempt_views
 from st_controller.store.schema import Attempt
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome, WorkerDesired
-from st_shared.protocol.worker import Meeting
+from st_shared.protocol.worker import FinishRequest, Meeting
 
 
 class Gang:
@@ -326,3 +326,16 @@ def test_an_operator_sees_the_members(training):
     with training.steps.db.read() as session:
         shown = attempt_views(session, training.job_id)
     assert [(each.node, each.nodes, each.number) for each in shown] == [(0, 2, 1), (1, 2, 1)]
+
+
+@pytest.mark.parametrize(("lacks", "code"), [(0, "not_all_stored"), (1, None)])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_member_that_decides_says_what_could_not_be_stored(training, order, lacks, code):
+    for node in order:
+        member = training.members[node]
+        unstored = ["w.bin: the store refused it."] if node == lacks else []
+        told = FinishRequest(epoch=1, outcome=Outcome.SUCCEEDED, last_seq=0, unstored=unstored)
+        with training.steps.db.write() as tx:
+            finishing.finish(tx, member.worker_id, member.id, told)
+    reason = training.steps.job(training.job_id).reason
+    assert (training.state, reason and reason["code"]) == ("succeeded", code)

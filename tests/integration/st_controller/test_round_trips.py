@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
+from controller_steps import file_of
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
@@ -24,6 +25,9 @@ MOST = {"submit": 7, "place": READ + 11, "claim": 4, "finish": 9, "look": READ}
 """Statements, commits and rollbacks of one no-op job that is alone."""
 MOST_OF_MANY = {"claim": 4, "finish": 11}
 """The same of twelve jobs of three workers that come together."""
+
+ANNOUNCE = 6
+"""Of an announcement: its lease, what is known, what is stored, new rows, and the end."""
 
 
 def caller(worker_id: str) -> WorkerCaller:
@@ -153,3 +157,18 @@ def _break_all(db) -> None:
         for pid in pids:
             tx.session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
     killer.close()
+
+
+def test_many_files_are_announced_as_cheaply_as_one(steps, said):
+    worker_id = steps.join()
+    steps.submit()
+    attempt_id = steps.claimed(worker_id)
+    files = [
+        file_of(f"output/{number}", b"%d" % number, "output", None).model_copy(
+            update={"possession": f"{number:064x}"}
+        )
+        for number in range(200)
+    ]
+    for _ in ("first", "again"):
+        with said(ANNOUNCE):
+            steps.announce(worker_id, attempt_id, *files)

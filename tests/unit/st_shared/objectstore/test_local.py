@@ -201,3 +201,16 @@ def test_a_late_writer_of_a_part_never_reaches_the_object(tmp_path):
             writer.write(b" bad and evil")
         writer.abort()
     assert store.path("w.bin").read_bytes() == data
+
+
+def test_what_is_left_of_an_upload_is_dropped_once_it_is_old(store, tmp_path):
+    kept, broken, writing = (
+        store.uploads.begin(f"jobs/{name}", size=40 << 20, sha256="a" * 64) for name in "abc"
+    )
+    for upload_id in (broken, writing):  # killed while it was aborted
+        (tmp_path / "uploads" / upload_id / "upload.json").unlink()
+    for upload_id in (kept, broken):
+        os.utime(tmp_path / "uploads" / upload_id, (0, 0))
+    assert [each.upload_id for each in store.uploads.unfinished()] == [kept]
+    found = {path.name for path in (tmp_path / "uploads").iterdir()}
+    assert found == {kept, writing}

@@ -286,6 +286,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("outcome", sa.String(length=20), nullable=True),
         sa.Column("failure", sa.JSON(), nullable=True),
+        sa.Column("unstored", sa.JSON(), nullable=True),
         sa.Column("stop", sa.String(length=20), nullable=True),
         sa.Column("node", sa.Integer(), nullable=False),
         sa.Column("nodes", sa.Integer(), nullable=False),
