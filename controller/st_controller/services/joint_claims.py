@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
+from sqlalchemy.orm import Session
+
 from st_controller.domain.workers import Patience
 from st_controller.errors import Refusal, StaleLease
 from st_controller.services import claims, leases, worker_orders
@@ -13,7 +15,6 @@ from st_controller.services.caller import WorkerCaller
 from st_controller.services.combining import Combining
 from st_controller.store.database import Database, DatabaseError
 from st_controller.store.schema import Attempt, Job
-from st_controller.store.transaction import Transaction
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.worker import ClaimReply
 
@@ -44,7 +45,6 @@ class JointClaims:
 
     def __init__(self, db: Database, objects: ObjectStore, patience: Patience) -> None:
         self._db, self._objects, self._patience = db, objects, patience
-        # Both are raised before anything is committed.
         retried = (Refusal, DatabaseError)
         self._combining = Combining(self._together, self._alone, retried, MOST)
 
@@ -58,30 +58,32 @@ class JointClaims:
 
     def _together(self, calls: Sequence[Wanted]) -> list[Claimed]:
         pairs = [(call.caller.worker_id, each) for call in calls for each in call.attempt_ids]
-        with self._db.write() as tx:
-            with ExitStack() as around:
-                others: list[str] = []
-                for caller in sorted({call.caller for call in calls}, key=lambda c: c.worker_id):
-                    others += around.enter_context(worker_orders.one_job_at_most(tx, caller))
-                answers = iter(leases.claim_all(tx, pairs, self._patience, others))
+        others: list[str] = []
+        with self._db.write() as tx, ExitStack() as around:
+            for caller in sorted({call.caller for call in calls}, key=lambda c: c.worker_id):
+                others += around.enter_context(worker_orders.one_job_at_most(tx, caller))
+            answers = iter(leases.claim_all(tx, pairs, self._patience, others))
+        # Downloads are signed after the commit: others wait for the locks. Whoever dies here, or
+        # is retried, is given the same leases again.
+        with self._db.read() as session:
             return [
-                self._claimed(tx, {each: next(answers) for each in call.attempt_ids})
+                self._claimed(session, {each: next(answers) for each in call.attempt_ids})
                 for call in calls
             ]
 
     def _claimed(
-        self, tx: Transaction, answers: dict[str, tuple[Attempt, Job] | StaleLease]
+        self, session: Session, answers: dict[str, tuple[Attempt, Job] | StaleLease]
     ) -> Claimed:
         held = [each for each in answers.values() if not isinstance(each, StaleLease)]
         return Claimed(
-            claims=list(claims.claim_replies(tx.session, self._objects, held)),
+            claims=list(claims.claim_replies(session, self._objects, held)),
             refused={
                 attempt_id: each
                 for attempt_id, each in answers.items()
                 if isinstance(each, StaleLease)
             },
             waits=[
-                (attempt.claimed_at or tx.now) - (job.queued_at or job.submitted_at)
+                (attempt.claimed_at or self._db.clock()) - (job.queued_at or job.submitted_at)
                 for attempt, job in held
             ],
         )
