@@ -44,6 +44,8 @@ class Reference:
         """Of what is over: path, price of its slots for one second, from, until."""
         self._loaded: dict[str, tuple[float, float]] = {}
         """Usage that was taken over, and when."""
+        self._kept: defaultdict[str, float] = defaultdict(float)
+        """By path what decay forgave of its distance from siblings, as of ``_now``."""
         self._now = 0.0
 
     def set_share(self, path: str, share: Share) -> None:
@@ -134,6 +136,7 @@ class Reference:
 
     def decide(self, now: float, most: int | None = None) -> list[Decision]:
         """Start the first job in the order of service that may start and fits, and so on."""
+        self._keep_apart(now)
         self._now = now
         decisions: list[Decision] = []
         while most is None or len(decisions) < most:
@@ -145,7 +148,7 @@ class Reference:
 
     def _next(self, now: float) -> Placement | None:
         may = [job for job in self._waiting.values() if self._may_start(job, now)]
-        usage = self.usage(now)
+        usage = self._claims(now)
         wanted = {path for tenant in {job.tenant for job in may} for path in paths(tenant)}
         over = {path for path in wanted if self._is_over(path, usage)}
         for job in sorted(may, key=lambda job: self._turn(job, usage, over, now)):
@@ -160,7 +163,7 @@ class Reference:
         return None
 
     def _turn(
-        self, job: PendingJob, usage: dict[str, tuple[float, float]], over: set[str], now: float
+        self, job: PendingJob, usage: dict[str, float], over: set[str], now: float
     ) -> tuple[object, ...]:
         """The higher level first; then those within their share on every step of the tree.
 
@@ -171,7 +174,7 @@ class Reference:
         served = [(self._served(path, usage), path) for path in steps]
         return -self._level(job, now), has_more, *served, job.submitted, job.id
 
-    def _is_over(self, path: str, usage: dict[str, tuple[float, float]]) -> bool:
+    def _is_over(self, path: str, usage: dict[str, float]) -> bool:
         """Whether a node has had more for its weight than its active siblings on average."""
         if not path:
             return False
@@ -183,10 +186,36 @@ class Reference:
             for node in paths(job.tenant)
             if node and node.rpartition("/")[0] == above
         }
-        used = sum(usage.get(node, (0.0, 0.0))[0] for node in active)
+        used = sum(self._reckoned(node, usage) for node in active)
         weights = sum(self._shares.get(node, Share()).weight for node in active)
         weight = self._shares.get(path, Share()).weight
-        return usage.get(path, (0.0, 0.0))[0] > used / weights * weight * (1 + 1e-9) + NEGLIGIBLE
+        mine = self._reckoned(path, usage)
+        return mine > used / weights * weight * (1 + 1e-9) + NEGLIGIBLE
+
+    def _keep_apart(self, now: float) -> None:
+        """Take back what decay forgave since of the distance between siblings that all wait."""
+        usage, claims = self.usage(now), self._claims(now)
+        factor = exp(-log(2) / self._policy.half_life * (now - self._now))
+        beside: defaultdict[str, set[str]] = defaultdict(set)
+        for job in self._waiting.values():
+            for path in filter(None, paths(job.tenant)):
+                beside[path.rpartition("/")[0]].add(path)
+        self._kept = defaultdict(float, {p: kept * factor for p, kept in self._kept.items()})
+        for siblings in beside.values():
+            weights = {path: self._shares.get(path, Share()).weight for path in siblings}
+            level = sum(claims.get(path, 0.0) for path in siblings) / sum(weights.values())
+            for path in siblings:
+                ahead = claims.get(path, 0.0) - level * weights[path]
+                kept = self._kept[path] + ahead * (1 - factor)
+                self._kept[path] = max(kept, -usage.get(path, (0.0, 0.0))[0])
+
+    def _claims(self, now: float) -> dict[str, float]:
+        """Usage of every node with what was kept of its distance from siblings."""
+        factor = exp(-log(2) / self._policy.half_life * (now - self._now))
+        used = {path: amount for path, (amount, _) in self.usage(now).items()}
+        return {
+            path: used.get(path, 0.0) + self._kept[path] * factor for path in {*used, *self._kept}
+        }
 
     def _level(self, job: PendingJob, now: float) -> int:
         """Its class, raised for each interval that it waited."""
@@ -195,14 +224,17 @@ class Reference:
         steps = max(0, int((now - job.waiting_since) / self._policy.ageing_interval))
         return min(job.level + steps, Level.CRITICAL)
 
-    def _served(self, path: str, usage: dict[str, tuple[float, float]]) -> float:
-        used = usage.get(path, (0.0, 0.0))[0]
+    def _served(self, path: str, usage: dict[str, float]) -> float:
+        return self._reckoned(path, usage) / self._shares.get(path, Share()).weight
+
+    def _reckoned(self, path: str, usage: dict[str, float]) -> float:
+        """What a node has had, and what it will have had soon."""
         ahead = self._policy.horizon * sum(
             running.price * running.job.shape.total
             for running in self._running.values()
             if path in paths(running.job.tenant)
         )
-        return (used + ahead) / self._shares.get(path, Share()).weight
+        return usage.get(path, 0.0) + ahead
 
     def _may_start(self, job: PendingJob, now: float) -> bool:
         if job.not_before > now:

@@ -17,8 +17,8 @@ from st_controller.domain.scheduling.model import (
 )
 from st_controller.domain.scheduling.scheduler import Scheduler
 
-EXACT = Policy(settle_interval=0.0, ageing_interval=1e9, half_life=5_000.0)
-"""Usage is brought up to each moment, and nobody rises by waiting."""
+EXACT = Policy(settle_interval=0.0, ageing_interval=1e9, half_life=5_000.0, catch_up=1e9)
+"""Usage is brought up to each moment, nobody rises by waiting, and no share lapses."""
 KIND = SlotKind("cpu", 8.0)
 
 

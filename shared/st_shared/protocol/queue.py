@@ -67,7 +67,8 @@ class TenantView(Resource):
     usage: float
     """Decayed slot-seconds, weighted by price."""
     forfeited: float
-    """Claim on the share that lapsed while it was idle; counts like usage."""
+    """Claim on the share that lapsed while it was idle, with what decay is not to forgive of a lead
+    over its siblings or (negative) of a lag; counts like usage."""
     within_share: bool
     """Whether it has had no more for its weight than its siblings that want slots too."""
     active: bool

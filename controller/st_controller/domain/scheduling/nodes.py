@@ -30,9 +30,14 @@ class Node:
     usage: float = 0.0
     """Decayed slot-seconds times price, as of ``seen``."""
     forfeited: float = 0.0
-    """Claim on the share that lapsed while it was idle; counts like usage and decays with it."""
+    """Claim on the share that lapsed while it was idle, and what decay forgave of a lead over its
+    siblings, or (negative) of a lag; counts like usage and decays with it."""
     rate: float = 0.0
     """Price of what runs now, for one second."""
+    ahead: float = 0.0
+    """What that comes to within the horizon of the policy."""
+    reckoned: float = 0.0
+    """Its claim and what it is about to add: as such it is compared with its siblings."""
     promised: float = 0.0
     """Price of the slots that are reserved for its jobs, for one second."""
     seen: float = 0.0
@@ -46,7 +51,7 @@ class Node:
     key: float | None = None
     """Its place in the parent's order; none: nothing waits."""
     claims: float = 0.0
-    """Usage and forfeited share of the active children."""
+    """What the active children are reckoned to have had."""
     weights: float = 0.0
     """Weights of the active children."""
     masks: list[int] = field(default_factory=lambda: [0, 0])
@@ -95,7 +100,7 @@ class Node:
     @property
     def is_within_share(self) -> bool:
         """Whether it has had no more for its weight than its active siblings on average."""
-        return self.parent is None or self.claim <= self.parent.fair * self.share.weight
+        return self.parent is None or self.reckoned <= self.parent.fair * self.share.weight
 
     @property
     def is_limited_anywhere(self) -> bool:

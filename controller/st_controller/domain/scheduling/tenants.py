@@ -25,6 +25,8 @@ class Tenants:
         """Who is to be served next."""
         self.fleet_rate = 0.0
         """Price of all slots for one second."""
+        self._settled_at = float("inf")
+        """When all usage was last brought up to date; infinite: never."""
         self.is_settled = False
         """Whether who is idle is known: not while what was there before is being loaded."""
 
@@ -117,13 +119,44 @@ class Tenants:
         """Bring all usage up to this moment, and forget tenants of whom nothing is left."""
         for node in self.nodes():
             self._accrue(node, now)
+        forgiven = 1 - exp(-self._decay * max(0.0, now - self._settled_at))
+        self._settled_at = now
         for node in self.nodes():
             node.due = None
             if node.children:
+                self._keep_apart(node, forgiven)
                 self._settle_children(node)
         for node in reversed(list(self._nodes.values())):
-            if not node.is_active and not node.children and node.claim < NEGLIGIBLE:
+            has_had = max(node.usage, node.claim)
+            if not node.is_active and not node.children and has_had < NEGLIGIBLE:
                 self._drop(node)
+
+    def _keep_apart(self, node: Node, forgiven: float) -> None:
+        """Take back what decay forgave of the distance between children that all want more.
+
+        Who is ahead of its siblings, be it by the half of a large job that it is ahead on average,
+        would else be forgiven that again and again: over a month of a half-life of a week it had
+        four times as much too much. Whoever is further behind than one that was idle may catch up
+        is left to decay: it cannot have wanted what there was.
+        """
+        wanting = [child for child in node.children.values() if child.waiting or child.promised]
+        wanting, level = self._abreast(node, wanting)
+        for child in wanting:
+            kept = (child.claim - level * child.share.weight) * forgiven
+            child.forfeited = max(child.forfeited + kept, -child.usage)
+            child.reckoned = child.usage + child.forfeited + child.ahead
+
+    def _abreast(self, node: Node, children: list[Node]) -> tuple[list[Node], float]:
+        """Those not too far behind the rest, and what they have had for their weight on average."""
+        while children:
+            weights = sum(child.share.weight for child in children)
+            level = sum(child.claim for child in children) / weights
+            least = level - self._policy.catch_up * self._due(node) / weights
+            near = [child for child in children if child.claim >= least * child.share.weight]
+            if len(near) == len(children):
+                return near, level
+            children = near
+        return [], 0.0
 
     def _settle_children(self, node: Node) -> None:
         """Add up and sort the children anew, at the cost of one sort."""
@@ -131,7 +164,7 @@ class Tenants:
         node.order = []
         for child in node.children.values():
             if child.is_active:
-                node.claims += child.usage + child.forfeited
+                node.claims += child.reckoned
                 node.weights += child.share.weight
             if child.waiting:
                 child.key = self._key(child)
@@ -161,11 +194,17 @@ class Tenants:
             leaf.look_anew()
         else:
             leaf.look_anew_within_share()
+        horizon = self._policy.horizon
         for node in leaf.ancestry:
             self._accrue(node, now)
             before, node.running_jobs = node.running_jobs, node.running_jobs + jobs
             node.running_slots += slots
             node.rate = node.rate + rate if node.running_jobs else 0.0
+            more = node.rate * horizon - node.ahead
+            node.ahead += more
+            node.reckoned += more
+            if node.parent and (before or node.waiting or node.promised):
+                node.parent.claims += more
             if not ((before and node.running_jobs) or node.waiting or node.promised):
                 self._note_activity(node, bool(before), now)
             if node.waiting:
@@ -177,27 +216,27 @@ class Tenants:
         if elapsed <= 0:
             return
         node.seen = now
-        before = node.usage + node.forfeited
-        if not before and not node.rate:
+        if not (node.usage or node.rate or node.forfeited):
             return
         factor = exp(-self._decay * elapsed)
         node.usage = node.usage * factor + node.rate * (1 - factor) / self._decay
         if node.forfeited:
             node.forfeited *= factor
-        if node.parent and node.is_active:
-            node.parent.claims += node.usage + node.forfeited - before
+        before, node.reckoned = node.reckoned, node.usage + node.forfeited + node.ahead
+        if node.parent and (node.waiting or node.running_jobs or node.promised):
+            node.parent.claims += node.reckoned - before
 
     def _grown(self, seconds: float) -> float:
         """What a second's price of 1 amounts to after so long, decayed on the way."""
         return (1 - exp(-self._decay * seconds)) / self._decay
 
     def _change_claim(self, node: Node, usage: float, forfeited: float | None = None) -> None:
-        before = node.usage + node.forfeited
         node.usage = usage
         if forfeited is not None:
             node.forfeited = forfeited
+        before, node.reckoned = node.reckoned, node.usage + node.forfeited + node.ahead
         if node.parent and node.is_active:
-            node.parent.claims += node.usage + node.forfeited - before
+            node.parent.claims += node.reckoned - before
 
     def _note_activity(self, node: Node, was_active: bool, now: float) -> None:
         parent = node.parent
@@ -205,7 +244,7 @@ class Tenants:
             return
         parent.look_anew_within_share()
         if not node.is_active:
-            parent.claims -= node.claim
+            parent.claims -= node.reckoned
             parent.weights -= node.share.weight
             if parent.weights < 1e-9:
                 parent.claims = parent.weights = 0.0
@@ -213,7 +252,7 @@ class Tenants:
         self._accrue(node, now)
         if self.is_settled and parent.weights > 0:
             self._forfeit(node, parent)
-        parent.claims += node.claim
+        parent.claims += node.reckoned
         parent.weights += node.share.weight
 
     def _forfeit(self, node: Node, parent: Node) -> None:
@@ -224,9 +263,12 @@ class Tenants:
         """
         weights = parent.weights + node.share.weight
         rise = self._policy.catch_up * self._due(parent) / weights
-        least = (parent.claims / parent.weights - rise) * node.share.weight
+        # What runs now is left out: it ends, and would leave the newcomer over its share.
+        had = (parent.claims - parent.ahead) / parent.weights
+        least = (had - rise) * node.share.weight
         if node.claim < least:
             node.forfeited = least - node.usage
+            node.reckoned = least + node.ahead
 
     def _due(self, node: Node) -> float:
         """The price for one second of what is due to a node while all that are active want more."""
@@ -254,8 +296,9 @@ class Tenants:
             insort(order, (node.key, node.path, node))
 
     def _key(self, node: Node) -> float:
-        ahead = (node.rate + node.promised) * self._policy.horizon
-        return (node.usage + node.forfeited + ahead) / node.share.weight
+        if not node.promised:
+            return node.reckoned / node.share.weight
+        return (node.reckoned + node.promised * self._policy.horizon) / node.share.weight
 
     def _drop(self, node: Node) -> None:
         if node.parent is not None:

@@ -109,14 +109,14 @@ class Turns:
             mask = parent.allowed(mask, self._shapes)
             if node.is_within_share:
                 continue
-            less, wanted = node.claim / node.share.weight / EXCESS, mask << shift
+            less, wanted = node.reckoned / node.share.weight / EXCESS, mask << shift
             for _, _, sibling in parent.order:
                 if sibling is node:
                     break
                 waiting = sibling.masks[BASE] & wanted
                 if (
                     waiting
-                    and sibling.claim <= less * sibling.share.weight
+                    and sibling.reckoned <= less * sibling.share.weight
                     and self._startable(sibling) & waiting
                 ):
                     line = self._line_below(sibling, level, waiting >> shift)
@@ -141,18 +141,20 @@ class Turns:
 
     def _least_served_within_share(self, node: Node, wanted: int) -> Node:
         while node.lines is None:
-            fair = node.fair
-            for _, _, child in node.order:
-                if child.usage + child.forfeited > fair * child.share.weight:
-                    continue
-                known = child.due
-                there = (self._due(child) if known is None else known) & wanted
-                if there:
-                    node, wanted = child, there
-                    break
-            else:
-                raise AssertionError(f"nobody below {node.path!r} is due")
+            node, wanted = self._first_within_share(node, wanted)
         return node
+
+    def _first_within_share(self, node: Node, wanted: int) -> tuple[Node, int]:
+        """The least served child that is due for any of what is wanted, and for what of it."""
+        fair = node.fair
+        for _, _, child in node.order:
+            if child.reckoned > fair * child.share.weight:
+                continue
+            known = child.due
+            there = (self._due(child) if known is None else known) & wanted
+            if there:
+                return child, there
+        raise AssertionError(f"nobody below {node.path!r} is due")
 
     # What is remembered
 
@@ -166,7 +168,7 @@ class Turns:
         else:
             found, fair = 0, node.fair
             for _, _, child in node.order:
-                if child.usage + child.forfeited <= fair * child.share.weight:
+                if child.reckoned <= fair * child.share.weight:
                     below = child.due
                     found |= self._due(child) if below is None else below
         if node.is_limited:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from queue_steps import Queue
 
 from st_controller.domain.scheduling.model import Level
@@ -199,3 +200,38 @@ def test_nothing_starts_before_its_moment() -> None:
     assert queue.scheduler.next_moment() == queue.now + 100
     queue.pass_time(100)
     assert queue.placed() == ["later"]
+
+
+def test_whoever_has_just_been_served_is_not_within_its_share_before_that_shows_in_its_use() -> (
+    None
+):
+    queue = Queue()
+    queue.worker(slots=2)
+    for number in range(2):
+        queue.submit(f"ann {number}", "o/t/ann")
+        queue.submit(f"ben {number}", "o/t/ben")
+    queue.scheduler.load_usage({"o/t/ben": (100.0, 0.0)}, queue.now)
+
+    assert queue.placed() == ["ann 0", "ben 0"]
+
+
+@pytest.mark.parametrize(("lead", "left"), [(HOUR, 1.0), (100 * HOUR, 0.25)])
+def test_decay_forgives_no_lead_among_those_who_all_wait_unless_it_is_beyond_catching_up(
+    lead: float, left: float
+) -> None:
+    queue = Queue(half_life=10 * HOUR, catch_up=4 * HOUR)
+    queue.worker()
+    queue.submit("first", "other/t/carl", limit=24 * HOUR)
+    queue.placed()
+    for user in ("ann", "ben"):
+        queue.submit(user, f"o/t/{user}", Level.LOW)
+    before = {"o/t/ann": (10 * HOUR + lead, 0.0), "o/t/ben": (10 * HOUR, 0.0)}
+    queue.scheduler.load_usage(before, queue.now)
+    for _ in range(120):
+        queue.pass_time(HOUR / 6)
+        queue.placed()
+
+    used = queue.scheduler.usage(queue.now)
+
+    assert sum(used["o/t/ann"]) - sum(used["o/t/ben"]) == pytest.approx(left * lead, rel=0.05)
+    assert used["o/t/ann"][0] == pytest.approx((10 * HOUR + lead) / 4)
