@@ -11,7 +11,7 @@ from st_controller.platform import Platform
 from st_controller.services import (
     artifact_uploads,
     artifacts,
-    endings,
+    finishing,
     jobs,
     journal,
     leases,
@@ -29,6 +29,7 @@ from st_shared.protocol.states import AttemptState, Outcome
 from st_shared.protocol.worker import (
     ArtifactFile,
     Failure,
+    FinishRequest,
     Heartbeat,
     Inventory,
     Lease,
@@ -162,13 +163,9 @@ class Steps:
         self, worker_id, attempt_id, outcome=Outcome.SUCCEEDED, *, epoch=1, last=0, failure=None
     ) -> None:
         with self.db.write() as tx:
-            held = leases.to_finish(tx, worker_id, attempt_id, epoch, outcome)
-            if held is None:
-                return
-            attempt, job = held
-            journal.must_be_whole(attempt, last)
             said = Failure(kind=failure, message="it broke") if failure else None
-            endings.end_attempt(tx, attempt, job, outcome, failure=said)
+            request = FinishRequest(epoch=epoch, outcome=outcome, last_seq=last, failure=said)
+            finishing.finish(tx, worker_id, attempt_id, request)
 
     def announce(self, worker_id, attempt_id, *files: ArtifactFile, epoch=1):
         with self.db.write() as tx:

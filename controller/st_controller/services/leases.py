@@ -119,20 +119,13 @@ def seen(session: Session, worker_id: str, attempt_id: str, epoch: int) -> None:
         raise _void()
 
 
-def to_finish(
-    tx: Transaction, worker_id: str, attempt_id: str, epoch: int, outcome: Outcome
-) -> tuple[Attempt, Job] | None:
-    """The attempt and job of a lease that is to end so, or ``StaleLease``.
-
-    None: this very call has been made before, and its answer was lost.
-    """
-    return finishable(_load(tx.session, attempt_id), worker_id, epoch, outcome)
-
-
 def finishable(
     found: Found, worker_id: str, epoch: int, outcome: Outcome
 ) -> tuple[Attempt, Job] | None:
-    """The same for an attempt that is locked already."""
+    """The attempt and job, locked, of a lease that is to end so, or ``StaleLease``.
+
+    None: this very call has been made before, and its answer was lost.
+    """
     attempt, job = found
     if attempt is not None and attempt.state == AttemptState.FINISHED:
         ended = (attempt.worker_id, attempt.epoch, attempt.outcome)

@@ -1,7 +1,5 @@
 """Events of workers' streams: what is told to one worker, under the name that the contract has."""
 
-from collections.abc import Iterable
-
 from st_controller.services import topics
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.endpoints import WorkerEvent, name_of
@@ -11,9 +9,3 @@ def tell(tx: Transaction, worker_id: str, *events: WorkerEvent) -> None:
     """Send events to a worker, durably and in this order."""
     for event in events:
         tx.emit(topics.worker(worker_id), name_of(event), event.model_dump(mode="json"))
-
-
-def tell_all(tx: Transaction, worker_ids: Iterable[str], event: WorkerEvent) -> None:
-    """Send the same event to many workers."""
-    for worker_id in worker_ids:
-        tell(tx, worker_id, event)

@@ -1,11 +1,9 @@
-"""Which slots of which worker satisfy a request."""
+"""Whether slots and labels of a worker satisfy a request."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from st_controller.domain.scheduling.model import Shape, SlotKind
-from st_shared.protocol.worker import Slot
-from st_shared.spec.job import ResourceRequest
 
 
 def accelerator_matches(pattern: str, accelerator: str) -> bool:
@@ -24,14 +22,3 @@ def kind_suits(kind: SlotKind, shape: Shape) -> bool:
 def labels_match(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether every wanted label is present with a value that its glob matches."""
     return all(key in labels and fnmatchcase(labels[key], glob) for key, glob in wanted.items())
-
-
-def fitting_slots(request: ResourceRequest, free: Sequence[Slot]) -> list[Slot]:
-    """The free slots that satisfy the request, least memory first, so that large ones stay free."""
-    fitting = [
-        slot
-        for slot in free
-        if slot.memory_gb >= request.min_memory_gb
-        and accelerator_matches(request.accelerator, slot.accelerator)
-    ]
-    return sorted(fitting, key=lambda slot: (slot.memory_gb, slot.index))
