@@ -1,0 +1,47 @@
+"""The schema: every table, with what a row promises."""
+
+from st_controller.store.schema.attempts import Attempt
+from st_controller.store.schema.base import DEFAULT_TENANT, Table
+from st_controller.store.schema.contents import Artifact, ArtifactUpload, Dataset
+from st_controller.store.schema.events import AuditEntry, EventOrder, OutboxEvent
+from st_controller.store.schema.jobs import (
+    IdempotencyKey,
+    Job,
+    JobArray,
+    JobDependency,
+    JobTransition,
+)
+from st_controller.store.schema.journal import JournalChunk, JournalSegment
+from st_controller.store.schema.people import ApiKey, Session, SetupToken, User
+from st_controller.store.schema.queue import LeaderLease, QueuePolicy, ShareNode, TenantUsage
+from st_controller.store.schema.workers import JoinToken, SlotFault, Worker
+
+__all__ = [
+    "DEFAULT_TENANT",
+    "ApiKey",
+    "Artifact",
+    "ArtifactUpload",
+    "Attempt",
+    "AuditEntry",
+    "Dataset",
+    "EventOrder",
+    "IdempotencyKey",
+    "Job",
+    "JobArray",
+    "JobDependency",
+    "JobTransition",
+    "JoinToken",
+    "JournalChunk",
+    "JournalSegment",
+    "LeaderLease",
+    "OutboxEvent",
+    "QueuePolicy",
+    "Session",
+    "SetupToken",
+    "ShareNode",
+    "SlotFault",
+    "Table",
+    "TenantUsage",
+    "User",
+    "Worker",
+]

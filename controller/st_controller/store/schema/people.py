@@ -1,0 +1,69 @@
+"""People and programs, and what they sign in with."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ForeignKey,
+    String,
+    Text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from st_controller.store.schema.base import DEFAULT_TENANT, Digest, Id, Slug, Table
+
+
+class User(Table):
+    """A person or a service account."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    username: Mapped[str] = mapped_column(String(200), unique=True)
+    password_hash: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(String(40))
+    org: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
+    """Organisation whose share the user's jobs count against."""
+    team: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class SetupToken(Table):
+    """The one-time token that creates the first admin; the row is gone once it was used."""
+
+    __tablename__ = "setup_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(Digest)
+    created_at: Mapped[datetime]
+
+
+class Session(Table):
+    """A signed-in browser."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    token_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class ApiKey(Table):
+    """A key of a user; only its hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(120))
+    prefix: Mapped[str] = mapped_column(String(20))
+    key_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    scopes: Mapped[list[Any] | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
