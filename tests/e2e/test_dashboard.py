@@ -42,17 +42,23 @@ def bearer(secret):
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A controller without workers: whatever is submitted waits."""
+def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     made = Fleet(tmp_path_factory.mktemp("dashboard"))
     yield made
     made.close()
 
 
+@pytest.fixture
+def fleet(shared_fleet) -> Iterator[Fleet]:
+    """A controller without workers and jobs: whatever is submitted waits."""
+    yield shared_fleet
+    shared_fleet.clear()
+
+
 @pytest.fixture(scope="module")
-def admins_browser(fleet, tmp_path_factory) -> Iterator[Browser]:
+def admins_browser(shared_fleet, tmp_path_factory) -> Iterator[Browser]:
     opened = Browser(tmp_path_factory.mktemp("profile"))
-    opened.sign_in(fleet.controller.url, "admin", PASSWORD)
+    opened.sign_in(shared_fleet.controller.url, "admin", PASSWORD)
     yield opened
     opened.close()
 

@@ -25,13 +25,20 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     made = Fleet(tmp_path_factory.mktemp("job-page"), PATIENT)
     yield made
     made.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
+    """A controller without workers and jobs."""
+    yield shared_fleet
+    shared_fleet.clear()
+
+
+@pytest.fixture
 def worker(fleet: Fleet) -> Iterator[WireWorker]:
     made = WireWorker(fleet)
     yield made
@@ -39,11 +46,19 @@ def worker(fleet: Fleet) -> Iterator[WireWorker]:
 
 
 @pytest.fixture(scope="module")
-def browser(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def shared_browser(
+    shared_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
     opened = Browser(tmp_path_factory.mktemp("profile"))
-    opened.sign_in(fleet.controller.url, "admin", "correct horse battery")
+    opened.sign_in(shared_fleet.controller.url, "admin", "correct horse battery")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def browser(shared_browser: Browser) -> Browser:
+    shared_browser.complaints.clear()
+    return shared_browser
 
 
 def begin(fleet, worker):

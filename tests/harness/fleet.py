@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 
 from st_client import Client
+from st_client.errors import MissingError
 
 BIN = Path(sys.executable).parent
 PATIENCE = 60.0
@@ -172,6 +174,25 @@ class Fleet:
 
     def _is_online(self, name: str) -> bool:
         return any(each.name == name and each.state == "online" for each in self.client.workers())
+
+    def clear(self) -> None:
+        """Take away what a test left: jobs, workers, shares, rules; the controller runs after it.
+
+        For tests that share a fleet, none of which may see what another put there.
+        """
+        process = self.controller.process
+        assert process
+        if process.poll() is not None:
+            self.controller.start()
+        for job in list(self.client.jobs()):
+            if not job.state.is_final:
+                self.client.cancel(job.id)
+        for worker in list(self.client.workers()):
+            self.client.delete_worker(worker.id, force=True)
+        for tenant in self.client.queue().tenants:
+            with suppress(MissingError):  # none was set
+                self.client.remove_share(tenant.path or "all")
+        self.client.set_queue_policy({})
 
     def close(self) -> None:
         self.client.close()
