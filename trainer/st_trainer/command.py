@@ -81,7 +81,7 @@ def run_command(
     result = RunResult(run_dir)
 
     def listen(event: JournalEvent) -> None:
-        if isinstance(event, OutputEvent):
+        if isinstance(event, OutputEvent) and event.name != "file":
             result.outputs[event.name] = str(run_dir / event.path)
         if listener:
             listener(event)

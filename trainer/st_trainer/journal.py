@@ -16,7 +16,7 @@ from st_shared.protocol.journal import MAX_LINE_BYTES, JournalEvent, journal_eve
 Listener = Callable[[JournalEvent], None]
 Level = Literal["debug", "info", "warning", "error"]
 Phase = Literal["loading", "training", "validating", "saving", "done"]
-OutputName = Literal["weights", "loss_curve", "sample_grid", "report", "log"]
+OutputName = Literal["weights", "loss_curve", "sample_grid", "report", "log", "file"]
 
 PATIENCE = 20.0
 """Seconds that a training waits for room before it fails."""

@@ -40,6 +40,8 @@ def write_results(session: Session, folder: RunFolder, journal: Journal) -> None
     spec = session.spec
     with session.evaluating() as denoiser:
         weights = session.adapter.write(folder.output, denoiser, session.step)
+    for path in beside(weights, folder):
+        journal.output("file", folder.relative(path))
     journal.output("weights", folder.relative(weights))
     write_picture(folder.loss_curve, loss_curve(session.history.points, spec.steps))
     journal.output("loss_curve", folder.relative(folder.loss_curve))
@@ -51,6 +53,13 @@ def write_results(session: Session, folder: RunFolder, journal: Journal) -> None
         with Image.open(folder.sample(session.step)) as picture:
             write_picture(folder.sample_grid, picture)
         journal.output("sample_grid", folder.relative(folder.sample_grid))
+
+
+def beside(weights: Path, folder: RunFolder) -> list[Path]:
+    """What belongs to ``weights`` where they lie in a folder of their own, such as its options."""
+    if weights.parent == folder.output:
+        return []
+    return [path for path in sorted(weights.parent.iterdir()) if path != weights]
 
 
 def draw_with_base(

@@ -85,7 +85,7 @@ class OutputEvent(_Event):
 
     kind: Literal["output"] = "output"
     name: Literal["weights", "loss_curve", "sample_grid", "report", "log", "file"]
-    """What it is; ``file``: whatever a script left."""
+    """What it is; ``file``: what lies beside the weights, or whatever a script left."""
     path: RelativePath
 
 

@@ -207,6 +207,7 @@ FAMILIES: dict[str, Family] = {
             config=FluxConfig,
             needs_base=True,
             alignment=16,
+            text_encoder_lora=True,
             has_controlnet=True,
             kohya_lora=True,
         ),

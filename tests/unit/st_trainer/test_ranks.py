@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -78,11 +79,12 @@ def together(work, count=2):
     return [process.exitcode for process in processes]
 
 
-def difference(one, other):
-    """Largest difference between the weights of two checkpoints or results."""
+def difference(one, other, part=""):
+    """Largest difference between weights of two checkpoints or results, of those in ``part``."""
     left, right = load_file(one), load_file(other)
     assert left.keys() == right.keys()
-    return max((left[name] - right[name]).abs().max().item() for name in left)
+    names = [name for name in left if name.startswith(part)]
+    return max((left[name] - right[name]).abs().max().item() for name in names)
 
 
 def names(folder):
@@ -96,25 +98,33 @@ def newest(root):
 KINDS = {
     "full": {},
     "lora": {"adapter": {"kind": "lora", "rank": 2}},
+    "text": {"adapter": {"kind": "lora", "rank": 2, "text_encoder": True}},
+    "controlnet": {"adapter": {"kind": "controlnet"}},
     "muon": {"optimizer": {"name": "muon", "learning_rate": 1e-3}},
     "schedule-free": {"optimizer": {"name": "adamw_schedulefree", "learning_rate": 1e-3}},
 }
 
 
+BASES = {"lora": "sd3", "text": "sd1", "controlnet": "sd1"}
 CLOSE = {"muon": 1e-3}
 """It makes matrices orthogonal in bfloat16; its momentum is as close as that of the others."""
 
 
 @pytest.fixture
 def spec_of(tiny_spec, base_folder, trainer_dataset):
-    """Makes a specification of one of ``KINDS``: all weights, or a LoRA on a pretrained model."""
+    """Makes a specification of one of ``KINDS``: all weights, or an adapter of a tiny model."""
 
     def make(kind, batch_size, **changes):
         adamw = {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}
         changes |= {"batch_size": batch_size, **adamw, **KINDS[kind]}
-        if kind == "lora":
-            base = str(base_folder("sd3"))
-            changes["model"] = {"family": "sd3", "base": base, "config": {"resolution": 16}}
+        if family := BASES.get(kind):
+            base = str(base_folder(family))
+            changes["model"] = {"family": family, "base": base, "config": {"resolution": 16}}
+        if kind == "controlnet":
+            edges = trainer_dataset.parent / "edges"
+            shutil.copytree(trainer_dataset, edges, dirs_exist_ok=True)
+            changes["datasets"] = [{"path": str(trainer_dataset), "conditioning": str(edges)}]
+            changes["validation"] = {}
         return tiny_spec(**changes)
 
     return make
@@ -159,12 +169,14 @@ def test_buffers_are_given_to_the_others_once_and_not_at_every_step():
     assert together(work) == [0, 0]
 
 
-def test_what_is_learned_depends_on_the_other_half_of_the_batch(spec_of, tmp_path):
+@pytest.mark.parametrize(("kind", "part"), [("full", ""), ("text", "text_encoder.")])
+def test_what_is_learned_depends_on_the_other_half_of_the_batch(spec_of, tmp_path, kind, part):
     """The comparison above could fail: half a batch alone gives other weights."""
-    carry_out(spec_of("full", 4), tmp_path / "one")
-    carry_out(spec_of("full", 2), tmp_path / "half")
+    carry_out(spec_of(kind, 4), tmp_path / "one")
+    carry_out(spec_of(kind, 2), tmp_path / "half")
     one, half = newest(tmp_path / "one"), newest(tmp_path / "half")
-    assert difference(one / "weights.safetensors", half / "weights.safetensors") > 1e-4
+    file = "weights.safetensors"
+    assert difference(one / file, half / file, part) > 1e-4
 
 
 def test_a_resumed_run_of_two_ranks_ends_bit_for_bit_like_one_that_was_not_stopped(

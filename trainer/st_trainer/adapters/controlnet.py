@@ -6,10 +6,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from st_trainer.adapters.adapter import Adapter, as_floats
-from st_trainer.adapters.lora import add_matrices, lora_layers
+from st_trainer.adapters.lora import LORA_NAME, add_matrices, file_of, lora_layers
 from st_trainer.adapters.targets import target_names
 from st_trainer.data.samples import Samples
 from st_trainer.errors import BadSpecError
@@ -17,6 +17,7 @@ from st_trainer.families.components import class_named, load_part
 from st_trainer.families.control import CONTROL, NEW
 from st_trainer.families.family import Condition, Denoiser
 from st_trainer.families.pretrained import Pretrained
+from st_trainer.weights import write_tensors
 
 _PLACE = "controlnet"
 """Name of the part inside the module, and of the folder that is written."""
@@ -63,14 +64,28 @@ class ControlNet(Adapter):
         )
 
     def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
-        """A folder that ``from_pretrained`` of its class and the stock pipelines load."""
+        """A folder that ``from_pretrained`` of its class and the stock pipelines load.
+
+        Matrices are in it by themselves as well, for ``load_lora_adapter`` of a new copy.
+        """
         del step
         part = folder / _PLACE
         controlnet: Any = denoiser.module.get_submodule(_PLACE)
-        if self.spec.controlnet.lora:
-            controlnet = merged(controlnet)
-        controlnet.save_pretrained(part, max_shard_size=_WHOLE)
+        if not self.spec.controlnet.lora:
+            controlnet.save_pretrained(part, max_shard_size=_WHOLE)
+            return part / "diffusion_pytorch_model.safetensors"
+        merged(controlnet).save_pretrained(part, max_shard_size=_WHOLE)
+        write_tensors(part / LORA_NAME, self._small(controlnet))
         return part / "diffusion_pytorch_model.safetensors"
+
+    def _small(self, controlnet: nn.Module) -> dict[str, Tensor]:
+        """What was trained alone: matrices with a scale of 1, and the layers of a new copy."""
+        found = dict(file_of(controlnet).folded.tensors)
+        if not self.spec.controlnet.base:
+            found |= {
+                name: each for name, each in controlnet.named_parameters() if name.startswith(NEW)
+            }
+        return found
 
     def _add_matrices(
         self, made: nn.Module, family: Pretrained[Any], idle: list[nn.Module]

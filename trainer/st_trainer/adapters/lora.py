@@ -13,7 +13,7 @@ from st_trainer.adapters.adapter import Adapter, as_floats, copy_into
 from st_trainer.adapters.loftq import round_base, start_from
 from st_trainer.adapters.lora_file import LoraFile, read_lora, write_lora
 from st_trainer.adapters.lora_fused import check_fusible
-from st_trainer.adapters.lora_names import part_of
+from st_trainer.adapters.lora_names import is_text, part_of
 from st_trainer.adapters.targets import target_names, text_encoder_names
 from st_trainer.errors import BadSpecError
 from st_trainer.families.family import Denoiser
@@ -51,7 +51,8 @@ class Lora(Adapter):
         names = list(before.alphas) if before else names
         if self.spec.layout == "kohya" and family.kohya_modules:
             dora = self.spec.dora or bool(before and before.has_dora)
-            check_fusible(names, family.kohya_modules, dora=dora)
+            own = [name for name in names if not is_text(name, family)]
+            check_fusible(own, family.kohya_modules, dora=dora)
         lost = round_base(module) if self.spec.init == _LOFTQ else {}
         inject_adapter_in_model(_config(self.spec, names, before), module, adapter_name=_NAME)
         as_floats(module)
@@ -90,16 +91,13 @@ class Lora(Adapter):
 
     def file(self, module: nn.Module) -> LoraFile:
         """The matrices as a file holds them: added to the weights of the base as it was."""
-        tensors = {name: each.detach() for name, each in lora_tensors(module).items()}
-        alphas = {
-            name: layer.scaling[_NAME] * layer.r[_NAME] for name, layer in lora_layers(module)
-        }
-        if self._start:
-            tensors = {
-                name: _joined(name, each, self._start[name]) for name, each in tensors.items()
-            }
-            alphas = {name: 2 * alpha for name, alpha in alphas.items()}
-        return LoraFile(tensors, alphas)
+        file = file_of(module)
+        if not self._start:
+            return file
+        return LoraFile(
+            {name: _joined(name, each, self._start[name]) for name, each in file.tensors.items()},
+            {name: 2 * alpha for name, alpha in file.alphas.items()},
+        )
 
 
 def add_matrices(spec: AdapterSpec, module: nn.Module, names: list[str]) -> None:
@@ -116,6 +114,13 @@ def lora_layers(module: nn.Module) -> list[tuple[str, Any]]:
     return [
         (name, each) for name, each in module.named_modules() if isinstance(each, BaseTunerLayer)
     ]
+
+
+def file_of(module: nn.Module) -> LoraFile:
+    """The matrices of ``module`` as they are."""
+    tensors = {name: each.detach() for name, each in lora_tensors(module).items()}
+    alphas = {name: layer.scaling[_NAME] * layer.r[_NAME] for name, layer in lora_layers(module)}
+    return LoraFile(tensors, alphas)
 
 
 def lora_tensors(module: nn.Module) -> dict[str, Tensor]:

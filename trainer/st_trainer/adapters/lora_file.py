@@ -9,7 +9,8 @@
 ComfyUI wants Kohya's names for UNets. For transformers, Kohya's are of fused projections, which
 ``lora_fused`` is about.
 
-Text encoders have ``text_encoder`` before their keys in Diffusers' layout, ``lora_te`` in Kohya's.
+Text encoders have ``text_encoder`` before their keys in Diffusers' layout, ``lora_te`` in Kohya's;
+ComfyUI reads both, and gets the form that the denoiser has in its file.
 """
 
 import json
@@ -28,6 +29,8 @@ from st_trainer.adapters.lora_names import (
     comfy_name,
     diffusers_name,
     is_kohya,
+    is_text,
+    kohya_text_name,
     name_in_part,
     part_of,
 )
@@ -88,7 +91,7 @@ def write_lora(
 ) -> None:
     """Write ``file``, of what was learned beside ``module``, at ``path``, whole or not at all."""
     if layout == "kohya" and family.kohya_modules:
-        write_tensors(path, fused(file.folded.pairs, module, family.kohya_modules))
+        write_tensors(path, _kohya(file, module, family))
         return
     if layout == "comfyui" and family.comfy_reads_diffusers:
         file, layout = file.folded, "diffusers"
@@ -106,6 +109,22 @@ def write_lora(
     named = {_comfy_key(key, family): each for key, each in every.items()}
     columns = {key: each[:, None] for key, each in named.items() if key.endswith("dora_scale")}
     write_tensors(path, named | columns)
+
+
+def _kohya(file: LoraFile, module: nn.Module, family: Pretrained[Any]) -> dict[str, Tensor]:
+    """Fused projections of the denoiser; text encoders module by module."""
+    text = {name for name in file.alphas if is_text(name, family)}
+    pairs = file.folded.pairs
+    found = fused(
+        {name: pair for name, pair in pairs.items() if name not in text},
+        module,
+        family.kohya_modules,
+    )
+    for name in text:
+        key = kohya_text_name(name, family)
+        found[f"{key}.lora_down.weight"], found[f"{key}.lora_up.weight"] = pairs[name]
+        found[f"{key}.alpha"] = torch.tensor(float(file.ranks[name]))
+    return found
 
 
 def read_lora(path: Path, module: nn.Module, family: Pretrained[Any]) -> LoraFile:
@@ -186,6 +205,7 @@ def _plain(
 ) -> dict[str, Tensor]:
     """Keys as PEFT has them, alphas included; keys of other parts are left out."""
     ours = {form(name, family): name for form in (diffusers_name, comfy_name) for name in names}
+    ours |= {kohya_text_name(name, family): name for name in names if is_text(name, family)}
     found = {}
     for key, tensor in tensors.items():
         module, dot, rest = _split(key)

@@ -34,11 +34,24 @@ def diffusers_name(name: str, family: Pretrained[Any]) -> str:
     return f"{part}.{inner}{name_in_part(name, family)}"
 
 
+def is_text(name: str, family: Pretrained[Any]) -> bool:
+    """Whether the module ``name`` lies in a text encoder."""
+    return part_of(name, family) != family.denoiser
+
+
+def kohya_text_name(name: str, family: Pretrained[Any]) -> str:
+    """Kohya's name for a module of a text encoder, such as ``lora_te1_text_model_encoder_…``."""
+    own = f"{family.text_encoders[part_of(name, family)]}.{_INNER}{name_in_part(name, family)}"
+    return own.replace(".", "_")
+
+
 def comfy_name(name: str, family: Pretrained[Any]) -> str:
     """The name in files of ComfyUI, or of Kohya where the family has those."""
-    part, own = part_of(name, family), name_in_part(name, family)
-    if part != family.denoiser:
-        return f"{family.text_encoders[part]}_{_INNER}{own}".replace(".", "_")
+    if is_text(name, family):
+        if is_kohya(name, family):
+            return kohya_text_name(name, family)
+        return diffusers_name(name, family)
+    own = name
     for ours, theirs in family.comfy_renames:
         own = re.sub(ours, theirs, own)
     if family.kohya_prefix is None:
@@ -47,5 +60,11 @@ def comfy_name(name: str, family: Pretrained[Any]) -> str:
 
 
 def is_kohya(name: str, family: Pretrained[Any]) -> bool:
-    """Whether ComfyUI wants the module ``name`` in Kohya's form."""
-    return family.kohya_prefix is not None or part_of(name, family) != family.denoiser
+    """Whether a file for ComfyUI has the module ``name`` in Kohya's form.
+
+    ComfyUI reads text encoders in both forms. A file whose denoiser has the names of Diffusers has
+    them throughout: Diffusers takes one with anything of Kohya's for Kohya's altogether.
+    """
+    if is_text(name, family):
+        return family.comfy_prefix != family.denoiser
+    return family.kohya_prefix is not None

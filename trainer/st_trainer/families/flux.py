@@ -43,6 +43,7 @@ class Flux(Pretrained[FluxConfig]):
     }
     comfy_prefix = "transformer"
     kohya_modules = FLUX
+    text_encoders: ClassVar = {"text_encoder": "lora_te1"}
     controlnet = "diffusers.FluxControlNetModel"
     usual_guidance = 3.5
     is_distilled = True

@@ -6,17 +6,20 @@ import pytest
 import torch
 from fixtures.tiny import TINY
 from PIL import Image
+from safetensors.torch import load_file
 
 from st_shared.spec import FAMILIES as CATALOGUE
 from st_shared.spec import AdapterSpec, TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.controlnet import ControlNet
+from st_trainer.adapters.lora import LORA_NAME
 from st_trainer.batch import draw_batch
 from st_trainer.data.folder import read_folders
 from st_trainer.data.images import Images
 from st_trainer.errors import BadDataError, BadSpecError
 from st_trainer.families.components import class_named
 from st_trainer.families.registry import REGISTRY
+from st_trainer.journal import Journal
 from st_trainer.loop import batch_loss
 from st_trainer.run import run_training
 from st_trainer.sampling import denoise, pictures, starting_noise
@@ -192,6 +195,47 @@ def test_matrices_learn_beside_frozen_copies_of_weights(session_of, family):
     assert kinds == {True}
     assert any("lora_A" in name for name in learned)
     assert any("controlnet.controlnet_" in name for name in learned)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("based", [False, True], ids=["new", "based"])
+def test_what_was_trained_alone_makes_a_stock_copy_the_same(session_of, family, based, tmp_path):
+    """A small file: matrices, and what a new copy has no original of."""
+    controlnet = {"lora": True}
+    if based:
+        whole = session_of(family)
+        controlnet["base"] = str(whole.adapter.write(tmp_path / "base", whole.denoiser, 1).parent)
+    adapter = {"kind": "controlnet", "controlnet": controlnet, "rank": 3, "alpha": 5}
+    session = session_of(family, adapter=adapter)
+    untouched = session.adapter.write(tmp_path / "untouched", session.denoiser, step=0).parent
+    woken(session)
+    folder = session.adapter.write(tmp_path / "output", session.denoiser, step=1).parent
+    small = load_file(folder / LORA_NAME)
+    grown = trained(session.module.controlnet)
+    assert sum(each.numel() for each in small.values()) == sum(map(torch.numel, grown.values()))
+    kind = class_named(REGISTRY[family].controlnet)
+    copy, expected = kind.from_pretrained(untouched), kind.from_pretrained(folder)
+    copy.load_lora_adapter(folder, weight_name=LORA_NAME, prefix=None)
+    copy.fuse_lora()
+    copy.unload_lora()
+    found = dict(copy.named_parameters())
+    for name, weight in expected.named_parameters():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-5)
+
+
+def test_all_that_from_pretrained_needs_is_announced(control_spec, edges, run_folder):
+    told = []
+    spec = control_spec(adapter={"kind": "controlnet", "controlnet": {"lora": True}}, steps=1)
+    with Journal(run_folder.journal, listener=told.append) as journal:
+        run_training(spec, [edges.parent], run_folder, journal, resume="none", stop=lambda: False)
+    outputs = [(event.name, event.path) for event in told if event.kind == "output"]
+    place = "output/controlnet"
+    assert outputs[:3] == [
+        ("file", f"{place}/config.json"),
+        ("file", f"{place}/{LORA_NAME}"),
+        ("weights", f"{place}/diffusion_pytorch_model.safetensors"),
+    ]
+    assert all((run_folder.root / path).is_file() for _, path in outputs)
 
 
 def test_one_is_gone_on_from_in_full_or_by_matrices_alone(session_of, tmp_path):

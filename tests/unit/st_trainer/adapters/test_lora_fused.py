@@ -74,6 +74,27 @@ def test_diffusers_reads_what_is_written_for_flux(tmp_path):
         torch.testing.assert_close(torch.matmul(*pair), product, atol=1e-5, rtol=1e-5)
 
 
+def test_diffusers_reads_the_text_encoder_of_flux(tmp_path):
+    """Both ends of the stock loader: Kohya's keys to its own, and those to PEFT's."""
+    from diffusers import FluxPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
+
+    layer = "text_encoder.text_model.encoder.layers.3.self_attn"
+    names = [f"{layer}.{end}" for end in ("q_proj", "k_proj", "v_proj", "out_proj")]
+    module = Sizes(dict.fromkeys((*names, "transformer_blocks.0.attn.to_out.0"), 3072))
+    file = random_file(module)
+    path = tmp_path / "kohya.safetensors"
+    write_lora(path, file, module, Flux(), "kohya")
+    state = FluxPipeline.lora_state_dict(tmp_path, weight_name=path.name)
+    text = {key: each for key, each in state.items() if key.startswith("text_encoder.")}
+    found = convert_state_dict_to_peft(convert_state_dict_to_diffusers(text))
+    assert {key.split(".lora_")[0] for key in found} == set(names)
+    for name in names:
+        pair = (found[f"{name}.lora_{end}.weight"] for end in "BA")
+        expected = products(file)[name]
+        torch.testing.assert_close(torch.matmul(*pair), expected, atol=1e-5, rtol=1e-5)
+
+
 class Checkpoint(dict):
     """Weights of the first release: zeros, but for what a LoRA adds."""
 
