@@ -32,8 +32,8 @@ def submit(
     asked = platform.survey.warnings(platform.db, [draft.spec.resources for draft in batch])
     warnings = list(dict.fromkeys(why for found in asked for why in found))
     with platform.db.write() as tx:
-        array, is_new = job_arrays.submit(tx, caller, request, batch, idempotency_key)
-        (view,) = views.array_views(tx.session, [array], warnings)
+        array, is_new, told = job_arrays.submit(tx, caller, request, batch, idempotency_key)
+        (view,) = views.array_views(tx.session, [array], [*warnings, *told])
     headers = {"Location": f"/v1/job-arrays/{array.id}"}
     return encoded(view, 201 if is_new else 200, headers)
 

@@ -73,9 +73,9 @@ async def submit(
     else:  # others would wait too long meanwhile
         draft = await run_in_threadpool(submission.check, caller, document, rules)
     warnings = await _warnings(platform, draft)
-    job_id, columns = await platform.submissions.submit(caller, draft, idempotency_key)
+    job_id, columns, told = await platform.submissions.submit(caller, draft, idempotency_key)
     if columns:
-        view = views.new_job_view(columns, caller.username, warnings)
+        view = views.new_job_view(columns, caller.username, [*warnings, *told])
     else:
         known = await run_in_threadpool(_known_job, platform, caller, job_id)
         view = known.model_copy(update={"warnings": warnings})
@@ -111,8 +111,8 @@ def submit_batch(
     with platform.db.write() as tx:
         made, is_new = submission.enqueue_batch(tx, caller, batch, idempotency_key)
     told = [
-        SubmittedJob(id=job_id, name=name, warnings=why)
-        for (job_id, name), why in zip(made, warnings, strict=True)
+        SubmittedJob(id=job.job_id, name=job.name, warnings=[*why, *job.warnings])
+        for job, why in zip(made, warnings, strict=True)
     ]
     return encoded(JobBatch(jobs=told), 201 if is_new else 200)
 

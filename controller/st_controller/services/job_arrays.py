@@ -18,7 +18,7 @@ from st_controller.services.paging import decode_cursor, encode_cursor
 from st_controller.store.schema import Attempt, Job, JobArray
 from st_controller.store.transaction import QUEUE_RULES, Transaction
 from st_shared.ids import new_id
-from st_shared.protocol.resources import JobArrayRequest
+from st_shared.protocol.resources import JobArrayRequest, Reason
 from st_shared.protocol.states import JobState
 from st_shared.spec.reading import SpecProblem, SpecProblems
 
@@ -59,8 +59,8 @@ def submit(
     request: JobArrayRequest,
     batch: Sequence[Draft],
     idempotency_key: str | None = None,
-) -> tuple[JobArray, bool]:
-    """Queue all jobs of an array, or none; the second value is whether it is new.
+) -> tuple[JobArray, bool, list[Reason]]:
+    """Queue all jobs of an array, or none; whether it is new, and what the policy says of it.
 
     Raises:
         InvalidRequest: a dataset or parent that is named does not exist.
@@ -71,7 +71,7 @@ def submit(
         body = f"job-arrays\n{drafts.canonical(request.model_dump(mode='json'))}"
         earlier = idempotency.take(tx, actor, idempotency_key, body, {"array": array_id})
         if earlier is not None:
-            return get_array(tx.session, actor, earlier["array"]), False
+            return get_array(tx.session, actor, earlier["array"]), False, []
     array = JobArray(
         id=array_id,
         name=_name(request),
@@ -83,11 +83,11 @@ def submit(
     tx.session.add(array)
     tx.session.flush()
     ids = sorted(new_id("job") for _ in batch)
-    submission.store(tx, actor, batch, ids, array_id=array_id)
+    stored = submission.store(tx, actor, batch, ids, array_id=array_id)
     tx.audit(actor.signature, "array.submitted", array_id, name=array.name, size=array.size)
     if array.max_running is not None:
         tx.wake(QUEUE_RULES)
-    return array, True
+    return array, True, list(dict.fromkeys(why for done in stored for why in done.warnings))
 
 
 def get_array(session: Session, actor: Actor, array_id: str, *, lock: bool = False) -> JobArray:

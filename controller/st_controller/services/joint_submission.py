@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -14,15 +14,13 @@ from st_controller.services import idempotency, submission
 from st_controller.services.actor import Actor
 from st_controller.services.combining import Combining
 from st_controller.services.drafts import Draft
+from st_controller.services.submission import Submitted
 from st_controller.store.database import Database
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
 
 THREADS = 8
 """Submissions that lock other jobs at one time; the next ones wait for a thread."""
-
-Submitted = tuple[str, dict[str, Any] | None]
-"""Id of a job, and its columns where it is new."""
 
 
 class Submission(NamedTuple):
@@ -65,20 +63,20 @@ class JointSubmission:
 def _enqueue(tx: Transaction, asked: Sequence[Submission]) -> list[Submitted]:
     # Submitted at one moment, jobs are served in the order of their ids.
     ids = sorted(new_id("job") for _ in asked)
-    found: list[Submitted] = [(job_id, None) for job_id in ids]
+    found: list[Submitted] = [Submitted(job_id, None) for job_id in ids]
     fresh: dict[Actor, list[int]] = defaultdict(list)
     for index in sorted(range(len(asked)), key=lambda index: _order(asked[index])):
         earlier = _earlier(tx, asked[index], ids[index])
         if earlier is None:
             fresh[asked[index].actor].append(index)
         else:
-            found[index] = (earlier, None)
+            found[index] = Submitted(earlier, None)
     for actor, chosen in fresh.items():
         chosen.sort()
         drafts = [asked[index].draft for index in chosen]
-        rows = submission.store(tx, actor, drafts, [ids[index] for index in chosen])
-        for index, row in zip(chosen, rows, strict=True):
-            found[index] = (ids[index], row)
+        stored = submission.store(tx, actor, drafts, [ids[index] for index in chosen])
+        for index, done in zip(chosen, stored, strict=True):
+            found[index] = done
     return found
 
 

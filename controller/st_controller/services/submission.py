@@ -1,7 +1,7 @@
 """Putting jobs into the queue: one, or a whole batch that stands and falls together."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,16 +12,36 @@ from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.jobs import get_job
 from st_controller.services.moves import begin_jobs
+from st_controller.services.policy import admission
 from st_controller.store.requests import request_text, wanted_contents
 from st_controller.store.schema import Dataset, Job, User
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
+from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import JobState
 
 NOTHING_MORE = Rules()
 """No rule is relaxed."""
 LARGEST_BATCH = 1000
 """Jobs in one request."""
+
+
+class Submitted(NamedTuple):
+    """What came of a job file."""
+
+    job_id: str
+    columns: dict[str, Any] | None
+    """Of its row, where it is new."""
+    warnings: tuple[Reason, ...] = ()
+    """What the policy has to say of it."""
+
+
+class Member(NamedTuple):
+    """A job of a batch."""
+
+    job_id: str
+    name: str
+    warnings: tuple[Reason, ...] = ()
 
 
 def submit(
@@ -38,8 +58,10 @@ def submit(
         NotPermitted: it asks for what the actor may not have.
         Conflict: the key was used with another body.
     """
-    job_id, row = enqueue(tx, actor, check(actor, document, rules), idempotency_key)
-    return (Job(**row), True) if row else (get_job(tx.session, actor, job_id), False)
+    done = enqueue(tx, actor, check(actor, document, rules), idempotency_key)
+    if done.columns:
+        return Job(**done.columns), True
+    return get_job(tx.session, actor, done.job_id), False
 
 
 def check(actor: Actor, document: object, rules: Rules) -> Draft:
@@ -59,25 +81,21 @@ def check_batch(actor: Actor, documents: Sequence[object], rules: Rules) -> list
 
 def enqueue(
     tx: Transaction, actor: Actor, draft: Draft, idempotency_key: str | None = None
-) -> tuple[str, dict[str, Any] | None]:
-    """Queue a checked job; its id, and its columns where it is new.
-
-    The same key and body give the id of the first call.
-    """
+) -> Submitted:
+    """Queue a checked job; the same key and body give the id of the first call."""
     job_id = new_id("job")
     if idempotency_key is not None:
         body = f"jobs\n{draft.text}"
         earlier = idempotency.take(tx, actor, idempotency_key, body, {"job": job_id})
         if earlier is not None:
-            return str(earlier["job"]), None
-    (row,) = store(tx, actor, [draft], [job_id])
-    return job_id, row
+            return Submitted(str(earlier["job"]), None)
+    return store(tx, actor, [draft], [job_id])[0]
 
 
 def enqueue_batch(
     tx: Transaction, actor: Actor, batch: Sequence[Draft], idempotency_key: str | None = None
-) -> tuple[list[tuple[str, str]], bool]:
-    """Queue checked jobs, all or none; ids and names in their order, and whether they are new."""
+) -> tuple[list[Member], bool]:
+    """Queue checked jobs, all or none; the jobs in their order, and whether they are new."""
     parents = parentage.inside(batch)
     ids = parentage.ids_in_order(batch, parents)
     if idempotency_key is not None:
@@ -85,11 +103,14 @@ def enqueue_batch(
         earlier = idempotency.take(tx, actor, idempotency_key, body, {"jobs": ids})
         if earlier is not None:
             return [
-                (job_id, draft.spec.name)
+                Member(job_id, draft.spec.name)
                 for job_id, draft in zip(earlier["jobs"], batch, strict=True)
             ], False
-    store(tx, actor, batch, ids, inside=parents)
-    return [(job_id, draft.spec.name) for job_id, draft in zip(ids, batch, strict=True)], True
+    stored = store(tx, actor, batch, ids, inside=parents)
+    return [
+        Member(done.job_id, draft.spec.name, done.warnings)
+        for done, draft in zip(stored, batch, strict=True)
+    ], True
 
 
 def store(
@@ -100,7 +121,7 @@ def store(
     *,
     inside: Sequence[Sequence[int]] | None = None,
     array_id: str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Submitted]:
     """Write new jobs under these ids, or refuse all of them.
 
     ``inside`` says for each which others of the batch it waits for.
@@ -123,11 +144,16 @@ def store(
         }
         for index, (draft, job_id, waits_for) in enumerate(zip(batch, ids, parents, strict=True))
     ]
+    admissions = admission.admit(tx, actor, batch, rows)
     begin_jobs(tx, rows, actor.signature)
     dependencies.attach(
         tx, [(row["id"], up.id) for row, ups in zip(rows, parents, strict=True) for up in ups]
     )
-    return rows
+    admission.record(tx, rows, admissions)
+    return [
+        Submitted(row["id"], row, admitted.warnings)
+        for row, admitted in zip(rows, admissions, strict=True)
+    ]
 
 
 def _tenant(session: Session, actor: Actor) -> tuple[str, str]:

@@ -29,7 +29,7 @@ def submit(steps, documents, actor=None, key=None):
     batch = submission.check_batch(actor, documents, Rules())
     with steps.db.write() as tx:
         made, is_new = submission.enqueue_batch(tx, actor, batch, key)
-    return [job_id for job_id, _ in made], is_new
+    return [job_id for job_id, _, _ in made], is_new
 
 
 def written(steps):

@@ -216,7 +216,7 @@ def test_two_parents_that_fail_at_once_do_not_stand_in_each_others_way(steps, to
         with steps.db.write() as tx:
             made, _ = submission.enqueue_batch(tx, steps.admin, drafts)
         together(steps.cancel, [made[0][0], made[1][0]])
-        states = {steps.job(job_id).state for job_id, _ in made}
+        states = {steps.job(job_id).state for job_id, _, _ in made}
         assert states == {JobState.CANCELLED}
 
 

@@ -23,7 +23,7 @@ def submit(steps, asked, actor=None, key=None):
     actor = actor or steps.admin
     drafts = job_arrays.check(actor, asked, Rules())
     with steps.db.write() as tx:
-        array, is_new = job_arrays.submit(tx, actor, asked, drafts, key)
+        array, is_new, _ = job_arrays.submit(tx, actor, asked, drafts, key)
         return array.id, is_new
 
 

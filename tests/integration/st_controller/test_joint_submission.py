@@ -64,7 +64,7 @@ def test_all_are_there_each_with_its_owner_and_in_the_order_in_which_they_came(s
     other = steps.user("other", Role.RESEARCHER)
     people = [steps.admin, other, steps.admin, other]
     asks = [(actor, noop(f"n{number}"), None) for number, actor in enumerate(people)]
-    ids = [job_id for job_id, columns in at_once(*asks) if columns]
+    ids = [job_id for job_id, columns, _ in at_once(*asks) if columns]
     assert ids == sorted(ids)
     jobs = stored(steps)
     assert [jobs[job_id].name for job_id in ids] == ["n0", "n1", "n2", "n3"]
@@ -100,10 +100,10 @@ def test_a_key_makes_one_job_however_often_it_comes_at_once(steps, at_once):
         (steps.admin, body, None),
         (steps.admin, body, "k"),
     )
-    ids = [job_id for job_id, _ in answers]
+    ids = [job_id for job_id, _, _ in answers]
     assert ids[0] == ids[1] == ids[4]
     assert len({ids[0], ids[2], ids[3]}) == 3
-    assert sum(columns is not None for _, columns in answers) == 3
+    assert sum(columns is not None for _, columns, _ in answers) == 3
     assert sum(job.name == "n" for job in stored(steps).values()) == 3
 
 
@@ -115,7 +115,7 @@ def test_a_key_with_another_body_is_refused_alone(steps, at_once):
     )
     assert isinstance(second, Conflict)
     assert second.code == "idempotency_mismatch"
-    assert {stored(steps)[job_id].name for job_id, _ in (first, third)} == {"n", "o"}
+    assert {stored(steps)[job_id].name for job_id, _, _ in (first, third)} == {"n", "o"}
 
 
 def test_jobs_that_wait_for_others_go_alone(steps, monkeypatch):
@@ -123,7 +123,7 @@ def test_jobs_that_wait_for_others_go_alone(steps, monkeypatch):
     line = JointSubmission(steps.db)
     monkeypatch.setattr(line, "_combining", None)
     child = draft(steps.admin, noop("child", after=[parent]))
-    job_id, columns = asyncio.run(line.submit(steps.admin, child, None))
+    job_id, columns, _ = asyncio.run(line.submit(steps.admin, child, None))
     assert columns["open_parents"] == 1
     assert stored(steps)[job_id].name == "child"
 

@@ -244,7 +244,7 @@ def test_the_end_of_an_array_locks_attempts_as_heartbeats_do(steps, two_running,
     )
     with steps.db.write() as tx:
         drafts = job_arrays.check(steps.admin, asked, Rules())
-        array, _ = job_arrays.submit(tx, steps.admin, asked, drafts, None)
+        array, _, _ = job_arrays.submit(tx, steps.admin, asked, drafts, None)
         array_id = array.id
         of_it = update(Job).where(Job.id.in_([first_job, second_job]))
         tx.session.execute(of_it.values(array_id=array_id))

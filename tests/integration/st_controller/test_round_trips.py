@@ -21,7 +21,7 @@ from st_shared.protocol.worker import FinishRequest
 DONE = FinishRequest(epoch=1, outcome="succeeded", last_seq=0)
 READ = 2
 """A look at the jobs that changed, and the end of its transaction."""
-MOST = {"submit": 7, "place": READ + 11, "claim": 4, "finish": 9, "look": READ}
+MOST = {"submit": 8, "place": READ + 11, "claim": 4, "finish": 9, "look": READ}
 """Statements, commits and rollbacks of one no-op job that is alone."""
 MOST_OF_MANY = {"claim": 4, "finish": 11}
 """The same of twelve jobs of three workers that come together."""

@@ -13,6 +13,7 @@ from st_controller.store.schema.jobs import (
 )
 from st_controller.store.schema.journal import JournalChunk, JournalSegment
 from st_controller.store.schema.people import ApiKey, Session, SetupToken, User
+from st_controller.store.schema.policy import PolicyVersion
 from st_controller.store.schema.queue import LeaderLease, QueuePolicy, ShareNode, TenantUsage
 from st_controller.store.schema.workers import JoinToken, SlotFault, Worker
 
@@ -35,6 +36,7 @@ __all__ = [
     "JournalSegment",
     "LeaderLease",
     "OutboxEvent",
+    "PolicyVersion",
     "QueuePolicy",
     "Session",
     "SetupToken",

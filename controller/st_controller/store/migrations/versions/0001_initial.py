@@ -66,6 +66,12 @@ def upgrade() -> None:
     )
     op.create_index("ix_outbox_topic", "outbox", ["topic", "position"], unique=False)
     op.create_table(
+        "policy_versions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("version", sa.String(length=40), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_policy_versions")),
+    )
+    op.create_table(
         "queue_policy",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("rules", sa.JSON(), nullable=False),
@@ -490,6 +496,7 @@ def downgrade() -> None:
     op.drop_table("share_nodes")
     op.drop_table("setup_tokens")
     op.drop_table("queue_policy")
+    op.drop_table("policy_versions")
     op.drop_index("ix_outbox_topic", table_name="outbox")
     op.drop_table("outbox")
     op.drop_table("leader_leases")
