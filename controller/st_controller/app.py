@@ -37,6 +37,7 @@ from st_controller.api.worker_gate import WorkerGate
 from st_controller.auth.rate_limit import RateLimit
 from st_controller.background import Background
 from st_controller.dispatch.archiving import Archiving
+from st_controller.dispatch.auditing import Auditing
 from st_controller.dispatch.service import Dispatcher
 from st_controller.dispatch.upload_garbage import UploadGarbage
 from st_controller.embedded.valkey import EmbeddedValkey, ValkeyMissingError, find_server
@@ -44,6 +45,7 @@ from st_controller.events.redis_fanout import RedisFanout
 from st_controller.events.relay import Relay
 from st_controller.events.tail import Tail
 from st_controller.platform import Platform
+from st_controller.secret_key import load_audit_key
 from st_controller.services.setup import ensure_setup_token
 from st_controller.settings import Settings
 from st_controller.setup_file import forget_setup_token, write_setup_token
@@ -143,6 +145,7 @@ async def _start(
     if valkey and not await valkey.wait_ready():
         log.warning("valkey does not answer yet; this process serves alone until it does")
     redis_url = valkey.url if valkey else _configured_redis(platform.settings)
+    audit_key = load_audit_key(platform.settings)
     background = Background()
     stack.push_async_callback(background.stop)
     fanout = RedisFanout(platform.hub, redis_url) if redis_url else None
@@ -162,6 +165,8 @@ async def _start(
         archiving = Archiving(platform, lambda: dispatcher.leadership is not None)
         background.keep("archiving", archiving.run)
         background.keep("upload garbage", UploadGarbage(platform).run)
+        auditing = Auditing(platform, audit_key, lambda: dispatcher.leadership is not None)
+        background.keep("auditing", auditing.run)
     app.state.setup_token = token
 
 

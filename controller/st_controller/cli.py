@@ -61,12 +61,13 @@ def serve(data: Path | None, as_json: bool, **given: Any) -> None:
 @data_option
 @json_option
 def init(data: Path | None, as_json: bool) -> None:
-    """Make the data folder, its secret key and the database."""
+    """Make the data folder, its keys and the database."""
     settings = _settings(data)
-    from st_controller.secret_key import load_secret_key
+    from st_controller.secret_key import load_audit_key, load_secret_key
 
     db = _open(settings, migrated=False)
     load_secret_key(settings)
+    load_audit_key(settings)
     revision = _upgrade(db)
     _show(as_json, {"data_dir": str(settings.data_dir), "revision": revision}, "ready")
 

@@ -1,4 +1,4 @@
-"""The key from which all signing keys are derived: configured, or made once and kept in a file."""
+"""Keys of the controller: each configured, or made once and kept in a file of the data folder."""
 
 import hashlib
 import hmac
@@ -7,9 +7,10 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from st_controller.settings import Settings
+from pydantic import SecretStr
 
-FILE_NAME = "secret.key"
+from st_controller.domain.audit import AuditKey
+from st_controller.settings import Settings
 
 
 class UnsafeSecretError(PermissionError):
@@ -17,10 +18,19 @@ class UnsafeSecretError(PermissionError):
 
 
 def load_secret_key(settings: Settings) -> bytes:
-    """The key in force, at least 32 bytes; makes ``data_dir/secret.key`` when there is none."""
-    if settings.secret_key:
-        return settings.secret_key.get_secret_value().encode()
-    path = settings.data_dir / FILE_NAME
+    """The key from which signing keys are derived, at least 32 bytes: ``secret.key``."""
+    return _load(settings.secret_key, settings.data_dir / "secret.key")
+
+
+def load_audit_key(settings: Settings) -> AuditKey:
+    """The key of the audit log: ``audit.key``."""
+    return AuditKey(_load(settings.audit_key, settings.data_dir / "audit.key"))
+
+
+def _load(configured: SecretStr | None, path: Path) -> bytes:
+    """The key in force; makes the file when there is none, readable by the owner alone."""
+    if configured:
+        return configured.get_secret_value().encode()
     if not path.exists():
         _make(path)
     if path.stat().st_mode & 0o077:

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     """Whether what came in parts is read once more to compare the SHA-256 of the whole."""
     secret_key: SecretStr | None = Field(None, min_length=32)
     """Signs URLs; all replicas need the same. None: made once, kept in ``data_dir``."""
+    audit_key: SecretStr | None = Field(None, min_length=32)
+    """Proves the audit log; all replicas need the same. None: made once, kept in ``data_dir``."""
+    audit_retention_days: float | None = Field(None, ge=1, le=36_500)
+    """Age at which audit entries move to the object store; none: they stay in the database."""
 
     log_level: str = "info"
     log_format: LogFormat = "auto"

@@ -3,7 +3,13 @@
 from st_controller.store.schema.attempts import Attempt
 from st_controller.store.schema.base import DEFAULT_TENANT, Table
 from st_controller.store.schema.contents import Artifact, ArtifactUpload, Dataset
-from st_controller.store.schema.events import AuditEntry, EventOrder, OutboxEvent
+from st_controller.store.schema.events import (
+    AuditArchive,
+    AuditEntry,
+    AuditHead,
+    EventOrder,
+    OutboxEvent,
+)
 from st_controller.store.schema.jobs import (
     IdempotencyKey,
     Job,
@@ -23,7 +29,9 @@ __all__ = [
     "Artifact",
     "ArtifactUpload",
     "Attempt",
+    "AuditArchive",
     "AuditEntry",
+    "AuditHead",
     "Dataset",
     "EventOrder",
     "IdempotencyKey",

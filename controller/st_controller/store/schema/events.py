@@ -10,11 +10,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from st_controller.store.schema.base import Sequence, Table
+from st_controller.store.schema.base import Digest, Sequence, Table
 
 
 class AuditEntry(Table):
-    """Who did what to what; written in the transaction that did it."""
+    """Who did what to what; written in the transaction that did it, and never changed.
+
+    ``place`` and ``code`` are given once, after the commit: ``services/audit_chain.py``.
+    """
 
     __tablename__ = "audit_entries"
 
@@ -24,6 +27,40 @@ class AuditEntry(Table):
     action: Mapped[str] = mapped_column(String(80))
     target: Mapped[str] = mapped_column(String(220))
     details: Mapped[dict[str, Any]]
+    place: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+    """Place in the chain, from 1 without gaps."""
+    code: Mapped[str | None] = mapped_column(Digest)
+
+    __table_args__ = (Index("ix_audit_entries_at", "at"),)
+
+
+class AuditHead(Table):
+    """The end of the audit chain; its one row is locked while entries are chained."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[int] = mapped_column(BigInteger)
+    code: Mapped[str] = mapped_column(Digest)
+    key_id: Mapped[str] = mapped_column(String(16))
+    """Of the key that made the codes."""
+
+
+class AuditArchive(Table):
+    """Entries that were moved to the object store: an unbroken stretch of the chain."""
+
+    __tablename__ = "audit_archives"
+
+    first_place: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last_place: Mapped[int] = mapped_column(BigInteger)
+    code_before: Mapped[str] = mapped_column(Digest)
+    last_code: Mapped[str] = mapped_column(Digest)
+    key: Mapped[str] = mapped_column(String(200))
+    """Of the object: gzip-compressed NDJSON, an entry a line."""
+    sha256: Mapped[str] = mapped_column(Digest)
+    archived_at: Mapped[datetime]
+    signature: Mapped[str] = mapped_column(Digest)
+    """Of all the other columns."""
 
 
 class OutboxEvent(Table):

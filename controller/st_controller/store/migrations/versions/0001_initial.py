@@ -20,6 +20,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_artifact_uploads")),
     )
     op.create_table(
+        "audit_archives",
+        sa.Column("first_place", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("last_place", sa.BigInteger(), nullable=False),
+        sa.Column("code_before", sa.String(length=64), nullable=False),
+        sa.Column("last_code", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("archived_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("signature", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("first_place", name=op.f("pk_audit_archives")),
+    )
+    op.create_table(
         "audit_entries",
         sa.Column(
             "seq",
@@ -32,7 +44,19 @@ def upgrade() -> None:
         sa.Column("action", sa.String(length=80), nullable=False),
         sa.Column("target", sa.String(length=220), nullable=False),
         sa.Column("details", sa.JSON(), nullable=False),
+        sa.Column("place", sa.BigInteger(), nullable=True),
+        sa.Column("code", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_entries")),
+        sa.UniqueConstraint("place", name=op.f("uq_audit_entries_place")),
+    )
+    op.create_index("ix_audit_entries_at", "audit_entries", ["at"], unique=False)
+    op.create_table(
+        "audit_head",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("place", sa.BigInteger(), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("key_id", sa.String(length=16), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_head")),
     )
     op.create_table(
         "event_order",
@@ -501,6 +525,9 @@ def downgrade() -> None:
     op.drop_table("outbox")
     op.drop_table("leader_leases")
     op.drop_table("event_order")
+    op.drop_table("audit_head")
+    op.drop_index("ix_audit_entries_at", table_name="audit_entries")
     op.drop_table("audit_entries")
+    op.drop_table("audit_archives")
     op.drop_table("artifact_uploads")
     # ### end Alembic commands ###
