@@ -36,7 +36,7 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
         settings=settings,
         db=db,
         hub=hub,
-        objects=_open_objects(settings, clock),
+        objects=open_objects(settings, clock),
         patience=settings.patience,
         queue=LiveQueue(SlotPrices(settings.slot_prices)),
     )
@@ -47,7 +47,8 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
     return platform
 
 
-def _open_objects(settings: Settings, clock: Clock) -> ObjectStore:
+def open_objects(settings: Settings, clock: Clock) -> ObjectStore:
+    """The object store in force."""
     if settings.object_store is None:
         sign_key = derive(load_secret_key(settings), "objects")
         return LocalStore(settings.data_dir / "objects", sign_key, clock=clock)

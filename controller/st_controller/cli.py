@@ -2,26 +2,26 @@
 
 # ruff: noqa: PLC0415  (`--help` must not wait for what only some commands need)
 
-import json
-import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from st_controller.cli_audit import audit
+from st_controller.console import data_option, json_option
+from st_controller.console import fail as _fail
+from st_controller.console import open_database as _open
+from st_controller.console import sentence as _sentence
+from st_controller.console import settings_of as _settings
+from st_controller.console import show as _show
+
 if TYPE_CHECKING:
     from st_controller.serve import Announcement
-    from st_controller.settings import Settings
     from st_controller.store.database import Database
 
 _ROLES = ("viewer", "researcher", "lead", "admin")
-
-data_option = click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +33,9 @@ def main() -> None:
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
     """
     os.umask(0o077)  # what the data folder holds is nobody else's business
+
+
+main.add_command(audit)
 
 
 @main.command()
@@ -173,47 +176,6 @@ def token_join(uses: int, expires: str, data: Path | None, as_json: bool) -> Non
     _show(as_json, made.model_dump(mode="json"), made.token)
 
 
-def _settings(data: Path | None, **given: Any) -> "Settings":
-    from pydantic import ValidationError
-
-    from st_controller.settings import Settings
-
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if data is not None:
-        chosen["data_dir"] = data
-    try:
-        settings = Settings(**chosen)
-    except ValidationError as error:
-        _fail("\n".join(f"{_place(item)}: {_sentence(item)}" for item in error.errors()))
-    from st_shared import logging as structured
-
-    structured.configure(level=settings.log_level, format=settings.log_format)
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    return settings
-
-
-def _place(item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
-    return f"ST_{name.upper()}" if name else "settings"
-
-
-def _sentence(item: Any) -> str:
-    return str(item["msg"]).removeprefix("Value error, ")
-
-
-def _open(settings: "Settings", *, migrated: bool = True) -> "Database":
-    from st_controller.assembly import open_database
-    from st_controller.services.readiness import NotReadyError, must_answer, must_be_ready
-
-    try:
-        db = open_database(settings)
-        (must_be_ready if migrated else must_answer)(db)
-    except (NotReadyError, OSError) as error:
-        _fail(str(error))
-    return db
-
-
 def _upgrade(db: "Database") -> str:
     from st_controller.store import migrate as migrations
 
@@ -272,12 +234,3 @@ def _print_json(told: "Announcement") -> None:
     from st_controller.serve import as_json
 
     click.echo(as_json(told))
-
-
-def _show(as_json: bool, value: Any, text: str) -> None:
-    click.echo(json.dumps(value) if as_json else text)
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
-    sys.exit(1)

@@ -1,0 +1,101 @@
+"""The audit log, read: by pages, newest first, or whole, oldest first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy.orm import Session
+
+from st_controller.store.schema import AuditEntry
+from st_shared.protocol.audit import AuditEntryView
+
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class AuditFilter:
+    """Which entries are wanted; none: all."""
+
+    actor: str | None = None
+    """With ``*`` for anything: ``user:*``."""
+    action: str | None = None
+    """With ``*`` for anything: ``job.*``."""
+    target: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Before this moment."""
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """For a query of entries."""
+        found: list[ColumnElement[bool]] = []
+        if self.actor is not None:
+            found.append(_matches(AuditEntry.actor, self.actor))
+        if self.action is not None:
+            found.append(_matches(AuditEntry.action, self.action))
+        if self.target is not None:
+            found.append(AuditEntry.target == self.target)
+        if self.since is not None:
+            found.append(AuditEntry.at >= self.since)
+        if self.until is not None:
+            found.append(AuditEntry.at < self.until)
+        return found
+
+
+def page(
+    session: Session,
+    wanted: AuditFilter,
+    visible: ColumnElement[bool] | None,
+    *,
+    before: int | None,
+    limit: int,
+) -> tuple[list[AuditEntryView], int | None]:
+    """Entries below number ``before``, newest first, and the number to go on from."""
+    query = _entries(wanted).order_by(AuditEntry.seq.desc())
+    if visible is not None:
+        query = query.where(visible)
+    if before is not None:
+        query = query.where(AuditEntry.seq < before)
+    found = [view(entry) for entry in session.scalars(query.limit(limit + 1))]
+    return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+def stream(session: Session, wanted: AuditFilter) -> Iterator[AuditEntryView]:
+    """Every entry that is wanted, oldest first, without holding them all in memory."""
+    after = 0
+    while True:
+        query = _entries(wanted).where(AuditEntry.seq > after).order_by(AuditEntry.seq)
+        found = [view(entry) for entry in session.scalars(query.limit(PAGE))]
+        session.expunge_all()
+        yield from found
+        if len(found) < PAGE:
+            return
+        after = found[-1].id
+
+
+def view(entry: AuditEntry) -> AuditEntryView:
+    """An entry as it is told."""
+    return AuditEntryView(
+        id=entry.seq,
+        place=entry.place,
+        at=entry.at,
+        actor=entry.actor,
+        action=entry.action,
+        target=entry.target,
+        details=entry.details,
+        code=entry.code,
+    )
+
+
+def _entries(wanted: AuditFilter) -> Select[Any]:
+    return select(AuditEntry).where(*wanted.conditions())
+
+
+def _matches(column: Any, pattern: str) -> ColumnElement[bool]:
+    if "*" not in pattern:
+        same: ColumnElement[bool] = column == pattern
+        return same
+    escaped = pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
+    matched: ColumnElement[bool] = column.like(escaped.replace("*", "%"), escape="\\")
+    return matched
