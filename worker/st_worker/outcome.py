@@ -32,7 +32,8 @@ def ending_of(
     """How the attempt ended.
 
     ``said`` is what the trainer last said, for the message of a failure. In a gang all members
-    stop at a checkpoint when one of them is told to.
+    stop at a checkpoint when one of them is told to, and who is told to stop and misses another
+    has only seen that one go first.
     """
     if stop == "cancel":
         return Ending(outcome=Outcome.CANCELLED)
@@ -40,8 +41,11 @@ def ending_of(
         return Ending(outcome=Outcome.SUCCEEDED)
     if stop == "time_limit":
         return ending_by_order(stop, exit_code=ended.code)
-    was_told = stop in {"preempt", "shutdown"} and _has_stopped(ended)
-    if was_told or (in_gang and stop is None and ended.code == ExitCode.PREEMPTED):
+    told = stop in {"preempt", "shutdown"}
+    was_left = in_gang and _kind(ended, said) is FailureKind.PEER_LOST
+    if told and (_has_stopped(ended) or was_left):
+        return Ending(outcome=Outcome.PREEMPTED)
+    if in_gang and stop is None and ended.code == ExitCode.PREEMPTED:
         return Ending(outcome=Outcome.PREEMPTED)
     if said and ended.code in _KINDS:  # the trainer has named the cause; its code adds nothing
         return failed(_kind(ended, said), said, ended.code)

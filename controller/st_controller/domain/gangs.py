@@ -25,7 +25,8 @@ def deciding(ends: Sequence[MemberEnd]) -> MemberEnd:
 
     The leader's success is everybody's. Otherwise a cause that was recognised says more than a
     member that vanished, that more than a crash, and all of them more than members that only
-    missed another or were told to stop because of it.
+    missed another. What a stop made members miss is excused before (``is_excused``): where one
+    still counts as a failure, those that stopped at a checkpoint did so because of it.
     """
     return min(ends, key=lambda end: (_rank(end), end.node))
 
@@ -42,7 +43,7 @@ _RANK_OF_OUTCOME = {
     Outcome.CANCELLED: 1,
     Outcome.FAILED: 2,
     Outcome.LOST: 3,
-    Outcome.PREEMPTED: 5,
+    Outcome.PREEMPTED: 6,
     Outcome.EXPIRED: 7,
     Outcome.SUCCEEDED: 8,
 }
@@ -50,8 +51,20 @@ _RANK_OF_FAILURE = {
     FailureKind.CRASHED: 4,
     FailureKind.KILLED: 4,
     None: 4,
-    FailureKind.PEER_LOST: 6,
+    FailureKind.PEER_LOST: 5,
 }
+
+
+def is_excused(ended: MemberEnd, *, being_stopped: bool) -> bool:
+    """Whether a member only missed one that had left on purpose: it counts as preempted.
+
+    Members of a gang that stops do not leave at the same instant, and whoever is seen to go first
+    looks lost to the others.
+
+    ``being_stopped``: before it ended, some member was told to stop, or its worker to leave.
+    """
+    only_missed = ended.outcome is Outcome.FAILED and ended.failure is FailureKind.PEER_LOST
+    return being_stopped and only_missed
 
 
 def after_member(ended: MemberEnd, *, leader_succeeded: bool) -> Others:

@@ -30,6 +30,9 @@ def end_attempt(
     Of an attempt with several members this ends one; the job moves on when all have ended.
     """
     _must_be_finishable(attempt)
+    kind = failure.kind if failure else None
+    if gangs.only_missed_another(tx.session, attempt, outcome, kind):
+        outcome, failure = Outcome.PREEMPTED, None
     ended = {
         "state": AttemptState.FINISHED,
         "outcome": outcome,

@@ -7,14 +7,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
-from st_controller.domain.gangs import MemberEnd, after_member, deciding
+from st_controller.domain.gangs import MemberEnd, after_member, deciding, is_excused
 from st_controller.errors import InvalidRequest
 from st_controller.services.worker_events import tell
 from st_controller.store import direct
-from st_controller.store.schema import Attempt
+from st_controller.store.schema import Attempt, Worker
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.journal import JournalEvent, LogEvent
-from st_shared.protocol.states import AttemptState, FailureKind, Outcome
+from st_shared.protocol.states import AttemptState, FailureKind, Outcome, WorkerState
 from st_shared.protocol.worker import Meeting, MeetingPlace, StopOrder
 
 _LONGEST = 16_384
@@ -51,6 +51,22 @@ def are_free(session: Session, attempt: Attempt) -> bool:
         .with_for_update(skip_locked=True)
     )
     return len(found.all()) == attempt.nodes
+
+
+def only_missed_another(
+    session: Session, attempt: Attempt, outcome: Outcome, failure: FailureKind | None
+) -> bool:
+    """Whether a member that is about to end so has only missed one that left on purpose."""
+    ended = MemberEnd(attempt.node, outcome, failure)
+    if attempt.nodes == 1 or not is_excused(ended, being_stopped=True):
+        return False
+    everybody = members(session, attempt)
+    leaving = select(Worker.id).where(
+        Worker.id.in_([member.worker_id for member in everybody]),
+        Worker.observed == WorkerState.GONE,
+    )
+    told = any(member.stop is not None for member in everybody)
+    return is_excused(ended, being_stopped=told or session.scalar(leaving) is not None)
 
 
 def settle(tx: Transaction, ended: Attempt) -> Attempt | None:

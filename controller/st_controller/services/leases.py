@@ -128,8 +128,11 @@ def finishable(
     """
     attempt, job = found
     if attempt is not None and attempt.state == AttemptState.FINISHED:
-        ended = (attempt.worker_id, attempt.epoch, attempt.outcome)
-        if ended == (worker_id, epoch, outcome):
+        outcomes = {outcome}
+        if attempt.nodes > 1 and outcome is Outcome.FAILED:
+            outcomes.add(Outcome.PREEMPTED)  # it had only missed another, which was excused
+        ended = (attempt.worker_id, attempt.epoch)
+        if ended == (worker_id, epoch) and attempt.outcome in outcomes:
             return None
     return in_force(attempt, job, worker_id, epoch)
 

@@ -1,5 +1,7 @@
 """Attempts on several workers: all or nothing at the start, and at the end."""
 
+from datetime import timedelta
+
 import pytest
 from controller_steps import log_line, progress_line
 from sqlalchemy import select
@@ -50,10 +52,10 @@ class Gang:
             held, _ = leases.held(tx, member.worker_id, member.id, member.epoch)
             return gangs.meet(tx, held, Meeting(epoch=member.epoch, host=host, port=port))
 
-    def beat(self, *nodes):
+    def beat(self, *nodes, leaving=False):
         for member in self.members:
             if member.node in nodes:
-                self.steps.beat(member.worker_id, member.id, epoch=member.epoch)
+                self.steps.beat(member.worker_id, member.id, epoch=member.epoch, leaving=leaving)
 
     @property
     def state(self):
@@ -227,6 +229,50 @@ def test_a_failed_member_lets_the_others_yield_and_its_cause_is_the_attempts(tra
     training.finish(0, Outcome.FAILED, FailureKind.OUT_OF_MEMORY)
     job = training.steps.job(training.job_id)
     assert (job.state, job.tries_used, job.reason["code"]) == ("queued", 1, "out_of_memory")
+
+
+def leaving(training, node):
+    """The agent of one member is told to leave, and says so before it stops its trainer."""
+    training.beat(node, leaving=True)
+
+
+def preempted(training, _node):
+    with training.steps.db.write() as tx:
+        offers.preempt(tx, training.job_id, "job_other")
+
+
+def drained(training, node):
+    worker = training.members[node].worker_id
+    training.steps.order(worker, WorkerDesired.DRAINING, grace=timedelta(0))
+
+
+def ended(training, node):
+    training.finish(node, Outcome.PREEMPTED)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+@pytest.mark.parametrize("begin", [leaving, preempted, drained, ended])
+def test_a_member_that_sees_another_go_first_is_preempted_too_and_costs_no_try(
+    training, begin, missing
+):
+    begin(training, 1 - missing)
+    training.finish(missing, Outcome.FAILED, FailureKind.PEER_LOST)
+    training.finish(missing, Outcome.FAILED, FailureKind.PEER_LOST)  # its answer was lost
+    if begin is not ended:
+        training.finish(1 - missing, Outcome.PREEMPTED)
+    assert training.outcomes == [Outcome.PREEMPTED, Outcome.PREEMPTED]
+    assert [each.failure for each in training.members] == [None, None]
+    job = training.steps.job(training.job_id)
+    assert (job.state, job.tries_used, job.reason["code"]) == ("queued", 0, "preempted")
+    assert "checkpoint" in job.reason["message"]
+
+
+def test_a_link_that_breaks_between_members_costs_a_try(training):
+    """Nobody left: whoever stops afterwards does so because of it."""
+    training.finish(0, Outcome.FAILED, FailureKind.PEER_LOST)
+    training.finish(1, Outcome.PREEMPTED)
+    job = training.steps.job(training.job_id)
+    assert (job.state, job.tries_used, job.reason["code"]) == ("queued", 1, "peer_lost")
 
 
 def test_a_permanent_failure_of_one_member_ends_the_job(training):

@@ -63,6 +63,29 @@ def test_a_process_that_nccl_ends_for_want_of_another_casts_no_doubt_on_its_slot
     assert ending_of(TrainerExit(code=134), None, said).failure.kind == FailureKind.DEVICE_FAULT
 
 
+NCCL_WAITED = "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)"
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"), [(TrainerExit(code=8), "said"), (TrainerExit(code=134), NCCL_WAITED)]
+)
+@pytest.mark.parametrize(
+    ("stop", "in_gang", "outcome"),
+    [
+        ("preempt", True, Outcome.PREEMPTED),
+        ("shutdown", True, Outcome.PREEMPTED),
+        ("cancel", True, Outcome.CANCELLED),
+        ("time_limit", True, Outcome.FAILED),
+        (None, True, Outcome.FAILED),
+        ("preempt", False, Outcome.FAILED),  # there was nobody to go first
+    ],
+)
+def test_a_member_that_stops_and_misses_another_has_seen_it_go_first(
+    ended, said, stop, in_gang, outcome
+):
+    assert ending_of(ended, stop, said, in_gang=in_gang).outcome is outcome
+
+
 @pytest.mark.parametrize(
     ("stop", "outcome"),
     [

@@ -1,6 +1,6 @@
 import pytest
 
-from st_controller.domain.gangs import MemberEnd, after_member, deciding
+from st_controller.domain.gangs import MemberEnd, after_member, deciding, is_excused
 from st_shared.protocol.states import FailureKind, Outcome
 
 WELL = MemberEnd(0, Outcome.SUCCEEDED)
@@ -18,7 +18,8 @@ def failed(node, kind):
         ([failed(0, FailureKind.PEER_LOST), failed(1, FailureKind.DISK_FULL)], 1),
         ([failed(0, FailureKind.CRASHED), MemberEnd(1, Outcome.LOST)], 1),
         ([failed(0, FailureKind.NOT_FINITE), MemberEnd(1, Outcome.LOST)], 0),
-        ([failed(0, FailureKind.PEER_LOST), MemberEnd(1, Outcome.PREEMPTED)], 1),
+        # It stopped because of the other, which nobody had left: a link that broke costs a try.
+        ([MemberEnd(0, Outcome.PREEMPTED), failed(1, FailureKind.PEER_LOST)], 1),
         ([failed(0, FailureKind.KILLED), MemberEnd(1, Outcome.PREEMPTED)], 0),
         ([MemberEnd(0, Outcome.EXPIRED), failed(1, FailureKind.TRANSFER)], 1),
         ([MemberEnd(0, Outcome.PREEMPTED), MemberEnd(1, Outcome.CANCELLED)], 1),
@@ -50,3 +51,14 @@ def test_what_the_others_do(outcome, others):
     ended = MemberEnd(1, outcome)
     assert after_member(ended, leader_succeeded=False) == others
     assert after_member(ended, leader_succeeded=True) == "go on"
+
+
+@pytest.mark.parametrize("being_stopped", [True, False])
+@pytest.mark.parametrize("kind", [*FailureKind, None])
+@pytest.mark.parametrize("outcome", Outcome)
+def test_who_only_missed_another_is_excused_while_the_gang_is_being_stopped(
+    outcome, kind, being_stopped
+):
+    missed = outcome is Outcome.FAILED and kind is FailureKind.PEER_LOST
+    ended = MemberEnd(1, outcome, kind)
+    assert is_excused(ended, being_stopped=being_stopped) == (missed and being_stopped)
