@@ -9,6 +9,7 @@ Conflict            409
 StaleLease        409   the caller's lease is void; it must end that work
 SequenceGap       409   journal lines are missing between ours and the caller's
 IllegalMove       409   the state machine has no such transition
+StillVerifying      425   an earlier call for the same files is at work
 TooMany             429
 Unavailable         503
 """
@@ -120,6 +121,15 @@ class IllegalMove(Conflict):
 
     code = "illegal_move"
     title = "That cannot follow the present state"
+
+
+class StillVerifying(Refusal):
+    """An earlier call for the same files is at work; asked again later, how it went is told."""
+
+    status = 425
+    code = "still_verifying"
+    title = "Still being verified"
+    hint = "ask again in some seconds"
 
 
 class TooMany(Refusal):

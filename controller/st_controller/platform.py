@@ -17,6 +17,7 @@ from st_controller.services.journal_reading import JournalReader
 from st_controller.services.known_credentials import BELIEVED_OF_WORKERS, KnownCredentials
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.survey import Survey
+from st_controller.services.verifications import Verifications
 from st_controller.settings import Settings
 from st_controller.store.database import Database
 from st_controller.telemetry import Telemetry
@@ -40,6 +41,7 @@ class Platform:
         default_factory=lambda: KnownCredentials(BELIEVED_OF_WORKERS)
     )
     survey: Survey = field(default_factory=Survey)
+    verifications: Verifications = field(default_factory=Verifications)
 
     @cached_property
     def standing(self) -> Standing:

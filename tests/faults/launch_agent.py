@@ -26,7 +26,7 @@ SHORT = {
     "claim_patience_seconds": 2.0,
     "preempt_grace_seconds": 5.0,
     "refused_disk_seconds": 3.0,
-    "verify_timeout_seconds": 10.0,
+    "verify_timeout_seconds": 3.0,
 }
 WAITS = {"short": SHORT, "default": {}}
 TRAINER = {

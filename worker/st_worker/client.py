@@ -140,8 +140,7 @@ class Controller:
         return await self._call(endpoints.ARTIFACT_PARTS, wanted, FOREVER, attempt_id=attempt_id)
 
     async def complete_artifacts(self, attempt_id: str, stored: ArtifactsStored) -> None:
-        """Say that the files were PUT."""
-        # The controller may have to read all that came.
+        """Say that the files were PUT; asked again and again while the controller reads them."""
         silence = self._settings.verify_timeout_seconds
         await self._call(
             endpoints.ARTIFACTS_STORED, stored, FOREVER, silence, attempt_id=attempt_id

@@ -41,11 +41,8 @@ def ending_of(
         return Ending(outcome=Outcome.SUCCEEDED)
     if stop == "time_limit":
         return ending_by_order(stop, exit_code=ended.code)
-    told = stop in {"preempt", "shutdown"}
-    was_left = in_gang and _kind(ended, said) is FailureKind.PEER_LOST
-    if told and (_has_stopped(ended) or was_left):
-        return Ending(outcome=Outcome.PREEMPTED)
-    if in_gang and stop is None and ended.code == ExitCode.PREEMPTED:
+    was_told = stop in {"preempt", "shutdown"} and _has_stopped(ended)
+    if was_told or (in_gang and _has_gone_with_others(ended, stop, said)):
         return Ending(outcome=Outcome.PREEMPTED)
     if said and ended.code in _KINDS:  # the trainer has named the cause; its code adds nothing
         return failed(_kind(ended, said), said, ended.code)
@@ -101,6 +98,13 @@ def described(ended: TrainerExit, name: str = "the trainer") -> str:
 def _has_stopped(ended: TrainerExit) -> bool:
     """Whether it ended because it was told to, at a checkpoint or by force."""
     return ended.error is None and ended.code in {None, ExitCode.PREEMPTED}
+
+
+def _has_gone_with_others(ended: TrainerExit, stop: StopCause | None, said: str) -> bool:
+    """Whether a member stopped because others did, or was told to and saw one go before it."""
+    if stop is None:
+        return ended.code == ExitCode.PREEMPTED
+    return stop in {"preempt", "shutdown"} and _kind(ended, said) is FailureKind.PEER_LOST
 
 
 def _kind(ended: TrainerExit, said: str) -> FailureKind:

@@ -44,8 +44,9 @@ class AgentSettings:
     """Longest pause between two tries of files that the store refused."""
     parts_at_once: int = 4
     """Parts of a file that are on their way together; each takes about 2 MiB of memory."""
-    verify_timeout_seconds: float = 900.0
-    """Longest silence while the controller verifies what was sent."""
+    verify_timeout_seconds: float = 10.0
+    """Longest silence while the controller verifies what was sent, then it is asked how that goes:
+    its answer may be lost, and a silent call does not tell the one from the other."""
     cancel_grace_seconds: float = 5.0
     """From SIGTERM to SIGKILL when the job was cancelled."""
     preempt_grace_seconds: float = 60.0

@@ -229,17 +229,22 @@ def parts(
 def stored(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, done: ArtifactsStored
 ) -> Response:
-    """Verify what was PUT, and show it; a manifest completes its checkpoint."""
+    """Verify what was PUT, and show it; a manifest completes its checkpoint.
+
+    Raises:
+        StillVerifying: a call whose answer nobody waits for any more is at work.
+    """
     with platform.db.read() as session:
         leases.seen(session, caller.worker_id, attempt_id, done.epoch)
         waiting = artifacts.unstored(session, attempt_id, done.artifact_ids)
         begun = artifact_uploads.ids_of(session, waiting)
-    possessions = artifact_uploads.complete(platform.objects, waiting, begun, done.uploads)
-    artifacts.verify(platform.objects, waiting)
-    manifest = artifacts.read_manifest(platform.objects, waiting)
-    with platform.db.write() as tx:
-        attempt, job = leases.held(tx, caller.worker_id, attempt_id, done.epoch)
-        artifacts.complete(tx, attempt, job, done.artifact_ids, manifest, possessions)
+    with platform.verifications.alone(each.id for each in waiting):
+        possessions = artifact_uploads.complete(platform.objects, waiting, begun, done.uploads)
+        artifacts.verify(platform.objects, waiting)
+        manifest = artifacts.read_manifest(platform.objects, waiting)
+        with platform.db.write() as tx:
+            attempt, job = leases.held(tx, caller.worker_id, attempt_id, done.epoch)
+            artifacts.complete(tx, attempt, job, done.artifact_ids, manifest, possessions)
     return Response(status_code=204)
 
 

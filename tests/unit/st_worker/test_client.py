@@ -6,9 +6,10 @@ import pytest
 
 from st_shared.ids import new_id
 from st_shared.protocol.states import Outcome
-from st_shared.protocol.worker import FinishRequest, Heartbeat
+from st_shared.protocol.worker import ArtifactsStored, FinishRequest, Heartbeat
 from st_worker.client import Controller
 from st_worker.errors import OfferGone, Refused, RequestRefused, SequenceGap, TemporaryTrouble
+from st_worker.settings import AgentSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +51,16 @@ async def test_durable_calls_are_repeated_until_they_are_answered(answering):
     await controller.finish(new_id("att"), FINISH)
     assert len(made) == 4
     assert made[0].headers["authorization"] == "Bearer s3cret"
+
+
+async def test_whether_files_were_verified_is_asked_every_few_seconds_and_never_given_up(answering):
+    early = _problem(425, "still_verifying")
+    controller, made = answering(httpx.ReadTimeout("silence"), early, early, httpx.Response(204))
+    stored = ArtifactsStored(epoch=1, artifact_ids=[new_id("art")])
+    await controller.complete_artifacts(new_id("att"), stored)
+    assert len(made) == 4
+    assert AgentSettings().verify_timeout_seconds <= 10
+    assert {each.extensions["timeout"]["read"] for each in made} == {10.0}
 
 
 async def test_heartbeat_is_tried_once(answering):
