@@ -20,7 +20,8 @@ from st_controller import errors
 from st_controller.api.dependencies import declared_access
 from st_controller.app import create_app
 from st_controller.domain import attempts, jobs
-from st_controller.domain.policy.permissions import PERMISSIONS, ROLE_PERMISSIONS, Role
+from st_controller.domain.policy.permissions import PERMISSIONS
+from st_controller.domain.policy.roles import ROLE_PERMISSIONS, Role
 from st_controller.settings import Settings
 from st_shared.protocol import states
 from st_shared.protocol.endpoints import ENDPOINTS, PREFIX, STREAM_EVENTS, Endpoint

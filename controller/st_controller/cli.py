@@ -100,7 +100,7 @@ def user_add(name: str, role: str, password_stdin: bool, data: Path | None, as_j
     settings = _settings(data)
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
     _check_credentials(name, password)
-    from st_controller.domain.policy.permissions import Role
+    from st_controller.domain.policy.roles import Role
     from st_controller.errors import Refusal
     from st_controller.services.setup import add_user
 

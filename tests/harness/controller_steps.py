@@ -6,7 +6,7 @@ import io
 from sqlalchemy import select
 
 from st_controller.dispatch.rounds import Rounds
-from st_controller.domain.policy.permissions import ROLE_PERMISSIONS, Role
+from st_controller.domain.policy.roles import Role
 from st_controller.platform import Platform
 from st_controller.services import (
     artifact_uploads,
@@ -16,6 +16,7 @@ from st_controller.services import (
     journal,
     leases,
     outbox,
+    rights,
     submission,
     views,
     worker_orders,
@@ -23,7 +24,19 @@ from st_controller.services import (
 )
 from st_controller.services.actor import Actor
 from st_controller.services.caller import WorkerCaller
-from st_controller.store.schema import Artifact, Attempt, AuditEntry, Job, JoinToken, User, Worker
+from st_controller.store.schema import (
+    Artifact,
+    Attempt,
+    AuditEntry,
+    Job,
+    JoinToken,
+    Membership,
+    Organisation,
+    Team,
+    User,
+    UserGrant,
+    Worker,
+)
 from st_shared.ids import new_id
 from st_shared.protocol.states import AttemptState, Outcome
 from st_shared.protocol.worker import (
@@ -50,18 +63,51 @@ class Steps:
         self.lead = self.rounds.seek("ctl_test", alone=True)
         self.admin = self.user("root", Role.ADMIN)
 
-    def user(self, name: str, role: Role) -> Actor:
-        user = User(
-            id=new_id("usr"),
-            username=name,
-            password_hash="x",
-            role=role,
-            created_at=self.clock(),
-            disabled_at=None,
-        )
+    def user(self, name: str, role: str, org="default", *teams: str, allow=(), deny=()) -> Actor:
+        """A user of an organisation and of its teams, of which the first is their own."""
+        teams = teams or ("default",)
         with self.db.write() as tx:
+            self._tenants(tx, org, teams)
+            user = User(
+                id=new_id("usr"),
+                username=name,
+                password_hash="x",
+                role=role,
+                org=org,
+                team=teams[0],
+                created_at=tx.now,
+                disabled_at=None,
+            )
             tx.session.add(user)
-        return Actor(user.id, name, ROLE_PERMISSIONS[role])
+            tx.session.flush()
+            tx.session.add_all(Membership(user_id=user.id, org=org, team=team) for team in teams)
+            for effect, permissions in (("allow", allow), ("deny", deny)):
+                tx.session.add_all(
+                    UserGrant(user_id=user.id, permission=permission, effect=effect)
+                    for permission in permissions
+                )
+        return self.actor(user.id)
+
+    def actor(self, user_id: str) -> Actor:
+        """A user as they may act now."""
+        with self.db.read() as session:
+            rows = session.execute(rights.rights_query().where(User.id == user_id)).all()
+            return rights.actor(rights.rights_of(rows))
+
+    def _tenants(self, tx, org: str, teams) -> None:
+        if tx.session.get(Organisation, org) is None:
+            tx.session.add(
+                Organisation(
+                    slug=org, name=org, time_zone="UTC", created_at=tx.now, disabled_at=None
+                )
+            )
+            tx.session.flush()
+        for team in teams:
+            if tx.session.get(Team, (org, team)) is None:
+                tx.session.add(
+                    Team(org=org, slug=team, name=team, created_at=tx.now, archived_at=None)
+                )
+        tx.session.flush()
 
     def submit(self, name="job", *, actor=None, key=None, **fields) -> str:
         """A new job, as ``submit_as`` makes it; gives its id."""

@@ -36,7 +36,7 @@ def complete(
 ) -> DatasetView:
     """Let the name stand for this content from now on."""
     with platform.db.read() as session:
-        version = datasets.get_version(session, name, request.digest)
+        version = datasets.get_version(session, caller.org, name, request.digest)
     lacking = datasets.missing(platform.objects, version)
     with platform.db.write() as tx:
         dataset = datasets.complete(tx, caller, name, request.digest, lacking)
@@ -52,15 +52,13 @@ def list_datasets(
     limit: Limit = 200,
 ) -> Page[DatasetView]:
     """What each name stands for now."""
-    del caller
     with platform.db.read() as session:
-        found, following = datasets.list_datasets(session, cursor, limit)
+        found, following = datasets.list_datasets(session, caller.org, cursor, limit)
         return Page(items=views.dataset_views(session, found), next_cursor=following)
 
 
 @router.get("/{name}")
 def show(platform: PlatformDep, caller: Viewer, name: str) -> DatasetView:
     """What this name stands for now."""
-    del caller
     with platform.db.read() as session:
-        return views.dataset_views(session, [datasets.get_dataset(session, name)])[0]
+        return views.dataset_views(session, [datasets.get_dataset(session, caller.org, name)])[0]

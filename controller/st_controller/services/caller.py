@@ -4,18 +4,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from st_controller.domain.policy.permissions import Role
 from st_controller.services.actor import Actor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Caller(Actor):
     """A user, as far as this request's credential lets them be one.
 
-    ``permissions`` are those of the role, less what an API key's scopes take away.
+    ``permissions`` are those of the role and the user's own, less what is denied to the user and
+    what an API key's scopes take away.
     """
 
-    role: Role
     via: Literal["session", "api_key"]
     credential_id: str
     """Id of the session or key."""

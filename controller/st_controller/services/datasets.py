@@ -16,11 +16,13 @@ from st_shared.protocol.resources import DatasetRequest, DatasetTicket
 
 def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
     """The row of this content under this name, made if it is new."""
-    dataset = _find(tx.session, request.name, request.digest) or _new_dataset(tx, actor, request)
+    dataset = _find(tx.session, actor.org, request.name, request.digest) or _new_dataset(
+        tx, actor, request
+    )
     if dataset.stored_at is None:
         dataset.samples = request.samples
         dataset.archives = [
-            {"sha256": file.sha256, "size": file.size, "key": f"datasets/{file.sha256}.tar"}
+            {"sha256": file.sha256, "size": file.size, "key": _key(dataset.org, file.sha256)}
             for file in request.archives
         ]
     return dataset
@@ -29,6 +31,7 @@ def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
 def _new_dataset(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
     dataset = Dataset(
         id=new_id("dts"),
+        org=actor.org,
         name=request.name,
         digest=request.digest,
         samples=request.samples,
@@ -43,7 +46,7 @@ def _new_dataset(tx: Transaction, actor: Actor, request: DatasetRequest) -> Data
             tx.session.add(dataset)
     except IntegrityError:
         # Somebody pushed the same content at the same time and was faster.
-        return get_version(tx.session, request.name, request.digest)
+        return get_version(tx.session, actor.org, request.name, request.digest)
     return dataset
 
 
@@ -89,9 +92,12 @@ def complete(tx: Transaction, actor: Actor, name: str, digest: str, lacking: lis
     """
     # All versions are locked, in one order: two that are completed at once take turns.
     tx.session.execute(
-        select(Dataset.id).where(Dataset.name == name).order_by(Dataset.id).with_for_update()
+        select(Dataset.id)
+        .where(Dataset.org == actor.org, Dataset.name == name)
+        .order_by(Dataset.id)
+        .with_for_update()
     )
-    dataset = get_version(tx.session, name, digest)
+    dataset = get_version(tx.session, actor.org, name, digest)
     if lacking:
         raise Conflict(
             f"{len(lacking)} archives of {name!r} have not arrived",
@@ -100,39 +106,62 @@ def complete(tx: Transaction, actor: Actor, name: str, digest: str, lacking: lis
         )
     dataset.stored_at = dataset.stored_at or tx.now
     tx.session.execute(
-        update(Dataset).where(Dataset.name == name, Dataset.id != dataset.id).values(current=False)
+        update(Dataset)
+        .where(Dataset.org == actor.org, Dataset.name == name, Dataset.id != dataset.id)
+        .values(current=False)
     )
     dataset.current = True
-    tx.audit(actor.signature, "dataset.registered", name, digest=digest, samples=dataset.samples)
+    tx.audit(
+        actor.signature,
+        "dataset.registered",
+        dataset.id,
+        name=name,
+        digest=digest,
+        samples=dataset.samples,
+    )
     return dataset
 
 
-def get_version(session: Session, name: str, digest: str) -> Dataset:
+def get_version(session: Session, org: str, name: str, digest: str) -> Dataset:
     """This content under this name, or ``NotFound``."""
-    dataset = _find(session, name, digest)
+    dataset = _find(session, org, name, digest)
     if dataset is None:
         raise NotFound(f"dataset {name!r} was not announced with this content")
     return dataset
 
 
-def get_dataset(session: Session, name: str) -> Dataset:
+def get_dataset(session: Session, org: str, name: str) -> Dataset:
     """What a name stands for now, or ``NotFound``."""
-    dataset = session.scalar(select(Dataset).where(Dataset.name == name, Dataset.current))
+    dataset = session.scalar(
+        select(Dataset).where(Dataset.org == org, Dataset.name == name, Dataset.current)
+    )
     if dataset is None:
         raise NotFound(f"there is no dataset {name!r}", hint="`st datasets list` shows them")
     return dataset
 
 
 def list_datasets(
-    session: Session, after: str | None, limit: int
+    session: Session, org: str, after: str | None, limit: int
 ) -> tuple[list[Dataset], str | None]:
     """Registered datasets by name, and the name after which the next page begins."""
-    query = select(Dataset).where(Dataset.current).order_by(Dataset.name).limit(limit + 1)
+    query = (
+        select(Dataset)
+        .where(Dataset.org == org, Dataset.current)
+        .order_by(Dataset.name)
+        .limit(limit + 1)
+    )
     if after:
         query = query.where(Dataset.name > after)
     found = list(session.scalars(query))
     return found[:limit], found[limit - 1].name if len(found) > limit else None
 
 
-def _find(session: Session, name: str, digest: str) -> Dataset | None:
-    return session.scalar(select(Dataset).where(Dataset.name == name, Dataset.digest == digest))
+def _key(org: str, sha256: str) -> str:
+    """Where an archive lies: an organisation never learns that another one has it too."""
+    return f"datasets/{org}/{sha256}.tar"
+
+
+def _find(session: Session, org: str, name: str, digest: str) -> Dataset | None:
+    return session.scalar(
+        select(Dataset).where(Dataset.org == org, Dataset.name == name, Dataset.digest == digest)
+    )

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session, defer
 
 from st_controller.domain.dependencies import Parent, why_cancelled, why_waiting
+from st_controller.domain.policy.reach import Owner
 from st_controller.services import topics
 from st_controller.store.bulk import insert_all
 from st_controller.store.parts import parts
@@ -27,17 +28,18 @@ _A_CHILD = (
 _MAY_WAIT = (JobState.QUEUED, JobState.AWAITING_APPROVAL)
 
 
-def lock_parents(session: Session, ids: Iterable[str]) -> dict[str, tuple[Parent, str]]:
+def lock_parents(session: Session, ids: Iterable[str]) -> dict[str, tuple[Parent, Owner]]:
     """The jobs of these ids with their owners; none of them ends before this transaction does."""
     found = {}
     for part in parts(sorted(ids)):
         rows = session.execute(
-            select(Job.id, Job.name, Job.state, Job.submitted_by)
+            select(Job.id, Job.name, Job.state, Job.submitted_by, Job.org, Job.team)
             .where(Job.id.in_(part))
             .order_by(Job.id)
             .with_for_update(read=True)
         )
-        found.update({row.id: (_parent(row), row.submitted_by) for row in rows})
+        for row in rows:
+            found[row.id] = (_parent(row), Owner(row.submitted_by, row.org, row.team))
     return found
 
 

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Literal
 
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import Row, Select, bindparam, select, update
 from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import passwords, secrets
 from st_controller.auth.secrets import SecretKind
-from st_controller.domain.policy.permissions import Role, effective
 from st_controller.errors import NotSignedIn
+from st_controller.services import rights
 from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.rights import Rights
 from st_controller.store.database import Database
 from st_controller.store.parts import parts
 from st_controller.store.schema import ApiKey, Session, User, Worker
@@ -21,16 +23,16 @@ from st_shared.protocol.message import Moment
 from st_shared.protocol.states import WorkerDesired
 
 # Made once: building a statement costs more than running it.
-_SESSION = (
-    select(Session, User)
-    .join(User, User.id == Session.user_id)
-    .where(Session.token_hash == bindparam("digest"))
+_OF_SESSION = rights.joined(
+    select(Session, *rights.COLUMNS).select_from(Session).join(User, User.id == Session.user_id)
 )
-_API_KEY = (
-    select(ApiKey, User)
-    .join(User, User.id == ApiKey.user_id)
-    .where(ApiKey.key_hash == bindparam("digest"))
+_OF_API_KEY = rights.joined(
+    select(ApiKey, *rights.COLUMNS).select_from(ApiKey).join(User, User.id == ApiKey.user_id)
 )
+_SESSION = _OF_SESSION.where(Session.token_hash == bindparam("digest"))
+_SESSION_BY_ID = _OF_SESSION.where(Session.id == bindparam("id"))
+_API_KEY = _OF_API_KEY.where(ApiKey.key_hash == bindparam("digest"))
+_API_KEY_BY_ID = _OF_API_KEY.where(ApiKey.id == bindparam("id"))
 _WORKER = select(Worker.id, Worker.name, Worker.one_job).where(
     Worker.desired != WorkerDesired.RETIRED, Worker.revoked_at.is_(None)
 )
@@ -88,10 +90,8 @@ def caller_by_session(session: OrmSession, token: str, now: datetime) -> Caller 
     """Who holds this session; none: unknown, expired, revoked or disabled."""
     if secrets.kind_of(token) is not SecretKind.SESSION:
         return None
-    row = session.execute(_SESSION, {"digest": secrets.digest(token)}).one_or_none()
-    if row is None:
-        return None
-    return _session_holder(*row, now)
+    rows = session.execute(_SESSION, {"digest": secrets.digest(token)}).all()
+    return _session_holder(rows, now)
 
 
 def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Caller, bool] | None:
@@ -101,13 +101,12 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
     """
     if secrets.kind_of(key) is not SecretKind.API_KEY:
         return None
-    row = session.execute(_API_KEY, {"digest": secrets.digest(key)}).one_or_none()
-    if row is None:
+    rows = session.execute(_API_KEY, {"digest": secrets.digest(key)}).all()
+    caller = _key_holder(rows, now)
+    if caller is None:
         return None
-    found, user = row
-    caller = _key_holder(found, user, now)
-    stale = found.last_used_at is None or now - found.last_used_at >= timedelta(minutes=1)
-    return (caller, stale) if caller else None
+    used = rows[0].ApiKey.last_used_at
+    return caller, used is None or now - used >= timedelta(minutes=1)
 
 
 def worker_by_credential(session: OrmSession, credential: str) -> WorkerCaller | None:
@@ -134,11 +133,10 @@ def is_in_force(session: OrmSession, caller: Caller | WorkerCaller, now: datetim
     """Whether the credential that made this caller would make the very same caller now."""
     if isinstance(caller, WorkerCaller):
         return caller.digest in hashes_in_force(session, [caller.worker_id])
+    asked = {"id": caller.credential_id}
     if caller.via == "session":
-        opened = session.get_one(Session, caller.credential_id)
-        return _session_holder(opened, session.get_one(User, opened.user_id), now) == caller
-    key = session.get_one(ApiKey, caller.credential_id)
-    return _key_holder(key, session.get_one(User, key.user_id), now) == caller
+        return _session_holder(session.execute(_SESSION_BY_ID, asked).all(), now) == caller
+    return _key_holder(session.execute(_API_KEY_BY_ID, asked).all(), now) == caller
 
 
 def hashes_in_force(session: OrmSession, worker_ids: Sequence[str]) -> set[str]:
@@ -156,16 +154,24 @@ def hashes_in_force(session: OrmSession, worker_ids: Sequence[str]) -> set[str]:
     return found
 
 
-def _session_holder(found: Session, user: User, now: datetime) -> Caller | None:
-    if found.revoked_at or found.expires_at <= now or user.disabled_at:
+def _session_holder(rows: Sequence[Row[Any]], now: datetime) -> Caller | None:
+    held = rights.rights_of(rows)
+    if held is None:
         return None
-    return _caller(user, "session", found.id, None, found.expires_at)
+    found: Session = rows[0].Session
+    if found.revoked_at or found.expires_at <= now:
+        return None
+    return _caller(held, "session", found.id, None, found.expires_at)
 
 
-def _key_holder(found: ApiKey, user: User, now: datetime) -> Caller | None:
-    if found.revoked_at or (found.expires_at and found.expires_at <= now) or user.disabled_at:
+def _key_holder(rows: Sequence[Row[Any]], now: datetime) -> Caller | None:
+    held = rights.rights_of(rows)
+    if held is None:
         return None
-    return _caller(user, "api_key", found.id, found.scopes, found.expires_at)
+    found: ApiKey = rows[0].ApiKey
+    if found.revoked_at or (found.expires_at and found.expires_at <= now):
+        return None
+    return _caller(held, "api_key", found.id, found.scopes, found.expires_at)
 
 
 def _open_session(
@@ -189,20 +195,16 @@ def _open_session(
 
 
 def _caller(
-    user: User,
-    via: str,
+    held: Rights,
+    via: Literal["session", "api_key"],
     credential_id: str,
     scopes: list[str] | None,
     expires_at: datetime | None,
 ) -> Caller:
-    role = Role(user.role)
     return Caller(
-        user_id=user.id,
-        username=user.username,
-        role=role,
-        permissions=effective(role, scopes),
-        via="session" if via == "session" else "api_key",
+        permissions=held.permissions(scopes),
+        via=via,
         credential_id=credential_id,
         expires_at=expires_at,
-        tenant=(user.org, user.team),
+        **rights.identity_of(held),
     )

@@ -15,6 +15,7 @@ from st_controller.services import drafts, idempotency, jobs, submission
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.paging import decode_cursor, encode_cursor
+from st_controller.services.visibility import owner, within
 from st_controller.store.schema import Attempt, Job, JobArray
 from st_controller.store.transaction import QUEUE_RULES, Transaction
 from st_shared.ids import new_id
@@ -75,6 +76,8 @@ def submit(
     array = JobArray(
         id=array_id,
         name=_name(request),
+        org=actor.org,
+        team=actor.team,
         submitted_by=actor.user_id,
         submitted_at=tx.now,
         size=len(batch),
@@ -95,7 +98,7 @@ def get_array(session: Session, actor: Actor, array_id: str, *, lock: bool = Fal
     array = session.get(JobArray, array_id, with_for_update=lock or None)
     if array is None:
         raise NotFound(f"there is no job array {array_id}")
-    actor.must_reach(array.submitted_by, f"job array {array_id}", "job.view.all")
+    actor.must_reach(owner(array), f"job array {array_id}", "job.view.all")
     return array
 
 
@@ -104,8 +107,7 @@ def list_arrays(
 ) -> tuple[list[JobArray], str | None]:
     """The arrays that the actor may see, newest first, and the cursor of the next page."""
     query = select(JobArray).order_by(JobArray.submitted_at.desc(), JobArray.id.desc())
-    if not actor.may("job.view.all"):
-        query = query.where(JobArray.submitted_by == actor.user_id)
+    query = query.where(within(actor, "job.view.all", JobArray))
     if cursor:
         at, after_id = decode_cursor(cursor)
         earlier = and_(JobArray.submitted_at == at, JobArray.id < after_id)
@@ -133,7 +135,7 @@ def counts(session: Session, array_ids: Sequence[str]) -> dict[str, dict[JobStat
 def cancel(tx: Transaction, actor: Actor, array_id: str) -> JobArray:
     """Ask for the end of all jobs of an array that are not over."""
     array = get_array(tx.session, actor, array_id)
-    actor.must_reach(array.submitted_by, f"job array {array_id}", "job.cancel.all")
+    actor.must_cover(owner(array), "job.cancel.all")
     # All jobs, then all attempts, each in one order: nobody who locks fewer can stand crosswise.
     waiting = tx.session.scalars(
         select(Job)
@@ -162,7 +164,7 @@ def cancel(tx: Transaction, actor: Actor, array_id: str) -> JobArray:
 def cap(tx: Transaction, actor: Actor, array_id: str, max_running: int | None) -> JobArray:
     """Let at most so many jobs of an array hold slots at one time; none: as many as fit."""
     array = get_array(tx.session, actor, array_id, lock=True)
-    actor.must_reach(array.submitted_by, f"job array {array_id}", "job.cancel.all")
+    actor.must_cover(owner(array), "job.cancel.all")
     before, array.max_running = array.max_running, max_running
     tx.audit(actor.signature, "array.capped", array_id, before=before, after=max_running)
     tx.wake(QUEUE_RULES)

@@ -11,6 +11,7 @@ from st_controller.services import endings, gangs, topics
 from st_controller.services.actor import Actor
 from st_controller.services.moves import move_job
 from st_controller.services.paging import decode_cursor, encode_cursor
+from st_controller.services.visibility import own, owner, within
 from st_controller.services.worker_events import tell
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
@@ -26,7 +27,7 @@ def get_job(session: Session, actor: Actor, job_id: str, *, lock: bool = False) 
     job = session.scalar(query.with_for_update() if lock else query)
     if job is None:
         raise NotFound(f"there is no job {job_id}")
-    actor.must_reach(job.submitted_by, f"job {job_id}", "job.view.all")
+    actor.must_reach(owner(job), f"job {job_id}", "job.view.all")
     return job
 
 
@@ -43,8 +44,7 @@ def list_jobs(
 ) -> tuple[list[Job], str | None]:
     """The jobs that the actor may see, newest first, and the cursor of the next page."""
     query = select(Job).order_by(Job.submitted_at.desc(), Job.id.desc()).limit(limit + 1)
-    if mine or not actor.may("job.view.all"):
-        query = query.where(Job.submitted_by == actor.user_id)
+    query = query.where(own(actor, Job) if mine else within(actor, "job.view.all", Job))
     if states:
         query = query.where(Job.state.in_(states))
     if priorities:
@@ -70,7 +70,7 @@ def cancel(tx: Transaction, actor: Actor, job_id: str) -> Job:
         Conflict: the job is over in another way.
     """
     job = get_job(tx.session, actor, job_id, lock=True)
-    actor.must_reach(job.submitted_by, f"job {job_id}", "job.cancel.all")
+    actor.must_cover(owner(job), "job.cancel.all")
     state = JobState(job.state)
     if state is JobState.CANCELLED or (job.cancel_requested_at and not state.is_final):
         return job

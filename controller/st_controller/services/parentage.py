@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from st_controller.domain.dependencies import Cycle, Parent, in_order
+from st_controller.domain.policy.reach import Owner
 from st_controller.services import dependencies, drafts
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft
@@ -71,7 +72,6 @@ def parents(
     """What each job waits for; jobs that were there before are locked until the commit."""
     elsewhere = {name for draft in batch for name in draft.spec.after if not name.startswith("@")}
     known = dependencies.lock_parents(session, elsewhere) if elsewhere else {}
-    sees_all = actor.may("job.view.all")
     found: list[list[Parent]] = []
     problems: list[SpecProblem] = []
     for index, draft in enumerate(batch):
@@ -82,8 +82,8 @@ def parents(
         for place, name in enumerate(draft.spec.after):
             if name.startswith("@") and within is not None:
                 continue
-            parent, owner = known.get(name, (None, ""))
-            visible = parent is not None and (sees_all or owner == actor.user_id)
+            parent, owner = known.get(name, (None, None))
+            visible = owner is not None and _may_name(actor, owner)
             said = _parent_problem(draft, name, parent if visible else None)
             if said:
                 problems.append(draft.problem(f"after.{place}", said))
@@ -93,6 +93,11 @@ def parents(
     if problems:
         raise drafts.invalid(problems)
     return found
+
+
+def _may_name(actor: Actor, owner: Owner) -> bool:
+    """Whether the actor's jobs may wait for one of this owner: it stands in what they say."""
+    return owner.org == actor.org and actor.reaches(owner, "job.view.all")
 
 
 def _parent_problem(draft: Draft, name: str, parent: Parent | None) -> str | None:

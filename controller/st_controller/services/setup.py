@@ -8,10 +8,18 @@ from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import passwords, secrets
 from st_controller.auth.secrets import SecretKind
-from st_controller.domain.policy.permissions import Role, effective
+from st_controller.domain.policy.reach import Reach
+from st_controller.domain.policy.roles import ROLE_PERMISSIONS, Role
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from st_controller.services.caller import Caller
-from st_controller.store.schema import SetupToken, User
+from st_controller.store.schema import (
+    DEFAULT_TENANT,
+    Membership,
+    Organisation,
+    SetupToken,
+    Team,
+    User,
+)
 from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
@@ -69,8 +77,13 @@ def create_first_admin(
     return Caller(
         user_id=user.id,
         username=user.username,
-        permissions=effective(Role.ADMIN, None),
+        permissions=ROLE_PERMISSIONS[Role.ADMIN],
+        org=user.org,
+        team=user.team,
+        teams=frozenset({user.team}),
         role=Role.ADMIN,
+        rank=100,
+        widest=Reach.SYSTEM,
         via="session",
         credential_id="",
     )
@@ -89,11 +102,15 @@ def add_user(
         username=username,
         password_hash=passwords.hash_password(password),
         role=role.value,
+        org=DEFAULT_TENANT,
+        team=DEFAULT_TENANT,
         created_at=transaction.now,
         disabled_at=None,
     )
     transaction.session.add(user)
     try:
+        transaction.session.flush()
+        transaction.session.add(Membership(user_id=user.id, org=user.org, team=user.team))
         transaction.session.flush()
     except IntegrityError:
         raise InvalidRequest(
@@ -129,6 +146,21 @@ def set_tenant(transaction: Transaction, username: str, org: str, team: str, *, 
     if user is None:
         raise NotFound(f"there is no user {username!r}")
     before = f"{user.org}/{user.team}"
+    session = transaction.session
+    if session.get(Organisation, org) is None:
+        session.add(
+            Organisation(
+                slug=org, name=org, time_zone="UTC", created_at=transaction.now, disabled_at=None
+            )
+        )
+        session.flush()
+    if session.get(Team, (org, team)) is None:
+        session.add(
+            Team(org=org, slug=team, name=team, created_at=transaction.now, archived_at=None)
+        )
+        session.flush()
+    session.execute(delete(Membership).where(Membership.user_id == user.id))
+    session.add(Membership(user_id=user.id, org=org, team=team))
     user.org, user.team = org, team
     transaction.audit(actor, "user.moved", user.id, before=before, after=f"{org}/{team}")
     transaction.wake(CREDENTIALS)

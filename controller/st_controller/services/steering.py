@@ -7,6 +7,7 @@ from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.jobs import get_job
 from st_controller.services.moves import reopen_job
+from st_controller.services.visibility import owner
 from st_controller.store.schema import Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.problems import FieldProblem
@@ -70,7 +71,7 @@ def retry(tx: Transaction, actor: Actor, job_id: str, rules: Rules) -> Job:
     # Parents before children, as everywhere: none of them ends while this looks at them.
     parents = dependencies.lock_parents(tx.session, dependencies.parent_ids(tx.session, job_id))
     job = get_job(tx.session, actor, job_id, lock=True)
-    actor.must_reach(job.submitted_by, f"job {job_id}", "job.cancel.all")
+    actor.must_cover(owner(job), "job.cancel.all")
     _must_be_over(job)
     spec = JobSpec.model_validate(job.spec)
     if spec.command is not None:

@@ -14,7 +14,7 @@ from st_controller.services.jobs import get_job
 from st_controller.services.moves import begin_jobs
 from st_controller.services.policy import admission
 from st_controller.store.requests import request_text, wanted_contents
-from st_controller.store.schema import Dataset, Job, User
+from st_controller.store.schema import Dataset, Job
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.resources import Reason
@@ -126,15 +126,14 @@ def store(
 
     ``inside`` says for each which others of the batch it waits for.
     """
-    pins = _pinned_datasets(tx.session, batch)
+    pins = _pinned_datasets(tx.session, actor.org, batch)
     parents = parentage.parents(tx.session, actor, batch, ids, inside)
-    org, team = actor.tenant or _tenant(tx.session, actor)
     rows = [
         {
             **_new_job(draft, waits_for, pins),
             "id": job_id,
-            "org": org,
-            "team": team,
+            "org": actor.org,
+            "team": actor.team,
             "array_id": array_id,
             "array_index": None if array_id is None else index,
             "changed_at": tx.now,
@@ -156,12 +155,6 @@ def store(
     ]
 
 
-def _tenant(session: Session, actor: Actor) -> tuple[str, str]:
-    query = select(User.org, User.team).where(User.id == actor.user_id)
-    org, team = session.execute(query).one()
-    return org, team
-
-
 def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> dict[str, Any]:
     spec = draft.spec
     document = spec.model_dump(mode="json")
@@ -173,6 +166,7 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
         "name": spec.name,
         "kind": spec.kind,
         "family": spec.training.model.family if spec.training else spec.kind,
+        "config": None,
         "spec": document,
         "request": request_text(document),
         "dataset_pins": pinned,
@@ -191,6 +185,7 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
         "cancel_requested_at": None,
         "started_at": None,
         "finished_at": None,
+        "deleted_at": None,
         "max_attempts": spec.retry.max_attempts,
         "attempts": 0,
         "tries_used": 0,
@@ -201,7 +196,7 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
     }
 
 
-def _pinned_datasets(session: Session, batch: Sequence[Draft]) -> dict[str, str]:
+def _pinned_datasets(session: Session, org: str, batch: Sequence[Draft]) -> dict[str, str]:
     """What each dataset name stands for now, so that every attempt trains on the same content."""
     wanted = [
         (draft, f"training.datasets.{index}.name", dataset.name)
@@ -216,7 +211,9 @@ def _pinned_datasets(session: Session, batch: Sequence[Draft]) -> dict[str, str]
     pins: dict[str, str] = {}
     for start in range(0, len(names), LARGEST_BATCH):
         part = names[start : start + LARGEST_BATCH]
-        query = select(Dataset.name, Dataset.id).where(Dataset.name.in_(part), Dataset.current)
+        query = select(Dataset.name, Dataset.id).where(
+            Dataset.org == org, Dataset.name.in_(part), Dataset.current
+        )
         pins.update({row.name: row.id for row in session.execute(query)})
     problems = [
         draft.problem(

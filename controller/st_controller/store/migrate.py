@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from st_controller.store.database import Database
+from st_controller.store.tenants import ensure_default
 
 _ONE_AT_A_TIME = 0x5374_466C  # any number, so long as all replicas lock the same
 
@@ -41,6 +42,7 @@ def upgrade(db: Database) -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        ensure_default(connection, db.clock())
 
 
 def _config() -> Config:

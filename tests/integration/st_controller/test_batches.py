@@ -4,7 +4,7 @@ import pytest
 from controller_steps import document
 from sqlalchemy import func, select
 
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, InvalidRequest, NotPermitted
 from st_controller.services import submission
 from st_controller.services.drafts import Rules

@@ -30,20 +30,20 @@ def announce(steps, request) -> list:
 
 def complete(steps, request) -> Dataset:
     with steps.db.read() as session:
-        version = datasets.get_version(session, request.name, request.digest)
+        version = datasets.get_version(session, steps.admin.org, request.name, request.digest)
     lacking = datasets.missing(steps.objects, version)
     with steps.db.write() as tx:
         return datasets.complete(tx, steps.admin, request.name, request.digest, lacking)
 
 
 def put(steps, content: bytes) -> None:
-    key = f"datasets/{hashlib.sha256(content).hexdigest()}.tar"
+    key = f"datasets/default/{hashlib.sha256(content).hexdigest()}.tar"
     steps.objects.put(key, io.BytesIO(content))
 
 
 def current(steps, name="digits") -> str:
     with steps.db.read() as session:
-        return datasets.get_dataset(session, name).digest
+        return datasets.get_dataset(session, steps.admin.org, name).digest
 
 
 def test_a_dataset_is_known_once_all_its_archives_have_arrived(steps):
@@ -54,7 +54,7 @@ def test_a_dataset_is_known_once_all_its_archives_have_arrived(steps):
         complete(steps, request)
     assert refused.value.code == "not_uploaded"
     with steps.db.read() as session, pytest.raises(NotFound):
-        datasets.get_dataset(session, "digits")
+        datasets.get_dataset(session, steps.admin.org, "digits")
     put(steps, b"two")
     assert complete(steps, request).stored_at == steps.clock()
     assert current(steps) == request.digest
@@ -73,7 +73,9 @@ def test_what_the_store_already_has_is_not_sent_again(steps):
 def test_an_archive_of_another_size_has_not_arrived(steps):
     request = request_for(b"one")
     announce(steps, request)
-    steps.objects.put(f"datasets/{request.archives[0].sha256}.tar", io.BytesIO(b"oneandmore"))
+    steps.objects.put(
+        f"datasets/default/{request.archives[0].sha256}.tar", io.BytesIO(b"oneandmore")
+    )
     with pytest.raises(Conflict):
         complete(steps, request)
 
@@ -86,7 +88,7 @@ def test_a_name_stands_for_the_content_that_was_completed_last(steps):
         complete(steps, request)
         assert current(steps) == request.digest
     with steps.db.read() as session:
-        listed, following = datasets.list_datasets(session, None, 10)
+        listed, following = datasets.list_datasets(session, steps.admin.org, None, 10)
     assert ([found.digest for found in listed], following) == ([old.digest], None)
 
 
@@ -121,7 +123,7 @@ def test_lists_are_cut_into_pages(steps):
         put(steps, b"x")
         complete(steps, request_for(b"x", name=name))
     with steps.db.read() as session:
-        first, after = datasets.list_datasets(session, None, 2)
-        rest, end = datasets.list_datasets(session, after, 2)
+        first, after = datasets.list_datasets(session, steps.admin.org, None, 2)
+        rest, end = datasets.list_datasets(session, steps.admin.org, after, 2)
     assert [found.name for found in first + rest] == ["a", "b", "c"]
     assert (after, end) == ("b", None)

@@ -4,7 +4,7 @@ import pytest
 from controller_steps import document
 from sqlalchemy import select
 
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, InvalidRequest
 from st_controller.services import steering, submission
 from st_controller.services.drafts import Rules

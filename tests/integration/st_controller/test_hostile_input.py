@@ -13,7 +13,7 @@ from sqlalchemy.sql import text
 
 from st_controller.api.streams import RECHECK_SECONDS, event_stream
 from st_controller.dispatch.rounds import Rounds
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.errors import InvalidRequest, NotSignedIn
 from st_controller.services import api_keys, identity, join_tokens, workers
 from st_controller.services.caller import Caller
@@ -225,14 +225,7 @@ def key_holder(steps):
     """A researcher with an API key, as its requests make them."""
     actor = steps.user("ada", Role.RESEARCHER)
     with steps.db.write() as tx:
-        owner = Caller(
-            user_id=actor.user_id,
-            username=actor.username,
-            permissions=actor.permissions,
-            role=Role.RESEARCHER,
-            via="session",
-            credential_id="",
-        )
+        owner = Caller(**vars(actor), via="session", credential_id="")
         secret = api_keys.create_key(tx, owner, ApiKeyRequest(name="k")).key
     with steps.db.read() as session:
         caller, _ = identity.caller_by_api_key(session, secret, steps.clock())

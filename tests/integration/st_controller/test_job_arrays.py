@@ -4,7 +4,7 @@ import pytest
 from controller_steps import document
 from sqlalchemy import func, select
 
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from st_controller.services import job_arrays, jobs
 from st_controller.services.drafts import Rules
@@ -194,7 +194,7 @@ def test_others_arrays_are_not_seen(steps):
     ann, bob, lea = (
         steps.user("ann", Role.RESEARCHER),
         steps.user("bob", Role.RESEARCHER),
-        steps.user("lea", Role.LEAD),
+        steps.user("lea", Role.LEAD, allow=["job.cancel.all"]),
     )
     array_id, _ = submit(steps, request(grid=GRID), ann)
 

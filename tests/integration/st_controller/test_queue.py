@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from st_controller.dispatch.rounds import Rounds
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.domain.scheduling.forecast import foretell
 from st_controller.domain.scheduling.model import Level
 from st_controller.errors import InvalidRequest

@@ -4,7 +4,7 @@ import pytest
 from controller_steps import document, log_line
 from sqlalchemy import select
 
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, NotFound, NotPermitted
 from st_controller.services import steering, submission
 from st_controller.services.drafts import Rules
@@ -189,8 +189,9 @@ def test_a_command_is_not_retried_where_it_could_not_be_submitted(steps):
     steps.cancel(job_id)
     with pytest.raises(NotPermitted):
         retry(steps, job_id)
-    with pytest.raises(NotPermitted):
-        retry(steps, job_id, steps.user("lea", Role.LEAD), Rules(allow_commands=True))
+    lea = steps.user("lea", Role.LEAD, allow=["job.cancel.all"])
+    with pytest.raises(NotPermitted, match=r"job\.command"):
+        retry(steps, job_id, lea, Rules(allow_commands=True))
     retry(steps, job_id, rules=Rules(allow_commands=True))
     assert steps.job(job_id).state == JobState.QUEUED
 
@@ -305,12 +306,14 @@ def test_who_may_retry(steps):
     ann, bob, lea = (
         steps.user("ann", Role.RESEARCHER),
         steps.user("bob", Role.RESEARCHER),
-        steps.user("lea", Role.LEAD),
+        steps.user("lea", Role.LEAD, allow=["job.cancel.all"]),
     )
     job_id = steps.submit(actor=ann)
     steps.cancel(job_id)
     with pytest.raises(NotFound):
         retry(steps, job_id, bob)
+    with pytest.raises(NotPermitted, match=r"job\.cancel\.all"):
+        retry(steps, job_id, steps.user("max", Role.LEAD))
     retry(steps, job_id, lea)
     assert steps.job(job_id).submitted_by == ann.user_id
 

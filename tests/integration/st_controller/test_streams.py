@@ -10,7 +10,7 @@ from controller_steps import log_line, metric_line, progress_line
 
 from st_controller.api import events as events_api
 from st_controller.api import worker as worker_api
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.events import job_stream, topic_stream
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.events.topic_stream import follow_topics

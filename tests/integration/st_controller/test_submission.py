@@ -7,8 +7,8 @@ import pytest
 from controller_steps import document
 from sqlalchemy import func, select
 
-from st_controller.domain.policy.permissions import Role
-from st_controller.errors import Conflict, InvalidRequest, NotFound
+from st_controller.domain.policy.roles import Role
+from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from st_controller.services import claims, datasets, idempotency, jobs, leases
 from st_controller.store.schema import IdempotencyKey, Job
 from st_shared.protocol.resources import ArchiveFile, DatasetRequest
@@ -147,7 +147,7 @@ def test_a_job_keeps_the_content_that_its_dataset_had_at_submission(steps):
     assert (job.id, dataset.name, dataset.digest) == (job_id, "digits", before)
     assert [archive.sha256 for archive in dataset.archives] == [before]
     with steps.db.read() as session:
-        assert datasets.get_dataset(session, "digits").digest == after
+        assert datasets.get_dataset(session, steps.admin.org, "digits").digest == after
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 8])
@@ -179,7 +179,7 @@ def test_lists_are_filtered_by_state(steps):
     assert {job.id for job in both} == {kept, ended}
 
 
-def test_researchers_see_their_own_jobs_and_leads_everyones(steps):
+def test_researchers_see_their_own_jobs_and_leads_those_of_their_teams(steps):
     ann, bob = steps.user("ann", Role.RESEARCHER), steps.user("bob", Role.RESEARCHER)
     lead = steps.user("lea", Role.LEAD)
     hers, his = steps.submit(actor=ann), steps.submit(actor=bob)
@@ -196,5 +196,7 @@ def test_researchers_see_their_own_jobs_and_leads_everyones(steps):
     with pytest.raises(NotFound):
         steps.cancel(his, ann)
     assert steps.job(his).state == JobState.QUEUED
-    steps.cancel(his, lead)
+    with pytest.raises(NotPermitted):
+        steps.cancel(his, lead)
+    steps.cancel(his, steps.user("max", Role.LEAD, allow=["job.cancel.all"]))
     assert steps.job(his).state == JobState.CANCELLED

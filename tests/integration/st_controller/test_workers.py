@@ -2,7 +2,7 @@
 
 import pytest
 
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, NotSignedIn
 from st_controller.services import worker_credentials, workers

@@ -21,6 +21,14 @@ from st_controller.store.schema.journal import JournalChunk, JournalSegment
 from st_controller.store.schema.people import ApiKey, Session, SetupToken, User
 from st_controller.store.schema.policy import PolicyVersion
 from st_controller.store.schema.queue import LeaderLease, QueuePolicy, ShareNode, TenantUsage
+from st_controller.store.schema.tenancy import (
+    CustomRole,
+    Membership,
+    Organisation,
+    SavedConfig,
+    Team,
+    UserGrant,
+)
 from st_controller.store.schema.workers import JoinToken, SlotFault, Worker
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
     "AuditArchive",
     "AuditEntry",
     "AuditHead",
+    "CustomRole",
     "Dataset",
     "EventOrder",
     "IdempotencyKey",
@@ -43,15 +52,20 @@ __all__ = [
     "JournalChunk",
     "JournalSegment",
     "LeaderLease",
+    "Membership",
+    "Organisation",
     "OutboxEvent",
     "PolicyVersion",
     "QueuePolicy",
+    "SavedConfig",
     "Session",
     "SetupToken",
     "ShareNode",
     "SlotFault",
     "Table",
+    "Team",
     "TenantUsage",
     "User",
+    "UserGrant",
     "Worker",
 ]

@@ -12,7 +12,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from st_controller.store.schema.base import Digest, Id, Table
+from st_controller.store.schema.base import Digest, Id, Slug, Table
 
 
 class Artifact(Table):
@@ -60,6 +60,7 @@ class Dataset(Table):
     __tablename__ = "datasets"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    org: Mapped[str] = mapped_column(Slug)
     name: Mapped[str] = mapped_column(String(80))
     digest: Mapped[str] = mapped_column(Digest)
     samples: Mapped[int]
@@ -70,4 +71,4 @@ class Dataset(Table):
     stored_at: Mapped[datetime | None]
     current: Mapped[bool]
 
-    __table_args__ = (UniqueConstraint("name", "digest"),)
+    __table_args__ = (UniqueConstraint("org", "name", "digest"),)

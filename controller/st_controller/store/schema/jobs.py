@@ -26,6 +26,8 @@ class Job(Table):
     """train, command or noop."""
     family: Mapped[str] = mapped_column(String(80))
     """Model family; for other kinds the kind."""
+    config: Mapped[str | None] = mapped_column(String(80))
+    """Name of the saved configuration that it was made of."""
     spec: Mapped[dict[str, Any]]
     dataset_pins: Mapped[dict[str, Any]]
     """Dataset name -> id of the content that the name stood for at submission."""
@@ -63,6 +65,8 @@ class Job(Table):
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    """No list and no route knows it any more; what it used and holds in store still counts."""
     max_attempts: Mapped[int]
     attempts: Mapped[int]
     """Attempts made so far; also the number of the newest."""
@@ -77,6 +81,7 @@ class Job(Table):
     __table_args__ = (
         Index("ix_jobs_queue", "state", "level", "submitted_at"),
         Index("ix_jobs_submitted_at", "submitted_at", "id"),
+        Index("ix_jobs_org", "org", "submitted_at"),
     )
 
 
@@ -98,11 +103,15 @@ class JobArray(Table):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
+    org: Mapped[str] = mapped_column(Slug)
+    team: Mapped[str] = mapped_column(Slug)
     submitted_by: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
     submitted_at: Mapped[datetime]
     size: Mapped[int]
     max_running: Mapped[int | None]
     """Most of its jobs that hold slots at one time."""
+
+    __table_args__ = (Index("ix_job_arrays_org", "org", "submitted_at"),)
 
 
 class JobTransition(Table):

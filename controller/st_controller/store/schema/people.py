@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import (
     ForeignKey,
+    ForeignKeyConstraint,
+    Index,
     String,
     Text,
 )
@@ -23,10 +25,15 @@ class User(Table):
     password_hash: Mapped[str] = mapped_column(Text)
     role: Mapped[str] = mapped_column(String(40))
     org: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
-    """Organisation whose share the user's jobs count against."""
     team: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
+    """The team as which they submit unless they say otherwise; ``Membership`` has all."""
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["org", "team"], ["teams.org", "teams.slug"]),
+        Index("ix_users_org", "org", "username"),
+    )
 
 
 class SetupToken(Table):

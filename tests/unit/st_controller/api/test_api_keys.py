@@ -30,7 +30,7 @@ def test_a_key_cannot_make_a_stronger_key(app_client, new_key):
 
 
 def test_scopes_never_exceed_the_role(app_client, platform_db, new_key):
-    from st_controller.domain.policy.permissions import ROLE_PERMISSIONS, Role
+    from st_controller.domain.policy.roles import ROLE_PERMISSIONS, Role
     from st_controller.store.schema import User
 
     key = bearer(new_key(scopes=["job.view.own", "admin.workers"]))

@@ -5,7 +5,7 @@ from controller_steps import registration
 from sqlalchemy import select
 
 from st_controller.dispatch.rounds import Rounds
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.roles import Role
 from st_controller.services import endings, leases
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.setup import add_user

@@ -5,7 +5,8 @@ from threading import Event, Thread
 
 import pytest
 
-from st_controller.domain.policy.permissions import Role
+from st_controller.domain.policy.reach import Reach
+from st_controller.domain.policy.roles import Role
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.known_credentials import BELIEVED, MOST, KnownCredentials
 
@@ -31,7 +32,12 @@ def caller(expires_at):
         user_id="usr_1",
         username="root",
         permissions=frozenset(),
+        org="default",
+        team="default",
+        teams=frozenset({"default"}),
         role=Role.ADMIN,
+        rank=100,
+        widest=Reach.SYSTEM,
         via="api_key",
         credential_id="key_1",
         expires_at=expires_at,

@@ -73,6 +73,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leader_leases")),
     )
     op.create_table(
+        "organisations",
+        sa.Column("slug", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("time_zone", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("slug", name=op.f("pk_organisations")),
+    )
+    op.create_table(
         "outbox",
         sa.Column(
             "id",
@@ -103,6 +112,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_policy")),
     )
     op.create_table(
+        "roles",
+        sa.Column("slug", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("permissions", sa.JSON(), nullable=False),
+        sa.Column("reach", sa.String(length=10), nullable=False),
+        sa.Column("rank", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("slug", name=op.f("pk_roles")),
+    )
+    op.create_table(
         "setup_tokens",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False),
@@ -125,19 +144,6 @@ def upgrade() -> None:
         sa.Column("forfeited", sa.Double(), nullable=False),
         sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("path", name=op.f("pk_tenant_usage")),
-    )
-    op.create_table(
-        "users",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("username", sa.String(length=200), nullable=False),
-        sa.Column("password_hash", sa.Text(), nullable=False),
-        sa.Column("role", sa.String(length=40), nullable=False),
-        sa.Column("org", sa.String(length=64), nullable=False),
-        sa.Column("team", sa.String(length=64), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
-        sa.UniqueConstraint("username", name=op.f("uq_users_username")),
     )
     op.create_table(
         "workers",
@@ -170,6 +176,33 @@ def upgrade() -> None:
         sa.UniqueConstraint("next_credential_hash", name=op.f("uq_workers_next_credential_hash")),
     )
     op.create_table(
+        "teams",
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("slug", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["org"], ["organisations.slug"], name=op.f("fk_teams_org")),
+        sa.PrimaryKeyConstraint("org", "slug", name=op.f("pk_teams")),
+    )
+    op.create_table(
+        "users",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("username", sa.String(length=200), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=False),
+        sa.Column("role", sa.String(length=40), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("team", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["org", "team"], ["teams.org", "teams.slug"], name=op.f("fk_users_org_team")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("username", name=op.f("uq_users_username")),
+    )
+    op.create_index("ix_users_org", "users", ["org", "username"], unique=False)
+    op.create_table(
         "api_keys",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("user_id", sa.String(length=40), nullable=False),
@@ -189,8 +222,25 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_api_keys_user_id"), "api_keys", ["user_id"], unique=False)
     op.create_table(
+        "configs",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("team", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("note", sa.String(length=500), nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("created_by", sa.String(length=40), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_configs_created_by")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_configs")),
+        sa.UniqueConstraint("org", "name", name=op.f("uq_configs_org_name")),
+    )
+    op.create_table(
         "datasets",
         sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=80), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("samples", sa.Integer(), nullable=False),
@@ -201,7 +251,7 @@ def upgrade() -> None:
         sa.Column("current", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_datasets_created_by")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
-        sa.UniqueConstraint("name", "digest", name=op.f("uq_datasets_name_digest")),
+        sa.UniqueConstraint("org", "name", "digest", name=op.f("uq_datasets_org_name_digest")),
     )
     op.create_table(
         "idempotency_keys",
@@ -222,6 +272,8 @@ def upgrade() -> None:
         "job_arrays",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("team", sa.String(length=64), nullable=False),
         sa.Column("submitted_by", sa.String(length=40), nullable=False),
         sa.Column("submitted_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
@@ -231,6 +283,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_arrays")),
     )
+    op.create_index("ix_job_arrays_org", "job_arrays", ["org", "submitted_at"], unique=False)
     op.create_index(
         op.f("ix_job_arrays_submitted_by"), "job_arrays", ["submitted_by"], unique=False
     )
@@ -252,6 +305,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name=op.f("uq_join_tokens_token_hash")),
     )
     op.create_table(
+        "memberships",
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("team", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["org", "team"], ["teams.org", "teams.slug"], name=op.f("fk_memberships_org_team")
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_memberships_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "org", "team", name=op.f("pk_memberships")),
+    )
+    op.create_index("ix_memberships_team", "memberships", ["org", "team"], unique=False)
+    op.create_table(
         "sessions",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False),
@@ -267,11 +334,22 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_sessions_user_id"), "sessions", ["user_id"], unique=False)
     op.create_table(
+        "user_grants",
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("permission", sa.String(length=40), nullable=False),
+        sa.Column("effect", sa.String(length=10), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_user_grants_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "permission", name=op.f("pk_user_grants")),
+    )
+    op.create_table(
         "jobs",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("family", sa.String(length=80), nullable=False),
+        sa.Column("config", sa.String(length=80), nullable=True),
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("dataset_pins", sa.JSON(), nullable=False),
         sa.Column("request", sa.Text(), nullable=False),
@@ -298,6 +376,7 @@ def upgrade() -> None:
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("tries_used", sa.Integer(), nullable=False),
@@ -311,6 +390,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_jobs_array_id"), "jobs", ["array_id"], unique=False)
     op.create_index(op.f("ix_jobs_changed_at"), "jobs", ["changed_at"], unique=False)
+    op.create_index("ix_jobs_org", "jobs", ["org", "submitted_at"], unique=False)
     op.create_index("ix_jobs_queue", "jobs", ["state", "level", "submitted_at"], unique=False)
     op.create_index("ix_jobs_submitted_at", "jobs", ["submitted_at", "id"], unique=False)
     op.create_index(op.f("ix_jobs_submitted_by"), "jobs", ["submitted_by"], unique=False)
@@ -501,28 +581,38 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_jobs_submitted_by"), table_name="jobs")
     op.drop_index("ix_jobs_submitted_at", table_name="jobs")
     op.drop_index("ix_jobs_queue", table_name="jobs")
+    op.drop_index("ix_jobs_org", table_name="jobs")
     op.drop_index(op.f("ix_jobs_changed_at"), table_name="jobs")
     op.drop_index(op.f("ix_jobs_array_id"), table_name="jobs")
     op.drop_table("jobs")
+    op.drop_table("user_grants")
     op.drop_index(op.f("ix_sessions_user_id"), table_name="sessions")
     op.drop_table("sessions")
+    op.drop_index("ix_memberships_team", table_name="memberships")
+    op.drop_table("memberships")
     op.drop_table("join_tokens")
     op.drop_index(op.f("ix_job_arrays_submitted_by"), table_name="job_arrays")
+    op.drop_index("ix_job_arrays_org", table_name="job_arrays")
     op.drop_table("job_arrays")
     op.drop_index(op.f("ix_idempotency_keys_created_at"), table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
     op.drop_table("datasets")
+    op.drop_table("configs")
     op.drop_index(op.f("ix_api_keys_user_id"), table_name="api_keys")
     op.drop_table("api_keys")
-    op.drop_table("workers")
+    op.drop_index("ix_users_org", table_name="users")
     op.drop_table("users")
+    op.drop_table("teams")
+    op.drop_table("workers")
     op.drop_table("tenant_usage")
     op.drop_table("share_nodes")
     op.drop_table("setup_tokens")
+    op.drop_table("roles")
     op.drop_table("queue_policy")
     op.drop_table("policy_versions")
     op.drop_index("ix_outbox_topic", table_name="outbox")
     op.drop_table("outbox")
+    op.drop_table("organisations")
     op.drop_table("leader_leases")
     op.drop_table("event_order")
     op.drop_table("audit_head")

@@ -1,12 +1,7 @@
 from itertools import pairwise
 
-from st_controller.domain.policy.permissions import (
-    CLASS_PERMISSIONS,
-    PERMISSIONS,
-    ROLE_PERMISSIONS,
-    Role,
-    effective,
-)
+from st_controller.domain.policy.permissions import CLASS_PERMISSIONS, PERMISSIONS
+from st_controller.domain.policy.roles import BUILT_IN, ROLE_PERMISSIONS, Role, effective
 from st_shared.spec.job import Priority
 
 
@@ -19,9 +14,9 @@ def test_roles_hold_known_permissions_and_each_holds_more_than_the_one_before() 
 
 
 def test_scopes_only_take_away() -> None:
-    assert effective(Role.VIEWER, ["job.submit", "job.view.own"]) == {"job.view.own"}
-    assert effective(Role.ADMIN, []) == frozenset()
-    assert effective(Role.RESEARCHER, None) == ROLE_PERMISSIONS[Role.RESEARCHER]
+    assert effective(BUILT_IN["viewer"], scopes=["job.submit", "job.view.own"]) == {"job.view.own"}
+    assert effective(BUILT_IN["admin"], scopes=[]) == frozenset()
+    assert effective(BUILT_IN["researcher"]) == ROLE_PERMISSIONS[Role.RESEARCHER]
 
 
 def test_who_may_ask_for_which_class() -> None:
