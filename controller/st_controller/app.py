@@ -12,6 +12,7 @@ from st_controller import assembly
 from st_controller.api import (
     api_keys,
     arrays,
+    audit,
     auth,
     datasets,
     events,
@@ -70,6 +71,7 @@ _ROUTERS = (
     datasets.router,
     objects.router,
     events.router,
+    audit.router,
     health.router,
     probe.router,
     metrics.router,

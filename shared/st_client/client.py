@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
@@ -15,6 +16,7 @@ from st_client.datasets import Progress, push_folder
 from st_client.download import download_artifact
 from st_client.errors import BadInputError, MissingError
 from st_client.events import JobEvent, Sleep, follow_events
+from st_shared.protocol.audit import AuditEntryView
 from st_shared.protocol.message import Resource
 from st_shared.protocol.queue import Explanation, QueueRules, QueueView, ShareRequest, ShareView
 from st_shared.protocol.resources import (
@@ -403,6 +405,23 @@ class Client:
     def revoke_join_token(self, token_id: str) -> None:
         """Let nobody join with it any more; workers that joined stay."""
         self._connection.delete(f"join-tokens/{token_id}")
+
+    # Audit
+
+    def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[AuditEntryView]:
+        """Audit entries, newest first, ``limit`` at most; ``*`` in a filter is anything."""
+        given: dict[str, Any] = {"actor": actor, "action": action, "target": target}
+        given["since"] = since.isoformat() if since else None
+        given["limit"] = min(limit or _PAGE, _PAGE)
+        return islice(self._items("audit", Page[AuditEntryView], **given), limit)
 
     # Datasets
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, literal, select, true
 from sqlalchemy.orm import Session
 
-from st_controller.store.schema import AuditEntry
+from st_controller.domain.policy.reach import Reach
+from st_controller.services.actor import Actor
+from st_controller.store.schema import AuditEntry, Membership, User
 from st_shared.protocol.audit import AuditEntryView
 
 PAGE = 1000
@@ -45,16 +47,18 @@ class AuditFilter:
 
 def page(
     session: Session,
+    actor: Actor,
     wanted: AuditFilter,
-    visible: ColumnElement[bool] | None,
     *,
     before: int | None,
     limit: int,
 ) -> tuple[list[AuditEntryView], int | None]:
-    """Entries below number ``before``, newest first, and the number to go on from."""
-    query = _entries(wanted).order_by(AuditEntry.seq.desc())
-    if visible is not None:
-        query = query.where(visible)
+    """Entries below number ``before``, newest first, and the number to go on from.
+
+    Who reads with the reach of an organisation, or of teams, sees what their people did; what
+    workers and the controller itself did stands there for all organisations.
+    """
+    query = _entries(wanted).where(_visible(actor)).order_by(AuditEntry.seq.desc())
     if before is not None:
         query = query.where(AuditEntry.seq < before)
     found = [view(entry) for entry in session.scalars(query.limit(limit + 1))]
@@ -86,6 +90,21 @@ def view(entry: AuditEntry) -> AuditEntryView:
         details=entry.details,
         code=entry.code,
     )
+
+
+def _visible(actor: Actor) -> ColumnElement[bool]:
+    reach = actor.reach("admin.audit")
+    if reach is Reach.SYSTEM:
+        return true()
+    people = select(literal("user:") + User.username).where(User.org == actor.org)
+    if reach is Reach.TEAM:
+        of_teams = select(Membership.user_id).where(
+            Membership.org == actor.org, Membership.team.in_(sorted(actor.teams))
+        )
+        people = people.where(User.id.in_(of_teams))
+    elif reach is not Reach.ORG:
+        return AuditEntry.actor == actor.signature
+    return AuditEntry.actor.in_(people)
 
 
 def _entries(wanted: AuditFilter) -> Select[Any]:

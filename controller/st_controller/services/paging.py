@@ -50,6 +50,13 @@ def decode_place(place: str | None, field: str = "after") -> tuple[int, int]:
     return int(attempt), int(seq)
 
 
+def decode_number(cursor: str, field: str = "cursor") -> int:
+    """The number that a cursor is, or ``InvalidRequest``."""
+    if not cursor.isdecimal() or len(cursor) > len(str(LARGEST)) or int(cursor) > LARGEST:
+        raise _bad(field)
+    return int(cursor)
+
+
 def _pack(value: list[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 

@@ -70,6 +70,14 @@ def test_a_share_keeps_what_is_not_given(st):
     assert st("queue", "share", "lab", "--weight", 2)["max_slots"] is None
 
 
+def test_the_audit_log_tells_what_was_done(st):
+    st("queue", "share", "lab", "--weight", 3)
+    (entry,) = st("audit", "--action", "queue.*", "--since", "9000d")["items"]
+    assert (entry["actor"], entry["target"]) == ("user:ada", "lab")
+    assert len(st("audit", "--limit", 2)["items"]) == 2
+    assert st("audit", "--since", "yesterday") == 2
+
+
 def test_every_route_of_the_fake_exists_in_the_application(settings, fake_app):
     def routes(app):
         found = set()
