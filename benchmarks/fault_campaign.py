@@ -1,24 +1,30 @@
 """Jobs through faults: each run breaks something at a random moment and verifies all that is left.
 
 python benchmarks/fault_campaign.py [--quick] [--runs N] [--first SEED] [--seed SEED] [--lanes N]
-    [--target WHAT] [--real] [--postgres] [--json PATH] [--folder DIR]
+    [--target WHAT] [--real] [--postgres] [--json PATH] [--resume] [--folder DIR]
 
 A run is a real controller with its Valkey, two real agents behind a TCP proxy each, two trainings
 that resume from checkpoints and a script. Its seed says what breaks (kill -9, SIGSTOP, a network
 that is cut, stalls, swallows answers or trickles, a full disk), of whom (trainer, agent, whole
 host, controller, Valkey) and when, which is often aimed at a request or at a state of the
-attempt's folder. When all is whole again the jobs must have succeeded once, with every log line
+attempt's folder; in some, jobs are told to yield meanwhile: a worker is drained, or urgent jobs
+want all slots. When all is whole again the jobs must have succeeded once, with every log line
 once and in order, a curve without gap or double, files with the right bytes, no process and no
 slot left, and their slot-seconds charged once. ``--seed`` repeats one run. ``--real``: in the place
 of scripted trainings one of a tiny model, whose curve and weights must be those of an undisturbed
 one to the bit.
+
+A campaign may be made in slices: with ``--resume`` the runs beside ``--json PATH`` (in a file of
+that name that ends in ``-runs.jsonl``) are kept, each with its moment and the revision of the
+sources, and only those that are missing, or failed, are made. How often runs failed before is
+counted.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,11 +34,13 @@ sys.path += [str(TESTS), str(TESTS / "harness")]
 
 from faults.campaign import Campaign, RunResult  # noqa: E402
 from faults.disks import may_mount  # noqa: E402
-from faults.plan import WAYS  # noqa: E402
+from faults.ledger import Ledger, revision  # noqa: E402
+from faults.plan import WAYS, plan  # noqa: E402
 from report import Goal, Result, report  # noqa: E402
 from served import database  # noqa: E402
 
 GOALS = {"runs with a violation": Goal("at most", 0)}
+NAMES = {False: "fault_campaign", True: "fault_campaign_postgres"}
 
 
 def main() -> int:
@@ -41,17 +49,19 @@ def main() -> int:
     if not may_mount():
         print("disks are not filled: this user may not mount one")
     seeds = _seeds(options)
+    ledger = Ledger(options.json, revision(), resume=options.resume)
+    missing = [seed for seed in seeds if not ledger.is_done(plan(seed, options.target))]
     folder = options.folder or Path(tempfile.mkdtemp(prefix="st-faults-"))
-    results: list[RunResult] = []
     with ThreadPoolExecutor(options.lanes) as pool:
+        todo = iter(missing)
         lanes = [
-            pool.submit(_lane, seeds[lane :: options.lanes], folder / f"lane-{lane}", options)
+            pool.submit(_lane, todo, folder / f"lane-{lane}", options, ledger)
             for lane in range(options.lanes)
         ]
         for lane in lanes:
-            results += lane.result()
-    _write(options.json, sorted(results, key=lambda result: result.seed))
-    return 0 if report("fault_campaign", _figures(results), options.json) else 1
+            lane.result()
+    results = [ledger.runs[seed] for seed in seeds]
+    return 0 if report(NAMES[options.postgres], _figures(results), options.json) else 1
 
 
 def _options() -> argparse.ArgumentParser:
@@ -66,6 +76,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--target", choices=WAYS, help="break nothing else")
     parser.add_argument("--real", action="store_true", help="train a model, compared to the bit")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL in the place of SQLite")
+    parser.add_argument("--resume", action="store_true", help="keep the runs beside --json PATH")
     parser.add_argument("--folder", type=Path, help="where runs that failed are kept")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     return parser
@@ -78,7 +89,8 @@ def _seeds(options: argparse.Namespace) -> list[int]:
     return list(range(options.first, options.first + (6 if options.quick else options.runs)))
 
 
-def _lane(seeds: list[int], folder: Path, options: argparse.Namespace) -> list[RunResult]:
+def _lane(seeds: Iterator[int], folder: Path, options: argparse.Namespace, ledger: Ledger) -> None:
+    """Runs on a rig of its own, until no seed is left."""
     campaign = Campaign(
         folder,
         partial(database, "postgresql" if options.postgres else "sqlite"),
@@ -86,7 +98,8 @@ def _lane(seeds: list[int], folder: Path, options: argparse.Namespace) -> list[R
         trainer="real" if options.real else "scripted",
     )
     try:
-        return [_told(campaign.run(seed), options) for seed in seeds]
+        for seed in seeds:
+            ledger.keep(_told(campaign.run(seed), options))
     finally:
         campaign.close()
 
@@ -113,9 +126,12 @@ def _figures(results: list[RunResult]) -> list[Result]:
         outcome for result in results for each in result.outcomes.values() for outcome in each
     )
     times = [result.seconds for result in results]
+    again = sum(bool(result.failed_before) for result in results)
     figures = [
         Result("runs", len(results), "runs", None),
         Result("runs with a violation", broken, "runs", GOALS["runs with a violation"]),
+        Result("runs that had failed at an earlier revision", again, "runs", None),
+        Result("revisions in all", len({result.revision for result in results}), "", None),
         Result("faults that struck at their moment", sum(r.aimed for r in results), "runs", None),
         Result("one run", sum(times) / len(times), "s", None, times),
     ]
@@ -123,13 +139,6 @@ def _figures(results: list[RunResult]) -> list[Result]:
         Result(f"attempts that ended as {outcome}", count, "", None)
         for outcome, count in sorted(attempts.items())
     ]
-
-
-def _write(path: Path | None, results: list[RunResult]) -> None:
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        runs = path.with_name(f"{path.stem}-runs.json")
-        runs.write_text(json.dumps([result.as_document() for result in results], indent=1) + "\n")
 
 
 if __name__ == "__main__":

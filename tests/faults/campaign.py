@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fleet import tiny_job
@@ -22,7 +23,7 @@ STEPS, EVERY, LOG_EVERY, LINES = 60, 20, 5, 120
 REAL_STEPS, REAL_SLOWER = 300, 5
 """A real training, and how much longer it takes than a scripted one."""
 PATIENCE = 90.0
-"""Seconds from mending to the last end; a run that needs them has failed."""
+"""Seconds without any progress of a job, after which a run has failed."""
 STRIKE_WITHIN = 8.0
 """Seconds in which the moment of a fault must come, or it strikes then."""
 
@@ -41,6 +42,12 @@ class RunResult:
     folder: str | None = None
     programs_done: int = 0
     """Programs that came to their end, those that nobody took included."""
+    at: str = ""
+    """When it ended, UTC."""
+    revision: str = ""
+    """Of the sources, such as ``1f2e3d4``, with ``+`` where they were changed since."""
+    failed_before: list[str] = field(default_factory=list)
+    """Revisions and violations of earlier runs of this seed."""
 
     def as_document(self) -> dict[str, object]:
         return asdict(self)
@@ -73,7 +80,8 @@ class Campaign:
             self._run(rig, chosen, result)
         except Exception as error:  # noqa: BLE001 - whatever it is, the seed is to be named
             result.violations.append(f"{type(error).__name__}: {error}")
-        result.seconds = time.monotonic() - begun
+        result.seconds = round(time.monotonic() - begun, 2)
+        result.at = datetime.now(UTC).isoformat(timespec="seconds")
         if result.violations:
             result.folder = str(rig.folder)
             self.close(keep=True)
@@ -98,10 +106,13 @@ class Campaign:
             rig.undisturbed = _real(rig)
             rig.client.wait(rig.undisturbed)
         used = usage(rig)
+        orders = rig.no_orders()
         wanted = submit(rig, chosen.seed)
         with struck(rig, chosen, result):
             pass
         rig.mend()
+        result.violations += orders.settle()
+        wanted += [Wanted(job_id, "noop", chosen.seed, 0, 0, 0) for job_id in orders.urgent]
         wait_until_over(rig, wanted, result)
         for each in wanted:
             result.outcomes[each.id] = [_outcome(one) for one in rig.client.attempts(each.id)]
@@ -180,55 +191,86 @@ def struck(rig: Rig, chosen: Plan, result: RunResult) -> Iterator[None]:
 
 
 def _strike(rig: Rig, fault: Fault, victim: FaultyAgent, result: RunResult) -> None:
-    hit = threading.Event()
-
-    def act() -> None:
-        try:
-            rig.break_(fault.target, fault.how, victim)
-        except Exception as error:  # noqa: BLE001 - in a thread, so it is told
-            result.violations.append(f"{fault} could not be done: {type(error).__name__}: {error}")
-        hit.set()
-
-    def from_proxy() -> None:
-        if fault.target == "network":  # the proxy's own thread must not wait for itself
-            threading.Thread(target=act, daemon=True).start()
-        else:
-            act()
-
+    strike = _Strike(rig, fault, victim, result)
     slower = REAL_SLOWER if rig.trainer == "real" else 1
     moment, until = fault.moment, time.monotonic() + STRIKE_WITHIN * slower
     if moment.kind == "time":
         time.sleep(moment.seconds * slower)
-        act()
     elif moment.kind == "files":
         while not is_open(victim.state, moment.what) and time.monotonic() < until:
             time.sleep(0.002)
         result.aimed &= time.monotonic() < until
-        act()
     else:
-        victim.proxy.trap(REQUESTS[moment.what], moment.kind, from_proxy)
-        if not hit.wait(STRIKE_WITHIN * slower):
-            victim.proxy.disarm()
+        victim.proxy.trap(REQUESTS[moment.what], moment.kind, strike.from_proxy)
+        if not strike.hit.wait(STRIKE_WITHIN * slower):
+            victim.proxy.disarm(strike.from_proxy)
             result.aimed = False
-            act()
+    strike.act()
     time.sleep(fault.lasts)
 
 
-def wait_until_over(rig: Rig, wanted: list[Wanted], result: RunResult) -> None:
-    until = time.monotonic() + PATIENCE
-    left = {each.id for each in wanted}
-    while left:
-        for job_id in sorted(left):
+class _Strike:
+    """Breaks one thing once, however often it is told to: a trap may spring after the mending."""
+
+    def __init__(self, rig: Rig, fault: Fault, victim: FaultyAgent, result: RunResult) -> None:
+        self._rig, self._fault, self._victim, self._result = rig, fault, victim, result
+        self._lock, self._is_done = threading.Lock(), False
+        self.hit = threading.Event()
+
+    def act(self) -> None:
+        with self._lock:
+            if self._is_done:
+                return
+            self._is_done = True
             try:
-                if rig.client.job(job_id).state in {"succeeded", "failed", "cancelled"}:
-                    left.discard(job_id)
-            except ClientError:
-                pass  # it is just starting again
+                self._rig.break_(self._fault.target, self._fault.how, self._victim)
+            except Exception as error:  # noqa: BLE001 - in a thread, so it is told
+                said = f"{type(error).__name__}: {error}"
+                self._result.violations.append(f"{self._fault} could not be done: {said}")
+        self.hit.set()
+
+    def from_proxy(self) -> None:
+        if self._fault.target == "network":  # the proxy's own thread must not wait for itself
+            threading.Thread(target=self.act, daemon=True).start()
+        else:
+            self.act()
+
+
+def wait_until_over(rig: Rig, wanted: list[Wanted], result: RunResult) -> None:
+    """Return once every job is over; however slow the machine is, something must go on."""
+    left, seen = {each.id for each in wanted}, None
+    until = time.monotonic() + PATIENCE
+    while left:
+        left = {job_id for job_id in left if not is_over(rig, job_id)}
+        now = standing(rig, left)
+        if now != seen:
+            seen, until = now, time.monotonic() + PATIENCE
         if time.monotonic() > until:
-            states = {job_id: rig.client.job(job_id).state for job_id in left}
-            raise AssertionError(f"after {PATIENCE:g} s there are {states}")
+            raise AssertionError(f"nothing went on for {PATIENCE:g} s: {seen}")
         ended = [agent.name for agent in rig.agents if not agent.alive()]
         if ended:
             result.violations.append(f"ended of themselves: {ended}")
             rig.revive()
         time.sleep(0.1)
+
+
+def is_over(rig: Rig, job_id: str) -> bool:
+    """Whether a job has ended; of a controller that is just starting again nobody knows."""
+    try:
+        return rig.client.job(job_id).state.is_final
+    except ClientError:
+        return False
+
+
+def standing(rig: Rig, job_ids: set[str]) -> object:
+    """How far each job is: its state, its attempts and the lines that arrived of them."""
+    try:
+        return {
+            job_id: (
+                rig.client.job(job_id).state,
+                [(each.state, each.acked_seq) for each in rig.client.attempts(job_id)],
+            )
+            for job_id in sorted(job_ids)
+        }
+    except ClientError as error:
+        return str(error)

@@ -51,7 +51,11 @@ WAYS: dict[str, tuple[str, ...]] = {
     "network": ("cut", "stall", "deaf", "slow"),
     "worker disk": ("fill",),
     "controller disk": ("fill",),
+    "operator": ("drain", "drain_at_once"),
+    "queue": ("preempt",),
 }
+ORDERS = ("operator", "queue")
+"""Targets of which nothing breaks: jobs are told to yield. They come together with a fault."""
 
 REQUESTS = {
     "claim": r"/claims?$",
@@ -68,11 +72,17 @@ FILES = ("claimed", "started", "checkpoint without manifest", "manifest", "last 
 
 
 def plan(seed: int, target: str | None = None) -> Plan:
-    """The run of this seed: one fault, or two in every fourth; of one ``target`` alone if given."""
+    """The run of this seed: one fault, or two in every fourth; of one ``target`` alone if given.
+
+    While jobs yield something breaks as well, unless orders alone are wanted.
+    """
     random = Random(seed)
     count = 2 if random.random() < 0.25 else 1
     targets = [target] if target else list(WAYS)
-    return Plan(seed, tuple(_fault(random, targets) for _ in range(count)))
+    faults = [_fault(random, targets) for _ in range(count)]
+    if target is None and all(fault.target in ORDERS for fault in faults):
+        faults.append(_fault(random, [each for each in WAYS if each not in ORDERS]))
+    return Plan(seed, tuple(faults))
 
 
 def _fault(random: Random, targets: list[str]) -> Fault:

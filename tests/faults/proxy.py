@@ -110,7 +110,7 @@ class Proxy:
     def __init__(self, port_to: int) -> None:
         self.port_to = port_to
         self.mode: Mode = "open"
-        self._trap: _Trap | None = None
+        self._traps: list[_Trap] = []
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -141,18 +141,22 @@ class Proxy:
     def trap(self, pattern: str, side: Literal["before", "after"], act: Callable[[], None]) -> None:
         """Call ``act`` once, when the next request that fits passes, or when its answer does."""
         with self._lock:
-            self._trap = _Trap(pattern, side, act)
+            self._traps.append(_Trap(pattern, side, act))
 
-    def disarm(self) -> None:
-        """Forget a trap that did not spring."""
+    def disarm(self, act: Callable[[], None]) -> bool:
+        """Forget the trap that was to call ``act``; false: it has sprung."""
         with self._lock:
-            self._trap = None
+            left = [trap for trap in self._traps if trap.act != act]
+            was_set = len(left) < len(self._traps)
+            self._traps = left
+        return was_set
 
     def take_trap(self, request: str) -> _Trap | None:
         with self._lock:
-            if self._trap and self._trap.pattern.search(request):
-                found, self._trap = self._trap, None
-                return found
+            for trap in self._traps:
+                if trap.pattern.search(request):
+                    self._traps.remove(trap)
+                    return trap
         return None
 
     async def passable(self) -> None:
@@ -189,4 +193,4 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _call(self, work: Awaitable):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)

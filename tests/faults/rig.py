@@ -12,7 +12,8 @@ from shades import make_shades
 
 from faults.agents import FaultyAgent
 from faults.disks import Disk, keep, may_mount
-from faults.plan import LEASE
+from faults.orders import Orders
+from faults.plan import LEASE, ORDERS
 from st_client import Client
 
 SETTINGS = {
@@ -37,7 +38,7 @@ class Rig:
         pace: float = 0.02,
     ) -> None:
         folder.mkdir(parents=True)
-        self.folder, self.trainer = folder, trainer
+        self.folder, self.trainer, self._slots = folder, trainer, slots
         self.undisturbed: str | None = None
         """A real training to compare others with, once it is done."""
         self.ledger = folder / "ledger"
@@ -56,6 +57,7 @@ class Rig:
         self.agents = [self._join(name, extra, slots) for name in ("worker-1", "worker-2")]
         wait_for("the workers", self.are_online)
         self.client.push_dataset("shades", make_shades(folder / "shades"))
+        self.orders = self.no_orders()
 
     def _join(self, name: str, extra: dict[str, str], slots: int) -> FaultyAgent:
         token, port = self.client.create_join_token().token, self.controller.port
@@ -66,10 +68,17 @@ class Rig:
     def are_online(self) -> bool:
         return [each.state for each in self.client.workers()] == ["online"] * len(self.agents)
 
+    def no_orders(self) -> Orders:
+        """Of a run that begins now."""
+        self.orders = Orders(self.client, self._slots)
+        return self.orders
+
     def break_(self, target: str, how: str, victim: FaultyAgent) -> None:
         """Let something break; ``mend`` undoes all of it."""
         number = signal.SIGKILL if how == "kill" else signal.SIGSTOP
-        if target == "controller":
+        if target in ORDERS:
+            self.orders.give(how, victim.name)
+        elif target == "controller":
             self.controller.process.send_signal(number)
         elif target == "valkey":
             with suppress(ValueError, psutil.NoSuchProcess):  # just being started again
