@@ -278,9 +278,10 @@ class Steps:
         with self.db.read() as session:
             return session.get_one(Worker, worker_id)
 
-    def worker_views(self):
+    def worker_views(self, actor: Actor | None = None):
         with self.db.read() as session:
-            return views.worker_views(session, workers.list_workers(session))
+            found = workers.list_workers(session)
+            return views.worker_views(session, actor or self.admin, found)
 
     def audit_of(self, target: str) -> list[AuditEntry]:
         with self.db.read() as session:

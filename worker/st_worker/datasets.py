@@ -1,4 +1,4 @@
-"""Registered datasets on this host, each fetched once and known by the digest of its content."""
+"""Registered datasets on this host, each fetched once for an organisation."""
 
 import asyncio
 import os
@@ -54,11 +54,11 @@ class DatasetCache:
             TransferError: an archive cannot be fetched intact, or holds what it must not; or
                 there is no room for it.
         """
-        final = self._path(dataset.digest)
-        with await locked(self._cache, dataset.digest):
+        final = self._path(dataset.place)
+        with await locked(self._cache, dataset.place):
             if not final.is_dir():
                 await self._fetch(dataset)
-            await asyncio.to_thread(self._cache.use, dataset.digest, user)
+            await asyncio.to_thread(self._cache.use, dataset.place, user)
         return final
 
     async def _fetch(self, dataset: DatasetDownload) -> None:
@@ -66,10 +66,10 @@ class DatasetCache:
         sizes = [archive.size for archive in dataset.archives]
         room = sum(sizes) + max(sizes, default=0)
         try:
-            await asyncio.to_thread(self._cache.reserve, dataset.digest, room)
+            await asyncio.to_thread(self._cache.reserve, dataset.place, room)
         except CacheFullError as error:
             raise TransferError(f"dataset {dataset.name}: {error}") from error
-        staging = self._cache.staging(dataset.digest)
+        staging = self._cache.staging(dataset.place)
         content, packed = staging / "content", staging / "packed"
         for folder in (content, packed):
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class DatasetCache:
         except TransferError:
             await asyncio.to_thread(shutil.rmtree, staging)
             raise
-        await asyncio.to_thread(self._cache.admit, "datasets", dataset.digest, content)
+        await asyncio.to_thread(self._cache.admit, "datasets", dataset.place, content)
         await asyncio.to_thread(shutil.rmtree, staging)
 
     async def _unpacked(self, archive: Download, staging: Path) -> None:
@@ -130,8 +130,8 @@ def unpack(archive: Path, target: Path) -> None:
 def _verify(content: Path, dataset: DatasetDownload) -> None:
     """Refuse what is not the content that the digest names.
 
-    The controller never sees inside of archives, and the cache gives this folder to every job
-    whose dataset has the same digest, whoever registered it.
+    The controller never sees inside of archives, and the cache gives this folder to every job of
+    the organisation whose dataset has the same digest, whoever registered it.
     """
     files = [
         ContentFile(path.relative_to(content).as_posix(), path.stat().st_size, sha256_of(path))

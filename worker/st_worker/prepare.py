@@ -44,7 +44,7 @@ class Preparation:
         return [*arguments, "--resume", str(resume)]
 
     async def _dataset(self, dataset: DatasetDownload) -> Path:
-        if self._cache.has(dataset.digest):
+        if self._cache.has(dataset.place):
             self._notes.log(f"dataset {dataset.name} is already here")
             return await self._cache.fetch(dataset, self._folder.root.name)
         begun = time.monotonic()

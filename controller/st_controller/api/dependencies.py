@@ -20,7 +20,8 @@ from st_controller.api.origin import refuse_other_sites
 from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind, kind_of
 from st_controller.domain.policy.permissions import PERMISSIONS
-from st_controller.errors import NotSignedIn
+from st_controller.domain.policy.reach import Reach
+from st_controller.errors import NotPermitted, NotSignedIn
 from st_controller.platform import Platform
 from st_controller.services import api_keys, identity, worker_credentials
 from st_controller.services.caller import Caller, WorkerCaller
@@ -202,7 +203,9 @@ def _worker_by(platform: Platform, credential: str) -> WorkerCaller | None:
 async def _metrics_reader(request: Request) -> None:
     platform: Platform = request.app.state.platform
     if not (platform.settings.metrics_public or _is_local(request)):
-        await _caller(request)
+        caller = await _caller(request)
+        if caller.reach("job.view.all") is not Reach.SYSTEM:
+            raise NotPermitted("figures of all organisations need the reach of the whole system")
 
 
 def _is_local(request: Request) -> bool:

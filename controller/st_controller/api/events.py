@@ -23,13 +23,12 @@ def follow(
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> StreamingResponse:
     """Server-sent events: ``ready`` once, then ``job`` with the job as it is now."""
-    sees_all = caller.may("job.view.all")
 
     def tell(session: ReadSession, event: PlacedEvent) -> str | None:
-        if not sees_all and event.body["submitted_by"] != caller.user_id:
+        if not caller.reaches(topics.owner_in(event.body), "job.view.all"):
             return None
-        job = jobs.get_job(session, caller, event.body["job_id"])
-        return views.job_view(session, job).model_dump_json()
+        job = jobs.find_job(session, caller, event.body["job_id"])
+        return None if job is None else views.job_view(session, job).model_dump_json()
 
     return event_stream(
         platform,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from st_controller.api.dependencies import PlatformDep, requires
-from st_controller.services import explaining, jobs, queue_rules
+from st_controller.services import explaining, jobs, queue_overview, queue_rules
 from st_controller.services.caller import Caller
 from st_shared.protocol.queue import (
     Explanation,
@@ -19,7 +19,8 @@ router = APIRouter(prefix="/v1", tags=["queue"])
 
 Viewer = Annotated[Caller, requires("queue.view")]
 JobViewer = Annotated[Caller, requires("job.view.own")]
-Admin = Annotated[Caller, requires("queue.manage")]
+Admin = Annotated[Caller, requires("admin.queue")]
+Divider = Annotated[Caller, requires("queue.manage")]
 TenantPath = Annotated[
     str, Path(max_length=260, description="`org`, `org/team`, `org/team/user`, or `all`")
 ]
@@ -29,7 +30,7 @@ TenantPath = Annotated[
 def show(platform: PlatformDep, caller: Viewer) -> QueueView:
     """The queue as it stands: shares, use, what is held and what is reserved."""
     with platform.db.read() as session:
-        return explaining.overview(session, platform.queue, caller, platform.db.clock())
+        return queue_overview.overview(session, platform.queue, caller, platform.db.clock())
 
 
 @router.get("/queue/policy")
@@ -49,7 +50,7 @@ def set_rules(platform: PlatformDep, caller: Admin, rules: QueueRules) -> QueueR
 
 @router.put("/queue/shares/{path:path}")
 def set_share(
-    platform: PlatformDep, caller: Admin, path: TenantPath, share: ShareRequest
+    platform: PlatformDep, caller: Divider, path: TenantPath, share: ShareRequest
 ) -> ShareView:
     """Set weight and limits of an organisation, a team or a user; what is left out is none."""
     with platform.db.write() as tx:
@@ -58,7 +59,7 @@ def set_share(
 
 @router.patch("/queue/shares/{path:path}")
 def change_share(
-    platform: PlatformDep, caller: Admin, path: TenantPath, share: ShareRequest
+    platform: PlatformDep, caller: Divider, path: TenantPath, share: ShareRequest
 ) -> ShareView:
     """Change weight or limits of a node: what is left out stays, and null lifts a limit."""
     with platform.db.write() as tx:
@@ -66,7 +67,7 @@ def change_share(
 
 
 @router.delete("/queue/shares/{path:path}", status_code=204)
-def remove_share(platform: PlatformDep, caller: Admin, path: TenantPath) -> None:
+def remove_share(platform: PlatformDep, caller: Divider, path: TenantPath) -> None:
     """Give a node weight 1 and no limits again."""
     with platform.db.write() as tx:
         queue_rules.remove_share(tx, caller, path)

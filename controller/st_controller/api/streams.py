@@ -63,7 +63,8 @@ def event_stream(
 ) -> StreamingResponse:
     """A response that no proxy should buffer or keep; counted while it is open.
 
-    It ends when the caller's credential does: revoked, expired, signed out, disabled or retired.
+    It ends when the caller's credential does: revoked, expired, signed out, disabled or retired;
+    and when what the caller may do has changed.
     """
     return EventStreamResponse(
         _counted(platform, caller, frames),
@@ -98,12 +99,13 @@ async def _while_in_force(
 async def _while_signed_in(
     platform: Platform, caller: Caller, frames: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    checked = platform.db.clock()
+    checked, forgotten = platform.db.clock(), platform.callers.forgotten
     async for frame in frames:
-        if (platform.db.clock() - checked).total_seconds() >= RECHECK_SECONDS:
+        is_old = (platform.db.clock() - checked).total_seconds() >= RECHECK_SECONDS
+        if is_old or platform.callers.forgotten != forgotten:
+            checked, forgotten = platform.db.clock(), platform.callers.forgotten
             if not await asyncio.to_thread(_is_in_force, platform, caller):
                 return
-            checked = platform.db.clock()
         yield frame
 
 

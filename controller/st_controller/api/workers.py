@@ -26,18 +26,16 @@ def list_workers(
     platform: PlatformDep, caller: Viewer, retired: Annotated[bool, Query()] = False
 ) -> Page[WorkerView]:
     """Every worker; those that were retired only if asked for."""
-    del caller
     with platform.db.read() as session:
         found = workers.list_workers(session, retired=retired)
-        return Page(items=views.worker_views(session, found))
+        return Page(items=views.worker_views(session, caller, found))
 
 
 @router.get("/{worker_id}")
 def show(platform: PlatformDep, caller: Viewer, worker_id: str) -> WorkerView:
     """One worker."""
-    del caller
     with platform.db.read() as session:
-        return views.worker_views(session, [workers.get_worker(session, worker_id)])[0]
+        return views.worker_views(session, caller, [workers.get_worker(session, worker_id)])[0]
 
 
 @router.post("/{worker_id}/cordon")
@@ -75,27 +73,33 @@ def retire(
 @router.post("/{worker_id}/rotate")
 def rotate(platform: PlatformDep, caller: Operator, worker_id: str) -> WorkerView:
     """Have it fetch a new credential; the old one is in force until the new one is used."""
-    return _change(platform, lambda tx: worker_credentials.rotate(tx, caller.signature, worker_id))
+    return _change(
+        platform, caller, lambda tx: worker_credentials.rotate(tx, caller.signature, worker_id)
+    )
 
 
 @router.post("/{worker_id}/revoke")
 def revoke(platform: PlatformDep, caller: Operator, worker_id: str) -> WorkerView:
     """Void its credential at once; its jobs are queued again, and it may join again."""
-    return _change(platform, lambda tx: worker_credentials.revoke(tx, caller.signature, worker_id))
+    return _change(
+        platform, caller, lambda tx: worker_credentials.revoke(tx, caller.signature, worker_id)
+    )
 
 
 @router.post("/{worker_id}/collect-garbage")
 def collect_garbage(platform: PlatformDep, caller: Operator, worker_id: str) -> WorkerView:
     """Have it remove what no attempt needs."""
     return _change(
-        platform, lambda tx: worker_orders.collect_garbage(tx, caller.signature, worker_id)
+        platform, caller, lambda tx: worker_orders.collect_garbage(tx, caller.signature, worker_id)
     )
 
 
 @router.patch("/{worker_id}/labels")
 def label(platform: PlatformDep, caller: Operator, worker_id: str, body: LabelChange) -> WorkerView:
     """Set labels, and take set ones away; they win over the worker's own."""
-    return _change(platform, lambda tx: worker_orders.label(tx, caller.signature, worker_id, body))
+    return _change(
+        platform, caller, lambda tx: worker_orders.label(tx, caller.signature, worker_id, body)
+    )
 
 
 @router.delete("/{worker_id}", status_code=204)
@@ -122,14 +126,17 @@ def _order(
     why = said.why if said else None
     return _change(
         platform,
+        caller,
         lambda tx: worker_orders.order(
             tx, caller.signature, worker_id, desired, why=why, grace=grace
         ),
     )
 
 
-def _change(platform: Platform, change: Callable[[Transaction], Worker]) -> WorkerView:
+def _change(
+    platform: Platform, caller: Caller, change: Callable[[Transaction], Worker]
+) -> WorkerView:
     with platform.db.write() as tx:
         worker = change(tx)
         tx.session.flush()
-        return views.worker_views(tx.session, [worker])[0]
+        return views.worker_views(tx.session, caller, [worker])[0]

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.services.artifacts import MANIFEST_NAME, checkpoint_files
+from st_controller.store.requests import kept_as
 from st_controller.store.schema import Artifact, Attempt, Dataset, Job
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.worker import (
@@ -63,6 +64,7 @@ def _datasets(session: Session, objects: ObjectStore, job: Job) -> list[DatasetD
         DatasetDownload(
             name=dataset.name,
             digest=dataset.digest,
+            kept_as=kept_as(dataset.org, dataset.digest),
             archives=[
                 Download(
                     path=f"{archive['sha256']}.tar",

@@ -126,7 +126,7 @@ def _look_again(tx: Transaction, children: Sequence[Job]) -> None:
         if why or was_waiting:
             child.reason = why.model_dump() if why else None
         child.changed_at = tx.now
-        tx.emit(topics.JOBS, "job", {"job_id": child.id, "submitted_by": child.submitted_by})
+        tx.emit(topics.JOBS, "job", topics.change_of(child))
     topics.wake_queue(tx, [child.id for child in children])
 
 

@@ -123,7 +123,7 @@ def counts(session: Session, array_ids: Sequence[str]) -> dict[str, dict[JobStat
     """How many jobs of each array are in which state."""
     rows = session.execute(
         select(Job.array_id, Job.state, func.count())
-        .where(Job.array_id.in_(array_ids))
+        .where(Job.array_id.in_(array_ids), Job.deleted_at.is_(None))
         .group_by(Job.array_id, Job.state)
     )
     found: dict[str, dict[JobState, int]] = defaultdict(dict)

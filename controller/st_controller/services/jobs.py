@@ -23,12 +23,19 @@ from st_shared.spec.job import Priority
 
 def get_job(session: Session, actor: Actor, job_id: str, *, lock: bool = False) -> Job:
     """A job that the actor may see, or ``NotFound``."""
-    query = select(Job).where(Job.id == job_id)
-    job = session.scalar(query.with_for_update() if lock else query)
+    job = find_job(session, actor, job_id, lock=lock)
     if job is None:
         raise NotFound(f"there is no job {job_id}")
-    actor.must_reach(owner(job), f"job {job_id}", "job.view.all")
     return job
+
+
+def find_job(session: Session, actor: Actor, job_id: str, *, lock: bool = False) -> Job | None:
+    """A job; none where there is none that the actor may see."""
+    query = select(Job).where(Job.id == job_id)
+    job = session.scalar(query.with_for_update() if lock else query)
+    if job is None or job.deleted_at is not None:
+        return None
+    return job if actor.reaches(owner(job), "job.view.all") else None
 
 
 def list_jobs(
@@ -44,7 +51,8 @@ def list_jobs(
 ) -> tuple[list[Job], str | None]:
     """The jobs that the actor may see, newest first, and the cursor of the next page."""
     query = select(Job).order_by(Job.submitted_at.desc(), Job.id.desc()).limit(limit + 1)
-    query = query.where(own(actor, Job) if mine else within(actor, "job.view.all", Job))
+    seen = own(actor, Job) if mine else within(actor, "job.view.all", Job)
+    query = query.where(seen, Job.deleted_at.is_(None))
     if states:
         query = query.where(Job.state.in_(states))
     if priorities:
@@ -96,7 +104,7 @@ def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> No
         attempt.stop = "cancel"
         tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="cancel"))
     if leased:
-        tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
+        tx.emit(topics.JOBS, "job", topics.change_of(job))
     for attempt in live:
         if attempt.state == AttemptState.OFFERED:
             endings.end_attempt(tx, attempt, job, Outcome.CANCELLED, actor=actor.signature)

@@ -29,6 +29,11 @@ class KnownCredentials(Generic[Holder]):
         self._known: dict[str, tuple[Holder, datetime]] = {}
         self._forgotten = 0
 
+    @property
+    def forgotten(self) -> int:
+        """How often some credential was said to have ended; who believed one looks again."""
+        return self._forgotten
+
     def find(
         self, digest: str, now: datetime, look_up: Callable[[], Holder | None]
     ) -> Holder | None:

@@ -62,6 +62,8 @@ class Queued(NamedTuple):
     id: str
     version: int
     submitted_by: str
+    org: str
+    team: str
 
 
 def begin_jobs(tx: Transaction, jobs: Sequence[dict[str, Any]], actor: str) -> None:
@@ -90,7 +92,10 @@ def begin_jobs(tx: Transaction, jobs: Sequence[dict[str, Any]], actor: str) -> N
     tx.emit_all(
         topics.JOBS,
         "job",
-        ({"job_id": job["id"], "submitted_by": job["submitted_by"]} for job in jobs),
+        (
+            {"job_id": job["id"], **{name: job[name] for name in ("submitted_by", "org", "team")}}
+            for job in jobs
+        ),
     )
     topics.wake_queue(tx, [job["id"] for job in jobs])
 
@@ -128,7 +133,7 @@ def assign_jobs(tx: Transaction, jobs: Sequence[Queued], actor: str) -> None:
     tx.emit_all(
         topics.JOBS,
         "job",
-        ({"job_id": job.id, "submitted_by": job.submitted_by} for job in jobs),
+        (topics.change_of(job) for job in jobs),
     )
     for job in jobs:
         tx.wake(topics.job(job.id))
@@ -164,9 +169,7 @@ def succeed_all(tx: Transaction, jobs: Sequence[Job], actors: Sequence[str]) -> 
         for name, value in _columns_of_success(row).items():
             set_committed_value(job, name, value)
     _record_all(tx, steps)
-    tx.emit_all(
-        topics.JOBS, "job", ({"job_id": j.id, "submitted_by": j.submitted_by} for j in jobs)
-    )
+    tx.emit_all(topics.JOBS, "job", (topics.change_of(job) for job in jobs))
     for job in jobs:
         tx.wake(topics.job(job.id))
     topics.wake_queue(tx, [job.id for job in jobs])
@@ -287,5 +290,5 @@ def _record(tx: Transaction, job: Job, reason: Reason | None) -> None:
             "reason": reason.model_dump() if reason else None,
         },
     )
-    tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
+    tx.emit(topics.JOBS, "job", topics.change_of(job))
     tx.wake(topics.job(job.id))

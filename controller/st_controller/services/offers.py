@@ -66,6 +66,8 @@ _JOBS = (
         Job.version,
         Job.state,
         Job.submitted_by,
+        Job.org,
+        Job.team,
         Job.open_parents,
         Job.not_before,
         Job.attempts,
@@ -158,7 +160,7 @@ def _write(
         return
     attempts = [_new_attempts(tx, wanted, job, patience) for wanted, job in made]
     insert_all(tx.session.connection(), _ATTEMPTS, [each for gang in attempts for each in gang])
-    queued = [Queued(job.id, job.version, job.submitted_by) for _, job in made]
+    queued = [Queued(job.id, job.version, job.submitted_by, job.org, job.team) for _, job in made]
     assign_jobs(tx, queued, SCHEDULER)
     for gang, job in zip(attempts, queued, strict=True):
         for attempt in gang:

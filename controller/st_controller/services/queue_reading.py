@@ -28,7 +28,7 @@ from st_controller.services import faulty_slots
 from st_controller.services.durations import Durations
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.moments import Microseconds, microseconds
-from st_controller.store.requests import base_content
+from st_controller.store.requests import base_content, kept_as
 from st_controller.store.schema import (
     Attempt,
     Dataset,
@@ -396,6 +396,6 @@ def _digests(session: Session, rows: Iterable[Row[Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for start in range(0, len(wanted), _MOST_IDS):
         part = wanted[start : start + _MOST_IDS]
-        query = select(Dataset.id, Dataset.digest).where(Dataset.id.in_(part))
-        found.update((key, digest) for key, digest in session.execute(query))
+        query = select(Dataset.id, Dataset.org, Dataset.digest).where(Dataset.id.in_(part))
+        found.update((key, kept_as(org, digest)) for key, org, digest in session.execute(query))
     return found

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from st_controller.errors import InvalidRequest, NotFound
+from st_controller.domain.policy.reach import Reach
+from st_controller.errors import InvalidRequest, NotFound, NotPermitted
 from st_controller.services import queue_reading
 from st_controller.services.actor import Actor
 from st_controller.store.schema import QueuePolicy, ShareNode
@@ -54,7 +55,7 @@ def change_share(tx: Transaction, actor: Actor, path: str, wanted: ShareRequest)
 
 
 def _write_share(tx: Transaction, actor: Actor, path: str, values: dict[str, Any]) -> ShareView:
-    place = _place(path)
+    place = _place(actor, path)
     node = tx.session.get(ShareNode, place, with_for_update=True)
     before = _columns(node) if node else None
     if node is None:
@@ -76,7 +77,7 @@ def _columns(node: ShareNode) -> list[float | None]:
 
 def remove_share(tx: Transaction, actor: Actor, path: str) -> None:
     """Let a node have weight 1 and no limits again."""
-    node = tx.session.get(ShareNode, _place(path), with_for_update=True)
+    node = tx.session.get(ShareNode, _place(actor, path), with_for_update=True)
     if node is None:
         raise NotFound(f"no share was set for {path}")
     tx.session.delete(node)
@@ -84,7 +85,27 @@ def remove_share(tx: Transaction, actor: Actor, path: str) -> None:
     tx.wake(QUEUE_RULES)
 
 
-def _place(path: str) -> str:
+def _place(actor: Actor, path: str) -> str:
+    """The node of a path, or a refusal: it is none, or beyond the actor's reach."""
+    place = _node(path)
+    if not _covers(actor, place):
+        raise NotPermitted(f"the share of {path!r} is beyond your reach")
+    return place
+
+
+def _covers(actor: Actor, place: str) -> bool:
+    """Whether the actor may divide what is above a node: all that have it as a share."""
+    org, _, below = place.partition("/")
+    team, _, user = below.partition("/")
+    reach = actor.reach("queue.manage") or Reach.OWN
+    if reach is Reach.SYSTEM:
+        return True
+    if org != actor.org or not team:
+        return False
+    return reach is Reach.ORG or (reach is Reach.TEAM and bool(user) and team in actor.teams)
+
+
+def _node(path: str) -> str:
     if path == WHOLE:
         return ""
     if not _PATH.fullmatch(path):

@@ -27,7 +27,7 @@ def change_class(tx: Transaction, actor: Actor, job_id: str, priority: Priority)
     """
     job = get_job(tx.session, actor, job_id, lock=True)
     if job.submitted_by != actor.user_id:
-        actor.must("queue.manage")
+        actor.must_cover(owner(job), "queue.manage")
     needed = CLASS_PERMISSIONS.get(priority)
     if needed and not actor.may(needed):
         said = f"the class {priority} needs the permission {needed}"
@@ -51,6 +51,8 @@ def override(tx: Transaction, actor: Actor, job_id: str, level: int | None) -> J
     """
     job = get_job(tx.session, actor, job_id, lock=True)
     actor.must("queue.manage")
+    if job.submitted_by != actor.user_id:
+        actor.must_cover(owner(job), "queue.manage")
     if JobState(job.state).is_final:
         raise Conflict(f"the job is already {job.state}", code="already_final")
     before, job.override = job.override, level
@@ -105,5 +107,5 @@ def _must_be_over(job: Job) -> None:
 
 def _changed(tx: Transaction, job: Job) -> None:
     job.changed_at = tx.now
-    tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
+    tx.emit(topics.JOBS, "job", topics.change_of(job))
     topics.wake_queue(tx, [job.id])

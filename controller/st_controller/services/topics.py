@@ -1,7 +1,9 @@
 """Names of the topics that followers are woken by."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
+from st_controller.domain.policy.reach import Owner
 from st_controller.store.transaction import QUEUE, QUEUE_JOB, QUEUE_RELOAD, Transaction
 
 MOST_NAMED = 200
@@ -9,6 +11,36 @@ MOST_NAMED = 200
 
 JOBS = "jobs"
 """Every change of any job's state; events of people."""
+
+
+class OwnedJob(Protocol):
+    """A job, or what was read of one."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def submitted_by(self) -> str:
+        """Id of the user."""
+
+    @property
+    def org(self) -> str:
+        """The organisation that it belongs to."""
+
+    @property
+    def team(self) -> str:
+        """The team that it belongs to."""
+
+
+def change_of(job: OwnedJob) -> dict[str, str]:
+    """Body of the event that a job changed: whose it is decides who is told."""
+    return {"job_id": job.id, "submitted_by": job.submitted_by, "org": job.org, "team": job.team}
+
+
+def owner_in(body: Mapping[str, str]) -> Owner:
+    """Whose job such an event is about."""
+    return Owner(body["submitted_by"], body["org"], body["team"])
 
 
 def job(job_id: str) -> str:

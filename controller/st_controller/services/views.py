@@ -10,7 +10,10 @@ from sqlalchemy.orm import Session
 from st_controller.domain.attempts import HOLDING, LIVE
 from st_controller.domain.worker_condition import Facts, obstacle
 from st_controller.services import faulty_slots, job_arrays
+from st_controller.services.actor import Actor
+from st_controller.services.visibility import within
 from st_controller.services.workers import live_attempts
+from st_controller.store.parts import parts
 from st_controller.store.schema import Artifact, Attempt, Dataset, Job, JobArray, User, Worker
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.resources import (
@@ -190,14 +193,35 @@ def dataset_views(session: Session, datasets: Sequence[Dataset]) -> list[Dataset
     ]
 
 
-def worker_views(session: Session, workers: Sequence[Worker]) -> list[WorkerView]:
-    """Workers as operators see them."""
+def worker_views(session: Session, actor: Actor, workers: Sequence[Worker]) -> list[WorkerView]:
+    """Workers as the actor may see them: all organisations share them, but not what they run."""
     held = live_attempts(session, [worker.id for worker in workers])
     faulty = faulty_slots.cordoned(session, [worker.id for worker in workers])
-    return [_worker_view(worker, held[worker.id], faulty.get(worker.id, [])) for worker in workers]
+    seen = _seen_jobs(session, actor, [each.job_id for found in held.values() for each in found])
+    views = [
+        _worker_view(worker, held[worker.id], faulty.get(worker.id, []), seen) for worker in workers
+    ]
+    return views if actor.may("admin.workers") else [_without_contents(view) for view in views]
 
 
-def _worker_view(worker: Worker, held: list[Attempt], faulty: list[FaultySlot]) -> WorkerView:
+def _seen_jobs(session: Session, actor: Actor, job_ids: Sequence[str]) -> set[str]:
+    seen = within(actor, "job.view.all", Job)
+    return {
+        job_id
+        for part in parts(job_ids)
+        for job_id in session.scalars(select(Job.id).where(Job.id.in_(part), seen))
+    }
+
+
+def _without_contents(view: WorkerView) -> WorkerView:
+    """The same without what is stored there: somebody else's datasets and models."""
+    hidden: dict[str, Any] = {"cached": [], "cached_models": []}
+    return view.model_copy(update={"inventory": view.inventory.model_copy(update=hidden)})
+
+
+def _worker_view(
+    worker: Worker, held: list[Attempt], faulty: list[FaultySlot], seen: set[str]
+) -> WorkerView:
     inventory = Inventory.model_validate(worker.inventory)
     taken = {slot for attempt in held if attempt.state in HOLDING for slot in attempt.slots}
     taken |= {slot.index for slot in faulty}
@@ -220,7 +244,11 @@ def _worker_view(worker: Worker, held: list[Attempt], faulty: list[FaultySlot]) 
         last_heartbeat_at=worker.last_heartbeat_at,
         usage=Usage.model_validate(worker.usage) if worker.usage else None,
         slots_free=sum(slot.index not in taken for slot in inventory.slots),
-        jobs=[attempt.job_id for attempt in held if attempt.state != AttemptState.FINISHED],
+        jobs=[
+            attempt.job_id
+            for attempt in held
+            if attempt.state != AttemptState.FINISHED and attempt.job_id in seen
+        ],
     )
 
 

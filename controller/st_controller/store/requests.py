@@ -1,5 +1,6 @@
 """What the scheduler reads of a specification, kept beside it so that a queue is read quickly."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,11 @@ def wanted_contents(spec: Mapping[str, Any], pins: Mapping[str, str]) -> list[st
 def base_content(model: str) -> str:
     """The id of a base model among contents; a worker that has ``owner/name`` holds it."""
     return f"base:{model}"
+
+
+def kept_as(org: str, digest: str) -> str:
+    """What workers call the content of a dataset: no other organisation finds it under its own."""
+    return hashlib.sha256(f"{org}\n{digest}".encode()).hexdigest()
 
 
 def request_of(context: DefaultExecutionContext) -> str:

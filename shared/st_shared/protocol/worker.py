@@ -289,8 +289,16 @@ class DatasetDownload(Resource):
 
     name: str
     digest: str
-    """Names the content; what was fetched once under this digest need not be fetched again."""
+    """Names the content, which has to have it."""
+    kept_as: str | None = None
+    """What the worker calls it, 64 hexadecimal digits; what was fetched once as this need not be
+    fetched again. It differs by organisation: to know a digest opens nothing. None: the digest."""
     archives: list[Download]
+
+    @property
+    def place(self) -> str:
+        """Its name in caches."""
+        return self.kept_as or self.digest
 
 
 class CheckpointDownload(Resource):

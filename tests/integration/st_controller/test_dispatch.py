@@ -114,7 +114,7 @@ def test_a_slot_that_somebody_else_uses_is_not_offered_until_a_heartbeat_frees_i
     assert steps.place() == 1
     assert slots_in_use(steps) == [(worker_id, 1)]
     with steps.db.read() as session:
-        (view,) = views.worker_views(session, workers.list_workers(session))
+        (view,) = views.worker_views(session, steps.admin, workers.list_workers(session))
         told = explaining.reasons(
             session, LiveQueue(), [get_job(session, steps.admin, wide)], steps.clock()
         )
@@ -141,7 +141,7 @@ def test_a_worker_whose_disk_is_full_costs_a_job_no_try_and_is_offered_nothing(s
     steps.beat(worker_id, condition=Condition(busy=[full]))
     assert steps.place() == 0
     with steps.db.read() as session:
-        (view,) = views.worker_views(session, workers.list_workers(session))
+        (view,) = views.worker_views(session, steps.admin, workers.list_workers(session))
         job = get_job(session, steps.admin, job_id)
         told = explaining.reasons(session, LiveQueue(), [job], steps.clock())
     assert (view.slots_free, view.inventory.condition.busy) == (0, [full])

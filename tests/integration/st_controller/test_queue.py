@@ -10,7 +10,7 @@ from st_controller.domain.policy.roles import Role
 from st_controller.domain.scheduling.forecast import foretell
 from st_controller.domain.scheduling.model import Level
 from st_controller.errors import InvalidRequest
-from st_controller.services import explaining, queue_reading, queue_rules, steering
+from st_controller.services import explaining, queue_overview, queue_reading, queue_rules, steering
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.slot_prices import SlotPrices
 from st_shared.protocol.queue import QueueRules, ShareRequest
@@ -53,7 +53,7 @@ def explain(steps, job_id: str, queue: LiveQueue | None = None, actor=None):
 
 def overview(steps, actor=None):
     with steps.db.read() as session:
-        return explaining.overview(session, LiveQueue(), actor or steps.admin, steps.clock())
+        return queue_overview.overview(session, LiveQueue(), actor or steps.admin, steps.clock())
 
 
 def test_users_share_by_weight_whatever_they_queued_first(steps):

@@ -21,7 +21,7 @@ def change(steps, function, *arguments, **options):
 
 def view_of(steps, worker_id):
     with steps.db.read() as session:
-        (view,) = views.worker_views(session, [workers.get_worker(session, worker_id)])
+        (view,) = views.worker_views(session, steps.admin, [workers.get_worker(session, worker_id)])
     return view
 
 

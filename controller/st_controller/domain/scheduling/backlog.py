@@ -71,10 +71,11 @@ class Backlog:
         found += [job for job, _ in islice(self._held.values(), max(0, most - len(found)))]
         return found[:most]
 
-    def held_by_reason(self, now: float) -> dict[str, int]:
-        """How many jobs stand in no line, by reason."""
-        later = sum(job.not_before > now for job, _ in self._held.values())
-        counts = {"not_before": later, "array_cap": len(self._held) - later}
+    def held_by_reason(self, now: float, org: str | None = None) -> dict[str, int]:
+        """How many jobs stand in no line, by reason; of one organisation, or of all."""
+        held = [job for job, _ in self._held.values() if org in {None, job.tenant.org}]
+        later = sum(job.not_before > now for job in held)
+        counts = {"not_before": later, "array_cap": len(held) - later}
         return {code: count for code, count in counts.items() if count}
 
     def next_moment(self) -> float | None:
