@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from st_controller import assembly
 from st_controller.api import (
     api_keys,
+    approvals,
     arrays,
     audit,
     auth,
@@ -24,6 +25,7 @@ from st_controller.api import (
     probe,
     problems,
     queue,
+    resource_rules,
     schema,
     worker,
     workers,
@@ -68,6 +70,10 @@ _ROUTERS = (
     arrays.router,
     workers.router,
     queue.router,
+    approvals.router,
+    approvals.many_router,
+    approvals.rules_router,
+    resource_rules.router,
     datasets.router,
     objects.router,
     events.router,

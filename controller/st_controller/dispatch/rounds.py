@@ -20,6 +20,7 @@ from st_controller.services import (
 )
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.offers import Priced
+from st_controller.services.policy import approvals
 from st_controller.store.database import Database
 from st_controller.store.transaction import Transaction
 
@@ -89,7 +90,17 @@ class Rounds:
                 worker_orders.press_drains(tx)
                 worker_credentials.rotate_old(tx, tx.now - self._credential_age)
                 ended = leases.sweep(tx)
+        self._expire_approvals(lead)
         self._prune(lead)
+
+    def _expire_approvals(self, lead: Leadership) -> None:
+        """Reject jobs for which nobody decided in time."""
+        with self._db.read() as session:
+            late = approvals.are_late(session, self._db.clock())
+        while late:
+            with self._db.write() as tx:
+                lead.prove(tx.session)
+                late = approvals.expire(tx) > 0
 
     def _prune(self, lead: Leadership) -> None:
         """Forget old idempotency keys, some at a time: a sweep must not take long."""

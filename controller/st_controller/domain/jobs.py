@@ -16,13 +16,13 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
         {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}
     ),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.AWAITING_APPROVAL}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.AWAITING_APPROVAL}),
     JobState.REJECTED: frozenset(),
 }
 """Which state may follow which; all writes go through this table.
 
-Out of a final state there is one way: a person retries the job.
+Out of a final state there is one way: a person retries the job, which passes the rules once more.
 """
 
 LONGEST_BACKOFF = 3600.0

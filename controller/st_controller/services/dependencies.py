@@ -116,6 +116,12 @@ def after_retry(tx: Transaction, job: Job) -> None:
         _look_again(tx, _waiting_children(tx.session, job.id))
 
 
+def after_approval(tx: Transaction, job: Job) -> None:
+    """Say what a job waits for that no person holds back any more."""
+    if job.open_parents:
+        _look_again(tx, [job])
+
+
 def _look_again(tx: Transaction, children: Sequence[Job]) -> None:
     """Count the open parents of locked jobs, and tell everybody."""
     still_open = _open_parents(tx.session, [child.id for child in children])
@@ -123,7 +129,7 @@ def _look_again(tx: Transaction, children: Sequence[Job]) -> None:
         why = why_waiting(still_open[child.id])
         was_waiting = child.open_parents > 0
         child.open_parents = len(still_open[child.id])
-        if why or was_waiting:
+        if (why or was_waiting) and child.state != JobState.AWAITING_APPROVAL:
             child.reason = why.model_dump() if why else None
         child.changed_at = tx.now
         tx.emit(topics.JOBS, "job", topics.change_of(child))

@@ -10,6 +10,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from st_controller.domain.jobs import may_move
 from st_controller.errors import Conflict, IllegalMove
 from st_controller.services import dependencies, topics
+from st_controller.services.policy import approval_rows
 from st_controller.store import direct
 from st_controller.store.bulk import insert_all
 from st_controller.store.schema import Job, JobTransition
@@ -44,6 +45,9 @@ _SUCCEED = (
         reason=null(),
     )
 )
+
+
+_OF_THE_QUEUE = frozenset({JobState.QUEUED, JobState.AWAITING_APPROVAL})
 
 
 class _Step(NamedTuple):
@@ -197,14 +201,18 @@ def move_job(
             ended.append(child)
 
 
-def reopen_job(tx: Transaction, job: Job, actor: str, reason: Reason) -> None:
+def reopen_job(
+    tx: Transaction, job: Job, actor: str, reason: Reason, after: JobState = JobState.QUEUED
+) -> None:
     """Queue a job again that had ended without success, because a person retries it.
+
+    ``after`` is the state that it is let through to: queued, or awaiting approval.
 
     Raises:
         IllegalMove: it has not ended, or ended well.
         Conflict: somebody else changed the job since it was read.
     """
-    _write(tx, job, JobState.QUEUED, actor, reason, by_retry=True)
+    _write(tx, job, after, actor, reason, by_retry=True)
     dependencies.after_retry(tx, job)
 
 
@@ -230,8 +238,10 @@ def _write(
     if not direct.write(tx.session, job, moved, only_if={"version": job.version}):
         raise Conflict("the job was changed by somebody else just now", code="version_conflict")
     _record(tx, job, reason)
+    if before is JobState.AWAITING_APPROVAL:
+        approval_rows.close(tx, job.id, after)
     tx.audit(actor, f"job.{after}", job.id, before=before, reason=reason.code if reason else None)
-    if after is JobState.QUEUED or after.is_final:
+    if after in _OF_THE_QUEUE or after.is_final:
         topics.wake_queue(tx, [job.id])
 
 
@@ -270,10 +280,10 @@ def _must_hit_all(hit: int, jobs: Sequence[Any]) -> None:
         raise Conflict("a job was changed by somebody else just now", code="version_conflict")
 
 
-def _stamp(tx: Transaction, job: Job, after: JobState) -> dict[str, datetime]:
+def _stamp(tx: Transaction, job: Job, after: JobState) -> dict[str, datetime | None]:
     """The moment that this move sets, if any."""
-    if after is JobState.QUEUED:
-        return {"queued_at": tx.now}
+    if after in _OF_THE_QUEUE:
+        return {"queued_at": tx.now if after is JobState.QUEUED else None}
     if after is JobState.RUNNING and job.started_at is None:
         return {"started_at": tx.now}
     return {"finished_at": tx.now} if after.is_final else {}

@@ -7,6 +7,7 @@ from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.jobs import get_job
 from st_controller.services.moves import reopen_job
+from st_controller.services.policy import admission
 from st_controller.services.visibility import owner
 from st_controller.store.schema import Job
 from st_controller.store.transaction import Transaction
@@ -88,8 +89,9 @@ def retry(tx: Transaction, actor: Actor, job_id: str, rules: Rules) -> Job:
     job.tries_used = 0
     job.cancel_requested_at = job.finished_at = None
     job.not_before = spec.not_before
+    admitted = admission.readmit(tx, actor, job, Draft("", spec, ""))
     said = Reason(code="retried", message=f"Queued again by {actor.username}.")
-    reopen_job(tx, job, actor.signature, said)
+    reopen_job(tx, job, actor.signature, admitted.reason or said, admitted.state)
     return job
 
 

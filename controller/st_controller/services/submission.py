@@ -148,7 +148,7 @@ def store(
     dependencies.attach(
         tx, [(row["id"], up.id) for row, ups in zip(rows, parents, strict=True) for up in ups]
     )
-    admission.record(tx, rows, admissions)
+    admission.record(tx, actor, rows, admissions)
     return [
         Submitted(row["id"], row, admitted.warnings)
         for row, admitted in zip(rows, admissions, strict=True)

@@ -14,6 +14,13 @@ def request_text(spec: Mapping[str, Any]) -> str:
     return json.dumps(asked, sort_keys=True, separators=(",", ":"))
 
 
+def narrowed(request: str, groups: Mapping[str, str]) -> str:
+    """A request whose globs are narrowed by further groups, such as ``!h100*``, by field."""
+    asked = json.loads(request)
+    asked |= {name: f"{asked[name]}&{group}" for name, group in groups.items()}
+    return json.dumps(asked, sort_keys=True, separators=(",", ":"))
+
+
 def wanted_contents(spec: Mapping[str, Any], pins: Mapping[str, str]) -> list[str]:
     """Ids of contents that a worker may hold already: pinned datasets, then the base model."""
     wanted = list(pins.values())

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from st_controller.domain.scheduling.model import Shape, WorkerCapacity
 from st_controller.domain.scheduling.near_miss import near_miss
-from st_controller.domain.scheduling.placement import kind_suits, labels_match
+from st_controller.domain.scheduling.placement import kind_suits, labels_match, name_matches
 
 _MOST_SHOWN = 3
 
@@ -35,5 +35,5 @@ def described(shape: Shape, workers: Iterable[WorkerCapacity]) -> str:
 
 
 def _may_run_on(shape: Shape, worker: WorkerCapacity) -> bool:
-    provider = labels_match({"": shape.provider}, {"": worker.provider})
+    provider = name_matches(shape.provider, worker.provider)
     return provider and labels_match(dict(shape.labels), worker.labels)

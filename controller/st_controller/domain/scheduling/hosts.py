@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
-from st_controller.domain.scheduling.placement import kind_suits, labels_match
+from st_controller.domain.scheduling.placement import kind_suits, labels_match, name_matches
 
 FreeSlots = tuple[int, ...]
 """How many slots of each kind of a worker are free."""
@@ -190,7 +189,7 @@ class Group:
         self.open = found
 
     def _kinds_for(self, shape: Shape) -> tuple[int, ...] | None:
-        if not fnmatchcase(self.provider, shape.provider):
+        if not name_matches(shape.provider, self.provider):
             return None
         if not labels_match(dict(shape.labels), self.labels):
             return None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from st_controller.domain.scheduling.model import Shape, WorkerCapacity
-from st_controller.domain.scheduling.placement import accelerator_matches, kind_suits, labels_match
+from st_controller.domain.scheduling.placement import kind_suits, labels_match, name_matches
 from st_shared.protocol.resources import Reason
 
 _MOST_SHOWN = 8
@@ -37,7 +37,7 @@ def near_miss(shape: Shape, fleet: Sequence[WorkerCapacity]) -> Reason | None:
 def _shortages(shape: Shape, fleet: Sequence[WorkerCapacity]) -> Iterable[str]:
     """What no worker has, each demand looked at alone."""
     kinds = {kind for worker in fleet for kind in worker.slots.values()}
-    if not any(accelerator_matches(shape.accelerator, kind.accelerator) for kind in kinds):
+    if not any(name_matches(shape.accelerator, kind.accelerator) for kind in kinds):
         there = _list(kind.accelerator for kind in kinds)
         yield f"no accelerator is like {shape.accelerator!r}; there are: {there}"
     most_memory = max((kind.memory_gb for kind in kinds), default=0.0)
@@ -51,7 +51,7 @@ def _shortages(shape: Shape, fleet: Sequence[WorkerCapacity]) -> Iterable[str]:
             there = _list(worker.labels[name] for worker in fleet if name in worker.labels)
             known = f"there are: {there}" if there else "no worker has this label"
             yield f"no label {name} is like {glob!r}; {known}"
-    if not any(labels_match({"": shape.provider}, {"": worker.provider}) for worker in fleet):
+    if not any(name_matches(shape.provider, worker.provider) for worker in fleet):
         there = _list(worker.provider for worker in fleet)
         yield f"no provider is like {shape.provider!r}; there are: {there}"
 
@@ -68,7 +68,7 @@ def _never_together(shape: Shape, fleet: Sequence[WorkerCapacity]) -> str:
 
 def _room(shape: Shape, worker: WorkerCapacity) -> int:
     """How many slots of a worker the shape may use when nothing runs."""
-    if not labels_match({"": shape.provider}, {"": worker.provider}):
+    if not name_matches(shape.provider, worker.provider):
         return 0
     if not labels_match(dict(shape.labels), worker.labels):
         return 0

@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from st_controller.domain.policy.approval_rules import Need
+from st_controller.domain.policy.resource_rules import Subject
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft
-from st_controller.services.policy import book
+from st_controller.services.policy import approval_step, book, resource_step
+from st_controller.services.policy.approval_step import BYPASS, Applicant
+from st_controller.store.requests import request_text
+from st_controller.store.schema import Job, User
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import JobState
@@ -26,6 +31,8 @@ class Admission:
     """Why it waits, where the policy makes it wait."""
     warnings: tuple[Reason, ...] = ()
     """Told to whoever submits it."""
+    need: Need | None = None
+    """What it waits for."""
 
 
 ADMITTED = Admission()
@@ -35,9 +42,10 @@ ADMITTED = Admission()
 def admit(
     tx: Transaction, actor: Actor, drafts: Sequence[Draft], rows: Sequence[dict[str, Any]]
 ) -> list[Admission]:
-    """Judge new jobs, all or none.
+    """Judge new jobs of one person, all or none.
 
-    ``rows`` are the columns that they are going to have; each takes its state and reason from here.
+    ``rows`` are the columns that they are going to have; each takes its state, its reason and its
+    narrowed request from here.
 
     Raises:
         NotPermitted: a rule denies one of them, or a quota has nothing left; each field is named.
@@ -45,18 +53,68 @@ def admit(
     policy = book.current(tx.session)
     if policy.is_empty:
         return [ADMITTED] * len(rows)
-    admissions = [ADMITTED for _draft, _row in zip(drafts, rows, strict=True)]
-    del actor
+    applicant = Applicant(actor.user_id, actor.may(BYPASS))
+    who = [Subject(row["org"], row["team"], actor.username, actor.role) for row in rows]
+    told = resource_step.apply(policy.resources, who, drafts, rows)
+    judged = approval_step.apply(
+        tx, policy.approvals, applicant, who, drafts, rows, costs=[0] * len(rows)
+    )
+    admissions = [
+        _admission(found.need, (*warnings, *found.warnings))
+        for found, warnings in zip(judged, told, strict=True)
+    ]
     for row, admission in zip(rows, admissions, strict=True):
-        if admission.state is not JobState.QUEUED:
+        if admission.need:
             row["state"], row["queued_at"] = admission.state.value, None
-        if admission.reason:
-            row["reason"] = admission.reason.model_dump()
+            row["reason"] = admission.reason.model_dump() if admission.reason else None
     return admissions
 
 
+def readmit(tx: Transaction, actor: Actor, job: Job, draft: Draft) -> Admission:
+    """Judge a job once more that ``actor`` tries again, by what its owner may ask for.
+
+    What people have agreed to stands. The request of the job is narrowed anew.
+
+    Raises:
+        NotPermitted: a rule denies it now.
+    """
+    policy = book.current(tx.session)
+    row: dict[str, Any] = {
+        "org": job.org,
+        "team": job.team,
+        "config": job.config,
+        "family": job.family,
+        "slots": job.slots,
+        "request": request_text(job.spec),
+    }
+    if policy.is_empty:
+        job.request = row["request"]
+        return ADMITTED
+    owner = tx.session.get_one(User, job.submitted_by)
+    who = [Subject(job.org, job.team, owner.username, owner.role)]
+    (told,) = resource_step.apply(policy.resources, who, [draft], [row])
+    applicant = Applicant(
+        owner.id, actor.may(BYPASS), job.id, approval_step.granted(tx.session, job.id)
+    )
+    (judged,) = approval_step.apply(tx, policy.approvals, applicant, who, [draft], [row], [0])
+    job.request = row["request"]
+    approval_step.record(tx, actor.user_id, [job.id], [judged.need])
+    return _admission(judged.need, (*told, *judged.warnings))
+
+
 def record(
-    tx: Transaction, rows: Sequence[dict[str, Any]], admissions: Sequence[Admission]
+    tx: Transaction, actor: Actor, rows: Sequence[dict[str, Any]], admissions: Sequence[Admission]
 ) -> None:
     """Write what belongs to the admission of jobs whose rows are there now: holds, approvals."""
-    del tx, rows, admissions
+    approval_step.record(
+        tx,
+        actor.user_id,
+        [row["id"] for row in rows],
+        [admission.need for admission in admissions],
+    )
+
+
+def _admission(need: Need | None, warnings: tuple[Reason, ...]) -> Admission:
+    if need is None:
+        return Admission(warnings=warnings) if warnings else ADMITTED
+    return Admission(JobState.AWAITING_APPROVAL, approval_step.reason_of(need), warnings, need)

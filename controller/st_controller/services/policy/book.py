@@ -1,12 +1,15 @@
 """The policy in force, as every process keeps it in memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
+from st_controller.domain.policy.approval_rules import ApprovalRules
+from st_controller.domain.policy.resource_rules import ResourceRules
+from st_controller.services.policy import approval_rows, resource_rows
 from st_controller.store.schema import PolicyVersion
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
@@ -23,6 +26,8 @@ class PolicyBook:
 
     version: str
     """Empty: nobody has made any rule."""
+    resources: ResourceRules = field(default_factory=ResourceRules)
+    approvals: ApprovalRules = field(default_factory=ApprovalRules)
 
     @property
     def is_empty(self) -> bool:
@@ -78,5 +83,6 @@ def changed(tx: Transaction) -> None:
 
 
 def _read(session: Session, version: str) -> PolicyBook:
-    del session
-    return PolicyBook(version)
+    return PolicyBook(
+        version, resources=resource_rows.read(session), approvals=approval_rows.read(session)
+    )

@@ -1,5 +1,6 @@
 """The schema: every table, with what a row promises."""
 
+from st_controller.store.schema.approvals import Approval, ApprovalDecision, ApprovalRule
 from st_controller.store.schema.attempts import Attempt
 from st_controller.store.schema.base import DEFAULT_TENANT, Table
 from st_controller.store.schema.contents import Artifact, ArtifactUpload, Dataset
@@ -19,7 +20,7 @@ from st_controller.store.schema.jobs import (
 )
 from st_controller.store.schema.journal import JournalChunk, JournalSegment
 from st_controller.store.schema.people import ApiKey, Session, SetupToken, User
-from st_controller.store.schema.policy import PolicyVersion
+from st_controller.store.schema.policy import PolicyVersion, ResourceRule
 from st_controller.store.schema.queue import LeaderLease, QueuePolicy, ShareNode, TenantUsage
 from st_controller.store.schema.tenancy import (
     CustomRole,
@@ -34,6 +35,9 @@ from st_controller.store.schema.workers import JoinToken, SlotFault, Worker
 __all__ = [
     "DEFAULT_TENANT",
     "ApiKey",
+    "Approval",
+    "ApprovalDecision",
+    "ApprovalRule",
     "Artifact",
     "ArtifactUpload",
     "Attempt",
@@ -57,6 +61,7 @@ __all__ = [
     "OutboxEvent",
     "PolicyVersion",
     "QueuePolicy",
+    "ResourceRule",
     "SavedConfig",
     "Session",
     "SetupToken",

@@ -1,8 +1,11 @@
-"""Which policy is in force: rules of resources, approvals, quotas, prices."""
+"""Which policy is in force, and its rules of resources."""
 
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from st_controller.store.schema.base import Id, Table
+from st_controller.store.schema.base import Id, Slug, Table
 
 
 class PolicyVersion(Table):
@@ -16,3 +19,21 @@ class PolicyVersion(Table):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(Id)
+
+
+class ResourceRule(Table):
+    """What somebody may or may not ask for, as ``domain/policy/resource_rules.py`` reads it."""
+
+    __tablename__ = "resource_rules"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    org: Mapped[str | None] = mapped_column(Slug)
+    """Only its members; none: of all organisations."""
+    subject_kind: Mapped[str] = mapped_column(String(20))
+    subject: Mapped[str] = mapped_column(String(200))
+    resource: Mapped[str] = mapped_column(String(20))
+    pattern: Mapped[str] = mapped_column(String(200))
+    effect: Mapped[str] = mapped_column(String(10))
+    note: Mapped[str] = mapped_column(String(500))
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    changed_at: Mapped[datetime]

@@ -26,13 +26,19 @@ def test_the_table_covers_every_state() -> None:
     assert set(TRANSITIONS) == set(JobState)
 
 
+def test_what_awaits_approval_is_started_by_nothing() -> None:
+    ways = {after for after in JobState if may_move(JobState.AWAITING_APPROVAL, after)}
+    assert ways == {JobState.QUEUED, JobState.REJECTED, JobState.CANCELLED}
+
+
 def test_nothing_but_a_retry_leaves_a_final_state() -> None:
     ways = [(before, after) for before in JobState for after in JobState]
 
     assert all(not may_move(before, after) for before, after in ways if before.is_final)
     assert {way for way in ways if may_move(*way, by_retry=True)} == {
-        (JobState.FAILED, JobState.QUEUED),
-        (JobState.CANCELLED, JobState.QUEUED),
+        (ended, again)
+        for ended in (JobState.FAILED, JobState.CANCELLED)
+        for again in (JobState.QUEUED, JobState.AWAITING_APPROVAL)
     }
     assert {state for state in JobState if not TRANSITIONS[state]} == {
         JobState.SUCCEEDED,
@@ -61,7 +67,7 @@ def test_the_pause_doubles_up_to_an_hour(first: float, tries: int, seconds: floa
 def test_every_state_is_reached_from_another() -> None:
     reached = set().union(*TRANSITIONS.values())
 
-    assert reached == set(JobState) - {JobState.AWAITING_APPROVAL}
+    assert reached == set(JobState)
 
 
 def test_what_awaits_approval_can_never_start() -> None:

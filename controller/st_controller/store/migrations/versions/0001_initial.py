@@ -222,6 +222,28 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_api_keys_user_id"), "api_keys", ["user_id"], unique=False)
     op.create_table(
+        "approval_rules",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=True),
+        sa.Column("condition", sa.String(length=20), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("pattern", sa.String(length=200), nullable=False),
+        sa.Column("exempt_roles", sa.JSON(), nullable=False),
+        sa.Column("exempt_users", sa.JSON(), nullable=False),
+        sa.Column("approver", sa.String(length=40), nullable=False),
+        sa.Column("quorum", sa.Integer(), nullable=False),
+        sa.Column("expires_after", sa.Double(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("created_by", sa.String(length=40), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["created_by"], ["users.id"], name=op.f("fk_approval_rules_created_by")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_approval_rules")),
+    )
+    op.create_table(
         "configs",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("org", sa.String(length=64), nullable=False),
@@ -319,6 +341,23 @@ def upgrade() -> None:
     )
     op.create_index("ix_memberships_team", "memberships", ["org", "team"], unique=False)
     op.create_table(
+        "resource_rules",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=True),
+        sa.Column("subject_kind", sa.String(length=20), nullable=False),
+        sa.Column("subject", sa.String(length=200), nullable=False),
+        sa.Column("resource", sa.String(length=20), nullable=False),
+        sa.Column("pattern", sa.String(length=200), nullable=False),
+        sa.Column("effect", sa.String(length=10), nullable=False),
+        sa.Column("note", sa.String(length=500), nullable=False),
+        sa.Column("created_by", sa.String(length=40), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["created_by"], ["users.id"], name=op.f("fk_resource_rules_created_by")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_resource_rules")),
+    )
+    op.create_table(
         "sessions",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False),
@@ -395,6 +434,29 @@ def upgrade() -> None:
     op.create_index("ix_jobs_submitted_at", "jobs", ["submitted_at", "id"], unique=False)
     op.create_index(op.f("ix_jobs_submitted_by"), "jobs", ["submitted_by"], unique=False)
     op.create_table(
+        "approvals",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.Column("requested_by", sa.String(length=40), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("approver", sa.String(length=40), nullable=False),
+        sa.Column("rank", sa.Integer(), nullable=False),
+        sa.Column("quorum", sa.Integer(), nullable=False),
+        sa.Column("reasons", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("fk_approvals_job_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["requested_by"], ["users.id"], name=op.f("fk_approvals_requested_by")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
+    )
+    op.create_index(op.f("ix_approvals_job_id"), "approvals", ["job_id"], unique=False)
+    op.create_index("ix_approvals_pending", "approvals", ["state", "expires_at"], unique=False)
+    op.create_table(
         "attempts",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
@@ -462,6 +524,24 @@ def upgrade() -> None:
             ["job_id"], ["jobs.id"], name=op.f("fk_job_transitions_job_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("job_id", "version", name=op.f("pk_job_transitions")),
+    )
+    op.create_table(
+        "approval_decisions",
+        sa.Column("approval_id", sa.String(length=40), nullable=False),
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("decision", sa.String(length=10), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["approval_id"],
+            ["approvals.id"],
+            name=op.f("fk_approval_decisions_approval_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_approval_decisions_user_id")
+        ),
+        sa.PrimaryKeyConstraint("approval_id", "user_id", name=op.f("pk_approval_decisions")),
     )
     op.create_table(
         "artifacts",
@@ -572,12 +652,16 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_artifacts_job_id"), table_name="artifacts")
     op.drop_index("ix_artifacts_content", table_name="artifacts")
     op.drop_table("artifacts")
+    op.drop_table("approval_decisions")
     op.drop_table("job_transitions")
     op.drop_index(op.f("ix_job_dependencies_parent_id"), table_name="job_dependencies")
     op.drop_table("job_dependencies")
     op.drop_index("ix_attempts_worker", table_name="attempts")
     op.drop_index("ix_attempts_state", table_name="attempts")
     op.drop_table("attempts")
+    op.drop_index("ix_approvals_pending", table_name="approvals")
+    op.drop_index(op.f("ix_approvals_job_id"), table_name="approvals")
+    op.drop_table("approvals")
     op.drop_index(op.f("ix_jobs_submitted_by"), table_name="jobs")
     op.drop_index("ix_jobs_submitted_at", table_name="jobs")
     op.drop_index("ix_jobs_queue", table_name="jobs")
@@ -588,6 +672,7 @@ def downgrade() -> None:
     op.drop_table("user_grants")
     op.drop_index(op.f("ix_sessions_user_id"), table_name="sessions")
     op.drop_table("sessions")
+    op.drop_table("resource_rules")
     op.drop_index("ix_memberships_team", table_name="memberships")
     op.drop_table("memberships")
     op.drop_table("join_tokens")
@@ -598,6 +683,7 @@ def downgrade() -> None:
     op.drop_table("idempotency_keys")
     op.drop_table("datasets")
     op.drop_table("configs")
+    op.drop_table("approval_rules")
     op.drop_index(op.f("ix_api_keys_user_id"), table_name="api_keys")
     op.drop_table("api_keys")
     op.drop_index("ix_users_org", table_name="users")

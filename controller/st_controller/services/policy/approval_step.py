@@ -1,0 +1,181 @@
+"""The last step of the pass: does somebody have to agree first."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, func, insert, or_, select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.policy.approval_rules import (
+    ApprovalRule,
+    ApprovalRules,
+    Condition,
+    Facts,
+    Need,
+    combined,
+    judge,
+)
+from st_controller.domain.policy.deciding import waits_for
+from st_controller.domain.policy.resource_rules import Bounds, Subject
+from st_controller.services.drafts import Draft
+from st_controller.store.bulk import insert_all
+from st_controller.store.requests import narrowed
+from st_controller.store.schema import Approval, Job, User
+from st_controller.store.transaction import Transaction
+from st_shared.ids import new_id
+from st_shared.protocol.resources import Reason
+from st_shared.protocol.states import JobState
+
+BYPASS = "job.bypass.approval"
+"""The permission to submit without waiting for approval."""
+
+_DAY = timedelta(hours=24)
+_APPROVALS = insert(Approval)
+_NEVER_LET_THROUGH = or_(
+    Job.state.in_([JobState.AWAITING_APPROVAL, JobState.REJECTED]),
+    and_(Job.state == JobState.CANCELLED, Job.attempts == 0),
+)
+
+
+class Applicant(NamedTuple):
+    """Whose jobs are judged."""
+
+    user_id: str
+    bypasses: bool
+    """Whether they need nobody's approval."""
+    retried: str | None = None
+    """The job, where it is tried again."""
+    granted: frozenset[str] = frozenset()
+    """Rules by which that very job was approved before."""
+
+    def covers(self, need: Need) -> bool:
+        """Whether people have agreed to the same before."""
+        return all(rule in self.granted for rule, _ in need.rules)
+
+
+class Judged(NamedTuple):
+    """What the rules say of one job."""
+
+    need: Need | None
+    warnings: tuple[Reason, ...]
+
+
+def apply(
+    tx: Transaction,
+    rules: ApprovalRules,
+    applicant: Applicant,
+    who: Sequence[Subject],
+    drafts: Sequence[Draft],
+    rows: Sequence[dict[str, Any]],
+    costs: Sequence[int],
+    further: Sequence[Sequence[Need]] = (),
+) -> list[Judged]:
+    """Say which new jobs wait for approval, and keep the requests of others from what would.
+
+    ``costs`` are estimates in micro-units; ``further`` are needs that quotas brought up.
+    """
+    binding = [() if applicant.bypasses else rules.binding(subject) for subject in who]
+    is_first, today = _history(tx, applicant, {rule for found in binding for rule in found})
+    judged = []
+    for index, (found, draft, row) in enumerate(zip(binding, drafts, rows, strict=True)):
+        needs = list(further[index]) if further and not applicant.bypasses else []
+        told: tuple[Reason, ...] = ()
+        if found:
+            facts = _facts(draft, row, costs[index])
+            opinion = judge(found, facts._replace(is_first=is_first, jobs_today=today + index + 1))
+            if opinion.need and not applicant.covers(opinion.need):
+                needs.append(opinion.need)
+            told = _narrow(row, {"accelerator": opinion.accelerator, "provider": opinion.provider})
+        judged.append(Judged(combined(needs), told))
+    return judged
+
+
+def granted(session: Session, job_id: str) -> frozenset[str]:
+    """Rules by which a job was approved before."""
+    rows = session.scalars(
+        select(Approval.reasons).where(Approval.job_id == job_id, Approval.state == "approved")
+    )
+    return frozenset(rule for reasons in rows for rule, _ in reasons)
+
+
+def reason_of(need: Need, given: int = 0) -> Reason:
+    """Why a job waits that needs this."""
+    sentences = [sentence for _, sentence in need.rules]
+    return Reason(
+        code="awaiting_approval",
+        message=waits_for(need.approver, need.quorum, given, sentences),
+        hint="`st approvals` lists what waits; somebody of that role runs `st approve ID`",
+    )
+
+
+def record(
+    tx: Transaction, requested_by: str, job_ids: Sequence[str], needs: Sequence[Need | None]
+) -> None:
+    """Write down what jobs wait for, once their rows are there."""
+    made = [
+        {
+            "id": new_id("apr"),
+            "job_id": job_id,
+            "requested_by": requested_by,
+            "state": "pending",
+            "approver": need.approver,
+            "rank": need.rank,
+            "quorum": need.quorum,
+            "reasons": [list(rule) for rule in need.rules],
+            "created_at": tx.now,
+            "expires_at": tx.now + timedelta(seconds=need.expires_after),
+            "decided_at": None,
+        }
+        for job_id, need in zip(job_ids, needs, strict=True)
+        if need
+    ]
+    insert_all(tx.session.connection(), _APPROVALS, made)
+
+
+def _facts(draft: Draft, row: Mapping[str, Any], cost: int) -> Facts:
+    resources = draft.spec.resources
+    return Facts(
+        cost=cost,
+        slots=row["slots"],
+        time_limit=draft.spec.time_limit,
+        accelerator=resources.accelerator,
+        provider=resources.provider,
+        config=row["config"] or "",
+        family=row["family"],
+    )
+
+
+def _history(tx: Transaction, applicant: Applicant, rules: set[ApprovalRule]) -> tuple[bool, int]:
+    """Whether nothing of this user was ever let through, and how much they submitted in a day."""
+    asked = {rule.condition for rule in rules}
+    first, daily = Condition.FIRST_JOB in asked, Condition.JOBS_PER_DAY_OVER in asked
+    if not first and not daily:
+        return False, 0
+    # Submissions of one user take turns here, so that two at once do not both find room.
+    tx.session.execute(
+        select(User.id).where(User.id == applicant.user_id).with_for_update(key_share=True)
+    ).all()
+    theirs = select(Job.id).where(Job.submitted_by == applicant.user_id)
+    if applicant.retried:
+        theirs = theirs.where(Job.id != applicant.retried)
+    is_first = first and tx.session.scalar(theirs.where(~_NEVER_LET_THROUGH).limit(1)) is None
+    most = max((rule.amount for rule in rules if rule.condition in asked), default=0)
+    recent = theirs.where(Job.submitted_at > tx.now - _DAY).limit(min(most, 10**6) + 1)
+    count = tx.session.scalar(select(func.count()).select_from(recent.subquery())) if daily else 0
+    return is_first, count or 0
+
+
+def _narrow(row: dict[str, Any], bounds: Mapping[str, Bounds]) -> tuple[Reason, ...]:
+    found = {name: bound for name, bound in bounds.items() if bound.deny}
+    if not found:
+        return ()
+    row["request"] = narrowed(row["request"], {name: bound.group for name, bound in found.items()})
+    return tuple(
+        Reason(
+            code="narrowed",
+            message=f"It is given no {name} like {', '.join(bound.deny)}: that needs approval.",
+            hint=f"write it as `resources.{name}` to ask for approval",
+        )
+        for name, bound in found.items()
+    )
