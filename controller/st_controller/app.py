@@ -27,6 +27,7 @@ from st_controller.api import (
     queue,
     resource_rules,
     schema,
+    secrets,
     worker,
     workers,
 )
@@ -78,6 +79,7 @@ _ROUTERS = (
     objects.router,
     events.router,
     audit.router,
+    secrets.router,
     health.router,
     probe.router,
     metrics.router,

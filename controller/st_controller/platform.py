@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from st_controller.auth.vault import Vault
 from st_controller.domain.workers import Patience
 from st_controller.events.feed import EventFeed
 from st_controller.events.hub import Hub
 from st_controller.events.standing import Standing
+from st_controller.secret_key import open_vault
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.joint_claims import JointClaims
 from st_controller.services.joint_finishes import JointFinishes
@@ -52,6 +54,11 @@ class Platform:
     def submissions(self) -> JointSubmission:
         """Where single jobs are taken in."""
         return JointSubmission(self.db)
+
+    @cached_property
+    def vault(self) -> Vault:
+        """What seals stored secrets."""
+        return open_vault(self.settings)
 
     @cached_property
     def claims(self) -> JointClaims:

@@ -4,11 +4,13 @@ import hashlib
 import hmac
 import os
 import secrets
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from st_controller.auth.vault import KeyCommand, LocalKey, Vault
 from st_controller.domain.audit import AuditKey
 from st_controller.settings import Settings
 
@@ -25,6 +27,13 @@ def load_secret_key(settings: Settings) -> bytes:
 def load_audit_key(settings: Settings) -> AuditKey:
     """The key of the audit log: ``audit.key``."""
     return AuditKey(_load(settings.audit_key, settings.data_dir / "audit.key"))
+
+
+def open_vault(settings: Settings) -> Vault:
+    """What seals stored secrets: ``secrets.key``, or a key service."""
+    if settings.secrets_key_command:
+        return Vault(KeyCommand(tuple(shlex.split(settings.secrets_key_command))))
+    return Vault(LocalKey(_load(settings.secrets_key, settings.data_dir / "secrets.key")))
 
 
 def _load(configured: SecretStr | None, path: Path) -> bytes:

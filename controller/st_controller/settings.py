@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     """Signs URLs; all replicas need the same. None: made once, kept in ``data_dir``."""
     audit_key: SecretStr | None = Field(None, min_length=32)
     """Proves the audit log; all replicas need the same. None: made once, kept in ``data_dir``."""
+    secrets_key: SecretStr | None = Field(None, min_length=32)
+    """Seals stored secrets; all replicas need the same. None: made once, kept in ``data_dir``."""
+    secrets_key_command: str | None = None
+    """Command of a key service instead of a key: ``COMMAND wrap`` and ``COMMAND unwrap`` take and
+    give base64."""
     audit_retention_days: float | None = Field(None, ge=1, le=36_500)
     """Age at which audit entries move to the object store; none: they stay in the database."""
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "arrays": (f"{_COMMANDS}.arrays:arrays", "List job arrays, or show one."),
     "datasets": (f"{_COMMANDS}.datasets:datasets", "Register and list datasets."),
     "workers": (f"{_COMMANDS}.workers:workers", "List workers, and say what they should be."),
+    "secrets": (f"{_COMMANDS}.secrets:secrets", "Keep values that only jobs are given."),
     "audit": (f"{_COMMANDS}.audit:audit", "List who did what."),
     "join-token": (f"{_COMMANDS}.join_tokens:join_token", "Make, list and revoke join tokens."),
 }

@@ -44,6 +44,7 @@ from st_shared.protocol.resources import (
     SetupRequest,
     WorkerView,
 )
+from st_shared.protocol.secrets import SecretView
 from st_shared.protocol.states import WorkerDesired
 from st_shared.spec import JobSpec
 
@@ -406,6 +407,20 @@ class Client:
         """Let nobody join with it any more; workers that joined stay."""
         self._connection.delete(f"join-tokens/{token_id}")
 
+    # Secrets
+
+    def secrets(self) -> Iterator[SecretView]:
+        """The secrets that one's jobs may name, without their values."""
+        return self._items("secrets", Page[SecretView])
+
+    def set_secret(self, name: str, value: str, *, shared: bool = False) -> SecretView:
+        """Store a secret of one's own, or one that the organisation shares."""
+        return self._connection.put(_secret(name, shared), SecretView, {"value": value})
+
+    def delete_secret(self, name: str, *, shared: bool = False) -> None:
+        """Remove a secret."""
+        self._connection.delete(_secret(name, shared))
+
     # Audit
 
     def audit(
@@ -474,6 +489,10 @@ class Client:
             position = part.next_cursor
             if position is None:
                 return
+
+
+def _secret(name: str, shared: bool) -> str:
+    return f"{'shared-secrets' if shared else 'secrets'}/{name}"
 
 
 def _document(spec: JobSpec | Mapping[str, Any]) -> Mapping[str, Any]:

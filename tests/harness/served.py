@@ -28,6 +28,9 @@ class Served:
     async def patch(self, path: str, body: Any) -> Any:
         return await self._send("PATCH", path, body)
 
+    async def put(self, path: str, body: Any) -> Any:
+        return await self._send("PUT", path, body)
+
     async def get(self, path: str) -> Any:
         return await self._send("GET", path, None)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from st_shared.clock import Clock, utc_now
 from st_shared.protocol.journal import MAX_LINE_BYTES, JournalEvent, journal_event
+from st_shared.redaction import from_environment
 
 Listener = Callable[[JournalEvent], None]
 Level = Literal["debug", "info", "warning", "error"]
@@ -46,6 +47,7 @@ class Journal:
         self._clock = clock
         self._listener = listener
         self._patience, self._sleep = patience, sleep
+        self._redactor = from_environment(os.environ)
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._size, self._seq = _recover(self._descriptor, path)
 
@@ -97,7 +99,7 @@ class Journal:
         self._append({"kind": "output", "name": name, "path": path})
 
     def _append(self, fields: dict[str, Any]) -> None:
-        fields = _shortened(_encodable(fields))
+        fields = _shortened(self._redactor.json(_encodable(fields)))
         event = journal_event.validate_python({"seq": self._seq + 1, "at": self._clock(), **fields})
         self._write(_line(event))
         self._seq += 1

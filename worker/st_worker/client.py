@@ -39,6 +39,8 @@ from st_shared.protocol.worker import (
     RefusedAttempt,
     RegisterReply,
     RegisterRequest,
+    SecretsReply,
+    SecretsWanted,
 )
 from st_worker.credential import Secrets
 from st_worker.errors import (
@@ -126,6 +128,10 @@ class Controller:
     async def meet(self, attempt_id: str, meeting: Meeting) -> MeetingPlace:
         """Say that this member of a gang is ready; where all meet, once all are."""
         return await self._call(endpoints.MEET, meeting, FOREVER, attempt_id=attempt_id)
+
+    async def secrets_of(self, attempt_id: str, wanted: SecretsWanted) -> SecretsReply:
+        """The secrets that the job of an attempt names."""
+        return await self._call(endpoints.SECRETS, wanted, FOREVER, attempt_id=attempt_id)
 
     async def send_events(self, attempt_id: str, batch: EventBatch) -> EventAck:
         """Deliver journal lines and the attempt's state."""

@@ -2,12 +2,13 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from st_shared.protocol.states import AttemptState, FailureKind
-from st_worker.errors import FULL_DISK, TransferError
+from st_worker.errors import FULL_DISK, RequestRefused, StaleLease, TransferError
 from st_worker.folder import AttemptFolder
 from st_worker.meeting import meet
 from st_worker.notes import Notes
@@ -15,6 +16,7 @@ from st_worker.orders import Orders
 from st_worker.outcome import described, ending_by_order, failed
 from st_worker.programs import Launch, program_of
 from st_worker.record import Ending, KeptRecord, RecordedProcess, StopCause
+from st_worker.secrets import Secrets
 from st_worker.trainer import TrainerExit, TrainerProcess
 from st_worker.workplace import Workplace
 
@@ -45,6 +47,7 @@ class Execution:
         self._notes = Notes(folder.journal, start=start, clock=place.clock)
         in_gang = record().claim.gang is not None
         self._program = program_of(record().kind, place, folder, self._notes, in_gang=in_gang)
+        self._secrets = Secrets(place.controller, record().claim)
         self._process: TrainerProcess | None = None
 
     async def run(self, slots: AsyncExitStack) -> Ending:
@@ -75,6 +78,12 @@ class Execution:
                 return self._failed(FailureKind.TRANSFER, str(error))
             except OSError as error:
                 return self._failed(*_explained(error))
+            except StaleLease:
+                raise
+            except RequestRefused as refused:
+                if refused.problem.code != "secret_missing":
+                    raise
+                return self._failed(FailureKind.BAD_SPEC, refused.problem.detail)
             if process is None:
                 cause = self._orders.cause or "stale"
                 return ending_by_order(cause, " while its datasets were being fetched")
@@ -85,6 +94,7 @@ class Execution:
         self._tell(AttemptState.RUNNING)
         self._process = process
         ended = await self._until_ended(process)
+        await self._secrets.take_out_of(self._folder.output)
         return await asyncio.to_thread(self._concluded, ended)
 
     def _found(self) -> TrainerProcess | None:
@@ -116,7 +126,9 @@ class Execution:
         hostname = self._place.inventory.hostname
         part = f", node {claim.gang.node} of {claim.gang.nodes}" if claim.gang else ""
         self._notes.log(f"attempt {claim.number} on {hostname}, slots {claim.slots}{part}")
-        launch = await self._program.prepare(claim)
+        prepared = await self._program.prepare(claim)
+        given = await self._secrets.environment()
+        launch = replace(prepared, environment={**prepared.environment, **given})
         await slots.enter_async_context(self._place.slots.hold(claim.slots))
         where = await meet(self._place.controller, claim, self._place.environment)
         if where is None:

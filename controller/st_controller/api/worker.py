@@ -22,6 +22,7 @@ from st_controller.services import (
     gangs,
     join_tokens,
     leases,
+    stored_secrets,
     topics,
     worker_credentials,
     worker_orders,
@@ -56,6 +57,8 @@ from st_shared.protocol.worker import (
     RefusedAttempt,
     RegisterReply,
     RegisterRequest,
+    SecretsReply,
+    SecretsWanted,
 )
 
 router = APIRouter(prefix=endpoints.PREFIX, tags=["worker"])
@@ -196,6 +199,17 @@ def meet(
     with platform.db.write() as tx:
         attempt, _ = leases.held(tx, caller.worker_id, attempt_id, meeting.epoch)
         return gangs.meet(tx, attempt, meeting)
+
+
+@serves(endpoints.SECRETS)
+def secrets_of(
+    platform: PlatformDep, caller: WorkerDep, attempt_id: str, wanted: SecretsWanted
+) -> Response:
+    """Give the secrets that the job names, for the environment of its program alone."""
+    given = stored_secrets.deliver(
+        platform.db, platform.vault, caller.worker_id, attempt_id, wanted.epoch
+    )
+    return encoded(SecretsReply(environment=given), 200, {"Cache-Control": "no-store"})
 
 
 @serves(endpoints.EVENTS)

@@ -95,6 +95,8 @@ def _forbidden(actor: Actor, spec: JobSpec, rules: Rules) -> list[tuple[str, str
     needed = CLASS_PERMISSIONS.get(spec.priority)
     if needed and not actor.may(needed):
         found.append(("priority", f"the class {spec.priority} needs the permission {needed}"))
+    if spec.secrets and not actor.may("secret.own"):
+        found.append(("secrets", "using secrets needs the permission secret.own"))
     if spec.command is not None:
         if not rules.allow_commands:
             said = "this controller runs no commands; ST_ALLOW_COMMAND_JOBS=1 would let it"

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.dependencies import Parent, why_waiting
-from st_controller.services import dependencies, drafts, idempotency, parentage
+from st_controller.services import dependencies, drafts, idempotency, parentage, stored_secrets
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.jobs import get_job
@@ -126,6 +126,7 @@ def store(
 
     ``inside`` says for each which others of the batch it waits for.
     """
+    stored_secrets.must_exist(tx.session, actor, batch)
     pins = _pinned_datasets(tx.session, actor.org, batch)
     parents = parentage.parents(tx.session, actor, batch, ids, inside)
     rows = [

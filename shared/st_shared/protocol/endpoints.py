@@ -36,6 +36,8 @@ from st_shared.protocol.worker import (
     RegisterReply,
     RegisterRequest,
     RotateOrder,
+    SecretsReply,
+    SecretsWanted,
     StopOrder,
     Sync,
 )
@@ -81,6 +83,7 @@ HEARTBEAT = Endpoint("/heartbeat", Heartbeat, HeartbeatReply)
 CLAIM = Endpoint("/attempts/{attempt_id}/claim", None, ClaimReply)
 CLAIMS = Endpoint("/claims", ClaimBatch, ClaimBatchReply)
 MEET = Endpoint("/attempts/{attempt_id}/meet", Meeting, MeetingPlace, "lease")
+SECRETS = Endpoint("/attempts/{attempt_id}/secrets", SecretsWanted, SecretsReply, "lease")
 EVENTS = Endpoint("/attempts/{attempt_id}/events", EventBatch, EventAck, "lease")
 ARTIFACTS = Endpoint("/attempts/{attempt_id}/artifacts", ArtifactOffer, ArtifactTickets, "lease")
 ARTIFACT_PARTS = Endpoint(
@@ -100,6 +103,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     GARBAGE,
     CLAIM,
     MEET,
+    SECRETS,
     EVENTS,
     ARTIFACTS,
     ARTIFACT_PARTS,

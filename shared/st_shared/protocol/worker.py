@@ -354,6 +354,19 @@ class ClaimReply(Resource):
     """None: the attempt runs on this worker alone."""
 
 
+class SecretsWanted(Message):
+    """Asks for the secrets that the job names, before its program is started."""
+
+    epoch: int = Field(ge=1)
+
+
+class SecretsReply(Resource):
+    """Secrets of one attempt: for its environment, and nowhere else to be kept."""
+
+    environment: dict[str, str]
+    """Variable -> value."""
+
+
 class EventBatch(Message):
     """Journal lines in order, and the state of the attempt if it changed."""
 

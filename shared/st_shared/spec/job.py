@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from st_shared.spec.duration import Duration
+from st_shared.spec.secret_names import SecretName, SecretVariable
 from st_shared.spec.section import Section
 from st_shared.spec.training import TrainingSpec
 
@@ -126,6 +127,12 @@ class JobSpec(Section):
     )
     on_parent_failure: ParentFailure = Field(
         "cancel", description="What to do when a job in `after` does not succeed."
+    )
+    secrets: dict[SecretVariable, SecretName] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="Environment variables of the attempt -> names of stored secrets; "
+        "`st secrets set NAME` stores one.",
     )
     training: TrainingSpec | None = Field(None, description="What to train.")
     command: CommandSpec | None = Field(None, description="A shell command instead of a training.")

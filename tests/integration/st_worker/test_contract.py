@@ -205,8 +205,13 @@ async def both_online(controller) -> bool:
 
 async def run_alone(controller) -> None:
     """A job with files, one of which is sent in parts."""
-    script = "cd $ST_RUN_DIR/outputs; echo small > a; head -c 100000 /dev/zero > b; echo done"
-    job = await controller.post("/v1/jobs", {"name": "files", "command": {"run": script}})
+    await controller.put("/v1/secrets/hub", {"value": "hf_of_the_contract"})
+    script = (
+        "cd $ST_RUN_DIR/outputs; echo small > a; head -c 100000 /dev/zero > b;"
+        " test $HF_TOKEN = hf_of_the_contract; echo done"
+    )
+    wanted = {"name": "files", "command": {"run": script}, "secrets": {"HF_TOKEN": "hub"}}
+    job = await controller.post("/v1/jobs", wanted)
     done = await controller.job_in(job["id"], "succeeded", "failed")
     assert done["state"] == "succeeded", done
     stored = await controller.get(f"/v1/jobs/{job['id']}/artifacts")

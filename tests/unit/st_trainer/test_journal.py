@@ -147,3 +147,14 @@ def test_the_listener_sees_what_is_written(tmp_path):
     with Journal(tmp_path / "journal.ndjson", listener=seen.append) as journal:
         journal.output("weights", "output/weights.safetensors")
     assert seen == read(tmp_path / "journal.ndjson")
+
+
+def test_secrets_of_the_environment_are_kept_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("ST_SECRET_NAMES", "HF_TOKEN")
+    monkeypatch.setenv("HF_TOKEN", "hf_never_seen")
+    path = tmp_path / "journal.ndjson"
+    with Journal(path) as journal:
+        journal.log("cannot fetch with hf_never_seen")
+        journal.sample(1, "a.png", ["a prompt with hf_never_seen"])
+    assert "hf_never_seen" not in path.read_text()
+    assert path.read_text().count("[secret HF_TOKEN]") == 2

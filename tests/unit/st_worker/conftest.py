@@ -44,6 +44,8 @@ from st_shared.protocol.worker import (
     Meeting,
     RefusedAttempt,
     RegisterRequest,
+    SecretsReply,
+    SecretsWanted,
 )
 from st_worker.accelerators.registry import Found, find_devices
 from st_worker.agent import Agent, Departure
@@ -123,6 +125,7 @@ class ControllerDouble:
         self.heartbeats: list[Heartbeat] = []
         self.attempts: dict[str, DoubleAttempt] = {}
         self.objects: dict[str, bytes] = {}
+        self.secrets: dict[str, str] = {}
         self.fetched: list[str] = []
         self.ranges: list[int] = []
         """Where fetches that went on began."""
@@ -323,6 +326,16 @@ class ControllerDouble:
             attempt.is_claimed = True
             self._fault("claim", before=False)
             return attempt.claim
+
+        @app.post("/v1/worker/attempts/{attempt_id}/secrets")
+        async def secrets(request: Request, attempt_id: str, body: SecretsWanted) -> SecretsReply:
+            attempt = self._leased(request, attempt_id, body.epoch)
+            self._fault("secrets", before=True)
+            named = attempt.claim.spec["secrets"]
+            if not set(named.values()) <= self.secrets.keys():
+                raise DoubleRefusal(409, "secret_missing")
+            given = {variable: self.secrets[name] for variable, name in named.items()}
+            return SecretsReply(environment=given)
 
         @app.post("/v1/worker/attempts/{attempt_id}/meet")
         async def meet(request: Request, attempt_id: str, body: Meeting) -> dict[str, Any]:

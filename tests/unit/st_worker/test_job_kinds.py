@@ -238,3 +238,41 @@ async def test_a_call_for_many_that_fails_is_followed_by_calls_for_each(double, 
     double.faults["finish"] = [503]
     await start_agent(slots=3)
     await double.until(lambda: all(one.finish for one in attempts))
+
+
+async def test_a_script_has_its_secrets_and_nothing_that_it_says_tells_them(
+    double, start_agent, state_folder
+):
+    await start_agent()
+    double.secrets = {"hub": "hf_never_seen", "pem": "line one of it\nline two of it"}
+    script = 'echo a=$HF_TOKEN; echo "$KEY"; env | grep hf_; echo $HF_TOKEN >&2; exit 3'
+    named = {"HF_TOKEN": "hub", "KEY": "pem"}
+    attempt = _command(double, script, secrets=named)
+    finish = await _finished(double, attempt)
+    assert attempt.messages[1:6] == [
+        "a=[secret HF_TOKEN]",
+        "[secret KEY]",
+        "[secret KEY]",
+        "HF_TOKEN=[secret HF_TOKEN]",
+        "[secret HF_TOKEN]",
+    ]
+    assert finish.failure.exit_code == 3
+    said = finish.model_dump_json() + repr(attempt.lines)
+    assert "hf_never_seen" not in said
+    assert "line two" not in said
+    assert "hf_never_seen" not in attempt.claim.model_dump_json()
+
+
+async def test_a_secret_that_is_gone_ends_the_job_with_that_sentence(double, start_agent):
+    await start_agent()
+    attempt = _command(double, "true", secrets={"HF_TOKEN": "gone"})
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.failure.kind) == (Outcome.FAILED, FailureKind.BAD_SPEC)
+
+
+async def test_secrets_are_asked_for_again_until_they_come(double, start_agent):
+    double.secrets = {"hub": "hf_never_seen"}
+    double.faults["secrets"] = [503]
+    await start_agent()
+    attempt = _command(double, "test $HF_TOKEN = hf_never_seen", secrets={"HF_TOKEN": "hub"})
+    assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED

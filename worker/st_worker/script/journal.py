@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
+from st_shared.redaction import Redactor
+
 PATIENCE = 20.0
 """Seconds that a script waits for room on a full disk before it fails."""
 _PAUSE = 0.5
@@ -28,7 +30,11 @@ class ScriptJournal:
         path: Path,
         clock: Callable[[], datetime] = _now,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        redactor: Redactor | None = None,
     ) -> None:
+        """``redactor`` takes out of each line what is secret."""
+        self._redactor = redactor or Redactor({})
         self._clock, self._sleep, self._patience = clock, sleep, PATIENCE
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         self._size = os.fstat(self._descriptor).st_size
@@ -58,7 +64,8 @@ class ScriptJournal:
         On a full disk all lines together wait ``PATIENCE`` seconds for room, and the script with
         them: the agent gives back what it has shipped.
         """
-        event = {"seq": self._seq + 1, "at": self._clock().isoformat(), **fields}
+        told = self._redactor.json(fields)
+        event = {"seq": self._seq + 1, "at": self._clock().isoformat(), **told}
         line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
         while not self._is_written(line):
             self._patience -= _PAUSE

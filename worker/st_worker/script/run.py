@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from st_shared.redaction import from_environment
 from st_worker.script.allowance import Allowance
 from st_worker.script.journal import ScriptJournal
 from st_worker.script.lines import LineSplitter, PrintedLine
@@ -89,7 +90,7 @@ def run(folder: Path) -> int:
     """Run the script of ``folder`` to its end; its exit code comes back, negative for a signal."""
     signals, work = _Signals(), folder / WORK_NAME
     _adopt_orphans()
-    with ScriptJournal(folder / JOURNAL_NAME) as journal:
+    with ScriptJournal(folder / JOURNAL_NAME, redactor=from_environment(os.environ)) as journal:
         script = subprocess.Popen(
             ["/bin/sh", "-e", str(folder / SCRIPT_NAME)],
             cwd=work,

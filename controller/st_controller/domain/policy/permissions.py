@@ -45,6 +45,7 @@ _OWN: dict[str, str] = {
     "job.view.own": "see one's own jobs, logs and artifacts",
     "queue.cancel.own": "cancel one's own jobs while they wait",
     "queue.view": "see the queue: one's own jobs and one's own shares",
+    "secret.own": "keep secrets, and use them and those of one's organisation in jobs",
     "worker.view": "see workers",
 }
 _OTHERS: dict[str, str] = {
@@ -67,6 +68,7 @@ _OTHERS: dict[str, str] = {
     "queue.view.all": "see the jobs and shares of others in the queue",
     "quota.manage": "set and remove quotas",
     "quota.view": "see the quotas and the use of others",
+    "secret.manage": "set and remove the secrets that an organisation shares",
     "team.create": "make teams, from the reach org on",
     "team.delete": "archive teams",
     "team.edit": "rename teams",

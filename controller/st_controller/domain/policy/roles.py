@@ -47,6 +47,7 @@ _RESEARCHER = _VIEWER | {
     "job.submit",
     "queue.cancel.own",
     "queue.view",
+    "secret.own",
 }
 _LEAD = _RESEARCHER | {
     "admin.approve",

@@ -30,6 +30,7 @@ from st_controller.store.schema.tenancy import (
     Team,
     UserGrant,
 )
+from st_controller.store.schema.vault import StoredSecret
 from st_controller.store.schema.workers import JoinToken, SlotFault, Worker
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "SetupToken",
     "ShareNode",
     "SlotFault",
+    "StoredSecret",
     "Table",
     "Team",
     "TenantUsage",

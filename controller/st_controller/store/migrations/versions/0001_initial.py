@@ -122,6 +122,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("slug", name=op.f("pk_roles")),
     )
     op.create_table(
+        "secrets",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("owner", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("key_id", sa.String(length=40), nullable=False),
+        sa.Column("wrapped_key", sa.LargeBinary(), nullable=False),
+        sa.Column("box", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_by", sa.String(length=200), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_secrets")),
+        sa.UniqueConstraint("org", "owner", "name", name=op.f("uq_secrets_org_owner_name")),
+    )
+    op.create_table(
         "setup_tokens",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False),
@@ -693,6 +708,7 @@ def downgrade() -> None:
     op.drop_table("tenant_usage")
     op.drop_table("share_nodes")
     op.drop_table("setup_tokens")
+    op.drop_table("secrets")
     op.drop_table("roles")
     op.drop_table("queue_policy")
     op.drop_table("policy_versions")

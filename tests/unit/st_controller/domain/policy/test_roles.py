@@ -23,6 +23,7 @@ OF_ADMINS_ALONE = set(
 )
 OURS = {
     "dataset.view", "dataset.create", "worker.view", "job.command", "job.priority.urgent",
+    "secret.own", "secret.manage",
 }  # fmt: skip
 
 
