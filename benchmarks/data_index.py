@@ -24,10 +24,10 @@ from report import Goal, Result, report
 
 from st_trainer.data.bucket_table import BucketTable
 from st_trainer.data.buckets import bucket_sizes
+from st_trainer.data.entry import Entry
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.index import Index, make_index
 from st_trainer.data.sampler import Cursor, ShuffledSampler
-from st_trainer.data.source import Entry
 
 COUNT, QUICK_COUNT = 10_000_000, 1_000_000
 BATCH = 64
@@ -63,7 +63,7 @@ class Synthetic:
         return Entry(
             name,
             stamp,
-            caption=f"a photograph of thing {number} beside another, seen from above, {name}",
+            captions=(f"a photograph of thing {number} beside another, seen from above, {name}",),
             shape=(3, height, width),
             value_bytes=3 * height * width,
             facts=SampleFacts.fitted((1_000 + number % 900, 1_500), (height, width)),
@@ -152,7 +152,7 @@ def opened(folder: Path, cursor: Cursor) -> dict:
 def named(index: Index, batch: list[int]) -> list[str]:
     """Names and captions of a batch, in one hash each."""
     rows = [index.at(number) for number in batch]
-    texts = (f"{shard.name(row)} {shard.caption(row)}" for shard, row in rows)
+    texts = (f"{shard.name(row)} {shard.captions_of(row)}" for shard, row in rows)
     return [hashlib.sha256(text.encode()).hexdigest()[:8] for text in texts]
 
 

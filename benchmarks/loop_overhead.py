@@ -19,8 +19,8 @@ from report import Goal, Result, report
 from torch.nn import functional
 
 from st_shared.spec import TrainingSpec
-from st_trainer.data.folder import read_folders
 from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
 from st_trainer.loop import step
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
@@ -59,7 +59,7 @@ def small_session(folder: Path) -> Session:
         "ema": {"enabled": False},
     }
     spec = TrainingSpec.model_validate(document)
-    samples = read_folders(spec.datasets, [folder], Images(channels=1, height=8, width=8)).samples
+    samples = read_datasets(spec.datasets, [folder], Images(channels=1, height=8, width=8)).samples
     return Session(spec, samples, open_denoiser(spec, lambda: samples.captions))
 
 

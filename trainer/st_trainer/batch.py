@@ -48,8 +48,9 @@ def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
     objective = denoiser.objective
     times = objective.draw(len(indexes), denoiser.tokens(clean), generator)
     times = share.rows(times).to(device)
-    kept = session.samples.captions_at(indexes)
-    captions = share.rows(drop_captions(kept, spec.caption_dropout, generator))
+    kept = session.samples.captions_at(indexes, (session.spec.seed, session.step))
+    dropout = session.samples.caption_dropout(indexes, spec.caption_dropout)
+    captions = share.rows(drop_captions(kept, dropout, generator))
     condition = session.encode(captions, mine)
     clean = clean.to(device)
     noise = Noise(share.rows(drawn.target).to(device), share.rows(drawn.seen).to(device))

@@ -17,6 +17,7 @@ from st_trainer.memory import cheapest_mend
 from st_trainer.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from st_trainer.data.locate import Place
     from st_trainer.resume import Resume
 
 _OUTCOMES = {
@@ -114,7 +115,7 @@ def run_command(
 
 def _run(
     spec: TrainingSpec,
-    sources: list[Path],
+    sources: "list[Place]",
     folder: RunFolder,
     journal: Journal,
     *,

@@ -11,10 +11,11 @@ from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.data.buckets import bucket_sizes
-from st_trainer.data.folder import Reading, read_folders
 from st_trainer.data.images import Images
 from st_trainer.data.index import MOST_THREADS, Peers
+from st_trainer.data.locate import Place
 from st_trainer.data.medium import Medium
+from st_trainer.data.reading import Reading, read_datasets
 from st_trainer.data.samples import Samples
 from st_trainer.data.shard import Change
 from st_trainer.errors import BadSpecError, CheckpointError
@@ -31,12 +32,14 @@ from st_trainer.weights import load_base, model_config, open_denoiser
 
 INDEX_VARIABLE = "ST_INDEX_DIR"
 """Folder for the indexes of datasets, which runs may share; else each keeps its own."""
+CACHE_VARIABLE = "ST_DATA_CACHE_DIR"
+"""Folder for what is fetched from buckets, which runs may share; else it lies in the index."""
 _FILES_A_REMARK = 100_000
 
 
 def run_training(
     spec: TrainingSpec,
-    sources: Sequence[Path],
+    sources: Sequence[Place],
     folder: RunFolder,
     journal: Journal,
     *,
@@ -45,7 +48,7 @@ def run_training(
 ) -> int:
     """Carry ``spec`` out in ``folder``; gives SUCCEEDED, or PREEMPTED when ``stop`` cut it short.
 
-    ``sources`` holds the folder of each dataset.
+    ``sources`` holds the place of each dataset.
 
     Raises:
         TrainerError: the run cannot go on, for a reason that its class names.
@@ -82,7 +85,7 @@ def must_agree(session: Session) -> None:
 
 
 def open_session(
-    spec: TrainingSpec, sources: Sequence[Path], folder: RunFolder, journal: Journal
+    spec: TrainingSpec, sources: Sequence[Place], folder: RunFolder, journal: Journal
 ) -> Session:
     """The model, and the samples in the form that it wants."""
     root = Path(os.environ.get(INDEX_VARIABLE) or folder.index)
@@ -97,9 +100,13 @@ def open_session(
     return Session(spec, samples, denoiser, drawn)
 
 
-def placed(settings: ValidationSpec, dataset: Path) -> ValidationSpec:
-    """``settings`` with its conditioning pictures found in the folder of the first dataset."""
-    found = [str(dataset / path) for path in settings.conditioning]  # absolute ones stay
+def placed(settings: ValidationSpec, dataset: Place) -> ValidationSpec:
+    """``settings`` with its conditioning pictures found in the folder of the first dataset.
+
+    Where that is no folder on this machine, they are found in the working folder.
+    """
+    folder = dataset if isinstance(dataset, Path) else Path()
+    found = [str(folder / path) for path in settings.conditioning]  # absolute ones stay
     return settings.model_copy(update={"conditioning": found})
 
 
@@ -115,7 +122,7 @@ def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> in
 
 
 def load_samples(
-    spec: TrainingSpec, config: Section, sources: Sequence[Path], root: Path, journal: Journal
+    spec: TrainingSpec, config: Section, sources: Sequence[Place], root: Path, journal: Journal
 ) -> Samples:
     """Every usable sample of the datasets; what was left out or changed is told.
 
@@ -123,7 +130,8 @@ def load_samples(
     """
     medium = in_buckets(REGISTRY[spec.model.family].medium(config), spec)
     peers = peers_of(Ranks(make_accelerator(spec)), journal)
-    reading = read_folders(spec.datasets, sources, medium, root=root, peers=peers)
+    cache = Path(os.environ.get(CACHE_VARIABLE) or root)
+    reading = read_datasets(spec.datasets, sources, medium, root=root, peers=peers, cache=cache)
     tell_what_was_read(reading, medium, journal)
     tell_buckets(reading.samples, spec.batch_size * world_of(os.environ), journal)
     return reading.samples

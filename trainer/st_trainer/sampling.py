@@ -9,6 +9,7 @@ from torch import Tensor
 
 from st_shared.spec.training import ValidationSpec
 from st_trainer.data.conditioning import read_conditioning
+from st_trainer.data.content import Content
 from st_trainer.data.medium import Shape
 from st_trainer.families.control import CONTROL
 from st_trainer.families.family import Condition, Denoiser, Guide
@@ -43,7 +44,7 @@ def pictures(settings: ValidationSpec, denoiser: Denoiser) -> Condition:
     if not settings.conditioning:
         return {}
     size = denoiser.sample_shape[-2], denoiser.sample_shape[-1]
-    read = [read_conditioning(Path(path), size) for path in settings.conditioning]
+    read = [read_conditioning(Content.of_file(Path(path)), size) for path in settings.conditioning]
     return {CONTROL: denoiser.control(torch.stack(read))}
 
 

@@ -98,4 +98,6 @@ class Session:
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""
         samples = self.samples
-        self.sampler = ShuffledSampler(samples.repeats, self.spec.seed, cursor, samples.buckets)
+        self.sampler = ShuffledSampler(
+            samples.repeats, self.spec.seed, cursor, samples.buckets, samples.shares
+        )

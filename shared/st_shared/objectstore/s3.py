@@ -177,7 +177,8 @@ class S3Store:
         )
         for page in watched(pages):
             for item in page.get("Contents", ()):
-                yield ObjectStat(item["Key"].removeprefix(self._prefix), item["Size"], None)
+                key = item["Key"].removeprefix(self._prefix)
+                yield ObjectStat(key, item["Size"], None, version=item.get("ETag"))
 
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens when there is none."""

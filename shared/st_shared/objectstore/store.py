@@ -1,7 +1,7 @@
 """The interface of an object store."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class ObjectStat:
     """Bytes."""
     sha256: str | None
     """Lower-case hexadecimal digest as verified when it was stored, where the store kept it."""
+    version: str | None = field(default=None, compare=False)
+    """What is another one once the object was written anew, where a listing tells it."""
 
 
 @dataclass(frozen=True)

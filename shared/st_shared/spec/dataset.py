@@ -1,17 +1,80 @@
 """Where training samples come from."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from st_shared.spec.captions import CaptionSpec
 from st_shared.spec.section import Section
+
+DatasetFormat = Literal["files", "webdataset", "parquet", "csv", "huggingface"]
+
+TABLES: frozenset[DatasetFormat] = frozenset({"parquet", "csv", "huggingface"})
+"""Formats whose samples are rows."""
+
+BUCKET_SCHEME = "s3://"
+
+
+class ColumnSpec(Section):
+    """Columns of a table: each holds a file itself, or its path below the table's folder."""
+
+    sample: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Column of the sample; none: `image`, `video` or `audio`, as the family wants.",
+    )
+    mask: str | None = Field(
+        None, min_length=1, max_length=256, description="Column of the mask; none: no masks."
+    )
+    conditioning: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Column of the picture that a ControlNet reads.",
+    )
+    lyrics: str | None = Field(
+        None, min_length=1, max_length=256, description="Column of what is sung."
+    )
+
+
+class FilterSpec(Section):
+    """Which samples are left out, by the size that pictures and videos have in their file."""
+
+    min_side: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Least shorter side, pixels.",
+    )
+    max_side: int | None = Field(None, ge=1, le=65_536, description="Greatest longer side, pixels.")
+    min_aspect: float | None = Field(
+        None, gt=0, le=1000, description="Least width over height, such as 0.5."
+    )
+    max_aspect: float | None = Field(
+        None, gt=0, le=1000, description="Greatest width over height, such as 2."
+    )
+    max_upscale: float | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="How much larger a sample may be made to fit; 1: nothing is enlarged.",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        for what in ("side", "aspect"):
+            least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if least and most and least > most:
+                raise ValueError(f"min_{what} {least} is more than max_{what} {most}: lower it")
+        return self
 
 
 class DatasetSpec(Section):
-    """A folder of images, videos or sounds, each beside a caption file of the same stem.
+    """Images, videos or sounds with captions: files, archives of files, or rows of a table.
 
     Give either ``name`` (a dataset that was registered with ``st datasets push``; the worker
-    fetches it) or ``path`` (a folder that the training machine can already read).
+    fetches it) or ``path`` (what the training machine can already read).
     """
 
     name: str | None = Field(
@@ -22,17 +85,51 @@ class DatasetSpec(Section):
         description="Name of a registered dataset.",
     )
     path: str | None = Field(
-        None, min_length=1, max_length=4096, description="Folder on the machine that trains."
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Folder on the machine that trains, one file of a table or an archive, "
+        "`s3://bucket/prefix`, or for `huggingface` the id of a dataset.",
     )
-    caption_suffix: str = Field(
-        ".txt",
-        pattern=r"^\.[a-z0-9]{1,8}$",
-        description="File suffix of the caption that lies beside each sample.",
+    format: DatasetFormat = Field(
+        "files",
+        description="files: samples as they are; webdataset: tar archives of such; parquet and "
+        "csv: tables; huggingface: a folder of `save_to_disk`, or an id.",
     )
+    split: str = Field(
+        "train", min_length=1, max_length=256, description="huggingface: which part is read."
+    )
+    subset: str | None = Field(
+        None, min_length=1, max_length=256, description="huggingface: configuration of an id."
+    )
+    revision: str | None = Field(
+        None, min_length=1, max_length=256, description="huggingface: commit or branch of an id."
+    )
+    endpoint_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S{1,2000}$",
+        description="Server of the bucket where it is not AWS, such as that of R2 or Wasabi; none: "
+        "as AWS's own tools find it. Keys are never written here.",
+    )
+    cache_gb: float = Field(
+        50.0,
+        gt=0,
+        le=1_000_000,
+        description="Most that is kept on this machine of what lies in a bucket, GB.",
+    )
+    columns: ColumnSpec = Field(default_factory=ColumnSpec)
+    captions: CaptionSpec = Field(default_factory=CaptionSpec)
+    only: FilterSpec = Field(default_factory=FilterSpec)
     repeats: int = Field(
         1, ge=1, le=1000, description="How often each sample is seen in one epoch."
     )
-
+    probability: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of its samples that an epoch holds, others each time; so datasets of "
+        "different sizes are weighed.",
+    )
     regularisation: bool = Field(
         False,
         description="Prior regularisation: here the model is to answer as it did before "
@@ -43,7 +140,8 @@ class DatasetSpec(Section):
         min_length=1,
         max_length=4096,
         description="Folder of pictures that a ControlNet reads, each with the name of its image; "
-        "a relative one lies in the dataset's folder.",
+        "a relative one lies in the dataset's folder. Or what the names of pictures beside their "
+        "images end with, beginning with a dot: `.edges.png`.",
     )
     mask_suffix: str | None = Field(
         None,
@@ -52,8 +150,56 @@ class DatasetSpec(Section):
         "white counts in the loss, black does not; none: everything counts.",
     )
 
+    @property
+    def is_table(self) -> bool:
+        """Whether its samples are rows."""
+        return self.format in TABLES
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies in a bucket."""
+        return bool(self.path and self.path.startswith(BUCKET_SCHEME))
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each sample has a mask."""
+        return bool(self.mask_suffix or self.columns.mask)
+
+    @property
+    def has_conditioning(self) -> bool:
+        """Whether each sample has a picture that a ControlNet reads."""
+        return bool(self.conditioning or self.columns.conditioning)
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.name is None) == (self.path is None):
             raise ValueError("give exactly one of 'name' (a registered dataset) and 'path'")
         return self
+
+    @model_validator(mode="after")
+    def _fits_the_format(self) -> Self:
+        unused = {
+            "columns": not self.is_table and self.columns != ColumnSpec(),
+            "mask_suffix": self.is_table and self.mask_suffix,
+            "conditioning": self.is_table and self.conditioning,
+            "split": self.format != "huggingface" and self.split != "train",
+            "subset": self.format != "huggingface" and self.subset,
+            "revision": self.format != "huggingface" and self.revision,
+            "endpoint_url": not self.is_remote and self.endpoint_url,
+        }
+        for key, is_given in unused.items():
+            if is_given:
+                mend = " and give it in columns" if key in {"mask_suffix", "conditioning"} else ""
+                raise ValueError(f"{key} means nothing for {self._described}: drop it{mend}")
+        wants_column = self.captions.source == "column" or self.captions.column
+        if wants_column and not self.is_table:
+            raise ValueError(f"captions.column means nothing for {self._described}: drop it")
+        if self.captions.source == "file" and self.is_table:
+            raise ValueError(f"captions.source file means nothing for {self._described}: drop it")
+        if self.is_remote and self.format == "huggingface":
+            raise ValueError("path of a huggingface dataset is a folder or an id, not a bucket")
+        return self
+
+    @property
+    def _described(self) -> str:
+        return f"format {self.format}" + (" in a bucket" if self.is_remote else "")

@@ -159,7 +159,7 @@ class TrainingSpec(Section):
             raise ValueError("objective.timestep_sampling log_normal is for edm alone: drop it")
         if self.objective.prediction and objective != "ddpm":
             raise ValueError(f"objective.prediction is for ddpm, not {objective}: drop it")
-        if family.media == "audio" and any(each.mask_suffix for each in self.datasets):
+        if family.media == "audio" and any(each.has_masks for each in self.datasets):
             raise ValueError(
                 f"datasets.mask_suffix is for pictures and videos, but family {family.name} is "
                 "trained on sounds: drop the key"
@@ -201,7 +201,7 @@ class TrainingSpec(Section):
 
     @model_validator(mode="after")
     def _has_what_a_controlnet_reads(self) -> Self:
-        given = [dataset.conditioning is not None for dataset in self.datasets]
+        given = [dataset.has_conditioning for dataset in self.datasets]
         if self.adapter_kind != "controlnet":
             if any(given) or self.validation.conditioning:
                 raise ValueError(

@@ -5,8 +5,8 @@ from PIL import Image
 
 from st_shared.spec import TrainingSpec
 from st_trainer.batch import draw_batch
-from st_trainer.data.folder import read_folders
 from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
 from st_trainer.objectives.timesteps import dynamic_shift, shifted
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
@@ -34,7 +34,7 @@ def session(base_folder, tmp_path, name):
     }
     spec = TrainingSpec.model_validate(document)
     images = Images(3, 16, 16, buckets=((16, 16), WIDE[::-1]))
-    samples = read_folders(spec.datasets, [tmp_path], images).samples
+    samples = read_datasets(spec.datasets, [tmp_path], images).samples
     return Session(spec, samples, open_denoiser(spec, list))
 
 

@@ -141,7 +141,7 @@ def test_the_schema_lists_every_option_once():
     text = call("schema").stdout.splitlines()
     keys = [line.split(" = ")[0] for line in text]
     assert len(keys) == len(set(keys))
-    assert {"training.steps", "training.datasets[].caption_suffix", "command.run"} < set(keys)
+    assert {"training.steps", "training.datasets[].captions.suffix", "command.run"} < set(keys)
     assert 'training.schedule.name = "cosine"' in "\n".join(text)
     schema = json.loads(call("schema", "--json").stdout)
     assert "training" in schema["properties"]

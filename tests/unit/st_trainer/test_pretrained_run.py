@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from st_shared.protocol.journal import ExitCode, journal_event
 from st_shared.spec import FAMILIES, TrainingSpec
 from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
+from st_trainer.data.content import Content
 from st_trainer.errors import BadSpecError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
@@ -318,7 +319,7 @@ def test_a_video_model_leaves_a_video_of_each_prompt(spec_of, tmp_path):
         (2, f"samples/step-000002-00{index}.mp4", [prompt]) for index, prompt in enumerate(prompts)
     ]
     medium = REGISTRY["wan"].medium(config_of(spec))
-    drawn = [medium.read(tmp_path / "run" / each.path) for each in samples]
+    drawn = [medium.read(Content.of_file(tmp_path / "run" / each.path)) for each in samples]
     assert all(each.changes == () for each in drawn)
     assert (drawn[0].values != drawn[1].values).any()
     logs = [event.message for event in events(tmp_path / "run") if event.kind == "log"]
@@ -340,7 +341,7 @@ def test_a_music_model_reads_lyrics_and_leaves_a_sound_of_each_prompt(spec_of, t
         (f"samples/step-000002-00{index}.wav", [prompt]) for index, prompt in enumerate(prompts)
     ]
     medium = REGISTRY["ace_step"].medium(config_of(spec))
-    drawn = [medium.read(tmp_path / "run" / each.path) for each in samples]
+    drawn = [medium.read(Content.of_file(tmp_path / "run" / each.path)) for each in samples]
     assert (drawn[0].values != drawn[1].values).any()
     assert losses(tmp_path / "run") != losses(tmp_path / "without")
     logs = [event.message for event in events(tmp_path / "run") if event.kind == "log"]

@@ -14,7 +14,7 @@ from fixtures.tiny import FAST, TINY
 
 from st_shared.spec import TrainingSpec
 from st_trainer.adapters.adapter import trained
-from st_trainer.data.folder import read_folders
+from st_trainer.data.reading import read_datasets
 from st_trainer.loop import batch_loss
 from st_trainer.session import Session
 from st_trainer.weights import open_denoiser
@@ -36,7 +36,7 @@ def session_of(base_folder, tmp_path):
         spec = TrainingSpec.model_validate(document | changes)
         denoiser = open_denoiser(spec, list)
         write_samples(tmp_path, denoiser.medium, denoiser.sample_shape, count=2)
-        samples = read_folders(spec.datasets, [tmp_path], denoiser.medium).samples
+        samples = read_datasets(spec.datasets, [tmp_path], denoiser.medium).samples
         return Session(spec, samples, denoiser)
 
     return make

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from st_trainer.data.medium import Shape
 from st_trainer.data.shard import Shard
 
-_SLICE = 65_536
-
 
 @dataclass(frozen=True)
 class BucketTable:
@@ -21,8 +19,6 @@ class BucketTable:
     """The bucket of each sample."""
     shapes: list[Shape]
     """Of each bucket: the shape of its samples."""
-    value_bytes: NDArray[np.int64]
-    """Of each bucket: bytes of a decoded sample."""
 
     @classmethod
     def of(cls, shards: Iterable[Shard]) -> Self:
@@ -30,28 +26,17 @@ class BucketTable:
         shards = list(shards)
         numbers = np.empty(sum(shard.summary.usable for shard in shards), np.uint16)
         known: dict[Shape, int] = {}
-        sizes: list[int] = []
         start = 0
         for shard in shards:
-            for shape, size in shard.summary.buckets:
-                if known.setdefault(tuple(shape), len(known)) == len(sizes):
-                    sizes.append(size)
+            for shape, _ in shard.summary.buckets:
+                known.setdefault(tuple(shape), len(known))
             ours = [known[tuple(shape)] for shape, _ in shard.summary.buckets]
             end = start + shard.summary.usable
             numbers[start:end] = np.array(ours, np.uint16)[shard.buckets]
             start = end
-        return cls(numbers, list(known), np.array(sizes, np.int64))
+        return cls(numbers, list(known))
 
     def counts(self) -> dict[Shape, int]:
         """How many samples each bucket holds."""
         counts = np.bincount(self.numbers, minlength=len(self.shapes)).tolist()
         return dict(zip(self.shapes, counts, strict=True))
-
-    def fitting(self, limit: int) -> int:
-        """How many samples, from the first on, fit into ``limit`` bytes once decoded."""
-        for start in range(0, len(self.numbers), _SLICE):
-            until = self.value_bytes[self.numbers[start : start + _SLICE]].cumsum()
-            if until[-1] > limit:
-                return start + int(np.searchsorted(until, limit, side="right"))
-            limit -= int(until[-1])
-        return len(self.numbers)

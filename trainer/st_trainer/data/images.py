@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import Size, nearest
+from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
 
@@ -59,24 +60,30 @@ class Images(Medium):
         """Height and width of a picture of ``shape``."""
         return shape[-2], shape[-1]
 
-    def read(self, path: Path) -> ReadSample:
+    def read(self, content: Content) -> ReadSample:
         """The picture, ``(C, H, W)`` bytes."""
         sizes = self.buckets or [(self.height, self.width)]
-        image = read_image(path, sizes, self.channels)
+        image = read_image(content, sizes, self.channels)
         identity = image.pixels.tobytes() + repr(image.facts).encode()
         return ReadSample(image.pixels, identity, image.changes, image.facts)
 
 
-def read_image(path: Path, sizes: Sequence[Size], channels: int) -> ReadImage:
-    """The image at ``path``, upright, scaled and cropped about its centre.
+def read_image(content: Content, sizes: Sequence[Size], channels: int) -> ReadImage:
+    """An image, upright, scaled and cropped about its centre.
 
     Its size is the one of ``sizes`` whose aspect is nearest.
 
     Raises:
         UnreadableSampleError: it is no PNG, JPEG or WebP, is damaged, or is too large.
+        OSError: it cannot be opened.
     """
+    with content.open() as file:
+        return _decoded(file, sizes, channels)
+
+
+def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int) -> ReadImage:
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             _check_pixels(image)
             return _fit(ImageOps.exif_transpose(image), sizes, channels)
     except UnidentifiedImageError:

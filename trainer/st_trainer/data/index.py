@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from st_shared.durable import write_durably
+from st_trainer.data.entry import Entries, Entry
 from st_trainer.data.shard import SUFFIX, Shard, write_shard
-from st_trainer.data.source import Entry, Source
 from st_trainer.errors import BadDataError, TrainerError, expected_error
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 SHARD_ENTRIES = 4_096
 """Files in a shard, on average; what an interruption loses at most is four times that."""
 MOST_THREADS = 16
@@ -105,7 +105,7 @@ class Index:
         return self.shards[place], number - self._starts[place]
 
     def captions(self) -> Iterator[str]:
-        """The caption of each sample."""
+        """The captions of each sample."""
         for shard in self.shards:
             yield from shard.captions()
 
@@ -115,13 +115,13 @@ class Index:
             yield from shard.skipped()
 
 
-def folder_of(source: Source, root: Path) -> Path:
+def folder_of(source: Entries, root: Path) -> Path:
     """Where below ``root`` the index of ``source`` lies: another setting is another index."""
     return root / hashlib.sha256(f"{VERSION} {source.identity}".encode()).hexdigest()[:16]
 
 
 def make_index(
-    source: Source,
+    source: Entries,
     folder: Path,
     peers: Peers = ALONE,
     shard_entries: int = SHARD_ENTRIES,
@@ -179,7 +179,7 @@ def chunks(names: Iterable[str], average: int) -> Iterator[list[str]]:
 class _Making:
     """Reads chunks of ``source`` into shards, and takes from earlier ones what still holds."""
 
-    def __init__(self, source: Source, folder: Path) -> None:
+    def __init__(self, source: Entries, folder: Path) -> None:
         self._source = source
         self._folder = folder
         self._earlier: list[Shard] | None = None

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
 from st_shared.media import Media
 from st_trainer.data.buckets import Size
 from st_trainer.data.facts import SampleFacts
+
+if TYPE_CHECKING:
+    from st_trainer.data.content import Content
 
 Shape = tuple[int, ...]
 """Of one sample: ``(C, H, W)``, ``(C, F, H, W)`` or ``(C, L)``. It is the bucket of the sample:
@@ -56,9 +58,10 @@ class Medium(ABC):
         raise UnreadableSampleError(f"masks are for pictures and videos, not for {self.noun}s")
 
     @abstractmethod
-    def read(self, path: Path) -> ReadSample:
-        """The sample in the file ``path``.
+    def read(self, content: "Content") -> ReadSample:
+        """The sample in a file.
 
         Raises:
             UnreadableSampleError: it is of another kind, damaged, too large or too short.
+            OSError: it cannot be opened.
         """

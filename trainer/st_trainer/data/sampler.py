@@ -18,8 +18,27 @@ class Cursor:
     """Samples that were read, and wait until a batch of their bucket is full."""
 
 
+@dataclass(frozen=True)
+class EpochPart:
+    """Samples of which an epoch holds a share, others each time."""
+
+    start: int
+    end: int
+    """Numbers of the samples, the last one excluded."""
+    probability: float
+    """The share; the samples that it chooses are seen as often as they repeat."""
+
+    @property
+    def chosen(self) -> int:
+        """How many samples an epoch holds; at least one where there are any."""
+        count = self.end - self.start
+        return min(count, max(1, round(self.probability * count)))
+
+
 class ShuffledSampler:
     """Gives batches of sample indexes for ever; every epoch holds each sample ``repeats`` times.
+
+    Of a ``EpochPart`` it holds only a share.
 
     The order of an epoch depends on ``seed`` and its number alone, so the cursor is the whole
     state. The samples of an epoch are dealt out by bucket, and a batch is given once a bucket has
@@ -33,10 +52,19 @@ class ShuffledSampler:
         seed: int,
         cursor: Cursor | None = None,
         buckets: Sequence[Hashable] | NDArray[np.uint16] | None = None,
+        parts: Sequence[EpochPart] = (),
     ) -> None:
-        """``buckets`` names the bucket of each sample; without, all share one."""
+        """``buckets`` names the bucket of each sample; without, all share one.
+
+        ``parts``, each with samples that repeat alike, are seen by their share alone.
+        """
         self._repeats = np.asarray(repeats, np.uint16)
-        self._places = int(self._repeats.sum(dtype=np.int64))
+        self._parts = [part for part in parts if part.probability < 1 and part.end > part.start]
+        left_out = sum(
+            (part.end - part.start - part.chosen) * int(self._repeats[part.start])
+            for part in self._parts
+        )
+        self._places = int(self._repeats.sum(dtype=np.int64)) - left_out
         if not self._places:
             raise ValueError("there are no samples to draw from")
         self._seed = seed
@@ -82,6 +110,14 @@ class ShuffledSampler:
 
     def _order_of(self, epoch: int) -> NDArray[np.uint32]:
         """The samples of an epoch as they come; four bytes each."""
-        order = np.repeat(np.arange(len(self._repeats), dtype=np.uint32), self._repeats)
-        np.random.default_rng([self._seed, epoch]).shuffle(order)
+        generator = np.random.default_rng([self._seed, epoch])
+        repeats = self._repeats
+        if self._parts:
+            repeats = repeats.copy()
+            for part in self._parts:
+                count = part.end - part.start
+                unseen = generator.permutation(count)[part.chosen :]
+                repeats[part.start + unseen] = 0
+        order = np.repeat(np.arange(len(repeats), dtype=np.uint32), repeats)
+        generator.shuffle(order)
         return order

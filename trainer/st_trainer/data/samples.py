@@ -4,8 +4,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from pathlib import Path
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,13 @@ from torch import Tensor
 from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data.bucket_table import BucketTable
 from st_trainer.data.buckets import Size
-from st_trainer.data.conditioning import read_conditioning
+from st_trainer.data.caption_text import drawn
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.folder_source import FolderSource
 from st_trainer.data.index import Index
-from st_trainer.data.masks import read_mask
-from st_trainer.data.medium import Medium, Shape, UnreadableSampleError
+from st_trainer.data.medium import Medium, Shape
+from st_trainer.data.reader import Reader
+from st_trainer.data.sampler import EpochPart
 from st_trainer.data.shard import Shard
-from st_trainer.errors import BadDataError
-
-KEPT_BYTES = 1 << 30
-"""Decoded samples are kept in memory up to this many bytes; beyond it they are read again."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Part:
     """The samples of one dataset."""
 
     dataset: DatasetSpec
-    source: FolderSource
+    reader: Reader
     index: Index
 
 
@@ -48,7 +43,7 @@ class _Place:
 
     @property
     def name(self) -> str:
-        """Path below the folder of the dataset."""
+        """What it is called in its dataset."""
         return self.shard.name(self.row)
 
 
@@ -58,17 +53,13 @@ class Samples:
     In memory are two numbers a sample, its bucket and how often it repeats; the rest is mapped.
     """
 
-    def __init__(
-        self, parts: Sequence[Part], medium: Medium, sha256: str, kept_bytes: int = KEPT_BYTES
-    ) -> None:
+    def __init__(self, parts: Sequence[Part], medium: Medium, sha256: str) -> None:
         self._parts = parts
         self._starts = [0, *accumulate(len(part.index) for part in parts)]
         self._medium = medium
         self.sha256 = sha256
         """Checksum over names, captions, content and facts: a resumed run must find the same."""
         self._table = BucketTable.of(shard for part in parts for shard in part.index.shards)
-        self._kept: dict[int, NDArray[Any]] = {}
-        self._kept_until = self._table.fitting(kept_bytes)
 
     def __len__(self) -> int:
         """Number of samples, each counted once."""
@@ -87,6 +78,14 @@ class Samples:
         return np.repeat(np.array(each, np.uint16), np.diff(self._starts))
 
     @property
+    def shares(self) -> list[EpochPart]:
+        """What share of each dataset an epoch holds."""
+        return [
+            EpochPart(start, end, part.dataset.probability)
+            for (start, end), part in zip(pairwise(self._starts), self._parts, strict=True)
+        ]
+
+    @property
     def buckets(self) -> NDArray[np.uint16]:
         """The bucket of each sample, a number from 0. Samples of one batch must share it."""
         return self._table.numbers
@@ -96,9 +95,17 @@ class Samples:
         """How many samples each bucket holds, by the shape of its samples."""
         return Counter(self._table.counts())
 
-    def captions_at(self, indexes: Sequence[int]) -> list[str]:
-        """Captions of the samples at ``indexes``."""
-        return [each.shard.caption(each.row) for each in self._at(indexes)]
+    def captions_at(self, indexes: Sequence[int], seed: Sequence[int] = (0,)) -> list[str]:
+        """A caption of each sample at ``indexes``; which one follows from ``seed`` and place."""
+        return [
+            drawn(each.shard.captions_of(each.row), each.part.dataset.captions, [*seed, place])
+            for place, each in enumerate(self._at(indexes))
+        ]
+
+    def caption_dropout(self, indexes: Sequence[int], usual: float) -> list[float]:
+        """The share of captions that is left out, for each sample at ``indexes``."""
+        own = (each.part.dataset.captions.dropout for each in self._at(indexes))
+        return [usual if share is None else share for share in own]
 
     def names(self, indexes: Sequence[int]) -> list[str]:
         """File names of the samples at ``indexes``."""
@@ -119,13 +126,14 @@ class Samples:
 
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
-        paths = (each.part.source.mask(each.name) for each in self._at(indexes))
-        return torch.stack(list(map(read_mask, paths, self._areas(indexes))))
+        places = zip(self._at(indexes), self._areas(indexes), strict=True)
+        return torch.stack([each.part.reader.mask(each.name, size) for each, size in places])
 
     def conditioning(self, indexes: Sequence[int]) -> Tensor:
         """Conditioning pictures at ``indexes``, ``(B, 3, H, W)``, 0 to 1."""
-        paths = (each.part.source.conditioning(each.name) for each in self._at(indexes))
-        return torch.stack(list(map(read_conditioning, paths, self._areas(indexes))))
+        places = zip(self._at(indexes), self._areas(indexes), strict=True)
+        found = [each.part.reader.conditioning(each.name, size) for each, size in places]
+        return torch.stack(found)
 
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
@@ -144,16 +152,5 @@ class Samples:
         return map(self._medium.area, self.shapes(indexes))
 
     def _values(self, index: int) -> NDArray[Any]:
-        if index in self._kept:
-            return self._kept[index]
         place = self._place(index)
-        path: Path = place.part.source.folder / place.name
-        try:
-            values = self._medium.read(path).values
-        except UnreadableSampleError as error:
-            raise BadDataError(f"{place.name} changed during the run: {error}") from None
-        if [values.shape] != self.shapes([index]):
-            raise BadDataError(f"{place.name} changed during the run: it has another aspect")
-        if index < self._kept_until:
-            self._kept[index] = values
-        return values
+        return place.part.reader.values(place.name, self._table.shapes[self.buckets[index]])

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from st_trainer.data.entry import DIGEST_BYTES, STAMP_BYTES, Entry
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.source import DIGEST_BYTES, STAMP_BYTES, Entry
 from st_trainer.errors import BadDataError
 
 SUFFIX = ".arrow"
@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
         ("digest", pa.binary(DIGEST_BYTES)),
         ("bucket", pa.uint16()),  # place in Summary.buckets
         ("facts", pa.list_(pa.int64())),  # original size, crop and size, one behind the other
-        ("caption", pa.string()),
+        ("captions", pa.list_(pa.string())),
         ("changes", pa.list_(pa.string())),
         ("reason", pa.string()),
     ]
@@ -93,7 +93,7 @@ def write_shard(path: Path, entries: Sequence[Entry]) -> None:
         "digest": [entry.digest for entry in rows],
         "bucket": [numbers.get((entry.shape, entry.value_bytes), 0) for entry in rows],
         "facts": [_flat(entry.facts) for entry in rows],
-        "caption": [entry.caption for entry in rows],
+        "captions": [list(entry.captions) for entry in rows],
         "changes": [list(map(_printable, entry.changes)) for entry in rows],
         "reason": [_printable(entry.reason) for entry in rows],
     }
@@ -147,14 +147,14 @@ class Shard:
         """The name in ``row``."""
         return os.fsdecode(self._columns["name"][row].as_py())
 
-    def caption(self, row: int) -> str:
-        """The caption in ``row``."""
-        return str(self._columns["caption"][row].as_py())
+    def captions_of(self, row: int) -> tuple[str, ...]:
+        """The captions in ``row``."""
+        return tuple(self._columns["captions"][row].as_py())
 
     def captions(self) -> Iterator[str]:
         """The captions of the samples."""
-        for caption in self._columns["caption"].slice(0, self.summary.usable):
-            yield caption.as_py()
+        for captions in self._columns["captions"].slice(0, self.summary.usable):
+            yield from captions.as_py()
 
     def skipped(self) -> Iterator[Entry]:
         """The files that cannot be used."""
@@ -181,7 +181,7 @@ class Shard:
         return Entry(
             name,
             value["stamp"],
-            caption=value["caption"],
+            captions=tuple(value["captions"]),
             shape=tuple(shape),
             value_bytes=size,
             facts=self.facts(row),

@@ -3,13 +3,13 @@
 import hashlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from st_shared.media import SUFFIXES
+from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Medium, ReadSample, UnreadableSampleError
 
@@ -35,16 +35,20 @@ class Sounds(Medium):
         """Those of sounds."""
         return SUFFIXES["audio"]
 
-    def read(self, path: Path) -> ReadSample:
+    def read(self, content: Content) -> ReadSample:
         """The beginning, ``(2, L)`` floats -1 to 1; mono is doubled, of more channels two stay."""
+        with content.open() as file:
+            return self._decoded(file)
+
+    def _decoded(self, raw: BinaryIO) -> ReadSample:
         import soundfile  # noqa: PLC0415 -- only where there are sounds
 
         try:
-            with soundfile.SoundFile(path) as file:
+            with soundfile.SoundFile(raw) as file:
                 values, changes = self._beginning(file)
                 facts = SampleFacts((file.frames,), (0,), (self.length,))
-            with path.open("rb") as raw:
-                identity = hashlib.file_digest(raw, "sha256").digest()
+            raw.seek(0)
+            identity = hashlib.file_digest(raw, "sha256").digest()  # type: ignore[arg-type]
         except (soundfile.SoundFileError, OSError) as error:
             reason = getattr(error, "error_string", None) or error
             raise UnreadableSampleError(f"damaged sound: {reason}") from None

@@ -3,8 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps
 
 from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import Size
+from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import MAX_PIXELS, read_image
 from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
@@ -52,19 +52,23 @@ class Videos(Medium):
         """Height and width of each frame."""
         return shape[-2], shape[-1]
 
-    def read(self, path: Path) -> ReadSample:
+    def read(self, content: Content) -> ReadSample:
         """The first frames, ``(3, F, H, W)`` bytes; each is the one that is shown at its time."""
-        if path.suffix.lower() in SUFFIXES["image"]:
-            image = read_image(path, [(self.height, self.width)], 3)
+        if content.suffix in SUFFIXES["image"]:
+            image = read_image(content, [(self.height, self.width)], 3)
             identity = image.pixels.tobytes()
             return ReadSample(image.pixels[:, None], identity, image.changes, image.facts)
+        with content.open() as file:
+            return self._decoded(file)
+
+    def _decoded(self, file: BinaryIO) -> ReadSample:
         import av  # noqa: PLC0415 -- only where there are videos
 
         try:
-            with av.open(str(path), options=_OPTIONS) as container:
+            with av.open(file, "r", options=_OPTIONS) as container:
                 frames, changes, facts = self._frames(container)
-            with path.open("rb") as file:
-                identity = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            identity = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
         except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UnreadableSampleError(f"damaged video: {reason}") from None

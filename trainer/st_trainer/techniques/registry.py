@@ -14,7 +14,7 @@ def make_techniques(spec: TrainingSpec) -> list[Technique]:
     found: list[Technique] = []
     if any(dataset.regularisation for dataset in spec.datasets):
         found.append(PriorRegularisation())
-    if any(dataset.mask_suffix for dataset in spec.datasets):
+    if any(dataset.has_masks for dataset in spec.datasets):
         found.append(MaskedLoss())
     if OPTIMIZERS[spec.optimizer.name].has_average:
         found.append(ScheduleFree())

@@ -14,8 +14,8 @@ from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.controlnet import ControlNet
 from st_trainer.adapters.lora import LORA_NAME
 from st_trainer.batch import draw_batch
-from st_trainer.data.folder import read_folders
 from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
 from st_trainer.errors import BadDataError, BadSpecError
 from st_trainer.families.components import class_named
 from st_trainer.families.registry import REGISTRY
@@ -89,7 +89,7 @@ def control_spec(base_folder, edges):
 def session_of(control_spec, edges):
     def make(family="sd1", **changes):
         spec = control_spec(family, **changes)
-        samples = read_folders(spec.datasets, [edges.parent], Images(3, 16, 16)).samples
+        samples = read_datasets(spec.datasets, [edges.parent], Images(3, 16, 16)).samples
         return Session(spec, samples, open_denoiser(spec, list))
 
     return make
@@ -273,7 +273,7 @@ def test_each_sample_comes_with_its_own_picture(session_of, edges):
 def test_in_buckets_pictures_and_images_have_one_aspect(control_spec, edges, family):
     spec = control_spec(family)
     medium = Images(3, 16, 16, buckets=((16, 16), (16, 24)))
-    samples = read_folders(spec.datasets, [edges.parent], medium).samples
+    samples = read_datasets(spec.datasets, [edges.parent], medium).samples
     session = Session(spec, samples, open_denoiser(spec, list))
     batch = draw_batch(session, [0, 1])
     read = (2, 3, 16, 24) if family in {"sd1", "sdxl"} else batch.clean.shape
@@ -300,7 +300,7 @@ def test_half_precision_trains_the_copy_in_fp32_and_draws(session_of, family, lo
 
 def test_a_missing_picture_leaves_the_sample_out(control_spec, edges):
     (edges / "0.png").unlink()
-    reading = read_folders(control_spec().datasets, [edges.parent], Images(3, 16, 16))
+    reading = read_datasets(control_spec().datasets, [edges.parent], Images(3, 16, 16))
     assert [remark.name for remark in reading.skipped] == ["0.png"]
     assert "no conditioning picture" in reading.skipped[0].text
 

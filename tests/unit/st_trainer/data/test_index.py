@@ -9,10 +9,10 @@ import pytest
 
 from st_trainer.data import index as index_module
 from st_trainer.data.bucket_table import BucketTable
+from st_trainer.data.entry import Entry
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.index import Index, Peers, chunks, folder_of, make_index
 from st_trainer.data.sampler import ShuffledSampler
-from st_trainer.data.source import Entry
 from st_trainer.errors import BadDataError, TrainerError
 
 BYTES_A_SAMPLE = 200
@@ -50,7 +50,7 @@ class Synthetic:
         return Entry(
             name,
             stamp,
-            caption=caption_of(name),
+            captions=(caption_of(name),),
             shape=SHAPES[number],
             value_bytes=192,
             facts=SampleFacts((900, 700), (0, 1), SHAPES[number][1:]),
@@ -242,13 +242,6 @@ def test_buckets_are_the_same_in_all_shards(tmp_path):
     entries = [shard.entry(row) for shard, row in map(index.at, range(200))]
     assert [table.shapes[number] for number in table.numbers] == [each.shape for each in entries]
     assert sum(table.counts().values()) == 200
-    assert [table.fitting(192 * count + 191) for count in (0, 1, 7, 200, 300)] == [
-        0,
-        1,
-        7,
-        200,
-        200,
-    ]
 
 
 def test_an_opened_index_and_its_sampler_take_little_memory(tmp_path):
@@ -267,5 +260,5 @@ def test_an_opened_index_and_its_sampler_take_little_memory(tmp_path):
 def first_batch(index):
     buckets = BucketTable.of(index.shards).numbers
     sampler = ShuffledSampler(np.ones(len(index), np.uint16), seed=0, buckets=buckets)
-    captions = [shard.caption(row) for shard, row in map(index.at, sampler.take(8))]
+    captions = [shard.captions_of(row) for shard, row in map(index.at, sampler.take(8))]
     return index, sampler, captions

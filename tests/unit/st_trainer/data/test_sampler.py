@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from st_trainer.data.sampler import Cursor, ShuffledSampler
+from st_trainer.data.sampler import Cursor, EpochPart, ShuffledSampler
 
 
 def test_every_epoch_holds_each_sample_as_often_as_it_repeats():
@@ -90,3 +90,29 @@ def test_a_new_sampler_goes_on_with_what_waits(taken):
     resumed = bucketed(kept)
     assert [resumed.take(2) for _ in range(30 - taken)] == batches[taken:]
     assert resumed.cursor == whole.cursor
+
+
+PARTS = [EpochPart(0, 10, 1.0), EpochPart(10, 30, 0.25), EpochPart(30, 31, 0.01)]
+
+
+def weighed(cursor=None):
+    return ShuffledSampler([1] * 10 + [2] * 20 + [1], 4, cursor, parts=PARTS)
+
+
+def test_of_a_part_an_epoch_holds_its_share_and_others_each_time():
+    sampler, seen = weighed(), Counter()
+    for _ in range(40):
+        epoch = Counter(sampler.take(10 + 2 * 5 + 1))
+        assert [epoch[index] for index in range(10)] == [1] * 10
+        assert sorted(epoch[index] for index in range(10, 30)) == [0] * 15 + [2] * 5
+        assert epoch[30] == 1
+        seen.update(epoch)
+    assert all(seen[index] > 4 for index in range(10, 30))
+
+
+@pytest.mark.parametrize("taken", [0, 5, 21, 22, 60])
+def test_shares_are_gone_on_with_at_the_cursor(taken):
+    whole = weighed().take(120)
+    sampler = weighed()
+    sampler.take(taken)
+    assert weighed(sampler.cursor).take(60) == whole[taken : taken + 60]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import UnreadableSampleError
 from st_trainer.data.sounds import Sounds
@@ -9,6 +10,10 @@ from st_trainer.recordings import write_sound
 
 RATE = 8000
 STEREO = Sounds(length=4000, rate=RATE)
+
+
+def read_of(path):
+    return STEREO.read(Content.of_file(path))
 
 
 def tone(rate, seconds=1.0, hertz=440.0):
@@ -22,7 +27,7 @@ def put(path, *channels, rate=RATE, subtype="FLOAT"):
 
 def test_a_sound_of_the_right_rate_is_cut_and_left_as_it_is(tmp_path):
     left, right = tone(RATE), tone(RATE, hertz=300)
-    read = STEREO.read(put(tmp_path / "a.wav", left, right))
+    read = read_of(put(tmp_path / "a.wav", left, right))
     assert read.values.dtype == np.float32
     np.testing.assert_array_equal(read.values, np.float32([left[:4000], right[:4000]]))
     assert read.changes == ()
@@ -31,7 +36,7 @@ def test_a_sound_of_the_right_rate_is_cut_and_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("rate", [11_025, 44_100, 4_000])
 def test_other_rates_are_resampled(tmp_path, rate):
-    read = STEREO.read(put(tmp_path / "a.wav", tone(rate), tone(rate), rate=rate))
+    read = read_of(put(tmp_path / "a.wav", tone(rate), tone(rate), rate=rate))
     assert read.changes == (f"resampled from {rate} Hz",)
     inside = slice(100, None)  # the filter meets silence at the beginning alone
     np.testing.assert_allclose(read.values[0, inside], tone(RATE)[:4000][inside], atol=5e-3)
@@ -39,8 +44,8 @@ def test_other_rates_are_resampled(tmp_path, rate):
 
 def test_mono_is_doubled_and_of_more_channels_the_first_two_stay(tmp_path):
     one, two, three = (tone(RATE, hertz=hertz) for hertz in (200, 300, 400))
-    mono = STEREO.read(put(tmp_path / "a.wav", one))
-    many = STEREO.read(put(tmp_path / "b.wav", one, two, three))
+    mono = read_of(put(tmp_path / "a.wav", one))
+    many = read_of(put(tmp_path / "b.wav", one, two, three))
     np.testing.assert_array_equal(mono.values[0], mono.values[1])
     np.testing.assert_array_equal(many.values, np.float32([one[:4000], two[:4000]]))
     assert mono.changes == ("converted from 1 channels to 2",)
@@ -50,7 +55,7 @@ def test_mono_is_doubled_and_of_more_channels_the_first_two_stay(tmp_path):
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3"])
 def test_other_formats_are_read(tmp_path, name):
     soundfile.write(tmp_path / name, np.stack([tone(RATE)] * 2, axis=1), RATE)
-    assert STEREO.read(tmp_path / name).values.shape == (2, 4000)
+    assert read_of(tmp_path / name).values.shape == (2, 4000)
 
 
 def test_what_cannot_be_used_says_why(tmp_path):
@@ -68,10 +73,10 @@ def test_what_cannot_be_used_says_why(tmp_path):
     }
     for name, reason in expected.items():
         with pytest.raises(UnreadableSampleError, match=reason):
-            STEREO.read(tmp_path / name)
+            read_of(tmp_path / name)
 
 
 def test_what_is_written_is_read_again(tmp_path):
     values = np.stack([tone(RATE), -tone(RATE)]).astype(np.float32)
     write_sound(tmp_path / "a.wav", values, RATE)
-    np.testing.assert_allclose(STEREO.read(tmp_path / "a.wav").values, values[:, :4000], atol=1e-4)
+    np.testing.assert_allclose(read_of(tmp_path / "a.wav").values, values[:, :4000], atol=1e-4)

@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import UnreadableSampleError
 from st_trainer.data.videos import Videos
 from st_trainer.recordings import write_video
+
+
+def read_of(medium, path):
+    return medium.read(Content.of_file(path))
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def shades(values):
     ],
 )
 def test_each_frame_is_the_one_that_is_shown_at_its_time(clip, rate, frames, expected):
-    read = Videos(frames, 16, 32, rate).read(clip())
+    read = read_of(Videos(frames, 16, 32, rate), clip())
     assert (read.values.shape, read.values.dtype) == ((3, frames, 16, 32), np.uint8)
     assert shades(read.values) == expected
     assert read.changes == (() if rate == 8 else ("resampled from 8 frames a second",))
@@ -57,14 +62,14 @@ def test_a_video_with_frames_of_uneven_length_keeps_its_pace(tmp_path):
             frame.pts = milliseconds
             container.mux(stream.encode(frame.reformat(format="bgr0")))
         container.mux(stream.encode())
-    assert shades(Videos(5, 16, 16, 5).read(path).values) == [1, 1, 2, 5, 5]
+    assert shades(read_of(Videos(5, 16, 16, 5), path).values) == [1, 1, 2, 5, 5]
 
 
 def test_frames_are_scaled_and_cropped_in_the_middle(tmp_path):
     frames = np.zeros((3, 5, 32, 96), np.uint8)
     frames[0, :, :, 32:64] = 255
     write_video(tmp_path / "a.mp4", frames, 8)
-    read = Videos(5, 16, 16, 8).read(tmp_path / "a.mp4")
+    read = read_of(Videos(5, 16, 16, 8), tmp_path / "a.mp4")
     assert read.changes == ("resized from 96x32",)
     assert read.facts == SampleFacts((32, 96), (0, 16), (16, 16))
     red, green, _ = read.values[:, 2].astype(int)
@@ -76,15 +81,15 @@ def test_the_checksum_is_that_of_the_file(clip, tmp_path):
     path = clip()
     shutil.copy(path, tmp_path / "b.mp4")
     medium = Videos(5, 16, 32, 8)
-    assert medium.read(path).identity == medium.read(tmp_path / "b.mp4").identity
-    assert medium.read(path).identity != medium.read(clip("c.mp4", frames=9)).identity
+    assert read_of(medium, path).identity == read_of(medium, tmp_path / "b.mp4").identity
+    assert read_of(medium, path).identity != read_of(medium, clip("c.mp4", frames=9)).identity
 
 
 def test_a_picture_is_a_video_of_one_frame(tmp_path):
     Image.new("RGB", (32, 16), (10, 20, 30)).save(tmp_path / "a.png")
     medium = Videos(1, 16, 32, 8)
     assert {".png", ".mp4"} <= medium.suffixes
-    read = medium.read(tmp_path / "a.png")
+    read = read_of(medium, tmp_path / "a.png")
     assert read.values[:, 0, 3, 3].tolist() == [10, 20, 30]
     assert read.facts == SampleFacts.whole(16, 32)
     assert ".png" not in Videos(5, 16, 32, 8).suffixes
@@ -105,7 +110,7 @@ def test_what_cannot_be_used_says_why(clip, tmp_path):
     }
     for name, reason in expected.items():
         with pytest.raises(UnreadableSampleError, match=reason):
-            Videos(13, 16, 32, 8).read(tmp_path / name)
+            read_of(Videos(13, 16, 32, 8), tmp_path / name)
 
 
 def test_a_file_of_sound_alone_has_no_pictures(tmp_path):
@@ -117,7 +122,7 @@ def test_a_file_of_sound_alone_has_no_pictures(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(UnreadableSampleError, match="there are no pictures in it"):
-        Videos(5, 16, 32, 8).read(tmp_path / "a.mkv")
+        read_of(Videos(5, 16, 32, 8), tmp_path / "a.mkv")
 
 
 def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
@@ -131,7 +136,7 @@ def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
         for _ in range(5):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
         container.mux(stream.encode())
-    read = Videos(5, 32, 16, 8).read(path)
+    read = read_of(Videos(5, 32, 16, 8), path)
     assert read.facts == SampleFacts.whole(32, 16)
     values = read.values[0, 0].astype(int)
     assert values[20:, :].min() > 220

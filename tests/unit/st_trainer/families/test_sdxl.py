@@ -14,8 +14,8 @@ from st_shared.spec import AdapterSpec, ModelSpec, TrainingSpec, ValidationSpec
 from st_trainer.adapters.lora import Lora, lora_layers
 from st_trainer.batch import draw_batch
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.folder import read_folders
 from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
 from st_trainer.sampling import denoise, starting_noise
 from st_trainer.session import Session
 from st_trainer.weights import load_base, open_denoiser
@@ -36,7 +36,7 @@ def session(base_folder, tmp_path):
         "datasets": [{"path": str(tmp_path)}],
     }
     spec = TrainingSpec.model_validate(document)
-    samples = read_folders(spec.datasets, [tmp_path], Images(3, 16, 16)).samples
+    samples = read_datasets(spec.datasets, [tmp_path], Images(3, 16, 16)).samples
     return Session(spec, samples, open_denoiser(spec, list))
 
 
@@ -63,7 +63,7 @@ def test_in_buckets_the_size_is_that_of_the_bucket(base_folder, tmp_path, stock)
     model = {"family": "sdxl", "base": str(base_folder("sdxl")), "config": {"resolution": 16}}
     spec = TrainingSpec.model_validate({"model": model, "datasets": [{"path": str(tmp_path)}]})
     medium = Images(3, 16, 16, buckets=((16, 16), (16, 32)))
-    samples = read_folders(spec.datasets, [tmp_path], medium).samples
+    samples = read_datasets(spec.datasets, [tmp_path], medium).samples
     found = draw_batch(Session(spec, samples, open_denoiser(spec, list)), [0])
     expected = stock._get_add_time_ids((32, 100), (0, 9), (16, 32), torch.float32, 8)
     assert torch.equal(found.condition["sizes"].float(), expected)

@@ -10,8 +10,8 @@ from st_shared.spec import FAMILIES, AdapterSpec, TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.lora import Lora
 from st_trainer.batch import draw_batch
-from st_trainer.data.folder import read_folders
 from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named
 from st_trainer.families.registry import REGISTRY
@@ -127,7 +127,7 @@ def session_of(base_folder, tmp_path):
             "adapter": {"rank": 2, "text_encoder": True, **adapter},
         }
         spec = TrainingSpec.model_validate(document | changes)
-        samples = read_folders(spec.datasets, [tmp_path], Images(3, 16, 16)).samples
+        samples = read_datasets(spec.datasets, [tmp_path], Images(3, 16, 16)).samples
         return Session(spec, samples, open_denoiser(spec, list))
 
     return make

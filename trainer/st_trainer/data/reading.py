@@ -1,4 +1,4 @@
-"""Reads folders of samples with captions; what cannot be used is left out, with its reason."""
+"""Reads the datasets of a run; what cannot be used is left out, with its reason."""
 
 import hashlib
 import tempfile
@@ -8,15 +8,20 @@ from itertools import chain, islice
 from pathlib import Path
 
 from st_shared.spec.dataset import DatasetSpec
-from st_trainer.data.folder_source import FolderSource
 from st_trainer.data.index import ALONE, Index, Peers, folder_of, make_index
+from st_trainer.data.kept import Kept
+from st_trainer.data.locate import Place
 from st_trainer.data.medium import Medium
-from st_trainer.data.samples import KEPT_BYTES, Part, Samples
+from st_trainer.data.reader import Reader
+from st_trainer.data.samples import Part, Samples
 from st_trainer.data.shard import Change, summed_up
+from st_trainer.data.sources import make_source
 from st_trainer.errors import BadDataError
 
 MOST_REMARKS = 200
 """Files that cannot be used and are named one by one; the rest is counted."""
+KEPT_BYTES = 1 << 30
+"""Decoded samples are kept in memory up to this many bytes; beyond it they are read again."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was found in the folders."""
+    """What was found in the datasets."""
 
     samples: Samples
     skipped: list[Remark]
@@ -40,39 +45,43 @@ class Reading:
     """What was done to samples so that they fit."""
 
 
-def read_folders(
+def read_datasets(
     datasets: Sequence[DatasetSpec],
-    folders: Sequence[Path],
+    places: Sequence[Place],
     medium: Medium,
     kept_bytes: int = KEPT_BYTES,
     root: Path | None = None,
     peers: Peers = ALONE,
+    cache: Path | None = None,
 ) -> Reading:
-    """Every file of ``medium`` below ``folders`` that has a caption beside it.
+    """Every sample of ``medium`` in ``datasets``, which lie at ``places``.
 
     What is known of them is kept in an index below ``root``; without, for this reading alone.
+    What is fetched lies below ``cache``; without, beside the index.
 
     Raises:
-        BadDataError: not one sample can be used, or a folder cannot be listed.
+        BadDataError: not one sample can be used, or a dataset cannot be listed.
+        TrainerError: a bucket does not answer.
     """
     if root is None:
         with tempfile.TemporaryDirectory(prefix="st-index-") as passing:  # what is mapped stays
-            return read_folders(datasets, folders, medium, kept_bytes, Path(passing), peers)
-    sources = [
-        FolderSource(folder, dataset, medium)
-        for folder, dataset in zip(folders, datasets, strict=True)
+            return read_datasets(datasets, places, medium, kept_bytes, Path(passing), peers, cache)
+    kept = Kept(kept_bytes)
+    readers = [
+        Reader(make_source(dataset, place, medium, cache or root), dataset, medium, kept)
+        for dataset, place in zip(datasets, places, strict=True)
     ]
-    indexes = [make_index(source, folder_of(source, root), peers) for source in sources]
+    indexes = [make_index(reader, folder_of(reader, root), peers) for reader in readers]
     skipped = chain.from_iterable(index.skipped() for index in indexes)
     remarks = [Remark(entry.name, entry.reason) for entry in islice(skipped, MOST_REMARKS)]
     count = sum(index.skipped_count for index in indexes)
     if not any(map(len, indexes)):
-        raise BadDataError(_nothing_usable(folders, remarks, count, medium))
-    parts = list(map(Part, datasets, sources, indexes))
+        raise BadDataError(_nothing_usable(places, remarks, count, medium))
+    parts = list(map(Part, datasets, readers, indexes))
     changes = (
         each for index in indexes for shard in index.shards for each in shard.summary.changes
     )
-    samples = Samples(parts, medium, _checksum(indexes), kept_bytes)
+    samples = Samples(parts, medium, _checksum(indexes))
     return Reading(samples, remarks, count, summed_up(changes))
 
 
@@ -82,13 +91,13 @@ def _checksum(indexes: Sequence[Index]) -> str:
 
 
 def _nothing_usable(
-    folders: Sequence[Path], skipped: Sequence[Remark], count: int, medium: Medium
+    places: Sequence[Place], skipped: Sequence[Remark], count: int, medium: Medium
 ) -> str:
-    places = ", ".join(map(str, folders))
+    told = ", ".join(map(str, places))
     if not skipped:
-        return f"training.datasets: no {medium.formats} below {places}"
+        return f"training.datasets: no {medium.formats} below {told}"
     first = skipped[0]
     return (
-        f"training.datasets: none of the {count} {medium.noun}s below {places} can be used; "
+        f"training.datasets: none of the {count} {medium.noun}s below {told} can be used; "
         f"the first is {first.name}: {first.text}"
     )

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from st_shared.spec import DatasetSpec
-from st_trainer.data.folder import MOST_REMARKS, read_folders
-from st_trainer.data.folder_source import FolderSource
+from st_trainer.data.file_source import FileSource
+from st_trainer.data.files import LocalFiles
 from st_trainer.data.images import Images
+from st_trainer.data.index import Peers
+from st_trainer.data.reading import MOST_REMARKS, read_datasets
 from st_trainer.data.sounds import Sounds
 from st_trainer.errors import BadDataError
 
@@ -19,9 +21,9 @@ class Counted(Images):
 
     decoded: tuple[list[str]] = ([],)
 
-    def read(self, path):
-        self.decoded[0].append(path.name)
-        return super().read(path)
+    def read(self, content):
+        self.decoded[0].append(content.name)
+        return super().read(content)
 
     def __repr__(self):
         return "Counted"
@@ -40,7 +42,14 @@ def dataset_of(folder, **options):
 
 
 def source_of(folder, medium=None, **options):
-    return FolderSource(folder, dataset_of(folder, **options), medium or Images(1, 4, 4))
+    dataset = dataset_of(folder, **options)
+    conditions = folder / dataset.conditioning if dataset.conditioning else None
+    return FileSource(
+        LocalFiles(folder, conditions),
+        dataset,
+        medium or Images(1, 4, 4),
+        conditions and LocalFiles(conditions),
+    )
 
 
 def test_names_are_in_the_order_of_whole_paths(tmp_path):
@@ -80,7 +89,7 @@ def test_the_stamp_of_a_sound_follows_its_lyrics(tmp_path):
 
 
 def read(folder, root, medium):
-    return read_folders([dataset_of(folder)], [folder], medium, root=root)
+    return read_datasets([dataset_of(folder)], [folder], medium, root=root)
 
 
 def test_files_are_decoded_once_however_often_the_folder_is_read(tmp_path):
@@ -139,13 +148,18 @@ def test_names_need_not_be_text(tmp_path, name, caption):
     assert reading.samples.values(range(1 + caption)).shape[1:] == (1, 4, 4)
 
 
-def test_what_is_kept_in_memory_is_the_first_samples_that_fit(tmp_path):
+def test_what_the_index_decoded_is_not_decoded_again_as_far_as_it_fits(tmp_path):
     for index in range(9):
-        picture(tmp_path, f"{index}.png", index)
+        picture(tmp_path / "pictures", f"{index}.png", index)
     medium = Counted(1, 4, 4, decoded=([],))
-    samples = read_folders([dataset_of(tmp_path)], [tmp_path], medium, kept_bytes=3 * 16).samples
-    order = [8, 2, 3, 0]
-    first = samples.values(order)
+    datasets, folders, root = [dataset_of(tmp_path)], [tmp_path / "pictures"], tmp_path / "index"
+    one = Peers(threads=1)
+    samples = read_datasets(datasets, folders, medium, 3 * 16, root, one).samples
     medium.decoded[0].clear()
-    np.testing.assert_array_equal(samples.values(order), first)
+    first = samples.values([8, 2, 3, 0])
     assert medium.decoded[0] == ["8.png", "3.png"]
+    again = read_datasets(datasets, folders, medium, 3 * 16, root, one).samples
+    medium.decoded[0].clear()
+    for _ in range(2):
+        np.testing.assert_array_equal(again.values([8, 2, 3, 0]), first)
+    assert medium.decoded[0] == ["8.png", "2.png", "3.png", "0.png", "0.png"]

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from st_shared.spec import DatasetSpec
+from st_trainer.data.caption_text import MAX_CAPTION_BYTES
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.folder import read_folders
-from st_trainer.data.folder_source import MAX_CAPTION_BYTES
 from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
 from st_trainer.errors import BadDataError
 
 
@@ -26,7 +26,7 @@ def put(folder: Path, name: str, caption: bytes | None = b"a cat", image=None) -
 
 def read(*folders: Path, channels=1, kept_bytes=1 << 20, repeats=1):
     datasets = [DatasetSpec(path=str(folder), repeats=repeats) for folder in folders]
-    return read_folders(datasets, folders, Images(channels, 4, 4), kept_bytes=kept_bytes)
+    return read_datasets(datasets, folders, Images(channels, 4, 4), kept_bytes=kept_bytes)
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -162,7 +162,7 @@ BUCKETS = ((4, 4), (2, 8), (8, 2))
 
 def read_bucketed(folder, mask_suffix=None, conditioning=None, **options):
     datasets = [DatasetSpec(path=str(folder), mask_suffix=mask_suffix, conditioning=conditioning)]
-    return read_folders(datasets, [folder], Images(1, 4, 4, BUCKETS), **options)
+    return read_datasets(datasets, [folder], Images(1, 4, 4, BUCKETS), **options)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1 << 20])

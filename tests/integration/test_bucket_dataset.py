@@ -1,0 +1,107 @@
+"""Datasets in a bucket of a real S3 server, against the contract of all sources."""
+
+import io
+import shutil
+
+import boto3
+import pytest
+from bucket_server import ACCESS_KEY, SECRET_KEY, connect, serve_buckets
+from source_contract import Held, check_batches, check_changes, check_damage, pictures, read
+
+from st_shared.objectstore import S3Store
+from st_shared.spec import DatasetSpec
+from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
+from st_trainer.errors import BadDataError
+
+BUCKET = "datasets"
+
+
+@pytest.fixture(scope="module")
+def nanio_url(tmp_path_factory):
+    with serve_buckets(tmp_path_factory.mktemp("nanio")) as url:
+        yield url
+
+
+@pytest.fixture
+def store(nanio_url, tmp_path, monkeypatch):
+    """Below a prefix of its own; the environment names server and keys, as for AWS."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_ENDPOINT_URL": nanio_url,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the keys of an earlier test
+    store = connect(nanio_url, BUCKET, f"{tmp_path.name}/set")
+    yield store
+    store._client.close()
+
+
+@pytest.fixture
+def hold(store, tmp_path):
+    def hold(made):
+        for each in made:
+            store.put(each.name, io.BytesIO(each.content))
+            stem = each.name.removesuffix(".png")
+            store.put(f"{stem}.txt", io.BytesIO(each.caption.encode()))
+        return Held(f"s3://{BUCKET}/{tmp_path.name}/set")
+
+    return hold
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def hold(made):
+        shutil.rmtree(tmp_path / "folder", ignore_errors=True)
+        (tmp_path / "folder").mkdir()
+        for each in made:
+            (tmp_path / "folder" / each.name).write_bytes(each.content)
+            (tmp_path / "folder" / each.name).with_suffix(".txt").write_text(each.caption)
+        return Held(tmp_path / "folder")
+
+    return hold
+
+
+def test_batches_and_resume_are_those_of_a_folder(hold, folder, tmp_path):
+    check_batches(hold, folder, tmp_path)
+
+
+def test_what_is_damaged_is_told_and_left_out(hold, tmp_path):
+    check_damage(hold, tmp_path)
+
+
+def test_changes_are_noticed(hold, tmp_path):
+    check_changes(hold, tmp_path)
+
+
+def test_what_was_fetched_is_not_fetched_again(hold, tmp_path, monkeypatch):
+    held, asked, real = hold(pictures()), [], S3Store.open
+    monkeypatch.setattr(S3Store, "open", lambda self, key: asked.append(key) or real(self, key))
+    reading, _ = read(held, tmp_path / "index")
+    assert len(asked) == len(set(asked)) == 22
+    reading.samples.values([1, 2])
+    read(held, tmp_path / "index")
+    assert len(asked) == 22
+
+
+def test_pictures_for_a_controlnet_lie_below_the_same_prefix(hold, store, tmp_path):
+    held = hold(pictures())
+    store.put("edges/01.png", io.BytesIO(pictures()[2].content))
+    spec = held.spec.model_copy(update={"conditioning": "edges"})
+    reading = read_datasets([spec], [held.place], Images(3, 8, 8))
+    assert reading.samples.names([0]) == ["01.png"]
+    assert reading.samples.conditioning([0]).shape == (1, 3, 8, 8)
+    told = {remark.name: remark.text for remark in reading.skipped}
+    assert told["02.png"] == "no conditioning picture: 02.png is missing"
+    assert not any(name.startswith("edges/") for name in told)
+
+
+def test_a_bucket_that_is_not_there_says_what_to_look_at(store):
+    spec = DatasetSpec(path="s3://no-such-bucket/x")
+    with pytest.raises(BadDataError, match=r"cannot be listed.*name of the bucket"):
+        read_datasets([spec], [spec.path], Images(3, 8, 8))

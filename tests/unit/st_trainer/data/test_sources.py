@@ -1,0 +1,203 @@
+"""Every format against the contract; buckets are in ``tests/integration``."""
+
+import io
+import shutil
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from source_contract import Held, check_batches, check_changes, check_damage, pictures, read
+
+from st_shared.spec import DatasetSpec
+from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
+from st_trainer.errors import BadDataError
+
+
+def put_files(folder, made):
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for each in made:
+        (folder / each.name).write_bytes(each.content)
+        (folder / each.name).with_suffix(".txt").write_text(each.caption)
+
+
+def in_folder(tmp_path):
+    def hold(made):
+        put_files(tmp_path / "folder", made)
+        return Held(tmp_path / "folder")
+
+    return hold
+
+
+def add(archive, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def in_archives(tmp_path):
+    def hold(made):
+        folder = tmp_path / "shards"
+        folder.mkdir(exist_ok=True)
+        for number, part in enumerate((made[:5], made[5:])):
+            with tarfile.open(folder / f"shard-{number}.tar", "w") as archive:
+                for each in part:
+                    stem = each.name.removesuffix(".png")
+                    add(archive, f"{stem}.txt", each.caption.encode())
+                    add(archive, each.name, each.content)
+        return Held(folder, {"format": "webdataset"})
+
+    return hold
+
+
+def in_parquet(tmp_path):
+    def hold(made):
+        cells = [{"bytes": each.content, "path": each.name} for each in made]
+        table = pa.table({"image": cells, "text": [each.caption for each in made]})
+        pq.write_table(table, tmp_path / "table.parquet", row_group_size=3)
+        return Held(tmp_path / "table.parquet", {"format": "parquet"})
+
+    return hold
+
+
+def in_parquet_that_names_files(tmp_path):
+    def hold(made):
+        put_files(tmp_path / "linked", made)
+        names = [each.name for each in made]
+        table = pa.table({"file": names, "long": [[each.caption] for each in made]})
+        pq.write_table(table, tmp_path / "linked/table.parquet")
+        columns = {"columns": {"sample": "file"}, "captions": {"column": "long"}}
+        return Held(tmp_path / "linked", {"format": "parquet", **columns})
+
+    return hold
+
+
+def in_csv(tmp_path):
+    def hold(made):
+        put_files(tmp_path / "csv", made)
+        lines = ["image,caption", *(f'{each.name},"{each.caption}"' for each in made)]
+        (tmp_path / "csv/table.csv").write_text("\n".join(lines))
+        return Held(tmp_path / "csv/table.csv", {"format": "csv"})
+
+    return hold
+
+
+def in_huggingface(tmp_path):
+    def hold(made):
+        import datasets
+
+        cells = [{"bytes": each.content, "path": each.name} for each in made]
+        found = datasets.Dataset.from_dict(
+            {"image": cells, "caption": [each.caption for each in made]},
+            features=datasets.Features(
+                {"image": datasets.Image(), "caption": datasets.Value("string")}
+            ),
+        )
+        shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+        datasets.DatasetDict({"train": found}).save_to_disk(tmp_path / "saved")
+        return Held(tmp_path / "saved", {"format": "huggingface"})
+
+    return hold
+
+
+FORMATS = {
+    each.__name__.removeprefix("in_"): each
+    for each in (in_archives, in_parquet, in_parquet_that_names_files, in_csv, in_huggingface)
+}
+
+
+@pytest.fixture(params=FORMATS)
+def hold(request, tmp_path):
+    return FORMATS[request.param](tmp_path)
+
+
+def test_batches_and_resume_are_those_of_a_folder(hold, tmp_path):
+    check_batches(hold, in_folder(tmp_path), tmp_path)
+
+
+def test_what_is_damaged_is_told_and_left_out(hold, tmp_path):
+    check_damage(hold, tmp_path)
+
+
+def test_changes_are_noticed(hold, tmp_path):
+    check_changes(hold, tmp_path)
+
+
+def test_an_archive_that_ends_early_is_told_and_what_lies_before_is_read(tmp_path):
+    held = in_archives(tmp_path)(pictures())
+    archive = held.place / "shard-1.tar"
+    archive.write_bytes(archive.read_bytes()[:5_500])  # in the third of its six samples
+    reading, _ = read(held, tmp_path / "index")
+    told = {remark.name: remark.text for remark in reading.skipped}
+    assert "damaged archive" in told["shard-1.tar"]
+    assert len(reading.samples) == 6
+
+
+def test_a_damaged_parquet_file_is_told_and_the_others_are_read(tmp_path):
+    held = in_parquet_that_names_files(tmp_path)(pictures())
+    (held.place / "z.parquet").write_bytes(b"PAR1 but no more")
+    reading, _ = read(held, tmp_path / "index")
+    told = [remark.text for remark in reading.skipped if remark.name.startswith("z.parquet/")]
+    assert len(told) == 1
+    assert "damaged parquet file z.parquet" in told[0]
+    assert len(reading.samples) == 10
+
+
+def test_a_row_of_a_csv_file_with_other_fields_is_told_with_its_line(tmp_path):
+    held = in_csv(tmp_path)(pictures())
+    held.place.write_text(held.place.read_text() + "\n04.png,a,b\n\n05.png,last")
+    reading, _ = read(held, tmp_path / "index")
+    told = [remark.text for remark in reading.skipped]
+    assert "line 13 has 3 fields, not 2" in told
+    assert len(reading.samples) == 11
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.png", "a/../../x.png"])
+def test_a_table_names_nothing_outside_its_folder(tmp_path, path):
+    held = in_csv(tmp_path)(pictures())
+    held.place.write_text(f"image,caption\n{path},x\n04.png,y")
+    reading, _ = read(held, tmp_path / "index")
+    assert f"names {path}, which is not below the folder" in reading.skipped[0].text
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (in_csv, {"columns": {"sample": "picture"}}, "no column 'picture'; it has image, caption"),
+        (in_parquet, {"captions": {"column": "x.y"}}, r"no column 'x'.*captions\.column"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path, make, options, said):
+    held = make(tmp_path)(pictures())
+    spec = DatasetSpec.model_validate({"path": str(held.place), **held.options, **options})
+    with pytest.raises(BadDataError, match=said):
+        read_datasets([spec], [held.place], Images(3, 8, 8))
+
+
+def test_a_folder_that_is_no_dataset_of_hugging_face_is_refused(tmp_path):
+    (tmp_path / "state.json").write_text("{}")
+    spec = DatasetSpec(path=str(tmp_path), format="huggingface")
+    with pytest.raises(BadDataError, match="cannot be read as a dataset of Hugging Face"):
+        read_datasets([spec], [tmp_path], Images(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"format": "csv", "mask_suffix": ".m.png"}, "mask_suffix means nothing for format csv"),
+        ({"columns": {"mask": "m"}}, "columns means nothing for format files"),
+        ({"split": "test"}, "split means nothing for format files"),
+        ({"captions": {"column": "a"}}, "captions.column means nothing for format files"),
+        ({"format": "csv", "captions": {"source": "file"}}, "captions.source file means nothing"),
+        ({"endpoint_url": "https://a"}, "endpoint_url means nothing"),
+        ({"captions": {"source": "instance"}}, "instance_prompt is missing"),
+        ({"captions": {"keep_first": 1}}, "keep_first means nothing without shuffle"),
+        ({"captions": {"replace": {"(": ""}}}, "no regular expression"),
+        ({"only": {"min_side": 9, "max_side": 8}}, "min_side 9 is more than max_side 8"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        DatasetSpec.model_validate({"path": "x", **options})

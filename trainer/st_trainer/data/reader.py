@@ -1,0 +1,133 @@
+"""Turns what a source holds into samples: once for the index, and again for every batch."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from st_shared.spec.dataset import DatasetSpec
+from st_trainer.data.buckets import Size
+from st_trainer.data.caption_text import cleaned
+from st_trainer.data.conditioning import check_conditioning, read_conditioning
+from st_trainer.data.entry import Entry
+from st_trainer.data.kept import Kept
+from st_trainer.data.lyrics import with_lyrics
+from st_trainer.data.masks import check_mask, read_mask
+from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
+from st_trainer.data.source import Source
+from st_trainer.data.suitable import check_suitable
+from st_trainer.errors import BadDataError
+
+
+class Reader:
+    """The samples of one dataset."""
+
+    def __init__(self, source: Source, dataset: DatasetSpec, medium: Medium, kept: Kept) -> None:
+        self._source = source
+        self._dataset = dataset
+        self._medium = medium
+        self._kept = kept
+
+    @property
+    def identity(self) -> str:
+        """The source's, kind and size of the samples, which are wanted, and what captions are."""
+        settings = self._dataset.captions.model_dump(
+            exclude={"shuffle", "separator", "keep_first", "dropout"}  # matter when one is drawn
+        )
+        return repr((self._source.identity, self._medium, self._dataset.only, settings))
+
+    def names(self) -> Iterator[str]:
+        """Those of the source."""
+        return self._source.names()
+
+    def stamp(self, name: str) -> bytes:
+        """That of the source."""
+        return self._source.stamp(name)
+
+    def read(self, name: str, stamp: bytes) -> Entry:
+        """The sample, decoded once; its values are kept as long as there is room."""
+        try:
+            return self._read(name, stamp)
+        except UnreadableSampleError as error:
+            return Entry(name, stamp, reason=str(error))
+        except OSError as error:
+            return Entry(name, stamp, reason=f"it cannot be read: {error.strerror or error}")
+
+    def values(self, name: str, shape: Shape) -> NDArray[Any]:
+        """The values of the sample, which were of ``shape`` when it was read.
+
+        Raises:
+            BadDataError: it has changed since.
+        """
+        key = (id(self), name)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        try:
+            values = self._medium.read(self._source.sample(name)).values
+        except (UnreadableSampleError, OSError) as error:
+            raise BadDataError(f"{name} changed during the run: {error}") from None
+        if values.shape != shape:
+            raise BadDataError(f"{name} changed during the run: it has another aspect")
+        self._kept.offer(key, values)
+        return values
+
+    def mask(self, name: str, size: Size) -> Tensor:
+        """The mask of the sample, ``(1, H, W)``, 0 to 1; 1 everywhere where there is none."""
+        return read_mask(self._source.mask(name), size)
+
+    def conditioning(self, name: str, size: Size) -> Tensor:
+        """Its conditioning picture, ``(3, H, W)``, 0 to 1."""
+        return read_conditioning(self._source.conditioning(name), size)
+
+    def _read(self, name: str, stamp: bytes) -> Entry:
+        source, medium = self._source, self._medium
+        captions = cleaned(source.captions(name), self._dataset.captions)
+        lyrics = source.lyrics(name)
+        captions = tuple(with_lyrics(caption, lyrics) for caption in captions)
+        read = medium.read(source.sample(name))
+        check_suitable(read.facts, self._dataset.only)
+        shape = read.values.shape
+        parts = [os.fsencode(name), *_texts(captions), str(shape).encode(), read.identity]
+        parts += self._beside(name, shape)
+        self._kept.offer((id(self), name), read.values)
+        return _entry(name, stamp, captions, read, _digest(parts))
+
+    def _beside(self, name: str, shape: Shape) -> Iterator[bytes]:
+        """What else belongs to the sample, once it is known to be good."""
+        if mask := self._source.mask(name):
+            check_mask(mask, self._medium, shape)
+            yield mask.read_bytes()
+        if picture := self._source.conditioning(name):
+            check_conditioning(picture, self._medium, shape)
+            yield picture.read_bytes()
+
+
+def _entry(
+    name: str, stamp: bytes, captions: tuple[str, ...], read: ReadSample, digest: bytes
+) -> Entry:
+    return Entry(
+        name,
+        stamp,
+        captions=captions,
+        shape=read.values.shape,
+        value_bytes=read.values.nbytes,
+        facts=read.facts,
+        digest=digest,
+        changes=read.changes,
+    )
+
+
+def _texts(captions: tuple[str, ...]) -> list[bytes]:
+    """A single caption as it is, so that another one of the same text is the same sample."""
+    return [caption.encode() for caption in captions]
+
+
+def _digest(parts: list[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
