@@ -7,6 +7,7 @@ is what is measured. It knows what this server sends and no more.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 PATIENCE = 60.0
 """Seconds without an answer after which a call is given up."""
@@ -61,13 +62,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         self._bytes += data
-        while found := _answer(self._bytes):
+        while found := answer_of(self._bytes):
             status, body, self._bytes = found
             waiting = self._answers.popleft()
             if not waiting.done():  # whoever asked may have been cancelled
@@ -110,13 +110,17 @@ class EventStream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._request)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Called by the loop."""
         self.closed.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        return self.closed.is_set()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -155,7 +159,7 @@ class EventStream(asyncio.Protocol):
             self._take(name, body)
 
 
-def _answer(data: bytes) -> tuple[int, bytes, bytes] | None:
+def answer_of(data: bytes) -> tuple[int, bytes, bytes] | None:
     """Status, body and what follows, once an answer is whole."""
     end = data.find(b"\r\n\r\n")
     if end < 0:

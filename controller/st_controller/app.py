@@ -37,6 +37,7 @@ from st_controller.api.compressed_body import CompressedBody
 from st_controller.api.edge import Edge
 from st_controller.api.request_log import RequestLog
 from st_controller.api.security_headers import SecurityHeaders
+from st_controller.api.worker_front import WorkerFront
 from st_controller.api.worker_gate import WorkerGate
 from st_controller.auth.rate_limit import RateLimit
 from st_controller.background import Background
@@ -133,6 +134,7 @@ def create_app(
     app.add_middleware(WorkerGate, platform=platform)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(CleanAddress)
+    app.add_middleware(WorkerFront, platform=platform)
     app.add_middleware(RequestLog, telemetry=platform.telemetry)
     app.add_middleware(SecurityHeaders, tls=settings.cookies_are_secure)
     for router in _ROUTERS:

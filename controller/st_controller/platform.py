@@ -73,7 +73,7 @@ class Platform:
     @cached_property
     def heartbeats(self) -> JointHeartbeats:
         """Where workers say that they are alive."""
-        return JointHeartbeats(self.db, self.patience)
+        return JointHeartbeats(self.db, self.patience, self.workers)
 
     @cached_property
     def journals(self) -> JointJournal:

@@ -22,6 +22,9 @@ from st_shared.durable import write_whole
 log = structlog.get_logger(__name__)
 
 BACKLOG = 8192
+KEEP_ALIVE_SECONDS = 75
+"""Before a connection without requests is closed: longer than clients and proxies keep theirs, so
+that none sends a request into a connection that is being closed. Agents call every five seconds."""
 GRACE_SECONDS = 3
 """Given to open requests and streams when the process is asked to end."""
 
@@ -64,6 +67,7 @@ def serve(settings: Settings, announce: Announce) -> None:
             access_log=False,
             log_config=None,
             backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
             forwarded_allow_ips=settings.forwarded_allow_ips,
             server_header=False,

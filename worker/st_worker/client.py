@@ -67,6 +67,9 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     "offer_gone": OfferGone,
     "sequence_gap": SequenceGap,
 }
+KEPT_SECONDS = 60.0
+"""How long a connection without calls is kept: over many heartbeats, and less long than controllers
+and proxies keep theirs."""
 PACKED_BYTES = 2048
 """Bodies of so many bytes are compressed."""
 LATER = {408, 425, 429}
@@ -287,6 +290,9 @@ def new_client(
         transport=transport,
         verify=trust(),
         timeout=httpx.Timeout(settings.call_timeout_seconds),
+        limits=httpx.Limits(
+            max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEPT_SECONDS
+        ),
         headers={"User-Agent": f"st-worker/{__version__}"},
     )
 

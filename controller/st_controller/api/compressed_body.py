@@ -55,7 +55,7 @@ class CompressedBody:
         headers = MutableHeaders(raw=list(scope["headers"]))
         del headers["content-encoding"]
         headers["content-length"] = str(len(opened))
-        await self._app({**scope, "headers": headers.raw}, _replayed(opened, receive), send)
+        await self._app({**scope, "headers": headers.raw}, replayed(opened, receive), send)
 
 
 def opened_gzip(packed: bytes, max_bytes: int) -> bytes | Problem:
@@ -78,7 +78,8 @@ def _problem(status: int, code: str, title: str, detail: str) -> Problem:
     return Problem(title=title, status=status, detail=detail, code=code)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives a body that was read already, and then what comes after it."""
     is_given = False
 
     async def replayed() -> Message:

@@ -9,10 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from st_controller.api.problems import internal_error
 from st_controller.telemetry import Telemetry
 from st_shared.ids import new_id
+from st_shared.protocol import endpoints
 
 log = structlog.get_logger(__name__)
 
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics", endpoints.HEARTBEAT.url()})
+"""Where success is no news: thousands of such lines a second would bury what is."""
+_FINE = frozenset({200, 204})
 
 
 class RequestLog:
@@ -45,10 +48,9 @@ class RequestLog:
         seconds = time.monotonic() - answer.began
         route = getattr(scope.get("route"), "path", "none")
         if not answer.is_stream:
-            self._telemetry.requests.labels(route, scope["method"], answer.status or 499).observe(
-                seconds
-            )
-        write = log.debug if scope["path"] in _QUIET else log.info
+            self._telemetry.note_request(route, scope["method"], answer.status or 499, seconds)
+        is_news = scope["path"] not in _QUIET or answer.status not in _FINE
+        write = log.info if is_news else log.debug
         write(
             "request",
             method=scope["method"],

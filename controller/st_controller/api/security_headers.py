@@ -29,6 +29,7 @@ class SecurityHeaders:
             name.lower().encode("latin-1"): value.encode("latin-1")
             for name, value in headers.items()
         }
+        self._all = list(self._headers.items())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Add headers at the start of the response; the body passes untouched."""
@@ -38,10 +39,13 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = message.get("headers", ())
-                own = {name.lower() for name, _ in given}
-                added = [header for header in self._headers.items() if header[0] not in own]
-                message["headers"] = [*given, *added]
+                message["headers"] = self._completed(list(message.get("headers", ())))
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+    def _completed(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        own = self._headers.keys() & {name.lower() for name, _ in given}
+        if not own:
+            return given + self._all
+        return given + [header for header in self._all if header[0] not in own]

@@ -140,8 +140,9 @@ def stream(
 
 @serves(endpoints.HEARTBEAT)
 async def heartbeat(platform: PlatformDep, caller: WorkerDep, beat: Heartbeat) -> Response:
-    """Alive; renews the leases that are named."""
-    return encoded(await platform.heartbeats.take(caller.worker_id, beat), 200)
+    """Alive; renews the leases that are named. Nearly all are answered by ``worker_front``."""
+    reply = await platform.heartbeats.take(caller.worker_id, beat, caller.digest)
+    return encoded(reply, 200)
 
 
 @serves(endpoints.CREDENTIAL)

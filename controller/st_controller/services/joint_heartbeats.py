@@ -1,6 +1,6 @@
 """Heartbeats that come at the same time, taken in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, select, update
@@ -8,7 +8,9 @@ from sqlalchemy import bindparam, select, update
 from st_controller.domain.workers import Patience
 from st_controller.errors import NotFound, NotSignedIn
 from st_controller.services import leases, workers
+from st_controller.services.caller import WorkerCaller
 from st_controller.services.combining import Combining
+from st_controller.services.known_credentials import KnownCredentials
 from st_controller.store.database import Database, DatabaseError
 from st_controller.store.schema import Worker
 from st_controller.store.transaction import Transaction
@@ -29,6 +31,7 @@ _WORKERS = (
         Worker.rotate_ordered_at,
         Worker.garbage_ordered_at,
         Worker.revoked_at,
+        Worker.credential_hash,
     )
     .where(Worker.id.in_(bindparam("ids", expanding=True)))
     .order_by(Worker.id)
@@ -47,28 +50,33 @@ class Beat(NamedTuple):
 
     worker_id: str
     told: Heartbeat
+    digest: str = ""
+    """Hash of the credential that it showed."""
 
 
 class JointHeartbeats:
     """Thousands of workers beat every few seconds: what they say is written together.
 
-    Whoever only says that it is alive, which is nearly everybody, costs a share of four statements.
+    Whoever only says that it is alive, which is nearly everybody, costs a share of three
+    statements, and no look at its credential: what the heartbeat reads confirms that.
     """
 
-    def __init__(self, db: Database, patience: Patience) -> None:
-        self._db, self._patience = db, patience
+    def __init__(
+        self, db: Database, patience: Patience, known: KnownCredentials[WorkerCaller] | None = None
+    ) -> None:
+        self._db, self._patience, self._known = db, patience, known
         self._combining = Combining(
             self._together, self._alone, (DatabaseError,), MOST, REST_SECONDS
         )
 
-    async def take(self, worker_id: str, beat: Heartbeat) -> HeartbeatReply:
+    async def take(self, worker_id: str, beat: Heartbeat, digest: str = "") -> HeartbeatReply:
         """As ``workers.heartbeat``, in a transaction that others may share.
 
         Raises:
             NotFound: there is no such worker.
             NotSignedIn: its credential ended while it called.
         """
-        return await self._combining.do(Beat(worker_id, beat))
+        return await self._combining.do(Beat(worker_id, beat, digest))
 
     def _alone(self, beat: Beat) -> HeartbeatReply:
         (answer,) = self._together([beat])
@@ -78,14 +86,30 @@ class JointHeartbeats:
 
     def _together(self, beats: Sequence[Beat]) -> list[HeartbeatReply | BaseException]:
         with self._db.write() as tx:
-            return _take(tx, beats, self._patience)
+            known = _known(tx, beats)
+            answers = _take(tx, beats, known, self._patience)
+        if self._known is not None:
+            self._known.confirm(_in_force(beats, known), tx.now)
+        return answers
+
+
+def _known(tx: Transaction, beats: Sequence[Beat]) -> dict[str, Any]:
+    """Rows of those workers that there are, locked."""
+    ids = sorted({beat.worker_id for beat in beats})
+    return {row.id: row for row in tx.session.execute(_WORKERS, {"ids": ids})}
+
+
+def _in_force(beats: Sequence[Beat], known: Mapping[str, Any]) -> Iterator[str]:
+    """Digests of credentials that the rows say are in force."""
+    for beat in beats:
+        worker = known.get(beat.worker_id)
+        if worker is not None and not _is_void(worker) and worker.credential_hash == beat.digest:
+            yield beat.digest
 
 
 def _take(
-    tx: Transaction, beats: Sequence[Beat], patience: Patience
+    tx: Transaction, beats: Sequence[Beat], known: Mapping[str, Any], patience: Patience
 ) -> list[HeartbeatReply | BaseException]:
-    ids = sorted({beat.worker_id for beat in beats})
-    known: dict[str, Any] = {row.id: row for row in tx.session.execute(_WORKERS, {"ids": ids})}
     plain = [beat for beat in beats if _is_plain(known.get(beat.worker_id), beat.told)]
     _note_alive(tx, plain)
     if len(plain) < len(beats):  # the others' leases are renewed one by one, and all in one order
@@ -96,6 +120,10 @@ def _take(
         for beat, stops in zip(plain, orders, strict=True)
     }
     return [replies.get(id(beat)) or _take_other(tx, beat, patience) for beat in beats]
+
+
+def _is_void(worker: Any) -> bool:
+    return worker.desired == WorkerDesired.RETIRED or worker.revoked_at is not None
 
 
 def _reply(worker: Any, stops: list[StopOrder]) -> HeartbeatReply:
@@ -109,7 +137,7 @@ def _reply(worker: Any, stops: list[StopOrder]) -> HeartbeatReply:
 
 def _is_plain(worker: Any, told: Heartbeat) -> bool:
     """Whether a heartbeat changes nothing that anybody has to be told of."""
-    if worker is None or worker.desired == WorkerDesired.RETIRED or worker.revoked_at is not None:
+    if worker is None or _is_void(worker):
         return False
     is_known = worker.observed == WorkerState.ONLINE
     return is_known and told.is_plain and not told.deaf

@@ -1,6 +1,6 @@
 """Credentials that were looked up a moment ago, so that not every request asks the database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Generic, TypeVar
@@ -48,6 +48,17 @@ class KnownCredentials(Generic[Holder]):
         holder = found[0]
         ends = holder.expires_at if isinstance(holder, Caller) else None
         return None if ends is not None and ends <= now else holder
+
+    def confirm(self, digests: Iterable[str], now: datetime) -> None:
+        """These were seen in force, by whoever read the database at ``now``: believe them longer.
+
+        What was forgotten since stays so.
+        """
+        with self._lock:
+            for digest in digests:
+                found = self._known.get(digest)
+                if found is not None and found[1] < now:
+                    self._known[digest] = (found[0], now)
 
     def forget(self) -> None:
         """Some credential ended: believe none."""

@@ -110,9 +110,9 @@ def test_those_that_come_at_once_share_a_transaction(steps, fleet, monkeypatch):
     parts = []
     taken = joint_heartbeats._take
 
-    def counted(tx, beats, patience):
+    def counted(tx, beats, *rest):
         parts.append(len(beats))
-        return taken(tx, beats, patience)
+        return taken(tx, beats, *rest)
 
     monkeypatch.setattr(joint_heartbeats, "_take", counted)
 

@@ -1,0 +1,155 @@
+"""Heartbeats are answered in front of the framework, as the route of the same name would."""
+
+import gzip
+
+import pytest
+from controller_steps import registration
+
+from st_controller.api import dependencies
+from st_controller.api import worker as worker_api
+from st_controller.api import worker_front
+
+BEAT = "/v1/worker/heartbeat"
+JSON = {"Content-Type": "application/json"}
+LONG = {"Content-Encoding": "identity"}
+"""Whatever has such a header goes the long way, and means the same."""
+
+
+@pytest.fixture
+def credential(app_client, admin_headers):
+    token = app_client.post("/v1/join-tokens", json={}, headers=admin_headers).json()["token"]
+    body = registration().model_dump(mode="json")
+    headers = {"Authorization": f"Bearer {token}"}
+    return app_client.post("/v1/worker/register", json=body, headers=headers).json()
+
+
+@pytest.fixture
+def beat(app_client, credential):
+    """Beats: ``beat(content, **headers)``."""
+    shown = {"Authorization": f"Bearer {credential['credential']}"} | JSON
+
+    def send(content=b"{}", **headers):
+        return app_client.post(BEAT, content=content, headers=shown | headers)
+
+    assert send().status_code == 200  # from now on it is known
+    return send
+
+
+@pytest.fixture
+def no_route(monkeypatch):
+    """The route of heartbeats cannot answer."""
+
+    def fails(*_):
+        raise AssertionError("the long way was taken")
+
+    monkeypatch.setattr(worker_api, "encoded", fails)
+
+
+def told(reply):
+    headers = {name: value for name, value in reply.headers.items() if name != "x-request-id"}
+    return reply.status_code, headers, reply.content
+
+
+BODIES = [
+    b"{}",
+    b'{"usage": {"slots": [{"index": 0, "utilisation": 3.5}], "disk_free_gb": 1}}',
+    b'{"holding": [{"attempt_id": "att_01k9zzzzzzzzzzzzzzzzzzzzzz", "epoch": 1}]}',
+    b'{"deaf": true}',
+    b'{"leaving": true}',
+    b"",
+    b"{nonsense",
+    b"[]",
+    b'{"unknown": 1}',
+    b'{"usage": {"disk_free_gb": NaN}}',
+    b'{"cached_models": ["a\\u0000b"]}',
+]
+
+
+def test_both_ways_say_the_same(beat):
+    for body in BODIES:
+        short, long = beat(body), beat(body, **LONG)
+        assert told(short) == told(long), body
+        assert short.headers["x-request-id"] != long.headers["x-request-id"]
+
+
+def test_what_is_known_and_well_formed_takes_the_short_way(beat, no_route):
+    reply = beat(BODIES[1])
+    assert (reply.status_code, reply.json()["desired"]) == (200, "active")
+    assert beat(b"{}", **LONG).status_code == 500
+
+
+def test_what_is_unusual_takes_the_long_way(beat, no_route):
+    content = b" " * (worker_front.MOST_BYTES - 1) + b"{}"
+    for headers, sent, status in (
+        ({"Content-Encoding": "gzip"}, gzip.compress(b"{}"), 500),
+        ({}, content, 500),
+        ({"Content-Type": "application/json; charset=utf-8"}, b"{}", 500),
+        ({"Authorization": "Basic abc"}, b"{}", 401),
+    ):
+        assert beat(sent, **headers).status_code == status, headers
+
+
+def test_an_order_is_told_at_once_and_a_revoked_credential_opens_nothing(
+    app_client, admin_headers, credential, beat, no_route
+):
+    worker = f"/v1/workers/{credential['worker_id']}"
+    app_client.post(f"{worker}/drain", headers=admin_headers)
+    app_client.post(f"{worker}/rotate", headers=admin_headers)
+    app_client.post(f"{worker}/collect-garbage", headers=admin_headers)
+    reply = beat().json()
+    assert (reply["desired"], reply["rotate"], reply["collect_garbage"]) == ("draining", True, True)
+    app_client.post(f"{worker}/revoke", headers=admin_headers)
+    assert (beat().status_code, beat().json()["code"]) == (401, "bad_worker_credential")
+
+
+def test_whoever_ended_while_it_called_is_refused(app_client, credential, beat, no_route):
+    platform = app_client.app.state.platform
+    forget, platform.workers.forget = platform.workers.forget, lambda: None
+    with platform.db.write() as tx:
+        worker = dependencies.worker_credentials.get_worker(tx.session, credential["worker_id"])
+        worker.revoked_at = tx.now
+    reply = beat()
+    platform.workers.forget = forget
+    assert (reply.status_code, reply.json()["code"]) == (401, "bad_worker_credential")
+    assert reply.headers["www-authenticate"] == "Bearer"
+
+
+def test_heartbeats_confirm_the_credential_that_they_show(beat, clock, monkeypatch, credential):
+    asked = []
+    look_up = dependencies._worker_by
+
+    def counted(platform, secret):
+        asked.append(secret)
+        return look_up(platform, secret)
+
+    monkeypatch.setattr(dependencies, "_worker_by", counted)
+    for _ in range(5):
+        clock.advance(20)
+        assert beat().status_code == 200
+    assert asked == []
+    clock.advance(31)
+    assert beat().status_code == 200
+    assert asked == [credential["credential"]]
+
+
+def test_an_old_credential_is_not_confirmed(app_client, beat, clock, credential):
+    old = {"Authorization": f"Bearer {credential['credential']}"}
+    fresh = app_client.post("/v1/worker/credential", headers=old).json()["credential"]
+    platform = app_client.app.state.platform
+    known = dict(platform.workers._known)
+    new = {"Authorization": f"Bearer {fresh}"}
+    assert app_client.post(BEAT, json={}, headers=new).status_code == 200
+    platform.workers._known.update(known)  # as if the news had not come here
+    clock.advance(20)
+    assert beat().status_code == 200
+    clock.advance(20)
+    assert beat().status_code == 401
+
+
+def test_they_are_counted_under_the_name_of_the_route(app_client, admin_headers, beat):
+    beat()
+    beat(**LONG)
+    figures = app_client.get("/metrics", headers=admin_headers).text
+    labels = f'method="POST",route="{BEAT}",status="200"'
+    (line,) = [each for each in figures.splitlines() if f"request_seconds_count{{{labels}" in each]
+    assert float(line.rpartition(" ")[2]) == 3
