@@ -200,5 +200,5 @@ async def _some_at_a_time(
 
 async def _reached(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(LIMIT):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(TICK_SECONDS)

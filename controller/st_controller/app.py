@@ -170,6 +170,7 @@ async def _start(
     app.state.edge = Edge(logins, fanout)
     background.keep("tail", Tail(platform).run)
     background.keep("standing", platform.standing.run)
+    background.keep("worker streams", platform.streams.run)
     if dispatch:
         background.keep("relay", Relay(platform).run)
         dispatcher = Dispatcher(platform, holds_folder=holds_folder)

@@ -8,6 +8,7 @@ from st_controller.domain.workers import Patience
 from st_controller.events.feed import EventFeed
 from st_controller.events.hub import Hub
 from st_controller.events.standing import Standing
+from st_controller.events.worker_streams import WorkerStreams
 from st_controller.secret_key import open_vault
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.joint_claims import JointClaims
@@ -48,7 +49,12 @@ class Platform:
     @cached_property
     def standing(self) -> Standing:
         """Which workers' streams may go on."""
-        return Standing(self.db, self.hub)
+        return Standing(self.db, self.hub, self.streams)
+
+    @cached_property
+    def streams(self) -> WorkerStreams:
+        """The streams that workers hold."""
+        return WorkerStreams(self.hub, self.feed, self.telemetry.streams)
 
     @cached_property
     def submissions(self) -> JointSubmission:

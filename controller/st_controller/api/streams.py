@@ -9,18 +9,21 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from st_controller.platform import Platform
-from st_controller.services.caller import Caller, WorkerCaller
+from st_controller.services.caller import Caller
 from st_controller.services.identity import is_in_force
 
 RECHECK_SECONDS = 10.0
 """How long a credential is believed; a stream that outlives it ends with the ping after that."""
 
 
+UNBUFFERED = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+"""Headers of a response that no proxy should buffer or keep."""
+
+
 class EventStreamResponse(StreamingResponse):
     """Frames until there are no more, or the client has gone.
 
-    The framework's own way of noticing that takes a group of tasks for each stream, and there are
-    thousands: this takes one.
+    The framework's own way of noticing that takes a group of tasks for each stream; this takes one.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,41 +62,26 @@ async def _gone(receive: Receive) -> None:
 
 
 def event_stream(
-    platform: Platform, caller: Caller | WorkerCaller, frames: AsyncGenerator[bytes, None]
+    platform: Platform, caller: Caller, frames: AsyncGenerator[bytes, None]
 ) -> StreamingResponse:
     """A response that no proxy should buffer or keep; counted while it is open.
 
-    It ends when the caller's credential does: revoked, expired, signed out, disabled or retired;
-    and when what the caller may do has changed.
+    It ends when the caller's credential does: revoked, expired, signed out or disabled; and when
+    what the caller may do has changed.
     """
     return EventStreamResponse(
-        _counted(platform, caller, frames),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
+        _counted(platform, caller, frames), media_type="text/event-stream", headers=UNBUFFERED
     )
 
 
 async def _counted(
-    platform: Platform, caller: Caller | WorkerCaller, frames: AsyncGenerator[bytes, None]
+    platform: Platform, caller: Caller, frames: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    if isinstance(caller, WorkerCaller):
-        holder, allowed = "worker", _while_in_force(platform, caller, frames)
-    else:
-        holder, allowed = "user", _while_signed_in(platform, caller, frames)
-    with platform.telemetry.streams.labels(holder).track_inprogress():
+    allowed = _while_signed_in(platform, caller, frames)
+    with platform.telemetry.streams.labels("user").track_inprogress():
         async with aclosing(frames), aclosing(allowed):
             async for frame in allowed:
                 yield frame
-
-
-async def _while_in_force(
-    platform: Platform, caller: WorkerCaller, frames: AsyncGenerator[bytes, None]
-) -> AsyncGenerator[bytes, None]:
-    with platform.standing.watch(caller.worker_id, caller.digest) as ticket:
-        async for frame in frames:
-            if ticket.is_void:
-                return
-            yield frame
 
 
 async def _while_signed_in(
@@ -109,6 +97,6 @@ async def _while_signed_in(
         yield frame
 
 
-def _is_in_force(platform: Platform, caller: Caller | WorkerCaller) -> bool:
+def _is_in_force(platform: Platform, caller: Caller) -> bool:
     with platform.db.read() as session:
         return is_in_force(session, caller, platform.db.clock())

@@ -5,16 +5,15 @@ from typing import Annotated, Any, TypeVar
 
 import structlog
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from st_controller.api.artifact_parts import part_tickets
 from st_controller.api.dependencies import PlatformDep, Registrar, WorkerDep, join_token
-from st_controller.api.streams import event_stream
 from st_controller.api.submissions import encoded
+from st_controller.api.worker_streams import LONGEST_ID, WorkerStreamResponse
 from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind
 from st_controller.errors import InvalidRequest, Refusal
-from st_controller.events.topic_stream import follow_topics
 from st_controller.platform import Platform
 from st_controller.services import (
     artifact_uploads,
@@ -23,7 +22,6 @@ from st_controller.services import (
     join_tokens,
     leases,
     stored_secrets,
-    topics,
     worker_credentials,
     worker_orders,
     workers,
@@ -31,7 +29,6 @@ from st_controller.services import (
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.finishing import Ending
 from st_controller.services.joint_claims import Claimed
-from st_controller.store.database import ReadSession
 from st_controller.store.schema import Worker
 from st_shared.protocol import endpoints
 from st_shared.protocol.endpoints import Endpoint
@@ -74,7 +71,7 @@ def serves(endpoint: Endpoint[Any]) -> Callable[[Route], Route]:
         methods=[endpoint.method],
         status_code=endpoint.status,
         response_model=endpoint.answer,
-        response_class=StreamingResponse if endpoint.is_stream else JSONResponse,
+        response_class=WorkerStreamResponse if endpoint.is_stream else JSONResponse,
     )
 
 
@@ -123,19 +120,10 @@ def _reply(
 def stream(
     platform: PlatformDep,
     caller: WorkerDep,
-    last_event_id: Annotated[str | None, Header(max_length=40)] = None,
-) -> StreamingResponse:
+    last_event_id: Annotated[str | None, Header(max_length=LONGEST_ID)] = None,
+) -> WorkerStreamResponse:
     """Server-sent events for this worker: ``STREAM_EVENTS`` of the contract."""
-
-    def opening(session: ReadSession) -> tuple[str, str]:
-        worker = workers.get_worker(session, caller.worker_id)
-        return "sync", workers.sync(session, worker).model_dump_json()
-
-    return event_stream(
-        platform,
-        caller,
-        follow_topics(platform, [topics.worker(caller.worker_id)], last_event_id, opening=opening),
-    )
+    return WorkerStreamResponse(platform, caller, last_event_id)
 
 
 @serves(endpoints.HEARTBEAT)

@@ -4,10 +4,13 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from st_controller.api import problems
 from st_controller.api.compressed_body import replayed
+from st_controller.api.dependencies import worker_of
+from st_controller.api.worker_streams import LONGEST_ID, WorkerStreamResponse
 from st_controller.auth import secrets
 from st_controller.errors import Refusal
 from st_controller.platform import Platform
@@ -27,14 +30,15 @@ class _Route(NamedTuple):
 
 
 _BEAT = _Route(endpoints.HEARTBEAT.url())
+_STREAM = _Route(endpoints.STREAM.url())
 
 
 class WorkerFront:
-    """ASGI middleware that answers heartbeats; of every other request it is a straight way.
+    """ASGI middleware that answers heartbeats and streams; all else passes straight through.
 
-    It answers only what it is sure of: a whole body, not compressed, from somebody who was looked
-    up a moment ago. All else goes on to the route of the same name, which does and says the same at
-    three times the cost; see ``docs/decisions/0014``.
+    It answers only what it is sure of: of heartbeats, a whole body that is not compressed, from
+    somebody who was looked up a moment ago. The rest goes on to the routes of the same names, which
+    do and say the same at several times the cost; see ``docs/decisions/0015``.
     """
 
     def __init__(self, app: ASGIApp, platform: Platform) -> None:
@@ -42,12 +46,41 @@ class WorkerFront:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand on."""
-        if scope["type"] == "http" and scope["path"] == _BEAT.path and scope["method"] == "POST":
+        call = (scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if call == ("POST", _BEAT.path):
             caller = self._known(scope)
             if caller is not None:
                 await self._beat(caller, scope, receive, send)
                 return
+        elif call == ("GET", _STREAM.path):
+            response = await self._stream(scope)
+            if response is not None:
+                await self._hold(response, scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    async def _stream(self, scope: Scope) -> WorkerStreamResponse | None:
+        """The stream of whoever asks for it; none: it is to be refused, and others say why."""
+        request = Request(scope)
+        last_id = request.headers.get("last-event-id")
+        if last_id is not None and len(last_id) > LONGEST_ID:
+            return None
+        try:
+            caller = await worker_of(self._platform, request)
+        except (Refusal, DatabaseAwayError):
+            return None
+        scope["route"] = _STREAM
+        return WorkerStreamResponse(self._platform, caller, last_id)
+
+    async def _hold(
+        self, response: WorkerStreamResponse, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await response(scope, receive, send)
+        except (Refusal, DatabaseAwayError) as error:
+            if response.has_begun:
+                raise  # only breaking off tells that it is not whole
+            await (await _problem(Request(scope), error))(scope, receive, send)
 
     def _known(self, scope: Scope) -> WorkerCaller | None:
         """Who sends a short JSON body, if that was looked up a moment ago."""
@@ -69,9 +102,7 @@ class WorkerFront:
         digest = secrets.digest(secret.decode("latin-1").strip())
         return self._platform.workers.recall(digest, self._platform.db.clock())
 
-    async def _beat(
-        self, caller: WorkerCaller, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _beat(self, caller: WorkerCaller, scope: Scope, receive: Receive, send: Send) -> None:
         body, is_whole = b"", False
         while not is_whole:
             message = await receive()
@@ -87,12 +118,15 @@ class WorkerFront:
         scope["route"] = _BEAT
         try:
             reply = await self._platform.heartbeats.take(caller.worker_id, beat, caller.digest)
-        except Refusal as error:
-            await (await problems.refused(Request(scope), error))(scope, receive, send)
-        except DatabaseAwayError as error:
-            await (await problems.away(Request(scope), error))(scope, receive, send)
+        except (Refusal, DatabaseAwayError) as error:
+            await (await _problem(Request(scope), error))(scope, receive, send)
         else:
             await _answer(reply, send)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    explain = problems.refused if isinstance(error, Refusal) else problems.away
+    return await explain(request, error)
 
 
 async def _answer(reply: HeartbeatReply, send: Send) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 TAIL = "tail"
 """Topic that wakes whoever reads what other processes placed."""
@@ -66,6 +67,9 @@ class Inbox(Bell):
         return taken
 
 
+Filled = TypeVar("Filled", bound=Inbox)
+
+
 class Hub:
     """Topics and those who follow them. Carries no data: who is woken reads the database.
 
@@ -126,7 +130,12 @@ class Hub:
     @contextmanager
     def collect(self, prefix: str) -> Iterator[Inbox]:
         """What happens to all topics that begin so, as long as the block lasts."""
-        inbox = Inbox(prefix)
+        with self.fill(Inbox(prefix)) as inbox:
+            yield inbox
+
+    @contextmanager
+    def fill(self, inbox: Filled) -> Iterator[Filled]:
+        """Put the topics into an inbox that begin with its prefix, as long as the block lasts."""
         self._inboxes.add(inbox)
         try:
             yield inbox

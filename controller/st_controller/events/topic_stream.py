@@ -32,12 +32,12 @@ async def follow_topics(
     event that ``opening`` gives: all that counts now.
     """
     with platform.hub.follow(*topics) as bell:
-        place, frames = await asyncio.to_thread(_begin, platform, last_id, opening)
+        place, frames = await asyncio.to_thread(beginning, platform, last_id, opening)
         for frame in frames:
             yield frame
         silence, rang = 0.0, False
         while True:
-            place, frames, is_all = await _after(platform, topics, place, tell)
+            place, frames, is_all = await news_after(platform, topics, place, tell)
             if not frames and (rang or silence >= PING_SECONDS):
                 frames = [sse.PING]  # also to a ring without news: it may mean the stream's end
             for frame in frames:
@@ -51,8 +51,8 @@ async def follow_topics(
                 silence += 0.0 if rang else wait
 
 
-async def _after(
-    platform: Platform, topics: Sequence[str], place: int, tell: Tell | None
+async def news_after(
+    platform: Platform, topics: Sequence[str], place: int, tell: Tell | None = None
 ) -> tuple[int, list[bytes], bool]:
     """The place after the next events, these, and whether that is all there is now.
 
@@ -69,9 +69,10 @@ async def _after(
     return place, frames, place == before
 
 
-def _begin(
+def beginning(
     platform: Platform, last_id: str | None, opening: Callable[[ReadSession], tuple[str, str]]
 ) -> tuple[int, list[bytes]]:
+    """The place after which a stream goes on, and what it begins with."""
     with platform.db.read() as session:
         if last_id and last_id.isdecimal() and outbox.is_replayable(session, int(last_id)):
             return int(last_id), [sse.PING]

@@ -129,10 +129,8 @@ def _worker_by(
     return WorkerCaller(found.id, found.name, digest, found.one_job) if found else None
 
 
-def is_in_force(session: OrmSession, caller: Caller | WorkerCaller, now: datetime) -> bool:
+def is_in_force(session: OrmSession, caller: Caller, now: datetime) -> bool:
     """Whether the credential that made this caller would make the very same caller now."""
-    if isinstance(caller, WorkerCaller):
-        return caller.digest in hashes_in_force(session, [caller.worker_id])
     asked = {"id": caller.credential_id}
     if caller.via == "session":
         return _session_holder(session.execute(_SESSION_BY_ID, asked).all(), now) == caller

@@ -13,6 +13,7 @@ from st_controller.domain.scheduling.forecast import Forecast, Snapshot, foretel
 from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.services import durations, queue_reading, queue_usage
+from st_controller.services.capacities import Capacities
 from st_controller.services.durations import Durations
 from st_controller.services.queue_reading import JobNow, Mark, Tally
 from st_controller.services.slot_prices import SlotPrices
@@ -69,6 +70,7 @@ class LiveQueue:
 
     def __init__(self, prices: SlotPrices | None = None) -> None:
         self._prices = prices or SlotPrices()
+        self._capacities = Capacities(self._prices)
         self.lock = RLock()
         self.scheduler: Scheduler | None = None
         self.is_led = False
@@ -209,7 +211,8 @@ class LiveQueue:
         self._forecast = None
         self._read_at = self._looked_at = now
         self._take_rules(session, now)
-        for worker in queue_reading.workers(session, self._prices):
+        self._capacities = Capacities(self._prices)
+        for worker in self._capacities.look(session).changed:
             scheduler.put_worker(worker, at)
         scheduler.load_usage(queue_usage.read(session, policy.half_life, now), at)
         self._learned = durations.learn(session)
@@ -254,13 +257,13 @@ class LiveQueue:
         scheduler, at = self.scheduler, now.timestamp()
         assert scheduler is not None  # noqa: S101 - callers have looked
         only = None if news.all_workers else sorted(news.workers)
-        found = {worker.id: worker for worker in queue_reading.workers(session, self._prices, only)}
-        for worker in found.values():
+        found = self._capacities.look(session, only)
+        for worker in found.changed:
             host = scheduler.fleet.get(worker.id)
             if host is None or not host.takes_jobs or host.capacity != worker:
                 scheduler.put_worker(worker, at)
         known = {host.id for host in scheduler.fleet.hosts() if host.takes_jobs}
-        for worker_id in (known if only is None else known & set(only)) - set(found):
+        for worker_id in (known if only is None else known & set(only)) - found.taking:
             scheduler.drop_worker(worker_id, at)
 
     def _take_rules(self, session: Session, now: datetime) -> None:

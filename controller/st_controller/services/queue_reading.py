@@ -1,7 +1,7 @@
-"""Rows as the scheduler knows them: jobs that wait or run, workers, shares and past usage."""
+"""Rows as the scheduler knows them: jobs that wait or run, shares and rules."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -19,16 +19,12 @@ from st_controller.domain.scheduling.model import (
     RunningJob,
     Shape,
     Share,
-    SlotKind,
     Tenant,
-    WorkerCapacity,
     limit_step,
 )
-from st_controller.services import faulty_slots
 from st_controller.services.durations import Durations
-from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.moments import Microseconds, microseconds
-from st_controller.store.requests import base_content, kept_as
+from st_controller.store.requests import kept_as
 from st_controller.store.schema import (
     Attempt,
     Dataset,
@@ -37,13 +33,8 @@ from st_controller.store.schema import (
     QueuePolicy,
     ShareNode,
     User,
-    Worker,
 )
-from st_shared.protocol.resources import FaultySlot
-from st_shared.protocol.states import AttemptState, JobState, Outcome, WorkerDesired, WorkerState
-
-STATIC = "static"
-"""Provider of workers that do not say where they come from."""
+from st_shared.protocol.states import AttemptState, JobState, Outcome
 
 _HOLDS = (JobState.ASSIGNED, JobState.RUNNING)
 """States of a job whose attempt holds slots."""
@@ -106,23 +97,6 @@ def array_caps(session: Session) -> dict[str, int]:
     """Job arrays of which only so many jobs may run at one time."""
     capped = select(JobArray.id, JobArray.max_running).where(JobArray.max_running.is_not(None))
     return {array_id: most for array_id, most in session.execute(capped) if most is not None}
-
-
-def workers(
-    session: Session, prices: SlotPrices, only: Sequence[str] | None = None
-) -> list[WorkerCapacity]:
-    """The workers that take jobs now."""
-    query = select(Worker).where(
-        Worker.observed == WorkerState.ONLINE,
-        Worker.desired == WorkerDesired.ACTIVE,
-        Worker.revoked_at.is_(None),
-    )
-    if only is not None:
-        query = query.where(Worker.id.in_(only))
-    faulty = faulty_slots.cordoned(session, only)
-    return [
-        _capacity(worker, prices, faulty.get(worker.id, ())) for worker in session.scalars(query)
-    ]
 
 
 def count_waiting(session: Session) -> int:
@@ -206,29 +180,6 @@ def count_changed_since(session: Session, moment: datetime) -> Tally:
     ).where(Job.changed_at >= moment)
     jobs, versions, late = session.execute(counted).one()
     return Tally(int(jobs), int(versions), int(late))
-
-
-def _capacity(
-    worker: Worker, prices: SlotPrices, faulty: Sequence[FaultySlot] = ()
-) -> WorkerCapacity:
-    inventory = worker.inventory
-    labels = worker.labels
-    provider = labels.get("provider", STATIC)
-    slots = {slot["index"]: SlotKind.told(slot) for slot in inventory["slots"]}
-    dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
-    models = map(base_content, inventory.get("cached_models", ()))
-    holds = frozenset([*inventory.get("cached", ()), *models])
-    taken = {each["index"]: each["message"] for each in _busy(inventory)}
-    taken |= {each.index: f"failed again and again: {each.message}" for each in faulty}
-    busy = {index: (kind, taken[index]) for index, kind in slots.items() if index in taken}
-    offered = {index: kind for index, kind in slots.items() if index not in taken}
-    return WorkerCapacity(worker.id, offered, labels, provider, dearest, holds, worker.name, busy)
-
-
-def _busy(inventory: dict[str, Any]) -> list[dict[str, Any]]:
-    """The slots that somebody who is no job uses; see ``Condition``."""
-    found: list[dict[str, Any]] = inventory.get("condition", {}).get("busy", [])
-    return found
 
 
 def _job_columns(*more: Any) -> Select[Any]:

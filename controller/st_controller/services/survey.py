@@ -11,7 +11,7 @@ from sqlalchemy import Text, cast, select
 
 from st_controller.domain.scheduling.model import Shape, SlotKind, WorkerCapacity
 from st_controller.domain.scheduling.near_miss import near_miss
-from st_controller.services.queue_reading import STATIC
+from st_controller.services.capacities import STATIC
 from st_controller.store.database import Database, ReadSession
 from st_controller.store.schema import Worker
 from st_shared.protocol.resources import Reason

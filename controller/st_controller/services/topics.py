@@ -11,6 +11,8 @@ MOST_NAMED = 200
 
 JOBS = "jobs"
 """Every change of any job's state; events of people."""
+WORKER = "worker:"
+"""Before a worker's id: orders and offers for that worker."""
 
 
 class OwnedJob(Protocol):
@@ -50,7 +52,7 @@ def job(job_id: str) -> str:
 
 def worker(worker_id: str) -> str:
     """Orders and offers for one worker."""
-    return f"worker:{worker_id}"
+    return f"{WORKER}{worker_id}"
 
 
 def wake_queue(tx: Transaction, job_ids: Collection[str]) -> None:

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 from controller_steps import log_line, metric_line, progress_line
+from listening import Listener
 
 from st_controller.api import events as events_api
-from st_controller.api import worker as worker_api
 from st_controller.domain.policy.roles import Role
 from st_controller.events import job_stream, topic_stream
 from st_controller.events.job_stream import JobPlace, follow_job
@@ -314,10 +314,8 @@ class TestRoutes:
         steps.relay()
 
         async def follow(last_id, count):
-            caller = steps.caller(worker_id)
-            response = worker_api.stream(steps.platform, caller, last_id)
-            async with aclosing(response.body_iterator) as stream:
-                return await take(stream, count)
+            async with Listener(steps.platform, steps.caller(worker_id), last_id) as listener:
+                return await listener.take(count)
 
         (first,) = asyncio.run(follow(None, 1))
         assert (first.event, json.loads(first.data)) == (

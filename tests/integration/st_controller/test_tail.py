@@ -1,4 +1,4 @@
-"""One reader for all streams of a process, and one look at all their credentials."""
+"""One reader for all streams of a process."""
 
 import asyncio
 import json
@@ -6,18 +6,14 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from st_controller.api import worker as worker_api
-from st_controller.auth import secrets
-from st_controller.events import standing as standing_module
 from st_controller.events import tail as tail_module
 from st_controller.events import topic_stream
 from st_controller.events.hub import TAIL
 from st_controller.events.tail import Tail
 from st_controller.events.topic_stream import follow_topics
-from st_controller.services import outbox, worker_credentials
+from st_controller.services import outbox
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader
-from st_shared.protocol.states import WorkerDesired
 
 SECONDS = 10
 
@@ -28,7 +24,6 @@ def _no_repairs(monkeypatch):
     for module in (topic_stream, tail_module):
         monkeypatch.setattr(module, "REPAIR_SECONDS", 60.0)
     monkeypatch.setattr(topic_stream, "PING_SECONDS", 60.0)
-    monkeypatch.setattr(standing_module, "RECHECK_SECONDS", 60.0)
 
 
 def emit(steps, *numbers, topic="t"):
@@ -52,20 +47,16 @@ def place_afar(steps, *numbers, topic="t"):
 
 @asynccontextmanager
 async def tailed(steps):
-    """The services of a process that serves streams."""
+    """The reader is at work."""
     platform = steps.platform
     platform.hub.attach(asyncio.get_running_loop())
-    tasks = [
-        asyncio.create_task(Tail(platform).run()),
-        asyncio.create_task(platform.standing.run()),
-    ]
+    task = asyncio.create_task(Tail(platform).run())
     async with asyncio.timeout(SECONDS):
         while not (platform.feed.is_tailed and platform.hub._bells.get(TAIL)):  # noqa: ASYNC110
             await asyncio.sleep(0)
     yield
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert not platform.feed.is_tailed
 
 
@@ -204,82 +195,3 @@ def test_a_silent_stream_is_kept_open(steps, monkeypatch):
                 return [await anext(stream) for _ in range(3)]
 
     assert run(story) == [sse.PING] * 3
-
-
-def test_the_stream_of_a_retired_worker_ends_at_once_and_no_other(steps):
-    one, two = steps.join("one"), steps.join("two")
-    steps.relay()
-
-    async def story():
-        async with tailed(steps):
-            streams = [
-                worker_api.stream(steps.platform, steps.caller(each), None).body_iterator
-                for each in (one, two)
-            ]
-            for stream in streams:
-                await take(stream, 1)
-            await asyncio.to_thread(steps.order, one, WorkerDesired.RETIRED)
-            await asyncio.to_thread(steps.relay)
-            async with asyncio.timeout(SECONDS):
-                rest = [frame async for frame in streams[0]]
-            await asyncio.to_thread(steps.order, two, WorkerDesired.DRAINING)
-            await asyncio.to_thread(steps.relay)
-            (event,) = await take(streams[1], 1)
-            await streams[1].aclose()
-            assert not steps.platform.standing._tickets
-            return rest, json.loads(event.data)
-
-    rest, other = run(story)
-    assert all(b"offer" not in frame for frame in rest)
-    assert other == {"desired": "draining"}
-
-
-@pytest.mark.parametrize("ending", ["revoked", "rotated"])
-def test_a_stream_ends_at_once_with_the_credential_that_opened_it(steps, ending):
-    worker_id = steps.join()
-    steps.relay()
-
-    def end() -> None:
-        with steps.db.write() as tx:
-            if ending == "revoked":
-                worker_credentials.revoke(tx, "root", worker_id)
-                return
-            fresh = secrets.digest(worker_credentials.issue(tx, worker_id))
-            tx.session.flush()
-            worker_credentials.take_into_force(tx, fresh)
-
-    async def story():
-        async with tailed(steps):
-            stream = worker_api.stream(steps.platform, steps.caller(worker_id), None).body_iterator
-            await take(stream, 1)
-            await asyncio.to_thread(end)
-            async with asyncio.timeout(SECONDS):
-                rest = [frame async for frame in stream]
-            if ending == "rotated":  # the new one opens another
-                stream = worker_api.stream(steps.platform, steps.caller(worker_id), None)
-                (event,) = await take(stream.body_iterator, 1)
-                await stream.body_iterator.aclose()
-                assert json.loads(event.data)["rotate"] is False
-            return rest
-
-    assert all(b"offer" not in frame for frame in run(story))
-
-
-def test_where_nobody_tells_that_a_worker_is_retired_its_stream_ends_all_the_same(
-    steps, monkeypatch
-):
-    monkeypatch.setattr(standing_module, "RECHECK_SECONDS", 0.01)
-    worker_id = steps.join()
-    steps.relay()
-
-    async def story():
-        async with tailed(steps):
-            caller = steps.caller(worker_id)
-            stream = worker_api.stream(steps.platform, caller, None).body_iterator
-            await take(stream, 1)
-            steps.db.notify = lambda _topics: None
-            await asyncio.to_thread(steps.order, worker_id, WorkerDesired.RETIRED)
-            async with asyncio.timeout(SECONDS):
-                return [frame async for frame in stream]
-
-    assert len(run(story)) <= 2  # it has ended, though nobody told of it

@@ -1,13 +1,13 @@
 """Heartbeats are answered in front of the framework, as the route of the same name would."""
 
+import asyncio
 import gzip
 
 import pytest
 from controller_steps import registration
 
-from st_controller.api import dependencies
+from st_controller.api import dependencies, worker_front
 from st_controller.api import worker as worker_api
-from st_controller.api import worker_front
 
 BEAT = "/v1/worker/heartbeat"
 JSON = {"Content-Type": "application/json"}
@@ -153,3 +153,52 @@ def test_they_are_counted_under_the_name_of_the_route(app_client, admin_headers,
     labels = f'method="POST",route="{BEAT}",status="200"'
     (line,) = [each for each in figures.splitlines() if f"request_seconds_count{{{labels}" in each]
     assert float(line.rpartition(" ")[2]) == 3
+
+
+STREAM = "/v1/worker/stream"
+
+
+def test_a_stream_is_refused_with_the_words_of_its_route(app_client, credential):
+    shown = {"Authorization": f"Bearer {credential['credential']}"}
+    nobody = app_client.get(STREAM)
+    assert (nobody.status_code, nobody.json()["code"]) == (401, "bad_worker_credential")
+    odd = app_client.get(STREAM, headers=shown | {"Last-Event-ID": "1" * 41})
+    assert (odd.status_code, odd.json()["errors"][0]["field"]) == (422, "last-event-id")
+    platform = app_client.app.state.platform
+    with platform.db.write() as tx:
+        worker = dependencies.worker_credentials.get_worker(tx.session, credential["worker_id"])
+        worker.deleted_at = tx.now
+    gone = app_client.get(STREAM, headers=shown)
+    assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
+    assert not platform.streams.open
+
+
+def test_a_stream_has_the_headers_of_every_answer(app_client, credential):
+    messages = []
+
+    async def follow():
+        heard = asyncio.Event()
+
+        async def receive():
+            await heard.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            messages.append(message)
+            if message.get("body"):
+                heard.set()
+
+        shown = f"Bearer {credential['credential']}".encode()
+        scope = {"type": "http", "method": "GET", "path": STREAM, "query_string": b""}
+        scope |= {"headers": [(b"authorization", shown)], "app": app_client.app}
+        await app_client.app(scope, receive, send)
+
+    app_client.portal.call(follow)
+    headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert headers["cache-control"] == "no-cache, no-transform"
+    assert headers["x-accel-buffering"] == "no"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-request-id"].startswith("req_")
+    assert "content-length" not in headers
+    assert messages[1]["body"].startswith(b"id: ")

@@ -1,0 +1,100 @@
+"""What workers have, as the scheduler knows it; made anew only of those that changed."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Text, bindparam, cast, select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.scheduling.model import SlotKind, WorkerCapacity
+from st_controller.services import faulty_slots
+from st_controller.services.slot_prices import SlotPrices
+from st_controller.store.requests import base_content
+from st_controller.store.schema import Worker
+from st_shared.protocol.resources import FaultySlot
+from st_shared.protocol.states import WorkerDesired, WorkerState
+
+STATIC = "static"
+"""Provider of workers that do not say where they come from."""
+_PAGE = 500
+"""Rows that are in memory at one time, where all are looked at."""
+
+# As text: what has not changed need not be parsed.
+_TAKING = select(
+    Worker.id,
+    Worker.name,
+    cast(Worker.inventory, Text).label("inventory"),
+    cast(Worker.own_labels, Text).label("own_labels"),
+    cast(Worker.set_labels, Text).label("set_labels"),
+).where(
+    Worker.observed == WorkerState.ONLINE,
+    Worker.desired == WorkerDesired.ACTIVE,
+    Worker.revoked_at.is_(None),
+)
+_SOME = _TAKING.where(Worker.id.in_(bindparam("ids", expanding=True)))
+
+
+class Look(NamedTuple):
+    """What a look at workers found."""
+
+    changed: list[WorkerCapacity]
+    """Those that take jobs now and did not at the last look, or have something else since."""
+    taking: set[str]
+    """Ids of all that take jobs now, of those that were looked at."""
+
+
+class Capacities:
+    """Reads workers for one scheduler, and remembers a mark of each."""
+
+    def __init__(self, prices: SlotPrices) -> None:
+        self._prices = prices
+        self._marks: dict[str, int] = {}
+
+    def look(self, session: Session, only: Sequence[str] | None = None) -> Look:
+        """Look at these workers, or at all."""
+        faulty = faulty_slots.cordoned(session, only)
+        if only is None:
+            rows = session.execute(_TAKING, execution_options={"yield_per": _PAGE})
+        else:
+            rows = session.execute(_SOME, {"ids": list(only)})
+        changed: list[WorkerCapacity] = []
+        taking: set[str] = set()
+        for row in rows:
+            taking.add(row.id)
+            faults = faulty.get(row.id, ())
+            mark = hash((*row, *faults))
+            if self._marks.get(row.id) != mark:
+                self._marks[row.id] = mark
+                changed.append(_capacity(row, self._prices, faults))
+        for gone in (set(self._marks) if only is None else set(only)) - taking:
+            self._marks.pop(gone, None)
+        return Look(changed, taking)
+
+
+def _capacity(row: Any, prices: SlotPrices, faulty: Iterable[FaultySlot]) -> WorkerCapacity:
+    inventory = json.loads(row.inventory)
+    labels = {**json.loads(row.own_labels), **json.loads(row.set_labels)}
+    provider = labels.get("provider", STATIC)
+    slots = {slot["index"]: _shared(SlotKind.told(slot)) for slot in inventory["slots"]}
+    dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
+    models = map(base_content, inventory.get("cached_models", ()))
+    holds = frozenset([*inventory.get("cached", ()), *models])
+    taken = {each["index"]: each["message"] for each in _busy(inventory)}
+    taken |= {each.index: f"failed again and again: {each.message}" for each in faulty}
+    busy = {index: (kind, taken[index]) for index, kind in slots.items() if index in taken}
+    offered = {index: kind for index, kind in slots.items() if index not in taken}
+    return WorkerCapacity(row.id, offered, labels, provider, dearest, holds, row.name, busy)
+
+
+def _busy(inventory: dict[str, Any]) -> list[dict[str, Any]]:
+    """The slots that somebody who is no job uses; see ``Condition``."""
+    found: list[dict[str, Any]] = inventory.get("condition", {}).get("busy", [])
+    return found
+
+
+@lru_cache(maxsize=1000)
+def _shared(kind: SlotKind) -> SlotKind:
+    """One object for equal kinds: thousands of workers have the same."""
+    return kind
