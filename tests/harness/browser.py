@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0
-"""Seconds within which a page must have become what is waited for."""
+PATIENCE = 120.0
+"""Seconds within which a page must have become what is waited for, on a busy machine too."""
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 """Chromium of this machine, if it has one."""

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ports import free_port
+
 from st_shared.objectstore import S3Store
 
 ACCESS_KEY, SECRET_KEY = "contract", "contract-secret"
@@ -17,9 +19,7 @@ ACCESS_KEY, SECRET_KEY = "contract", "contract-secret"
 @contextmanager
 def serve_buckets(folder: Path) -> Iterator[str]:
     """URL of a server that keeps its objects in ``folder``, as long as the block lasts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).with_name("nanio"), "serve", "--data-dir", folder / "data"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
     keys = {"NANIO_ACCESS_KEY": ACCESS_KEY, "NANIO_SECRET_KEY": SECRET_KEY}
