@@ -1,5 +1,6 @@
 """An agent that can be broken: its process, its whole host, its trainer, its network, its disk."""
 
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -78,6 +79,12 @@ class FaultyAgent(AgentProcess):
             self.process.send_signal(signal.SIGCONT)
         else:
             self.start()
+
+    def forget_runs(self) -> None:
+        """Remove what attempts that are over have left, which would fill the disk in some dozen."""
+        for folder in self.state.glob("attempts/*"):
+            if not (folder / "attempt.json").exists():
+                shutil.rmtree(folder)
 
     def close(self, *, keeps: bool) -> None:
         """End everything of it; what it wrote stays where it is to be kept."""

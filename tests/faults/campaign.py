@@ -12,7 +12,7 @@ from pathlib import Path
 from fleet import tiny_job
 
 from faults.agents import FaultyAgent
-from faults.invariants import Wanted, charged, settled, usage, violations
+from faults.invariants import Wanted, charged, held, settled, usage, violations
 from faults.plan import REQUESTS, Fault, Plan, plan
 from faults.rig import Rig
 from faults.windows import is_open
@@ -85,6 +85,9 @@ class Campaign:
         if result.violations:
             result.folder = str(rig.folder)
             self.close(keep=True)
+        else:
+            for agent in rig.agents:
+                agent.forget_runs()
         return result
 
     def close(self, *, keep: bool = False) -> None:
@@ -105,6 +108,7 @@ class Campaign:
         if rig.trainer == "real" and rig.undisturbed is None:
             rig.undisturbed = _real(rig)
             rig.client.wait(rig.undisturbed)
+            rig.charged += held(rig, [rig.undisturbed])[1]
         used = usage(rig)
         orders = rig.no_orders()
         wanted = submit(rig, chosen.seed)
@@ -118,7 +122,9 @@ class Campaign:
             result.outcomes[each.id] = [_outcome(one) for one in rig.client.attempts(each.id)]
             result.violations += [f"{each.kind}: {said}" for said in violations(rig, each)]
         result.violations += settled(rig)
-        result.violations += charged(rig, [each.id for each in wanted], used)
+        job_ids = [each.id for each in wanted]
+        result.violations += charged(rig, job_ids, used)
+        rig.charged += held(rig, job_ids)[1]
         done = rig.ledger.read_text().splitlines() if rig.ledger.exists() else []
         result.programs_done = sum(
             line.startswith(f"done {each.seed} ") for line in done for each in wanted

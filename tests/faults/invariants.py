@@ -262,13 +262,22 @@ def usage_violations(rig, job_ids: list[str], before: float) -> list[str]:
     """Slot-seconds are charged once: what these jobs added is the sum over their attempts.
 
     An attempt holds its slots until its program has ended; while it only uploads it holds none.
+    What was charged too much before, until ends were noticed, is gone once the queue is read anew.
     """
-    attempts = [each for job_id in job_ids for each in rig.client.attempts(job_id)]
-    held = [each for each in attempts if each.outcome != "expired"]
-    due = sum(
-        len(each.slots) * (each.released_at - each.offered_at).total_seconds() for each in held
-    )
+    attempts, due = held(rig, job_ids)
+    too_much = max(0.0, before - rig.charged)
     added = usage(rig) - before
-    if not due - 0.01 * due - 0.1 < added < due + NOTICED_WITHIN * len(attempts):
+    if not due - 0.01 * due - 0.1 - too_much < added < due + NOTICED_WITHIN * attempts:
         return [f"{added:.2f} slot-seconds were charged, attempts held {due:.2f}"]
     return []
+
+
+def held(rig, job_ids: list[str]) -> tuple[int, float]:
+    """How many attempts these jobs had, and for how many slot-seconds those held slots."""
+    attempts = [each for job_id in job_ids for each in rig.client.attempts(job_id)]
+    due = sum(
+        len(each.slots) * (each.released_at - each.offered_at).total_seconds()
+        for each in attempts
+        if each.outcome != "expired"
+    )
+    return len(attempts), due

@@ -61,8 +61,19 @@ def test_a_job_succeeds_once(outcomes, is_right):
     assert (list(_attempts(attempts)) == []) is is_right
 
 
-@pytest.mark.parametrize(("charged", "is_right"), [(4.0, True), (8.0, False), (0.0, False)])
-def test_slots_are_charged_once(charged, is_right):
+@pytest.mark.parametrize(
+    ("charged", "too_much", "is_right"),
+    [
+        (4.0, 0.0, True),
+        (8.0, 0.0, False),
+        (0.0, 0.0, False),
+        (3.3, 0.0, False),
+        (3.3, 0.8, True),  # a controller that began anew has charged what was before exactly
+        (3.1, 0.5, False),
+        (8.0, 0.8, False),
+    ],
+)
+def test_slots_are_charged_once(charged, too_much, is_right):
     attempt = SimpleNamespace(
         outcome="succeeded",
         slots=[0, 1],
@@ -74,7 +85,8 @@ def test_slots_are_charged_once(charged, is_right):
     rig = SimpleNamespace(
         client=SimpleNamespace(
             attempts=lambda _job: [attempt], queue=lambda: SimpleNamespace(tenants=[whole])
-        )
+        ),
+        charged=10.0 - too_much,
     )
     assert (usage_violations(rig, ["job_1"], before=10.0) == []) is is_right
 
