@@ -28,6 +28,7 @@ from st_controller.api import (
     resource_rules,
     schema,
     secrets,
+    sessions,
     worker,
     workers,
 )
@@ -37,6 +38,7 @@ from st_controller.api.compressed_body import CompressedBody
 from st_controller.api.edge import Edge
 from st_controller.api.request_log import RequestLog
 from st_controller.api.security_headers import SecurityHeaders
+from st_controller.api.session_cookie import SessionCookie
 from st_controller.api.worker_front import WorkerFront
 from st_controller.api.worker_gate import WorkerGate
 from st_controller.auth.rate_limit import RateLimit
@@ -81,6 +83,7 @@ _ROUTERS = (
     events.router,
     audit.router,
     secrets.router,
+    sessions.router,
     health.router,
     probe.router,
     metrics.router,
@@ -136,6 +139,7 @@ def create_app(
     app.add_middleware(CleanAddress)
     app.add_middleware(WorkerFront, platform=platform)
     app.add_middleware(RequestLog, telemetry=platform.telemetry)
+    app.add_middleware(SessionCookie)
     app.add_middleware(SecurityHeaders, tls=settings.cookies_are_secure)
     for router in _ROUTERS:
         app.include_router(router)

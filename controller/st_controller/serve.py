@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import structlog
 import uvicorn
@@ -69,12 +70,18 @@ def serve(settings: Settings, announce: Announce) -> None:
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
+            **trusted_proxies(settings),
             server_header=False,
         )
         _Server(config, app, settings, _address(settings, listening), announce).end_with_signals(
             listening
         )
+
+
+def trusted_proxies(settings: Settings) -> dict[str, Any]:
+    """Whose ``X-Forwarded-*`` headers the server believes: by default nobody's."""
+    trusted = settings.trusted_proxies
+    return {"proxy_headers": bool(trusted), "forwarded_allow_ips": trusted}
 
 
 class _Server(uvicorn.Server):

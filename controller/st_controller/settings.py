@@ -6,6 +6,7 @@ all below ``data_dir``.
 
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -34,8 +35,9 @@ class Settings(BaseSettings):
     """0 takes a free port."""
     public_url: str | None = None
     """Address under which people and workers reach the controller, such as ``https://st.example``."""
-    forwarded_allow_ips: str = "127.0.0.1"
-    """Addresses of proxies whose ``X-Forwarded-*`` headers are believed, separated by commas."""
+    trusted_proxies: str = ""
+    """Addresses or networks of proxies whose ``X-Forwarded-*`` headers are believed, separated by
+    commas; by default nobody's, and every address is that of the connection."""
 
     database_url: SecretStr | None = None
     """SQLAlchemy URL of PostgreSQL (``postgresql+psycopg://...``); none: SQLite in ``data_dir``."""
@@ -118,6 +120,18 @@ class Settings(BaseSettings):
         if url is not None and not _REDIS.match(url.get_secret_value()):
             raise ValueError("give redis://HOST:PORT/0, rediss://... or unix://PATH")
         return url
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for item in filter(None, (part.strip() for part in text.split(","))):
+            try:
+                ip_network(item)
+            except ValueError:
+                raise ValueError(
+                    f"{item!r} is no address or network; write 10.0.0.5 or 10.0.0.0/24"
+                ) from None
+        return text
 
     @field_validator("public_url")
     @classmethod

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from st_controller.api.dependencies import CallerDep, PlatformDep, cookie_name, public
-from st_controller.api.edge import Edge
+from st_controller.api.dependencies import CallerDep, PlatformDep, address_of, public
 from st_controller.api.origin import refuse_other_sites
-from st_controller.errors import TooMany
-from st_controller.platform import Platform
+from st_controller.api.session_cookie import forget_cookie, set_cookie
+from st_controller.api.throttle import count_try
 from st_controller.services import api_keys, identity, setup
+from st_controller.services.sessions import Device
 from st_controller.setup_file import forget_setup_token
 from st_shared.protocol.resources import (
     ApiKeyCreated,
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/auth", tags=["auth"])
 def set_up(request: Request, platform: PlatformDep, body: SetupRequest) -> ApiKeyCreated:
     """Create the first admin, with an API key; possible once, with the setup token."""
     refuse_other_sites(request, platform.settings.public_url, strict=False)
-    _count(request, platform, "setup")
+    count_try(request, platform, "setup")
     with platform.db.write() as transaction:
         admin = setup.create_first_admin(transaction, body.token, body.username, body.password)
         key = api_keys.create_key(
@@ -41,18 +41,11 @@ def login(
 ) -> SessionView:
     """Sign a browser in; the session travels in a cookie."""
     refuse_other_sites(request, platform.settings.public_url, strict=False)
-    _count(request, platform, body.username)
+    count_try(request, platform, body.username)
     lifetime = platform.settings.session_lifetime
-    opened = identity.sign_in(platform.db, body.username, body.password, lifetime)
-    response.set_cookie(
-        cookie_name(platform),
-        opened.token,
-        max_age=int(lifetime.total_seconds()),
-        path="/",
-        secure=platform.settings.cookies_are_secure,
-        httponly=True,
-        samesite="lax",
-    )
+    device = Device(address_of(request), request.headers.get("user-agent"))
+    opened = identity.sign_in(platform.db, body.username, body.password, lifetime, device)
+    set_cookie(response, platform, opened.token, opened.expires_at)
     return SessionView(username=opened.username, expires_at=opened.expires_at)
 
 
@@ -62,9 +55,7 @@ def logout(response: Response, platform: PlatformDep, caller: CallerDep) -> None
     if caller.via == "session":
         with platform.db.write() as transaction:
             identity.revoke_session(transaction, caller)
-    response.delete_cookie(
-        cookie_name(platform), path="/", secure=platform.settings.cookies_are_secure, httponly=True
-    )
+    forget_cookie(response, platform)
 
 
 @router.get("/me")
@@ -77,13 +68,3 @@ async def me(caller: CallerDep) -> Me:
         permissions=sorted(caller.permissions),
         via=caller.via,
     )
-
-
-def _count(request: Request, platform: Platform, name: str) -> None:
-    edge: Edge = request.app.state.edge
-    address = request.client.host if request.client else ""
-    if not edge.logins.allows(f"{name}\n{address}", platform.db.clock()):
-        raise TooMany(
-            f"more than {platform.settings.login_attempts_per_minute} tries within a minute",
-            code="too_many_logins",
-        )

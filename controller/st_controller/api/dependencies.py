@@ -1,7 +1,8 @@
 """What routes ask for: the platform, the caller, and the permission that they declare.
 
-Every route declares who may call it, by one of ``requires``, ``signed_in``, ``public``,
-``worker_credential``, ``join_token`` and ``signed_url``; a test refuses a route that does not.
+Every route declares who may call it, by one of ``requires``, ``browser_session``, ``signed_in``,
+``public``, ``worker_credential``, ``join_token`` and ``signed_url``; a test refuses a route that
+does not.
 
     @router.post("/jobs")
     def submit(platform: PlatformDep, caller: Annotated[Caller, requires("job.submit")]) -> ...
@@ -16,17 +17,20 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import iter_route_contexts
 
+from st_controller.api import session_cookie
 from st_controller.api.origin import refuse_other_sites
+from st_controller.api.session_cookie import cookie_name
 from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind, kind_of
 from st_controller.domain.policy.permissions import PERMISSIONS
 from st_controller.domain.policy.reach import Reach
 from st_controller.errors import NotPermitted, NotSignedIn
 from st_controller.platform import Platform
-from st_controller.services import api_keys, identity, worker_credentials
+from st_controller.services import api_keys, identity, sessions, worker_credentials
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.known_credentials import Holder, KnownCredentials
 
+_FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -53,7 +57,8 @@ class Access:
     """A route's declaration of who may call it; calling it gives the caller."""
 
     declared: str
-    """A permission, or ``public``, ``signed in``, ``worker``, ``join``, ``url``, ``metrics``."""
+    """A permission, or ``public``, ``signed in``, ``session``, ``worker``, ``join``, ``url``,
+    ``metrics``."""
     check: Callable[[Request], Awaitable[Any]]
 
     async def __call__(self, request: Request) -> Any:
@@ -72,6 +77,11 @@ def requires(permission: str) -> Any:
         return caller
 
     return Depends(Access(permission, check))
+
+
+def browser_session() -> Any:
+    """A ``Caller`` who is signed in in a browser; no key, whatever its scopes."""
+    return Depends(Access("session", _browser))
 
 
 def signed_in() -> Any:
@@ -102,11 +112,6 @@ def public() -> Any:
 def metrics_reader() -> Any:
     """Who may scrape: this machine, holders of a key, or everybody where that is configured."""
     return Depends(Access("metrics", _metrics_reader))
-
-
-def cookie_name(platform: Platform) -> str:
-    """The session cookie; over TLS bound to this very host (RFC 6265bis, ``__Host-``)."""
-    return "__Host-st_session" if platform.settings.cookies_are_secure else "st_session"
 
 
 def browser_caller(request: Request, platform: Platform) -> Caller | None:
@@ -142,14 +147,40 @@ async def _caller(request: Request) -> Caller:
     platform: Platform = request.app.state.platform
     bearer = _bearer(request)
     secret = bearer or request.cookies.get(cookie_name(platform))
+    if bearer and kind_of(bearer) is None:
+        raise NotSignedIn(
+            "this key is mistyped or cut off: its checksum does not fit", code="mistyped_key"
+        )
     caller = await _holder(platform.callers, platform, _user, secret)
     if caller is None or (caller.via == "api_key") != bool(bearer):
         raise NotSignedIn(
             "this key is unknown, expired or revoked" if bearer else "no valid session or key came"
         )
-    if caller.via == "session" and request.method not in SAFE_METHODS:
-        refuse_other_sites(request, platform.settings.public_url)
+    if not caller.may_come_from(address_of(request)):
+        raise NotPermitted(
+            "this key may not be used from here",
+            code="address_not_allowed",
+            hint="make a key for this address, or use it from where it belongs",
+        )
+    if caller.via == "session":
+        if request.method not in SAFE_METHODS:
+            refuse_other_sites(request, platform.settings.public_url)
+        await session_cookie.renew(request, platform, caller)
     return caller
+
+
+async def _browser(request: Request) -> Caller:
+    caller = await _caller(request)
+    if caller.via != "session":
+        raise NotPermitted(
+            "no key may do this", code="needs_session", hint="sign in with a browser"
+        )
+    return caller
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from; a proxy's word for it counts where the proxy is trusted."""
+    return request.client.host if request.client else ""
 
 
 async def _holder(
@@ -170,8 +201,7 @@ async def _holder(
 def _user(platform: Platform, secret: str) -> Caller | None:
     """The holder of an API key or of a session."""
     if secrets.kind_of(secret) is SecretKind.SESSION:
-        with platform.db.read() as session:
-            return identity.caller_by_session(session, secret, platform.db.clock())
+        return _session_user(platform, secret)
     with platform.db.read() as session:
         found = identity.caller_by_api_key(session, secret, platform.db.clock())
     if found is None:
@@ -181,6 +211,17 @@ def _user(platform: Platform, secret: str) -> Caller | None:
         with platform.db.write() as transaction:
             api_keys.note_use(transaction, caller.credential_id)
     return caller
+
+
+def _session_user(platform: Platform, token: str) -> Caller | None:
+    with platform.db.read() as session:
+        found = identity.session_by_token(session, token, platform.db.clock())
+    if found is None:
+        return None
+    if not found.is_noted:
+        digest = secrets.digest(token)
+        sessions.note_use(platform.db, found.caller.credential_id, digest, found.use)
+    return None if found.use is sessions.Use.STALE else found.caller
 
 
 def _worker_by(platform: Platform, credential: str) -> WorkerCaller | None:
@@ -209,9 +250,11 @@ async def _metrics_reader(request: Request) -> None:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether the client is on this machine; a proxy in front must forward the real address."""
+    """Whether the client is on this machine, and did not come by a proxy."""
+    if not _FORWARDED.isdisjoint(request.headers):
+        return False
     try:
-        return ip_address(request.client.host if request.client else "").is_loopback
+        return ip_address(address_of(request)).is_loopback
     except ValueError:
         return False
 

@@ -36,13 +36,13 @@ class RateLimit:
         self._here = _Tries()
         self._is_away = False
 
-    def allows(self, key: str, now: datetime) -> bool:
-        """Count one try of ``key``; whether it is within the limit."""
+    def allows(self, key: str, now: datetime, times: int = 1) -> bool:
+        """Count one try of ``key``; whether it is within ``times`` the limit."""
         window = int(now.timestamp()) // WINDOW_SECONDS
         hashed = hashlib.sha256(key.encode()).hexdigest()[:32]
         here = self._here.add(hashed, window)
         shared = self._shared(f"st:limit:{self._name}:{hashed}:{window}")
-        return max(here, shared) <= self._limit
+        return max(here, shared) <= self._limit * times
 
     def close(self) -> None:
         """Close the connection."""

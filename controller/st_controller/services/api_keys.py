@@ -1,6 +1,7 @@
 """API keys: what a pipeline or the ``st`` command signs in with."""
 
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session as OrmSession
@@ -15,6 +16,8 @@ from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
 from st_shared.protocol.resources import ApiKeyCreated, ApiKeyRequest, ApiKeyView
+
+Network = IPv4Network | IPv6Network
 
 
 def create_key(transaction: Transaction, caller: Caller, request: ApiKeyRequest) -> ApiKeyCreated:
@@ -34,13 +37,21 @@ def create_key(transaction: Transaction, caller: Caller, request: ApiKeyRequest)
         prefix=secrets.shown_prefix(secret),
         key_hash=secrets.digest(secret),
         scopes=scopes,
+        addresses=_addresses(caller, request.addresses),
         created_at=transaction.now,
         expires_at=_end(transaction.now, request.expires_in_days, caller),
         last_used_at=None,
         revoked_at=None,
     )
     transaction.session.add(key)
-    transaction.audit(caller.signature, "api_key.created", key.id, name=key.name, scopes=scopes)
+    transaction.audit(
+        caller.signature,
+        "api_key.created",
+        key.id,
+        name=key.name,
+        scopes=scopes,
+        addresses=key.addresses,
+    )
     return ApiKeyCreated(**view(key).model_dump(), key=secret)
 
 
@@ -96,6 +107,33 @@ def _scopes(caller: Caller, asked: list[str] | None) -> list[str] | None:
             errors=[FieldProblem(field="scopes", message=f"unknown: {', '.join(unknown)}")],
         )
     return sorted(caller.permissions.intersection(asked))
+
+
+def _addresses(caller: Caller, asked: list[str] | None) -> list[str] | None:
+    """Networks of a new key; one that is made through a bound key is bound as that is."""
+    if asked is None:
+        return list(caller.addresses) if caller.addresses is not None else None
+    try:
+        networks = [ip_network(item, strict=False) for item in asked]
+    except ValueError as error:
+        message = f"{error}; write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
+        raise InvalidRequest(
+            "this is no network", errors=[FieldProblem(field="addresses", message=message)]
+        ) from None
+    if caller.addresses is not None:
+        bounds = [ip_network(item) for item in caller.addresses]
+        wider = [net for net in networks if not any(_within(net, bound) for bound in bounds)]
+        if wider:
+            message = f"{wider[0]} is more than this key may use itself"
+            raise InvalidRequest(
+                "a key cannot make a wider one",
+                errors=[FieldProblem(field="addresses", message=message)],
+            )
+    return [str(network) for network in networks]
+
+
+def _within(inner: Network, outer: Network) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 def _end(now: datetime, days: int | None, caller: Caller) -> datetime | None:

@@ -1,7 +1,8 @@
 """Who asks: a person or a program with permissions, or a worker."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import ip_address, ip_network
 from typing import Literal
 
 from st_controller.services.actor import Actor
@@ -20,6 +21,21 @@ class Caller(Actor):
     """Id of the session or key."""
     expires_at: datetime | None = None
     """When the credential ends; none: never."""
+    addresses: tuple[str, ...] | None = None
+    """Networks from which the credential may be used; none: from everywhere."""
+    renewed_at: datetime | None = field(default=None, compare=False)
+    """When the session's token came into force."""
+
+    def may_come_from(self, address: str) -> bool:
+        """Whether the credential may be used from this address."""
+        if self.addresses is None:
+            return True
+        try:
+            here = ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(here, "ipv4_mapped", None)
+        return any((mapped or here) in ip_network(network) for network in self.addresses)
 
 
 @dataclass(frozen=True)

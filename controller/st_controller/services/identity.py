@@ -1,25 +1,24 @@
 """How callers prove who they are: log-in, sessions, and the look-up of credentials."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, bindparam, select, update
+from sqlalchemy import Row, Select, bindparam, or_, select
 from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import passwords, secrets
 from st_controller.auth.secrets import SecretKind
 from st_controller.errors import NotSignedIn
-from st_controller.services import rights
+from st_controller.services import rights, sessions
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.rights import Rights
+from st_controller.services.sessions import Device, NewSession, Use
 from st_controller.store.database import Database
 from st_controller.store.parts import parts
 from st_controller.store.schema import ApiKey, Session, User, Worker
-from st_controller.store.transaction import CREDENTIALS, Transaction
-from st_shared.ids import new_id
-from st_shared.protocol.message import Moment
+from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import WorkerDesired
 
 # Made once: building a statement costs more than running it.
@@ -29,7 +28,13 @@ _OF_SESSION = rights.joined(
 _OF_API_KEY = rights.joined(
     select(ApiKey, *rights.COLUMNS).select_from(ApiKey).join(User, User.id == ApiKey.user_id)
 )
-_SESSION = _OF_SESSION.where(Session.token_hash == bindparam("digest"))
+_SESSION = _OF_SESSION.where(
+    or_(
+        Session.token_hash == bindparam("digest"),
+        Session.next_hash == bindparam("digest"),
+        Session.previous_hash == bindparam("digest"),
+    )
+)
 _SESSION_BY_ID = _OF_SESSION.where(Session.id == bindparam("id"))
 _API_KEY = _OF_API_KEY.where(ApiKey.key_hash == bindparam("digest"))
 _API_KEY_BY_ID = _OF_API_KEY.where(ApiKey.id == bindparam("id"))
@@ -41,15 +46,22 @@ _BY_NEXT = _WORKER.where(Worker.next_credential_hash == bindparam("digest"))
 
 
 @dataclass(frozen=True)
-class NewSession:
-    """A session with its secret, which only the browser keeps."""
+class SessionLook:
+    """What a session's token opened."""
 
-    token: str
-    username: str
-    expires_at: Moment
+    caller: Caller
+    use: Use
+    is_noted: bool
+    """Whether its use need not be written down again."""
 
 
-def sign_in(db: Database, username: str, password: str, lifetime: timedelta) -> NewSession:
+def sign_in(
+    db: Database,
+    username: str,
+    password: str,
+    lifetime: timedelta,
+    device: Device = sessions.NOWHERE,
+) -> NewSession:
     """Open a session; unknown and disabled users cost the same time as a wrong password.
 
     The slow hash is computed outside of any transaction, so that nobody waits for it.
@@ -61,6 +73,7 @@ def sign_in(db: Database, username: str, password: str, lifetime: timedelta) -> 
         user = session.scalar(select(User).where(User.username == username))
     stored = user.password_hash if user and user.disabled_at is None else None
     if not passwords.verify_password(stored, password) or user is None:
+        _note_refusal(db, username, device, "password")
         raise NotSignedIn(
             "user name or password is wrong",
             code="wrong_password",
@@ -70,28 +83,42 @@ def sign_in(db: Database, username: str, password: str, lifetime: timedelta) -> 
         passwords.hash_password(password) if passwords.needs_rehash(user.password_hash) else None
     )
     with db.write() as transaction:
-        return _open_session(transaction, user.id, fresh, lifetime)
+        user = transaction.session.get_one(User, user.id)
+        if fresh:
+            user.password_hash = fresh
+        return sessions.open_session(transaction, user, lifetime, device)
+
+
+def _note_refusal(db: Database, username: str, device: Device, why: str) -> None:
+    """Leave in the audit log that somebody did not get in; how often is bounded before this."""
+    with db.write() as tx:
+        tx.audit("anonymous", "session.refused", username, address=device.address, why=why)
 
 
 def revoke_session(transaction: Transaction, caller: Caller) -> None:
     """Sign the caller's browser out; nothing happens for a key."""
-    ended = transaction.session.execute(
-        update(Session)
-        .where(Session.id == caller.credential_id, Session.revoked_at.is_(None))
-        .values(revoked_at=transaction.now)
-        .returning(Session.id)
-    ).all()
-    if ended:
-        transaction.audit(caller.signature, "session.ended", caller.credential_id)
-        transaction.wake(CREDENTIALS)
+    sessions.end_sessions(transaction, caller.user_id, caller.signature, only=caller.credential_id)
 
 
 def caller_by_session(session: OrmSession, token: str, now: datetime) -> Caller | None:
     """Who holds this session; none: unknown, expired, revoked or disabled."""
+    found = session_by_token(session, token, now)
+    return found.caller if found and found.use is not Use.STALE else None
+
+
+def session_by_token(session: OrmSession, token: str, now: datetime) -> SessionLook | None:
+    """What a token opens, or would have opened before it was exchanged; none as above."""
     if secrets.kind_of(token) is not SecretKind.SESSION:
         return None
-    rows = session.execute(_SESSION, {"digest": secrets.digest(token)}).all()
-    return _session_holder(rows, now)
+    digest = secrets.digest(token)
+    rows = session.execute(_SESSION, {"digest": digest}).all()
+    caller = _session_holder(rows, now)
+    if caller is None:
+        return None
+    found: Session = rows[0].Session
+    use = sessions.use_of(found, digest, now)
+    is_noted = use in {Use.CURRENT, Use.FORMER} and now - found.seen_at < sessions.NOTED_EVERY
+    return SessionLook(caller, use, is_noted)
 
 
 def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Caller, bool] | None:
@@ -159,7 +186,8 @@ def _session_holder(rows: Sequence[Row[Any]], now: datetime) -> Caller | None:
     found: Session = rows[0].Session
     if found.revoked_at or found.expires_at <= now:
         return None
-    return _caller(held, "session", found.id, None, found.expires_at)
+    caller = _caller(held, "session", found.id, None, found.expires_at)
+    return replace(caller, renewed_at=found.renewed_at)
 
 
 def _key_holder(rows: Sequence[Row[Any]], now: datetime) -> Caller | None:
@@ -169,27 +197,8 @@ def _key_holder(rows: Sequence[Row[Any]], now: datetime) -> Caller | None:
     found: ApiKey = rows[0].ApiKey
     if found.revoked_at or (found.expires_at and found.expires_at <= now):
         return None
-    return _caller(held, "api_key", found.id, found.scopes, found.expires_at)
-
-
-def _open_session(
-    transaction: Transaction, user_id: str, fresh_hash: str | None, lifetime: timedelta
-) -> NewSession:
-    user = transaction.session.get_one(User, user_id)
-    if fresh_hash:
-        user.password_hash = fresh_hash
-    token = secrets.new_secret(SecretKind.SESSION)
-    opened = Session(
-        id=new_id("ses"),
-        token_hash=secrets.digest(token),
-        user_id=user.id,
-        created_at=transaction.now,
-        expires_at=transaction.now + lifetime,
-        revoked_at=None,
-    )
-    transaction.session.add(opened)
-    transaction.audit(f"user:{user.username}", "session.opened", opened.id)
-    return NewSession(token, user.username, opened.expires_at)
+    caller = _caller(held, "api_key", found.id, found.scopes, found.expires_at)
+    return caller if found.addresses is None else replace(caller, addresses=tuple(found.addresses))
 
 
 def _caller(

@@ -115,6 +115,10 @@ class ApiKeyRequest(Message):
     scopes: list[Text] | None = Field(None, max_length=100)
     """Permissions that the key may use, at most its owner's; none: all of its owner's."""
     expires_in_days: int | None = Field(None, ge=1, le=3650)
+    addresses: list[Annotated[Text, Field(max_length=50)]] | None = Field(
+        None, min_length=1, max_length=50
+    )
+    """Addresses or networks (``192.0.2.0/24``) from which it may be used; none: from everywhere."""
 
 
 class ApiKeyView(Resource):
@@ -124,6 +128,7 @@ class ApiKeyView(Resource):
     name: str
     prefix: str
     scopes: list[str] | None
+    addresses: list[str] | None = None
     created_at: Moment
     expires_at: Moment | None
     last_used_at: Moment | None

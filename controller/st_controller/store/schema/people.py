@@ -47,16 +47,25 @@ class SetupToken(Table):
 
 
 class Session(Table):
-    """A signed-in browser."""
+    """A signed-in browser; ``services/sessions.py`` exchanges its token."""
 
     __tablename__ = "sessions"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     token_hash: Mapped[str] = mapped_column(Digest, unique=True)
+    next_hash: Mapped[str | None] = mapped_column(Digest, unique=True)
+    """Of the token that comes into force when it is shown."""
+    next_at: Mapped[datetime | None]
+    previous_hash: Mapped[str | None] = mapped_column(Digest, index=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime]
+    renewed_at: Mapped[datetime]
+    """When the token came into force."""
+    seen_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    address: Mapped[str | None] = mapped_column(String(64))
+    agent: Mapped[str | None] = mapped_column(String(300))
 
 
 class ApiKey(Table):
@@ -70,6 +79,8 @@ class ApiKey(Table):
     prefix: Mapped[str] = mapped_column(String(20))
     key_hash: Mapped[str] = mapped_column(Digest, unique=True)
     scopes: Mapped[list[Any] | None]
+    addresses: Mapped[list[Any] | None]
+    """Networks from which it may be used; none: from everywhere."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

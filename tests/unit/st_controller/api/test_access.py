@@ -7,7 +7,7 @@ from st_controller.api.dependencies import declared_access, requires
 from st_controller.app import create_app
 from st_controller.domain.policy.permissions import PERMISSIONS
 
-WORDS = {"public", "signed in", "worker", "join", "url", "metrics"}
+WORDS = {"public", "signed in", "session", "worker", "join", "url", "metrics"}
 PUBLIC = {
     "/",
     "/login",

@@ -153,3 +153,50 @@ def test_changes_are_audited(app_client, platform_db, admin_headers, new_key):
     told = [(entry.actor, entry.action) for entry in entries]
     assert told == [("user:root", "api_key.created"), ("user:root", "api_key.revoked")]
     assert made["key"] not in str([entry.details for entry in entries])
+
+
+def test_a_key_that_is_bound_to_addresses_is_refused_elsewhere(app_client, new_key):
+    made = new_key(addresses=["192.0.2.7", "2001:db8::1/32"])
+    assert made.status_code == 201
+    assert made.json()["addresses"] == ["192.0.2.7/32", "2001:db8::/32"]
+    headers = {"Authorization": f"Bearer {made.json()['key']}"}
+    refused = app_client.get("/v1/auth/me", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (403, "address_not_allowed")
+    for wrong in (["somewhere"], [], ["10.0.0.0/40"]):
+        assert new_key(addresses=wrong).status_code == 422
+
+
+def test_a_bound_key_makes_no_wider_one(platform_db, admin_headers):
+    import dataclasses
+
+    from st_controller.errors import InvalidRequest
+    from st_controller.services import identity
+    from st_controller.services.api_keys import create_key
+    from st_shared.protocol.resources import ApiKeyRequest
+
+    key = admin_headers["Authorization"].removeprefix("Bearer ")
+    with platform_db.read() as session:
+        caller, _ = identity.caller_by_api_key(session, key, platform_db.clock())
+    bound = dataclasses.replace(caller, addresses=("192.0.2.0/24",))
+    assert bound.may_come_from("192.0.2.9")
+    assert bound.may_come_from("::ffff:192.0.2.9")
+    assert not bound.may_come_from("192.0.3.9")
+    assert not bound.may_come_from("2001:db8::1")
+    for asked, given in ((None, ["192.0.2.0/24"]), (["192.0.2.8"], ["192.0.2.8/32"])):
+        with platform_db.write() as tx:
+            made = create_key(tx, bound, ApiKeyRequest(name="k", addresses=asked))
+        assert made.addresses == given
+    for wider in (["192.0.0.0/16"], ["::/0"]):
+        with pytest.raises(InvalidRequest, match="wider"), platform_db.write() as tx:
+            create_key(tx, bound, ApiKeyRequest(name="k", addresses=wider))
+
+
+def test_a_mistyped_key_is_told_without_a_look_up(app_client, admin_headers, platform_db):
+    from sqlalchemy import event
+
+    asked = []
+    event.listen(platform_db.engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
+    key = admin_headers["Authorization"]
+    reply = app_client.get("/v1/auth/me", headers={"Authorization": key[:-1] + "!"})
+    assert (reply.status_code, reply.json()["code"]) == (401, "mistyped_key")
+    assert asked == []
