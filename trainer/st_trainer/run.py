@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from st_shared.protocol.journal import ExitCode
@@ -10,8 +9,7 @@ from st_shared.spec.section import Section
 from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.checkpoint import complete_checkpoints
-from st_trainer.data.buckets import bucket_sizes
-from st_trainer.data.images import Images
+from st_trainer.data.bucketing import described, in_buckets
 from st_trainer.data.index import MOST_THREADS, Peers
 from st_trainer.data.locate import Place
 from st_trainer.data.medium import Medium
@@ -133,7 +131,7 @@ def load_samples(
     cache = Path(os.environ.get(CACHE_VARIABLE) or root)
     reading = read_datasets(spec.datasets, sources, medium, root=root, peers=peers, cache=cache)
     tell_what_was_read(reading, medium, journal)
-    tell_buckets(reading.samples, spec.batch_size * world_of(os.environ), journal)
+    tell_buckets(reading.samples, medium, spec.batch_size * world_of(os.environ), journal)
     return reading.samples
 
 
@@ -171,29 +169,18 @@ def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal) -> No
     journal.log(f"{len(reading.samples)} samples{left_out}")
 
 
-def in_buckets(medium: Medium, spec: TrainingSpec) -> Medium:
-    """``medium`` with the sizes among which ``spec`` divides images; others have one shape."""
-    if not isinstance(medium, Images):
-        return medium
-    side = medium.width
-    step = spec.bucket_step(side)
-    if step is None:
-        return medium
-    return replace(medium, buckets=bucket_sizes(side, step, spec.buckets.max_aspect))
-
-
-def tell_buckets(samples: Samples, batch_size: int, journal: Journal) -> None:
-    """Name the buckets with their images, the fullest first, where there is more than one."""
-    counts = samples.bucket_counts
+def tell_buckets(samples: Samples, medium: Medium, batch_size: int, journal: Journal) -> None:
+    """Name the buckets with their samples, where there is more than one."""
+    counts, noun = samples.bucket_counts, medium.noun
     if len(counts) == 1:
         return
-    told = [f"{width}x{height}: {count}" for (*_, height, width), count in counts.most_common()]
-    journal.log(f"{len(counts)} buckets, width x height: images; {', '.join(told)}")
+    journal.log(described(counts, medium))
     small = sum(count < batch_size for count in counts.values())
     if small:
+        mend = "raise buckets.seconds" if noun == "sound" else "crop those, raise buckets.step"
         journal.log(
-            f"{small} buckets hold fewer images than a batch of {batch_size}, so an image comes "
-            "more than once in it: crop those images, lower batch_size or raise buckets.step",
+            f"{small} buckets hold fewer {noun}s than a batch of {batch_size}, so one comes "
+            f"more than once in it: {mend} or lower batch_size",
             "warning",
         )
 

@@ -143,6 +143,11 @@ class DatasetSpec(Section):
         "a relative one lies in the dataset's folder. Or what the names of pictures beside their "
         "images end with, beginning with a dot: `.edges.png`.",
     )
+    conditioning_fit: Literal["loose", "strict"] = Field(
+        "loose",
+        description="strict: leave out samples whose conditioning picture has another aspect, so "
+        "that both show the same place; loose: it is cut to the size of its sample.",
+    )
     mask_suffix: str | None = Field(
         None,
         pattern=r"^[._-][A-Za-z0-9._-]{1,32}$",
@@ -186,6 +191,7 @@ class DatasetSpec(Section):
             "subset": self.format != "huggingface" and self.subset,
             "revision": self.format != "huggingface" and self.revision,
             "endpoint_url": not self.is_remote and self.endpoint_url,
+            "conditioning_fit": self.conditioning_fit == "strict" and not self.has_conditioning,
         }
         for key, is_given in unused.items():
             if is_given:

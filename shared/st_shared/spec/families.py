@@ -157,7 +157,11 @@ class Family:
     objectives: tuple[Objective, ...] = ("flow_matching",)
     """What it can be trained with; the first is the default."""
     alignment: int | None = None
-    """Sides of its images may be any multiple of so many pixels; None: all have one size."""
+    """Sides of its pictures may be any multiple of so many pixels; None: all have one size."""
+    frame_step: int | None = None
+    """Its videos may have any multiple of so many frames and one more; None: all have as many."""
+    any_length: bool = False
+    """Whether its sounds may be shorter than ``config.seconds``."""
     has_controlnet: bool = False
     """Whether a ControlNet of it can be trained."""
     kohya_lora: bool = False
@@ -237,6 +241,8 @@ FAMILIES: dict[str, Family] = {
             summary="Wan 2.1 text to video: transformer on video latents, UMT5, 1.3B and 14B",
             config=WanConfig,
             needs_base=True,
+            alignment=16,
+            frame_step=4,
         ),
         Family(
             name="ace_step",
@@ -244,6 +250,7 @@ FAMILIES: dict[str, Family] = {
             summary="ACE-Step 1.5: music from captions and lyrics, transformer on 25 Hz latents",
             config=AceStepConfig,
             needs_base=True,
+            any_length=True,
         ),
     )
 }

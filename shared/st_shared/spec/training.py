@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from st_shared.spec.adapter import AdapterKind, AdapterSpec
+from st_shared.spec.buckets import LENGTHS, BucketSpec
 from st_shared.spec.dataset import DatasetSpec
 from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.objective import ObjectiveSpec
@@ -64,26 +65,6 @@ class ValidationSpec(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the starting noise.")
 
 
-class BucketSpec(Section):
-    """How images of other aspects than square are read."""
-
-    enabled: bool = Field(
-        True,
-        description="Read each image at the nearest of several aspects, all of about the area of "
-        "`resolution` squared; a batch never mixes them. Off: cut centred squares.",
-    )
-    max_aspect: float = Field(
-        2.0, ge=1, le=4, description="Longer side over shorter; what is longer is cut to it."
-    )
-    step: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Pixels between the sides of two buckets, a multiple of what the family "
-        "needs; none: a sixteenth of `resolution`.",
-    )
-
-
 class TrainingSpec(Section):
     """Everything that decides what a training run computes.
 
@@ -124,7 +105,7 @@ class TrainingSpec(Section):
         return self.adapter.kind or ("lora" if needs_base else "full")
 
     def bucket_step(self, side: int) -> int | None:
-        """Pixels between the sides of buckets for squares of ``side``; None: squares alone."""
+        """Pixels between the sides of buckets around ``side``; None: all have one size."""
         alignment = FAMILIES[self.model.family].alignment
         if alignment is None or not self.buckets.enabled:
             return None
@@ -133,10 +114,10 @@ class TrainingSpec(Section):
     @model_validator(mode="after")
     def _buckets_fit_the_family(self) -> Self:
         family, step = FAMILIES[self.model.family], self.buckets.step
-        if step and family.alignment is None:
+        for key in self.buckets.unused(family):
             raise ValueError(
-                f"buckets.step means nothing for family {family.name}, whose samples have one "
-                "size: drop it"
+                f"buckets.{key} means nothing for family {family.name}, whose samples have one "
+                f"{'length' if key in LENGTHS else 'size'}: drop it"
             )
         if step and family.alignment and step % family.alignment:
             raise ValueError(

@@ -3,26 +3,43 @@
 import torch
 from torch import Tensor
 
-from st_trainer.data.buckets import Size
+from st_trainer.data.buckets import CENTRE, Centring, Size
 from st_trainer.data.content import Content
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import read_image
 from st_trainer.data.medium import Medium, Shape, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 
-def check_conditioning(picture: Content, medium: Medium, shape: Shape) -> None:
-    """Find out whether ``picture`` can be read to a sample of ``shape``.
+def check_conditioning(
+    picture: Content, medium: Medium, shape: Shape, centring: Centring = CENTRE
+) -> SampleFacts:
+    """Find out whether ``picture`` can be read to a sample of ``shape``, and from what size.
 
     Raises:
         UnreadableSampleError: it is missing or damaged.
     """
     try:
-        read_image(picture, [medium.area(shape)], 3)
+        return read_image(picture, [medium.area(shape)], 3, centring).facts
     except FileNotFoundError:
         raise UnreadableSampleError(f"no conditioning picture: {picture.name} is missing") from None
 
 
-def read_conditioning(picture: Content | None, size: Size) -> Tensor:
+def check_same_aspect(picture: SampleFacts, sample: SampleFacts) -> None:
+    """Find out whether both show the same part of the same scene, once they are cut.
+
+    Raises:
+        UnreadableSampleError: their aspects differ by more than a pixel's rounding.
+    """
+    (height, width), (ours, across) = picture.original_size, sample.original_size[-2:]
+    if abs(height / width - ours / across) * across > 1 + ours / width:
+        raise UnreadableSampleError(
+            f"the conditioning picture has {width}x{height}, which is not the aspect of "
+            f"{across}x{ours}"
+        )
+
+
+def read_conditioning(picture: Content | None, size: Size, centring: Centring = CENTRE) -> Tensor:
     """``picture``, cut to ``size`` as samples are, ``(3, H, W)``, 0 to 1.
 
     Raises:
@@ -31,6 +48,6 @@ def read_conditioning(picture: Content | None, size: Size) -> Tensor:
     if picture is None:
         raise BadDataError("training.datasets: a sample has no conditioning picture")
     try:
-        return torch.from_numpy(read_image(picture, [size], 3).pixels).float() / 255
+        return torch.from_numpy(read_image(picture, [size], 3, centring).pixels).float() / 255
     except (UnreadableSampleError, OSError) as error:
         raise BadDataError(f"{picture.name} cannot be read: {error}") from None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
+from st_trainer.data.buckets import CENTRE, Centring
+
 
 @dataclass(frozen=True)
 class SampleFacts:
@@ -24,10 +26,13 @@ class SampleFacts:
         return cls(size, (0,) * len(size), size)
 
     @classmethod
-    def fitted(cls, original: tuple[int, int], size: tuple[int, int]) -> Self:
-        """Those of a picture of ``original`` size that was made to cover ``size``, and centred."""
+    def fitted(
+        cls, original: tuple[int, int], size: tuple[int, int], centring: Centring = CENTRE
+    ) -> Self:
+        """Those of a picture of ``original`` size that was made to cover ``size``, and cut."""
         scale = max(new / old for new, old in zip(size, original, strict=True))
         top, left = (
-            round((old * scale - new) / 2) for old, new in zip(original, size, strict=True)
+            round((old * scale - new) * share)
+            for old, new, share in zip(original, size, centring, strict=True)
         )
         return cls(original, (top, left), size)

@@ -3,14 +3,14 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from st_shared.media import SUFFIXES
-from st_trainer.data.buckets import Size, nearest
+from st_trainer.data.buckets import CENTRE, Centring, Size, centring_by, nearest
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
@@ -50,6 +50,7 @@ class Images(Medium):
     height: int
     width: int
     buckets: tuple[Size, ...] = ()
+    crop: Literal["center", "corner", "random"] = "center"
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -60,16 +61,22 @@ class Images(Medium):
         """Height and width of a picture of ``shape``."""
         return shape[-2], shape[-1]
 
+    def centring(self, name: str) -> Centring:
+        """As ``crop`` says."""
+        return centring_by(self.crop, name)
+
     def read(self, content: Content) -> ReadSample:
         """The picture, ``(C, H, W)`` bytes."""
         sizes = self.buckets or [(self.height, self.width)]
-        image = read_image(content, sizes, self.channels)
+        image = read_image(content, sizes, self.channels, self.centring(content.name))
         identity = image.pixels.tobytes() + repr(image.facts).encode()
         return ReadSample(image.pixels, identity, image.changes, image.facts)
 
 
-def read_image(content: Content, sizes: Sequence[Size], channels: int) -> ReadImage:
-    """An image, upright, scaled and cropped about its centre.
+def read_image(
+    content: Content, sizes: Sequence[Size], channels: int, centring: Centring = CENTRE
+) -> ReadImage:
+    """An image, upright, scaled and cropped, usually about its centre.
 
     Its size is the one of ``sizes`` whose aspect is nearest.
 
@@ -78,14 +85,14 @@ def read_image(content: Content, sizes: Sequence[Size], channels: int) -> ReadIm
         OSError: it cannot be opened.
     """
     with content.open() as file:
-        return _decoded(file, sizes, channels)
+        return _decoded(file, sizes, channels, centring)
 
 
-def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int) -> ReadImage:
+def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
     try:
         with Image.open(file, formats=_FORMATS) as image:
             _check_pixels(image)
-            return _fit(ImageOps.exif_transpose(image), sizes, channels)
+            return _fit(ImageOps.exif_transpose(image), sizes, channels, centring)
     except UnidentifiedImageError:
         raise UnreadableSampleError("not a PNG, JPEG or WebP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -99,16 +106,17 @@ def _check_pixels(image: Image.Image) -> None:
         raise Image.DecompressionBombError
 
 
-def _fit(image: Image.Image, sizes: Sequence[Size], channels: int) -> ReadImage:
+def _fit(image: Image.Image, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
     changes = []
     if image.mode not in _LOSSLESS_MODES[channels]:
         changes.append(f"converted from {image.mode} to {'grey' if channels == 1 else 'RGB'}")
     flat = _flattened(image, "L" if channels == 1 else "RGB")
     height, width = nearest(sizes, flat.height, flat.width)
-    facts = SampleFacts.fitted((flat.height, flat.width), (height, width))
+    facts = SampleFacts.fitted((flat.height, flat.width), (height, width), centring)
     if flat.size != (width, height):
         changes.append(f"resized from {flat.width}x{flat.height}")
-        flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
+        where = (centring[1], centring[0])
+        flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS, centering=where)
     pixels = np.asarray(flat, dtype=np.uint8).reshape(height, width, channels)
     return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes), facts)
 

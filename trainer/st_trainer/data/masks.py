@@ -3,26 +3,26 @@
 import torch
 from torch import Tensor
 
-from st_trainer.data.buckets import Size
+from st_trainer.data.buckets import CENTRE, Centring, Size
 from st_trainer.data.content import Content
 from st_trainer.data.images import read_image
 from st_trainer.data.medium import Medium, Shape, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 
-def check_mask(mask: Content, medium: Medium, shape: Shape) -> None:
+def check_mask(mask: Content, medium: Medium, shape: Shape, centring: Centring = CENTRE) -> None:
     """Find out whether ``mask`` can be read to a sample of ``shape``.
 
     Raises:
         UnreadableSampleError: it is missing or damaged, or the sample has no places.
     """
     try:
-        read_image(mask, [medium.area(shape)], 1)
+        read_image(mask, [medium.area(shape)], 1, centring)
     except FileNotFoundError:
         raise UnreadableSampleError(f"no mask: {mask.name} is missing") from None
 
 
-def read_mask(mask: Content | None, size: Size) -> Tensor:
+def read_mask(mask: Content | None, size: Size, centring: Centring = CENTRE) -> Tensor:
     """The mask ``(1, H, W)`` of ``size``, 0 to 1; 1 everywhere without one.
 
     Raises:
@@ -31,6 +31,6 @@ def read_mask(mask: Content | None, size: Size) -> Tensor:
     if mask is None:
         return torch.ones(1, *size)
     try:
-        return torch.tensor(read_image(mask, [size], 1).pixels) / 255
+        return torch.tensor(read_image(mask, [size], 1, centring).pixels) / 255
     except (UnreadableSampleError, OSError) as error:
         raise BadDataError(f"{mask.name} changed during the run: {error}") from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from st_shared.media import Media
-from st_trainer.data.buckets import Size
+from st_trainer.data.buckets import CENTRE, Centring, Size
 from st_trainer.data.facts import SampleFacts
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class Medium(ABC):
         """
         del shape
         raise UnreadableSampleError(f"masks are for pictures and videos, not for {self.noun}s")
+
+    def centring(self, name: str) -> Centring:
+        """Where the sample in a file of ``name`` is cut, and what lies beside it with it."""
+        del name
+        return CENTRE
 
     @abstractmethod
     def read(self, content: "Content") -> ReadSample:

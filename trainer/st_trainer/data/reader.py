@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_shared.spec.dataset import DatasetSpec
-from st_trainer.data.buckets import Size
+from st_trainer.data.buckets import Centring, Size
 from st_trainer.data.caption_text import cleaned
-from st_trainer.data.conditioning import check_conditioning, read_conditioning
+from st_trainer.data.conditioning import (
+    check_conditioning,
+    check_same_aspect,
+    read_conditioning,
+)
 from st_trainer.data.entry import Entry
 from st_trainer.data.kept import Kept
 from st_trainer.data.lyrics import with_lyrics
@@ -37,7 +41,8 @@ class Reader:
         settings = self._dataset.captions.model_dump(
             exclude={"shuffle", "separator", "keep_first", "dropout"}  # matter when one is drawn
         )
-        return repr((self._source.identity, self._medium, self._dataset.only, settings))
+        fit = self._dataset.conditioning_fit
+        return repr((self._source.identity, self._medium, self._dataset.only, fit, settings))
 
     def names(self) -> Iterator[str]:
         """Those of the source."""
@@ -76,11 +81,15 @@ class Reader:
 
     def mask(self, name: str, size: Size) -> Tensor:
         """The mask of the sample, ``(1, H, W)``, 0 to 1; 1 everywhere where there is none."""
-        return read_mask(self._source.mask(name), size)
+        return read_mask(self._source.mask(name), size, self._centring(name))
 
     def conditioning(self, name: str, size: Size) -> Tensor:
         """Its conditioning picture, ``(3, H, W)``, 0 to 1."""
-        return read_conditioning(self._source.conditioning(name), size)
+        return read_conditioning(self._source.conditioning(name), size, self._centring(name))
+
+    def _centring(self, name: str) -> Centring:
+        """Where the sample was cut; what lies beside it is cut there, too."""
+        return self._medium.centring(self._source.sample(name).name)
 
     def _read(self, name: str, stamp: bytes) -> Entry:
         source, medium = self._source, self._medium
@@ -91,17 +100,20 @@ class Reader:
         check_suitable(read.facts, self._dataset.only)
         shape = read.values.shape
         parts = [os.fsencode(name), *_texts(captions), str(shape).encode(), read.identity]
-        parts += self._beside(name, shape)
+        parts += self._beside(name, read)
         self._kept.offer((id(self), name), read.values)
         return _entry(name, stamp, captions, read, _digest(parts))
 
-    def _beside(self, name: str, shape: Shape) -> Iterator[bytes]:
+    def _beside(self, name: str, read: ReadSample) -> Iterator[bytes]:
         """What else belongs to the sample, once it is known to be good."""
+        medium, shape = self._medium, read.values.shape
         if mask := self._source.mask(name):
-            check_mask(mask, self._medium, shape)
+            check_mask(mask, medium, shape, self._centring(name))
             yield mask.read_bytes()
         if picture := self._source.conditioning(name):
-            check_conditioning(picture, self._medium, shape)
+            facts = check_conditioning(picture, medium, shape, self._centring(name))
+            if self._dataset.conditioning_fit == "strict":
+                check_same_aspect(facts, read.facts)
             yield picture.read_bytes()
 
 

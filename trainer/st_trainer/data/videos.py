@@ -1,16 +1,16 @@
 """Reads one video file as frames at the wanted rate and size."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from st_shared.media import SUFFIXES
-from st_trainer.data.buckets import Size
+from st_trainer.data.buckets import Centring, Size, centring_by, nearest
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import MAX_PIXELS, read_image
@@ -31,7 +31,9 @@ _LEAST = 1e-6
 class Videos(Medium):
     """``frames`` RGB frames, ``rate`` a second, from the beginning of each file.
 
-    With a single frame, pictures are read as well.
+    With a single frame, pictures are read as well. With ``buckets`` each video gets the one of
+    these sizes whose aspect is nearest to its own. With ``frame_step`` one that is shorter gets
+    as many frames as it has, of a multiple of so many and one more.
     """
 
     kind = "video"
@@ -42,6 +44,9 @@ class Videos(Medium):
     height: int
     width: int
     rate: float
+    buckets: tuple[Size, ...] = ()
+    crop: Literal["center", "corner", "random"] = "center"
+    frame_step: int | None = None
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -55,18 +60,26 @@ class Videos(Medium):
     def read(self, content: Content) -> ReadSample:
         """The first frames, ``(3, F, H, W)`` bytes; each is the one that is shown at its time."""
         if content.suffix in SUFFIXES["image"]:
-            image = read_image(content, [(self.height, self.width)], 3)
+            image = read_image(content, self._sizes, 3, self.centring(content.name))
             identity = image.pixels.tobytes()
             return ReadSample(image.pixels[:, None], identity, image.changes, image.facts)
         with content.open() as file:
-            return self._decoded(file)
+            return self._decoded(file, self.centring(content.name))
 
-    def _decoded(self, file: BinaryIO) -> ReadSample:
+    def centring(self, name: str) -> Centring:
+        """As ``crop`` says."""
+        return centring_by(self.crop, name)
+
+    @property
+    def _sizes(self) -> Sequence[Size]:
+        return self.buckets or [(self.height, self.width)]
+
+    def _decoded(self, file: BinaryIO, centring: Centring) -> ReadSample:
         import av  # noqa: PLC0415 -- only where there are videos
 
         try:
             with av.open(file, "r", options=_OPTIONS) as container:
-                frames, changes, facts = self._frames(container)
+                frames, changes, facts = self._frames(container, centring)
             file.seek(0)
             identity = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -75,7 +88,7 @@ class Videos(Medium):
         return ReadSample(np.stack(frames, axis=1), identity, changes, facts)
 
     def _frames(
-        self, container: "InputContainer"
+        self, container: "InputContainer", centring: Centring
     ) -> tuple[list[NDArray[np.uint8]], tuple[str, ...], SampleFacts]:
         if not container.streams.video:
             raise UnreadableSampleError("there are no pictures in it")
@@ -84,20 +97,23 @@ class Videos(Medium):
             raise UnreadableSampleError(f"more than {MAX_PIXELS:,} pixels a frame")
         size, rate = f"{stream.width}x{stream.height}", float(stream.average_rate or self.rate)
         frames: list[NDArray[np.uint8]] = []
-        original = (stream.height, stream.width)
+        original = fitted = (stream.height, stream.width)
         for frame, count in self._shown(container, stream):
-            frames += [self._pixels(frame)] * count
-            original = _upright(frame)
-        if len(frames) < self.frames:
-            raise UnreadableSampleError(
-                f"too short: {len(frames)} frames at {self.rate:g} a second, not {self.frames}"
-            )
+            if not frames:
+                original = _upright(frame)
+                fitted = nearest(self._sizes, *original)
+            frames += [_pixels(frame, fitted, centring)] * count
         changes = []
-        if (stream.height, stream.width) != (self.height, self.width):
+        if len(frames) < self.frames:
+            usable = self._usable(len(frames))
+            if usable < len(frames):
+                changes.append(f"cut to {usable} frames of {len(frames)}")
+            frames = frames[:usable]
+        if original != fitted:
             changes.append(f"resized from {size}")
         if abs(rate - self.rate) > _LEAST:
             changes.append(f"resampled from {rate:g} frames a second")
-        facts = SampleFacts.fitted(original, (self.height, self.width))
+        facts = SampleFacts.fitted(original, fitted, centring)
         return frames, tuple(changes), facts
 
     def _shown(
@@ -125,12 +141,29 @@ class Videos(Medium):
             count += 1
         return count
 
-    def _pixels(self, frame: "VideoFrame") -> NDArray[np.uint8]:
-        """One frame, upright, cropped in its middle, ``(3, H, W)``."""
-        image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-        image = image.rotate(frame.rotation, expand=True)
-        fitted = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
-        return np.ascontiguousarray(np.asarray(fitted, dtype=np.uint8).transpose(2, 0, 1))
+    def _usable(self, found: int) -> int:
+        """How many of the frames ``found``, fewer than wanted, a sample may have.
+
+        Raises:
+            UnreadableSampleError: none.
+        """
+        step = self.frame_step or self.frames
+        count = (found - 1) // step * step + 1
+        if count < 1 + step:
+            raise UnreadableSampleError(
+                f"too short: {found} frames at {self.rate:g} a second, not {self.frames}"
+                + (f" or at least {step + 1}" if self.frame_step else "")
+            )
+        return count
+
+
+def _pixels(frame: "VideoFrame", size: Size, centring: Centring) -> NDArray[np.uint8]:
+    """One frame, upright, cropped to ``size``, ``(3, H, W)``."""
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    image = image.rotate(frame.rotation, expand=True)
+    where = (centring[1], centring[0])
+    fitted = ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS, centering=where)
+    return np.ascontiguousarray(np.asarray(fitted, dtype=np.uint8).transpose(2, 0, 1))
 
 
 def _upright(frame: "VideoFrame") -> Size:

@@ -149,7 +149,7 @@ class AceStep(Pretrained[AceStepConfig]):
             timestep=times,
             timestep_r=times,
             encoder_hidden_states=condition["text"],
-            context_latents=condition["context"],
+            context_latents=condition["context"][:, : noisy.shape[-1]],  # shorter ones too
             return_dict=False,
         )[0]
         return answer.transpose(1, 2)

@@ -230,3 +230,46 @@ def test_the_checksum_follows_the_size_in_the_file(tmp_path):
     found = [read(tmp_path / name).samples for name in "xy"]
     assert torch.equal(found[0].values([0]), found[1].values([0]))
     assert found[0].sha256 != found[1].sha256
+
+
+def cut(folder, style):
+    dataset = DatasetSpec(path=str(folder), mask_suffix=".mask.png", conditioning=".edges.png")
+    medium = Images(1, 4, 4, crop=style)
+    return read_datasets([dataset], [folder], medium, kept_bytes=0).samples
+
+
+@pytest.mark.parametrize("style", ["center", "corner", "random"])
+def test_what_lies_beside_is_cut_where_its_image_is(tmp_path, style):
+    for index in range(8):
+        put(tmp_path, f"{index}.png", image=stripes(40, 4))
+        for end in ("mask", "edges"):
+            stripes(40, 4).save(tmp_path / f"{index}.{end}.png")
+    samples = cut(tmp_path, style)
+    starts = ((samples.values(range(8))[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+    assert starts == [facts.crop[1] for facts in samples.facts(range(8))]
+    assert (samples.masks(range(8))[:, 0, 0, 0] * 255).round().int().tolist() == starts
+    assert (samples.conditioning(range(8))[:, 0, 0, 0] * 255).round().int().tolist() == starts
+    expected = {"center": {18}, "corner": {0}}.get(style)
+    assert set(starts) == expected if expected else len(set(starts)) > 4
+    assert torch.equal(cut(tmp_path, style).values(range(8)), samples.values(range(8)))
+
+
+def test_a_strict_conditioning_picture_has_the_aspect_of_its_image(tmp_path):
+    for index, size in enumerate([(12, 8), (24, 16), (12, 12)]):
+        put(tmp_path, f"{index}.png", image=Image.new("L", (12, 8)))
+        Image.new("L", size).save(tmp_path / f"{index}.e.png")
+    for fit, count in (("loose", 3), ("strict", 2)):
+        dataset = DatasetSpec(path=str(tmp_path), conditioning=".e.png", conditioning_fit=fit)
+        reading = read_datasets([dataset], [tmp_path], Images(1, 4, 4))
+        assert len(reading.samples) == count
+    assert [each.text for each in reading.skipped] == [
+        "the conditioning picture has 12x12, which is not the aspect of 12x8"
+    ]
+
+
+def test_what_a_dataset_does_not_want_is_told(tmp_path):
+    put(tmp_path, "a.png", image=Image.new("L", (4, 4)))
+    put(tmp_path, "b.png", image=Image.new("L", (2, 2)))
+    dataset = DatasetSpec(path=str(tmp_path), only={"max_upscale": 1.5})
+    reading = read_datasets([dataset], [tmp_path], Images(1, 4, 4))
+    assert [each.name for each in reading.skipped] == ["b.png"]

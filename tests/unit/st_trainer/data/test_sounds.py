@@ -80,3 +80,35 @@ def test_what_is_written_is_read_again(tmp_path):
     values = np.stack([tone(RATE), -tone(RATE)]).astype(np.float32)
     write_sound(tmp_path / "a.wav", values, RATE)
     np.testing.assert_allclose(read_of(tmp_path / "a.wav").values, values[:, :4000], atol=1e-4)
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(0.1, 800), (0.19, 800), (0.4, 3200), (0.6, 4000)])
+def test_a_shorter_sound_gets_the_steps_that_it_fills(tmp_path, seconds, kept):
+    path = put(tmp_path / "a.wav", tone(RATE, seconds))
+    read = Sounds(4000, RATE, step=800).read(Content.of_file(path))
+    assert read.values.shape == (2, kept)
+    assert read.facts.size == (kept,)
+    assert any("cut to" in change for change in read.changes) is (seconds == 0.19)
+
+
+def test_one_that_fills_no_step_is_left_out(tmp_path):
+    path = put(tmp_path / "a.wav", tone(RATE, 0.09))
+    with pytest.raises(UnreadableSampleError, match=r"too short: 0\.09 seconds, not 0\.10"):
+        Sounds(4000, RATE, step=800).read(Content.of_file(path))
+
+
+@pytest.mark.parametrize("rate", [RATE, 2 * RATE])
+def test_of_a_longer_sound_the_asked_part_is_kept(tmp_path, rate):
+    for name in "abcd":
+        put(tmp_path / f"{name}.wav", np.linspace(0, 0.5, 4 * rate), rate=rate)
+    starts = {}
+    for part in ("beginning", "end", "random"):
+        medium = Sounds(4000, RATE, part=part)
+        reads = [medium.read(Content.of_file(tmp_path / f"{name}.wav")) for name in "abcd"]
+        starts[part] = {read.facts.crop[0] for read in reads}
+        for read in reads:
+            middle = read.facts.crop[0] + rate // 4
+            assert read.values[0, 2000] == pytest.approx(middle / (4 * rate) / 2, abs=1e-2)
+    assert starts["beginning"] == {0}
+    assert starts["end"] == {4 * rate - rate // 2}
+    assert len(starts["random"]) == 4

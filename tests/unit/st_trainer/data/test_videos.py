@@ -141,3 +141,24 @@ def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
     values = read.values[0, 0].astype(int)
     assert values[20:, :].min() > 220
     assert values[:12, :].max() < 30
+
+
+def test_a_video_gets_the_nearest_size_and_is_cut_where_asked(clip):
+    path = clip(height=16, width=64)
+    wide = read_of(Videos(5, 32, 32, 8, buckets=((32, 32), (16, 64))), path)
+    assert wide.values.shape == (3, 5, 16, 64)
+    assert wide.changes == ()
+    corner = read_of(Videos(5, 32, 32, 8, crop="corner"), path)
+    assert (corner.facts.crop, corner.facts.size) == ((0, 0), (32, 32))
+
+
+@pytest.mark.parametrize(("frames", "kept"), [(5, 5), (8, 5), (9, 9), (12, 9), (13, 13), (20, 13)])
+def test_a_shorter_video_gets_as_many_frames_as_fit(clip, frames, kept):
+    read = read_of(Videos(13, 16, 32, 8, frame_step=4), clip(frames=frames))
+    assert shades(read.values) == list(range(kept))
+    assert (f"cut to {kept} frames of {frames}" in read.changes) is (kept < min(frames, 13))
+
+
+def test_one_that_is_too_short_even_so_says_how_many_are_needed(clip):
+    with pytest.raises(UnreadableSampleError, match="4 frames at 8 a second, not 13 or at least 5"):
+        read_of(Videos(13, 16, 32, 8, frame_step=4), clip(frames=4))

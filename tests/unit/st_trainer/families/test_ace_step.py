@@ -86,3 +86,15 @@ def test_sounds_have_no_masks():
     }
     with pytest.raises(SpecProblems, match=r"mask_suffix is for pictures and videos"):
         validate_job({"name": "a", "training": training})
+
+
+def test_a_shorter_sound_is_trained_on(load_tiny):
+    denoiser = load_tiny("ace_step")
+    generator = torch.Generator().manual_seed(0)
+    channels, length = denoiser.latent_shape
+    sounds = torch.rand(2, 2, denoiser.sample_shape[-1] // 2, generator=generator)
+    clean = denoiser.latents(sounds, generator)
+    assert clean.shape == (2, channels, length // 2)
+    times = denoiser.objective.from_share(torch.tensor([0.1, 0.8]))
+    answer = denoiser.predict(clean, times, denoiser.encode(["a", "b"]))
+    assert answer.shape == clean.shape

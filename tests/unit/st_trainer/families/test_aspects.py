@@ -11,7 +11,7 @@ from fixtures.tiny import FAST, TINY
 from st_shared.spec import FAMILIES, ValidationSpec
 from st_trainer.sampling import denoise
 
-NAMES = [name for name in TINY if FAMILIES[name].alignment]
+NAMES = [name for name in TINY if FAMILIES[name].alignment and FAMILIES[name].media == "image"]
 PROMPTS = ["a cat", "two red houses by the sea"]
 
 pytestmark = [

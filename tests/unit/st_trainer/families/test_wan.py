@@ -45,3 +45,17 @@ def test_a_base_that_wants_an_image_is_refused(base_folder, tmp_path):
     wide.save_pretrained(folder / "transformer")
     with pytest.raises(BadSpecError, match="takes 9 channels of latents, its VAE gives 4"):
         load_base(ModelSpec(family="wan", base=str(folder), config=TINY["wan"].config))
+
+
+def test_a_video_of_another_size_and_length_is_trained_on(load_tiny):
+    denoiser = load_tiny("wan")
+    generator = torch.Generator().manual_seed(0)
+    videos = torch.rand(2, 3, 9, 48, 16, generator=generator)
+    clean = denoiser.latents(videos, generator)
+    denoiser.module.forward = TINY["wan"].oracle(clean)
+    times = denoiser.objective.from_share(torch.tensor([0.1, 0.8]))
+    noise = torch.randn(clean.shape, generator=generator)
+    noisy = denoiser.objective.noisy(clean, noise, times)
+    answer = denoiser.predict(noisy, times, denoiser.encode(["a", "b"]))
+    target = denoiser.objective.target(clean, noise, times)
+    assert denoiser.objective.loss(answer, target, times).item() < 1e-8
