@@ -18,6 +18,8 @@ from st_client.errors import BadInputError, MissingError
 from st_client.events import JobEvent, Sleep, follow_events
 from st_shared.protocol.audit import AuditEntryView
 from st_shared.protocol.message import Resource
+from st_shared.protocol.policy_approvals import ApprovalView, DecisionResults
+from st_shared.protocol.policy_check import CheckView
 from st_shared.protocol.queue import Explanation, QueueRules, QueueView, ShareRequest, ShareView
 from st_shared.protocol.resources import (
     ApiKeyCreated,
@@ -420,6 +422,21 @@ class Client:
     def delete_secret(self, name: str, *, shared: bool = False) -> None:
         """Remove a secret."""
         self._connection.delete(_secret(name, shared))
+
+    # Policy
+
+    def check(self, spec: JobSpec | Mapping[str, Any]) -> CheckView:
+        """What would come of a job now, step by step; nothing is submitted."""
+        return self._connection.post("jobs:check", CheckView, _document(spec))
+
+    def approvals(self, state: str | None = None) -> Iterator[ApprovalView]:
+        """Approvals of one's own jobs, and of those that one may decide on, oldest first."""
+        return self._items("approvals", Page[ApprovalView], state=state, limit=_PAGE)
+
+    def decide(self, refs: Sequence[str], decision: str, reason: str = "") -> DecisionResults:
+        """Approve or reject jobs, each on its own; by the ids of approvals or of jobs."""
+        body = {"ids": list(refs), "decision": decision, "reason": reason}
+        return self._connection.post("approvals:decide", DecisionResults, body)
 
     # Audit
 

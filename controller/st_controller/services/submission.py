@@ -127,7 +127,7 @@ def store(
     ``inside`` says for each which others of the batch it waits for.
     """
     stored_secrets.must_exist(tx.session, actor, batch)
-    pins = _pinned_datasets(tx.session, actor.org, batch)
+    pins = pinned_datasets(tx.session, actor.org, batch)
     parents = parentage.parents(tx.session, actor, batch, ids, inside)
     rows = [
         {
@@ -197,7 +197,7 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
     }
 
 
-def _pinned_datasets(session: Session, org: str, batch: Sequence[Draft]) -> dict[str, str]:
+def pinned_datasets(session: Session, org: str, batch: Sequence[Draft]) -> dict[str, str]:
     """What each dataset name stands for now, so that every attempt trains on the same content."""
     wanted = [
         (draft, f"training.datasets.{index}.name", dataset.name)

@@ -29,7 +29,13 @@ _FILES = {
 }
 _ETAGS = {name: f'"{sha256(body).hexdigest()[:20]}"' for name, body in _FILES.items()}
 
-_TABS = {"Jobs": "/", "Arrays": "/arrays", "Queue": "/queue", "Workers": "/workers"}
+_TABS = {
+    "Jobs": "/",
+    "Arrays": "/arrays",
+    "Queue": "/queue",
+    "Approvals": "/approvals",
+    "Workers": "/workers",
+}
 
 _pages = Environment(
     loader=PackageLoader("st_controller.web", "templates"), autoescape=select_autoescape()
@@ -59,6 +65,12 @@ def queue(platform: PlatformDep, person: Person) -> Response:
 def workers(platform: PlatformDep, person: Person) -> Response:
     """The workers: what each is, why it takes no jobs, and what may be ordered of it."""
     return _shell("workers.html", "Workers", platform, person)
+
+
+@router.get("/approvals", dependencies=[public()])
+def approvals(platform: PlatformDep, person: Person) -> Response:
+    """The jobs that wait for a person's word, and deciding on them."""
+    return _shell("approvals.html", "Approvals", platform, person)
 
 
 @router.get("/arrays", dependencies=[public()])

@@ -211,3 +211,24 @@ def test_an_order_to_nobody_or_to_several_reaches_none(st, fleet):
     assert st("workers", "retire", "--yes", "two") == 5
     assert {worker["desired"] for worker in st("workers")["items"]} == {"active"}
     assert st("workers", "drain") == 2
+
+
+def test_jobs_are_checked_approved_and_rejected(st, controller, tmp_path):
+    url, key = controller
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def make(path, body):
+        reply = httpx.post(f"{url}/v1/{path}", json=body, headers=headers)
+        assert reply.status_code == 201, reply.text
+
+    job = tmp_path / "job.yaml"
+    job.write_text("name: n\nnoop: {}\n")
+    assert st("can-i", "submit", job)["verdict"] == "yes"
+    ask = {"name": "ask", "condition": "first_job"}
+    make("approval-rules", ask)
+    assert st("can-i", "submit", job)["verdict"] == "yes"  # an admin may submit without asking
+    make("resource-rules", {"resource": "family", "pattern": "noop", "effect": "deny"})
+    assert st("can-i", "submit", job) == 4
+    assert st("approvals")["items"] == []
+    assert st("approve", "apr_none") == 1
+    assert st("reject", "apr_none", "--reason", "no") == 1

@@ -57,7 +57,7 @@ def admit(
     who = [Subject(row["org"], row["team"], actor.username, actor.role) for row in rows]
     told = resource_step.apply(policy.resources, who, drafts, rows)
     judged = approval_step.apply(
-        tx, policy.approvals, applicant, who, drafts, rows, costs=[0] * len(rows)
+        tx.session, tx.now, policy.approvals, applicant, who, drafts, rows, [0] * len(rows)
     )
     admissions = [
         _admission(found.need, (*warnings, *found.warnings))
@@ -93,10 +93,11 @@ def readmit(tx: Transaction, actor: Actor, job: Job, draft: Draft) -> Admission:
     owner = tx.session.get_one(User, job.submitted_by)
     who = [Subject(job.org, job.team, owner.username, owner.role)]
     (told,) = resource_step.apply(policy.resources, who, [draft], [row])
-    applicant = Applicant(
-        owner.id, actor.may(BYPASS), job.id, approval_step.granted(tx.session, job.id)
+    agreed = approval_step.granted(tx.session, job.id)
+    applicant = Applicant(owner.id, actor.may(BYPASS), retried=job.id, granted=agreed)
+    (judged,) = approval_step.apply(
+        tx.session, tx.now, policy.approvals, applicant, who, [draft], [row], [0]
     )
-    (judged,) = approval_step.apply(tx, policy.approvals, applicant, who, [draft], [row], [0])
     job.request = row["request"]
     approval_step.record(tx, actor.user_id, [job.id], [judged.need])
     return _admission(judged.need, (*told, *judged.warnings))

@@ -1,7 +1,7 @@
 """The last step of the pass: does somebody have to agree first."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import and_, func, insert, or_, select
@@ -31,6 +31,7 @@ BYPASS = "job.bypass.approval"
 """The permission to submit without waiting for approval."""
 
 _DAY = timedelta(hours=24)
+_COUNTED = frozenset({Condition.FIRST_JOB, Condition.JOBS_PER_DAY_OVER})
 _APPROVALS = insert(Approval)
 _NEVER_LET_THROUGH = or_(
     Job.state.in_([JobState.AWAITING_APPROVAL, JobState.REJECTED]),
@@ -46,6 +47,8 @@ class Applicant(NamedTuple):
     """Whether they need nobody's approval."""
     retried: str | None = None
     """The job, where it is tried again."""
+    waits_its_turn: bool = True
+    """Whether submissions of the same user are waited for; nothing is written otherwise."""
     granted: frozenset[str] = frozenset()
     """Rules by which that very job was approved before."""
 
@@ -62,7 +65,8 @@ class Judged(NamedTuple):
 
 
 def apply(
-    tx: Transaction,
+    session: Session,
+    now: datetime,
     rules: ApprovalRules,
     applicant: Applicant,
     who: Sequence[Subject],
@@ -76,7 +80,7 @@ def apply(
     ``costs`` are estimates in micro-units; ``further`` are needs that quotas brought up.
     """
     binding = [() if applicant.bypasses else rules.binding(subject) for subject in who]
-    is_first, today = _history(tx, applicant, {rule for found in binding for rule in found})
+    is_first, today = _history(session, now, applicant, _counting(binding))
     judged = []
     for index, (found, draft, row) in enumerate(zip(binding, drafts, rows, strict=True)):
         needs = list(further[index]) if further and not applicant.bypasses else []
@@ -146,23 +150,31 @@ def _facts(draft: Draft, row: Mapping[str, Any], cost: int) -> Facts:
     )
 
 
-def _history(tx: Transaction, applicant: Applicant, rules: set[ApprovalRule]) -> tuple[bool, int]:
+def _counting(binding: Sequence[Sequence[ApprovalRule]]) -> list[ApprovalRule]:
+    """The rules for which jobs must be counted."""
+    different = {id(found): found for found in binding}.values()
+    return [rule for found in different for rule in found if rule.condition in _COUNTED]
+
+
+def _history(
+    session: Session, now: datetime, applicant: Applicant, counting: Sequence[ApprovalRule]
+) -> tuple[bool, int]:
     """Whether nothing of this user was ever let through, and how much they submitted in a day."""
-    asked = {rule.condition for rule in rules}
-    first, daily = Condition.FIRST_JOB in asked, Condition.JOBS_PER_DAY_OVER in asked
-    if not first and not daily:
+    if not counting:
         return False, 0
+    asked = {rule.condition for rule in counting}
+    first, daily = Condition.FIRST_JOB in asked, Condition.JOBS_PER_DAY_OVER in asked
     # Submissions of one user take turns here, so that two at once do not both find room.
-    tx.session.execute(
-        select(User.id).where(User.id == applicant.user_id).with_for_update(key_share=True)
-    ).all()
+    if applicant.waits_its_turn:
+        turn = select(User.id).where(User.id == applicant.user_id)
+        session.execute(turn.with_for_update(key_share=True)).all()
     theirs = select(Job.id).where(Job.submitted_by == applicant.user_id)
     if applicant.retried:
         theirs = theirs.where(Job.id != applicant.retried)
-    is_first = first and tx.session.scalar(theirs.where(~_NEVER_LET_THROUGH).limit(1)) is None
-    most = max((rule.amount for rule in rules if rule.condition in asked), default=0)
-    recent = theirs.where(Job.submitted_at > tx.now - _DAY).limit(min(most, 10**6) + 1)
-    count = tx.session.scalar(select(func.count()).select_from(recent.subquery())) if daily else 0
+    is_first = first and session.scalar(theirs.where(~_NEVER_LET_THROUGH).limit(1)) is None
+    most = max(rule.amount for rule in counting)
+    recent = theirs.where(Job.submitted_at > now - _DAY).limit(min(most, 10**6) + 1)
+    count = session.scalar(select(func.count()).select_from(recent.subquery())) if daily else 0
     return is_first, count or 0
 
 

@@ -26,6 +26,19 @@ def apply(
     Raises:
         NotPermitted: a rule denies what one of them asks for; every field is named.
     """
+    warnings, problems = look(rules, who, drafts, rows)
+    if problems:
+        raise _refusal(problems)
+    return warnings
+
+
+def look(
+    rules: ResourceRules,
+    who: Sequence[Subject],
+    drafts: Sequence[Draft],
+    rows: Sequence[dict[str, Any]],
+) -> tuple[list[tuple[Reason, ...]], list[FieldProblem]]:
+    """The same without a refusal: the warnings of each job, and all that is denied."""
     problems: list[FieldProblem] = []
     warnings: list[tuple[Reason, ...]] = []
     for subject, draft, row in zip(who, drafts, rows, strict=True):
@@ -41,9 +54,7 @@ def apply(
                 row["request"] = narrowed(row["request"], groups)
                 told = tuple(_warning(name, bounds) for name, bounds in verdict.bounds.items())
         warnings.append(told)
-    if problems:
-        raise _refusal(problems)
-    return warnings
+    return warnings, problems
 
 
 def _refusal(problems: Sequence[FieldProblem]) -> NotPermitted:

@@ -11,6 +11,7 @@ WORDS = {"public", "signed in", "session", "worker", "join", "url", "metrics"}
 PUBLIC = {
     "/",
     "/login",
+    "/approvals",
     "/arrays",
     "/arrays/{array_id}",
     "/queue",

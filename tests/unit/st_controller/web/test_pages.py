@@ -11,6 +11,7 @@ PAGES = {
     "/": "dashboard.js",
     "/queue": "queue.js",
     "/arrays": "arrays.js",
+    "/approvals": "approvals.js",
     "/workers": "workers_page.js",
     "/arrays/arr_1": "array.js",
     "/jobs/job_1": "job_page.js",
