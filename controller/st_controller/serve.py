@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from st_controller.app import create_app
 from st_controller.assembly import prepare_folder
+from st_controller.connections import LeanConnection
 from st_controller.folder_lock import hold_folder
 from st_controller.services.readiness import must_be_ready
 from st_controller.settings import Settings
@@ -62,7 +63,7 @@ def serve(settings: Settings, announce: Announce) -> None:
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=LeanConnection,
             ws="none",
             lifespan="on",
             access_log=False,

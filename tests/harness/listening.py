@@ -29,7 +29,9 @@ class Listener:
         self.pings = 0
 
     async def __aenter__(self) -> Self:
-        self.answering = asyncio.create_task(self._response({}, self._receive, self._send))
+        self.answering = asyncio.create_task(
+            self._response({"headers": []}, self._receive, self._send)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

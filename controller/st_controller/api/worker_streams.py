@@ -35,7 +35,7 @@ class WorkerStreamResponse(Response):
         Raises:
             NotFound: there is no such worker, and nothing is answered yet.
         """
-        del scope
+        scope["headers"].clear()  # nobody needs them any more, and it may stay for months
         platform, task = self._platform, asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in one
 
