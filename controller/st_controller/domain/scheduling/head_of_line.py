@@ -50,7 +50,7 @@ class HeadOfLine:
         if preemption is not None or job.id in reservations:
             return preemption
         if not self._reserve(job, number, level, now):
-            attention.unexamined &= ~self._fleet.rivals(number)
+            attention.unexamined &= ~self._fleet.reach.rivals(number)
         return None
 
     def care_for_passed_over(self, line: Line, level: int, now: float, fitting: int) -> bool:
@@ -63,7 +63,7 @@ class HeadOfLine:
         may_reserve = len(self.reservations) < MOST_AT_ANY_RATE
         if not may_reserve and not self.held_back.may_hold(line.shape):
             return False
-        wanted = fleet.rivals(line.shape) & fleet.satisfiable & ~fleet.shapes.single
+        wanted = fleet.reach.rivals(line.shape) & fleet.reach.satisfiable & ~fleet.shapes.single
         found = self._tenants.turns.passed_over(line.leaf, level, wanted)
         if found is None:
             return False
@@ -86,19 +86,19 @@ class HeadOfLine:
         for shape, level in self._backlog.arrived.items():
             below = reservations.below(shape, level)
             if below is not None and self._gains(shape, level, below):
-                reservations.closed &= ~fleet.rivals(shape)
+                reservations.closed &= ~fleet.reach.rivals(shape)
             elif fleet.shapes.single >> shape & 1:
                 continue
-            attention.unexamined |= fleet.rivals(shape)
+            attention.unexamined |= fleet.reach.rivals(shape)
         self._backlog.arrived.clear()
-        attention.unexamined &= fleet.satisfiable & ~reservations.closed
+        attention.unexamined &= fleet.reach.satisfiable & ~reservations.closed
 
     # Who starts on what was kept
 
     def fulfilled(self, now: float) -> tuple[Reservation, tuple[Grant, ...]] | None:
         """A reservation that has come true, there or on any other worker, and is kept no more."""
         attention, fleet = self._attention, self._fleet
-        open_to_all = fleet.open & ~attention.stuck
+        open_to_all = fleet.openings.mask & ~attention.stuck
         if not attention.freed and not open_to_all & self.reservations.shapes:
             return None
         for reservation in self.reservations:
@@ -107,22 +107,22 @@ class HeadOfLine:
                 attention.freed.discard(reservation.job.id)
                 grants = self.reservations.grants(reservation)
             if grants is None and open_to_all >> shape & 1:
-                grants = fleet.place(shape, reservation.job.wants)
+                grants = fleet.openings.place(shape, reservation.job.wants)
                 if grants is None:
                     attention.stuck |= 1 << shape
                     grants = self._gather(reservation, now)
-                    open_to_all = fleet.open & ~attention.stuck
+                    open_to_all = fleet.openings.mask & ~attention.stuck
             if grants is None:
                 continue
             if self._is_outranked(reservation) or not self._is_allowed(reservation, now):
                 attention.given_back.add(reservation.job.id)
                 self.release(reservation, now)
-                open_to_all = fleet.open & ~attention.stuck
+                open_to_all = fleet.openings.mask & ~attention.stuck
                 continue
             self.reservations.remove(reservation)
             self.held_back.let_in()
             attention.stuck = 0
-            attention.unexamined |= fleet.rivals(shape)
+            attention.unexamined |= fleet.reach.rivals(shape)
             return reservation, grants
         return None
 
@@ -175,8 +175,8 @@ class HeadOfLine:
         found = turns.pick(self.reservations.fitting(reservation))
         if found is not None and found[1] > reservation.level:
             return True
-        urgent = turns.asked_for(self._tenants.root, Level.URGENT) & self._fleet.satisfiable
-        found = turns.pick(urgent & self._fleet.rivals(reservation.shape))
+        urgent = turns.asked_for(self._tenants.root, Level.URGENT) & self._fleet.reach.satisfiable
+        found = turns.pick(urgent & self._fleet.reach.rivals(reservation.shape))
         if found is None or found[1] <= reservation.level:
             return False
         return self._backlog.waiting[found[0].turn[1]].job.may_preempt
@@ -209,7 +209,7 @@ class HeadOfLine:
         if self._fleet.shapes.known[number].total == 1:
             return False  # the next slot that comes free serves it at once
         if not at_any_rate and not self.reservations.may_add(number):
-            self.reservations.closed |= self._fleet.rivals(number)
+            self.reservations.closed |= self._fleet.reach.rivals(number)
             return False
         found = self.reservations.earliest(number, now)
         if found is None:

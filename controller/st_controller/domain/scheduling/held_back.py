@@ -37,7 +37,7 @@ class HeldBack:
 
     def may_hold(self, number: int) -> bool:
         """Whether anybody at all is held back who wants this shape."""
-        return len(self._leaves) < MOST_HELD_BACK and self._fleet.slots_for(number) <= LARGE_POOL
+        return len(self._leaves) < MOST_HELD_BACK and self._fleet.reach.slots_for(number) <= LARGE_POOL
 
     def let_in(self) -> None:
         """Forget whom we held back."""
@@ -51,11 +51,11 @@ class HeldBack:
         if not self.may_hold(number):
             return 0
         if not fitting >> number & 1:
-            return self._fleet.rivals(passed) & self._fleet.rivals(number) & ~fitting
-        on_kept_workers = not self._fleet.open >> number & 1
+            return self._fleet.reach.rivals(passed) & self._fleet.reach.rivals(number) & ~fitting
+        on_kept_workers = not self._fleet.openings.mask >> number & 1
         if on_kept_workers or self._leaves_enough_idle(number):
             return 0
-        return self._fleet.alike(number)
+        return self._fleet.reach.alike(number)
 
     def _leaves_enough_idle(self, number: int) -> bool:
-        return self._fleet.idle_for(number) > IDLE_PART * self._fleet.slots_for(number)
+        return self._fleet.reach.idle_for(number) > IDLE_PART * self._fleet.reach.slots_for(number)

@@ -85,7 +85,7 @@ class Reservations:
         """Let everybody in again."""
         del self._by_job[reservation.job.id]
         self._note(reservation, -1)
-        self.closed &= ~self._fleet.rivals(reservation.shape)
+        self.closed &= ~self._fleet.reach.rivals(reservation.shape)
         for host in reservation.hosts:
             if self._fleet.get(host.id) is host:
                 self._fleet.reserve(host, None)
@@ -96,21 +96,21 @@ class Reservations:
         """A reservation among the rivals of a shape that was made at a lower level."""
         if self.lowest >= level:
             return None
-        rivals = self._fleet.rivals(number)
+        rivals = self._fleet.reach.rivals(number)
         among = [kept for kept in self._by_job.values() if rivals >> kept.shape & 1]
         lowest = min(among, key=lambda kept: kept.level, default=None)
         return lowest if lowest is not None and lowest.level < level else None
 
     def may_add(self, number: int, level: int = 0) -> bool:
         """Whether another job of this shape may have slots kept, if those below ``level`` go."""
-        rivals, known = self._fleet.rivals(number), self._fleet.shapes.known
+        rivals, known = self._fleet.reach.rivals(number), self._fleet.shapes.known
         jobs = slots = 0
         for (shape, reserved_at), count in self._count.items():
             if reserved_at >= level and rivals >> shape & 1:
                 jobs += count
                 slots += count * known[shape].total
         return not jobs or (
-            jobs < MOST_RESERVED and slots < self._part * self._fleet.slots_for(number)
+            jobs < MOST_RESERVED and slots < self._part * self._fleet.reach.slots_for(number)
         )
 
     def _note(self, reservation: Reservation, sign: int) -> None:
@@ -155,7 +155,7 @@ class Reservations:
         lacking = [host for host in reservation.hosts if not host.fits(number, shapes)]
         lacking.sort(key=lambda host: -host.free_at(number, slots, now))
         kinds = reservation.hosts[0].group.kinds
-        found = list(islice(self._fleet.with_room(number, kinds), len(lacking)))
+        found = list(islice(self._fleet.openings.with_room(number, kinds), len(lacking)))
         left = lacking[: len(found)]
         for host in left:
             self._fleet.reserve(host, None)
@@ -184,7 +184,8 @@ class Reservations:
                 self._look_at(reservation, now)
             beside |= reservation.beside
             before |= reservation.before
-            until = min(until, reservation.until)
+            if reservation.until < until:
+                until = reservation.until
         self._backfill = (until, beside, before)
         return beside, before
 
@@ -228,7 +229,8 @@ class Reservations:
         short, longest = shapes.no_longer(reservation.start - now)
         reservation.beside = beside & shapes.of_one_node
         reservation.before = room & short & shapes.of_one_node & ~beside
-        reservation.until = reservation.start - longest if room else float("inf")
+        # Time takes shapes away and gives none, so where none is short enough it changes nothing.
+        reservation.until = reservation.start - longest if reservation.before else float("inf")
 
     def _beside(self, reservation: Reservation, host: Host) -> FreeSlots:
         """Free slots of a worker of equal slots beyond those that the reserved job takes."""
@@ -261,7 +263,7 @@ class Reservations:
         most = MOST_COMPARED if nodes == 1 else max(2 * MOST_COMPARED, 4 * nodes)
         by_hardware: dict[tuple[SlotKind, ...], list[tuple[int, int, dict[str, Host]]]]
         by_hardware = defaultdict(list)
-        for group in self._fleet.able(number):
+        for group in self._fleet.reach.able(number):
             by_hardware[group.kinds] += [
                 (-sum(vector), group.place, bucket) for vector, bucket in group.buckets.items()
             ]

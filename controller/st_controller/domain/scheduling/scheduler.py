@@ -200,7 +200,7 @@ class Scheduler:
                 return started
             beside, before = self.reservations.backfill(now)
             before &= ~attention.in_vain
-            fitting = (self.fleet.open & ~attention.stuck) | (beside & ~attention.in_vain)
+            fitting = (self.fleet.openings.mask & ~attention.stuck) | (beside & ~attention.in_vain)
             found = self.tenants.turns.pick(fitting | attention.unexamined, before)
             if found is None:
                 return None
@@ -220,8 +220,8 @@ class Scheduler:
     def _serve(self, job: PendingJob, number: int, level: int, now: float) -> Placement | None:
         """Start a job of which at least one node fits; a gang may find that not all do."""
         attention, grants = self._attention, None
-        if (self.fleet.open & ~attention.stuck) >> number & 1:
-            grants = self.fleet.place(number, job.wants)
+        if (self.fleet.openings.mask & ~attention.stuck) >> number & 1:
+            grants = self.fleet.openings.place(number, job.wants)
         if grants is None and self.fleet.shapes.of_one_node >> number & 1:
             grants = self.reservations.backfill_place(number, now)
         if grants is None:
@@ -229,7 +229,7 @@ class Scheduler:
             attention.in_vain |= 1 << number
             return None
         self.backlog.take(job.id, now)
-        attention.unexamined |= self.fleet.rivals(number) & ~self.reservations.closed
+        attention.unexamined |= self.fleet.reach.rivals(number) & ~self.reservations.closed
         return self._start(job, grants, level, now)
 
     def _start(

@@ -55,7 +55,7 @@ def _no_place(scheduler: Scheduler, shape: Shape) -> Reason | None:
             hint="start one with `st-worker join`; `st workers` shows those that are draining",
         )
     number = scheduler.fleet.shapes.find(shape)
-    if number is not None and not scheduler.fleet.satisfiable >> number & 1:
+    if number is not None and not scheduler.fleet.reach.satisfiable >> number & 1:
         workers = [host.capacity for host in open_hosts]
         if foreign_use.would_fit(shape, workers):
             said = foreign_use.described(shape, workers)

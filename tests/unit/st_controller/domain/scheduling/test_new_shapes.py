@@ -26,9 +26,9 @@ def worker(random: Random, number: int) -> WorkerCapacity:
 
 def known(fleet: Fleet) -> tuple:
     count = len(fleet.shapes.known)
-    rivals = [fleet.rivals(number) for number in range(count)]
-    slots = [fleet.slots_for(number) for number in range(count)]
-    return fleet.open, fleet.satisfiable, rivals, slots
+    rivals = [fleet.reach.rivals(number) for number in range(count)]
+    slots = [fleet.reach.slots_for(number) for number in range(count)]
+    return fleet.openings.mask, fleet.reach.satisfiable, rivals, slots
 
 
 def test_shapes_that_come_one_by_one_leave_what_they_would_leave_together():
