@@ -89,12 +89,12 @@ class Host:
         """Whether one node of the shape fits now."""
         return bool(self.group.fits(self.vector, shapes) >> number & 1)
 
-    def free_at(self, number: int, slots: int, now: float) -> float:
-        """When one node of the shape is expected to fit, if nothing else is placed here."""
+    def free_at(self, number: int, slots: int) -> float:
+        """When one node of the shape is, or was, to fit if nothing else is placed here."""
         found = self.frees.get(number)
         if found is None:
             found = self.frees[number] = self._frees_at(number, slots)
-        return max(now, found)
+        return found
 
     def _frees_at(self, number: int, slots: int) -> float:
         kinds = self.group.fitting[number] or ()

@@ -69,16 +69,21 @@ class Node:
     """A user's jobs by level and shape; none for the inner nodes."""
     is_limited: bool = False
     """Whether it has any limit."""
+    is_limited_anywhere: bool = False
+    """Whether it, or a node above it, has any limit."""
     held_back: int = 0
     """Shapes of a user that is over its share which are not to start in this decision."""
     ancestry: tuple["Node", ...] = ()
     """The node, its parent, and so on up to the root."""
+    above: tuple["Node", ...] = ()
+    """The same without the node itself."""
     aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
     """A user's lines by the level that their first job has reached by waiting, and by shape."""
 
     def __post_init__(self) -> None:
-        self.is_limited = self.share.max_jobs is not None or self.share.max_slots is not None
-        self.ancestry = (self, *(self.parent.ancestry if self.parent else ()))
+        self.above = self.parent.ancestry if self.parent else ()
+        self.ancestry = (self, *self.above)
+        self.take_share(self.share)
 
     @property
     def claim(self) -> float:
@@ -102,10 +107,16 @@ class Node:
         """Whether it has had no more for its weight than its active siblings on average."""
         return self.parent is None or self.reckoned <= self.parent.fair * self.share.weight
 
-    @property
-    def is_limited_anywhere(self) -> bool:
-        """Whether it, or a node above it, has any limit."""
-        return any([node.is_limited for node in self.ancestry])  # noqa: C419 - quicker so
+    def take_share(self, share: Share) -> None:
+        """Take over weight and limits; those below learn whether they are limited."""
+        self.share = share
+        self.is_limited = share.max_jobs is not None or share.max_slots is not None
+        changed = [self]
+        while changed:
+            node = changed.pop()
+            above = node.parent is not None and node.parent.is_limited_anywhere
+            node.is_limited_anywhere = node.is_limited or above
+            changed += node.children.values()
 
     def look_anew(self) -> None:
         """What could be served below this node and those above may be something else now."""

@@ -1,13 +1,14 @@
 """Workers kept for the job at the head of the line, and what may run there in the meantime."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 
 from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.hosts import FreeSlots, Host
-from st_controller.domain.scheduling.model import Grant, Level, PendingJob, SlotKind
+from st_controller.domain.scheduling.model import Grant, Level, PendingJob
 
 MOST_COMPARED = 16
 """Workers of equal hardware of which the first to be free is sought; twice for gangs."""
@@ -97,9 +98,11 @@ class Reservations:
         if self.lowest >= level:
             return None
         rivals = self._fleet.reach.rivals(number)
-        among = [kept for kept in self._by_job.values() if rivals >> kept.shape & 1]
-        lowest = min(among, key=lambda kept: kept.level, default=None)
-        return lowest if lowest is not None and lowest.level < level else None
+        found: Reservation | None = None
+        for kept in self._by_job.values():
+            if kept.level < level and rivals >> kept.shape & 1:
+                found, level = kept, kept.level
+        return found
 
     def may_add(self, number: int, level: int = 0) -> bool:
         """Whether another job of this shape may have slots kept, if those below ``level`` go."""
@@ -153,7 +156,7 @@ class Reservations:
         shapes, number = self._fleet.shapes.known, reservation.shape
         slots = shapes[number].slots
         lacking = [host for host in reservation.hosts if not host.fits(number, shapes)]
-        lacking.sort(key=lambda host: -host.free_at(number, slots, now))
+        lacking.sort(key=lambda host: -max(now, host.free_at(number, slots)))
         kinds = reservation.hosts[0].group.kinds
         found = list(islice(self._fleet.openings.with_room(number, kinds), len(lacking)))
         left = lacking[: len(found)]
@@ -163,7 +166,8 @@ class Reservations:
             self._fleet.reserve(host, reservation.job.id)
         kept = [host for host in reservation.hosts if host not in left]
         reservation.hosts = (*kept, *found)
-        reservation.start = max(host.free_at(number, slots, now) for host in reservation.hosts)
+        frees = [host.free_at(number, slots) for host in reservation.hosts]
+        reservation.start = max(now, *frees)
         self.changed(reservation.job.id)
         return left
 
@@ -246,11 +250,16 @@ class Reservations:
         shape = self._fleet.shapes.known[number]
         best: tuple[tuple[Host, ...], float] | None = None
         for hosts in self._alike(number):
-            times = sorted(
-                ((host.free_at(number, shape.slots, now), at) for at, host in enumerate(hosts))
-            )[: shape.nodes]
-            if len(times) < shape.nodes:
+            if len(hosts) < shape.nodes:
                 continue
+            times = []
+            for at, host in enumerate(hosts):
+                free = host.frees.get(number)
+                if free is None:
+                    free = host.free_at(number, shape.slots)
+                times.append((free, at) if free > now else (now, at))
+            times.sort()
+            del times[shape.nodes :]
             start = times[-1][0]
             if best is None or start < best[1]:
                 best = tuple(hosts[at] for _, at in times), start
@@ -258,15 +267,18 @@ class Reservations:
 
     def _alike(self, number: int) -> Iterable[list[Host]]:
         """Workers of equal hardware that could run one node, the emptiest of them."""
-        shapes = self._fleet.shapes.known
-        nodes = shapes[number].nodes
+        nodes = self._fleet.shapes.known[number].nodes
         most = MOST_COMPARED if nodes == 1 else max(2 * MOST_COMPARED, 4 * nodes)
-        by_hardware: dict[tuple[SlotKind, ...], list[tuple[int, int, dict[str, Host]]]]
-        by_hardware = defaultdict(list)
-        for group in self._fleet.reach.able(number):
-            by_hardware[group.kinds] += [
-                (-sum(vector), group.place, bucket) for vector, bucket in group.buckets.items()
+        for groups in self._fleet.reach.by_hardware(number):
+            buckets = [
+                (-sum(vector), group.place, bucket)
+                for group in groups
+                for vector, bucket in group.buckets.items()
             ]
-        for buckets in by_hardware.values():
-            buckets.sort(key=lambda found: found[:2])
-            yield list(islice((h for *_, bucket in buckets for h in bucket.values()), most))
+            buckets.sort(key=itemgetter(0, 1))
+            hosts: list[Host] = []
+            for _, _, bucket in buckets:
+                hosts += islice(bucket.values(), most - len(hosts))
+                if len(hosts) >= most:
+                    break
+            yield hosts

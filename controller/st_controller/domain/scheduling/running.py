@@ -44,13 +44,13 @@ class RunningJobs:
         """Part of their time limits that jobs used of late."""
 
     def start(
-        self, job: PendingJob, grants: tuple[Grant, ...], level: int, now: float
+        self, job: PendingJob, leaf: Node, grants: tuple[Grant, ...], level: int, now: float
     ) -> list[Host]:
-        """A job begins; the workers that it runs on."""
+        """A job of a user begins; the workers that it runs on."""
         waited = max(0.0, now - job.waiting_since)
         risen = job.level + int(waited / self._policy.ageing_interval)
         rank = max(level, job.level, min(risen, Level.CRITICAL))
-        return self._hold(job, grants, now, now, self._fleet.price(grants), rank, now)
+        return self._hold(job, leaf, grants, now, now, self._fleet.price(grants), rank, now)
 
     def adopt(self, begun: RunningJob, now: float) -> list[Host]:
         """A job that began earlier counts from now on; the workers that are known of it."""
@@ -59,7 +59,8 @@ class RunningJobs:
         risen = job.level + int(waited / self._policy.ageing_interval)
         rank = max(job.level, min(risen, Level.CRITICAL))
         checkpointed = begun.checkpointed or begun.started
-        hosts = self._hold(job, begun.grants, begun.started, checkpointed, begun.price, rank, now)
+        leaf, started = self._tenants.user(job.tenant.path, now), begun.started
+        hosts = self._hold(job, leaf, begun.grants, started, checkpointed, begun.price, rank, now)
         self.held[job.id].stopping = begun.stopping
         return hosts
 
@@ -77,6 +78,7 @@ class RunningJobs:
     def _hold(
         self,
         job: PendingJob,
+        leaf: Node,
         grants: tuple[Grant, ...],
         started: float,
         checkpointed: float,
@@ -90,7 +92,7 @@ class RunningJobs:
             host = self._fleet.occupy(job.id, grant, until)
             if host is not None:
                 hosts.append(host)
-        leaf, rate = self._tenants.user(job.tenant.path, now), slots * price
+        rate = slots * price
         self._tenants.start(leaf, slots, rate, now)
         self.held[job.id] = Running(job, grants, leaf, slots, rate, started, checkpointed, rank)
         return hosts

@@ -6,6 +6,7 @@ from st_controller.domain.scheduling.attention import EVERYTHING, Attention
 from st_controller.domain.scheduling.backlog import Backlog
 from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.head_of_line import HeadOfLine
+from st_controller.domain.scheduling.lines import Line
 from st_controller.domain.scheduling.model import (
     Decision,
     Grant,
@@ -16,6 +17,7 @@ from st_controller.domain.scheduling.model import (
     Share,
     WorkerCapacity,
 )
+from st_controller.domain.scheduling.nodes import Node
 from st_controller.domain.scheduling.running import RunningJobs
 from st_controller.domain.scheduling.tenants import Tenants
 
@@ -195,7 +197,8 @@ class Scheduler:
             kept = head.fulfilled(now)
             if kept is not None:
                 reservation, grants = kept
-                started = self._start(reservation.job, grants, reservation.level, now)
+                leaf = self.tenants.user(reservation.job.tenant.path, now)
+                started = self._start(reservation.job, leaf, grants, reservation.level, now)
                 head.promise(reservation, -1, now)
                 return started
             beside, before = self.reservations.backfill(now)
@@ -211,15 +214,15 @@ class Scheduler:
                 continue
             decision: Decision | None
             if fitting >> line.shape & 1:
-                decision = self._serve(job, line.shape, level, now)
+                decision = self._serve(job, line, level, now)
             else:
                 decision = head.care_for(job, line.shape, level, now)
             if decision is not None:
                 return decision
 
-    def _serve(self, job: PendingJob, number: int, level: int, now: float) -> Placement | None:
+    def _serve(self, job: PendingJob, line: Line, level: int, now: float) -> Placement | None:
         """Start a job of which at least one node fits; a gang may find that not all do."""
-        attention, grants = self._attention, None
+        attention, number, grants = self._attention, line.shape, None
         if (self.fleet.openings.mask & ~attention.stuck) >> number & 1:
             grants = self.fleet.openings.place(number, job.wants)
         if grants is None and self.fleet.shapes.of_one_node >> number & 1:
@@ -230,12 +233,12 @@ class Scheduler:
             return None
         self.backlog.take(job.id, now)
         attention.unexamined |= self.fleet.reach.rivals(number) & ~self.reservations.closed
-        return self._start(job, grants, level, now)
+        return self._start(job, line.leaf, grants, level, now)
 
     def _start(
-        self, job: PendingJob, grants: tuple[Grant, ...], level: int, now: float
+        self, job: PendingJob, leaf: Node, grants: tuple[Grant, ...], level: int, now: float
     ) -> Placement:
-        self.reservations.taken(self._running.start(job, grants, level, now))
+        self.reservations.taken(self._running.start(job, leaf, grants, level, now))
         return Placement(job.id, grants)
 
     def _examine_all(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from math import exp, log
 
 from st_controller.domain.scheduling.model import Policy, Share
-from st_controller.domain.scheduling.nodes import NEGLIGIBLE, Node, Place
+from st_controller.domain.scheduling.nodes import NEGLIGIBLE, Node
 from st_controller.domain.scheduling.shapes import Shapes
 from st_controller.domain.scheduling.turns import Turns
 
@@ -64,8 +64,7 @@ class Tenants:
             return
         if node.parent and node.is_active:
             node.parent.weights += share.weight - node.share.weight
-        node.share = share
-        node.is_limited = share.max_jobs is not None or share.max_slots is not None
+        node.take_share(share)
         node.look_anew()
         self._reorder(node)
 
@@ -181,11 +180,13 @@ class Tenants:
     def wait(self, leaf: Node, count: int, now: float) -> None:
         """Jobs of this user began (or, negative, ceased) to wait."""
         for node in leaf.ancestry:
-            before, node.waiting = node.waiting, node.waiting + count
-            if not ((before and node.waiting) or node.running_jobs or node.promised):
+            before = node.waiting
+            node.waiting = after = before + count
+            if before and after:
+                continue
+            if not (node.running_jobs or node.promised):
                 self._note_activity(node, bool(before), now)
-            if bool(node.waiting) != (node.key is not None):
-                self._reorder(node)
+            self._reorder(node)
 
     # The arithmetic of shares
 
@@ -193,22 +194,28 @@ class Tenants:
         if leaf.is_limited_anywhere:
             leaf.look_anew()
         else:
-            leaf.look_anew_within_share()
+            for node in leaf.above:  # who of their children is within its share
+                node.due = None
         horizon = self._policy.horizon
         for node in leaf.ancestry:
-            self._accrue(node, now)
-            before, node.running_jobs = node.running_jobs, node.running_jobs + jobs
+            if now > node.seen:
+                self._accrue(node, now)
+            before = node.running_jobs
+            node.running_jobs = after = before + jobs
             node.running_slots += slots
-            node.rate = node.rate + rate if node.running_jobs else 0.0
-            more = node.rate * horizon - node.ahead
+            node.rate = coming = node.rate + rate if after else 0.0
+            more = coming * horizon - node.ahead
             node.ahead += more
             node.reckoned += more
-            if node.parent and (before or node.waiting or node.promised):
-                node.parent.claims += more
-            if not ((before and node.running_jobs) or node.waiting or node.promised):
-                self._note_activity(node, bool(before), now)
+            parent = node.parent
+            if parent is None:
+                continue
+            if before or node.waiting or node.promised:
+                parent.claims += more
             if node.waiting:
                 self._reorder(node)
+            elif not ((before and after) or node.promised):
+                self._note_activity(node, bool(before), now)
 
     def _accrue(self, node: Node, now: float) -> None:
         """Decay what was used and add what ran since; exact for a constant rate."""
@@ -216,15 +223,19 @@ class Tenants:
         if elapsed <= 0:
             return
         node.seen = now
-        if not (node.usage or node.rate or node.forfeited):
+        usage, rate, forfeited = node.usage, node.rate, node.forfeited
+        if not (usage or rate or forfeited):
             return
-        factor = exp(-self._decay * elapsed)
-        node.usage = node.usage * factor + node.rate * (1 - factor) / self._decay
-        if node.forfeited:
-            node.forfeited *= factor
-        before, node.reckoned = node.reckoned, node.usage + node.forfeited + node.ahead
-        if node.parent and (node.waiting or node.running_jobs or node.promised):
-            node.parent.claims += node.reckoned - before
+        decay = self._decay
+        factor = exp(-decay * elapsed)
+        node.usage = usage = usage * factor + rate * (1 - factor) / decay
+        if forfeited:
+            node.forfeited = forfeited = forfeited * factor
+        before = node.reckoned
+        node.reckoned = reckoned = usage + forfeited + node.ahead
+        parent = node.parent
+        if parent is not None and (node.waiting or node.running_jobs or node.promised):
+            parent.claims += reckoned - before
 
     def _grown(self, seconds: float) -> float:
         """What a second's price of 1 amounts to after so long, decayed on the way."""
@@ -282,18 +293,28 @@ class Tenants:
         parent = node.parent
         if parent is None:
             return
-        order, before = parent.order, node.key
-        node.key = self._key(node) if node.waiting else None
-        if before == node.key:
+        before = node.key
+        if not node.waiting:
+            key = None
+        elif node.promised:
+            key = self._key(node)
+        else:
+            key = node.reckoned / node.share.weight
+        if before == key:
             return
+        node.key, order = key, parent.order
         if before is not None:
             place = bisect_left(order, (before, node.path))
-            if node.key is not None and _fits_at(order, place, node.key):
-                order[place] = (node.key, node.path, node)
+            if (
+                key is not None
+                and (place == 0 or order[place - 1][0] < key)
+                and (place + 1 == len(order) or key < order[place + 1][0])
+            ):
+                order[place] = (key, node.path, node)  # it stays where it stood
                 return
             del order[place]
-        if node.key is not None:
-            insort(order, (node.key, node.path, node))
+        if key is not None:
+            insort(order, (key, node.path, node))
 
     def _key(self, node: Node) -> float:
         if not node.promised:
@@ -304,10 +325,3 @@ class Tenants:
         if node.parent is not None:
             del node.parent.children[node.path.rpartition("/")[2]]
             del self._nodes[node.path]
-
-
-def _fits_at(order: list[Place], place: int, key: float) -> bool:
-    """Whether one that stands at a place in the order stays there with another key."""
-    return (place == 0 or order[place - 1][0] < key) and (
-        place + 1 == len(order) or key < order[place + 1][0]
-    )

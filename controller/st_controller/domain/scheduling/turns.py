@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 EXCESS = 1.01
 """What somebody may have had, over its share, before others take precedence where it would fit and
 they do not."""
+SURELY, SURELY_NOT = 1 - 1e-12, 1 + 1e-12
+"""Parts of a share by which its place in the order says that a child is, or is not, within it. What
+is promised only puts it further back, so that second is true where nothing is promised."""
 SHAPES_AT_FIRST = 64
 """Bits that each level has in a mask until there are more shapes."""
 
@@ -130,8 +133,10 @@ class Turns:
             # What has risen to this level counts where others ask for such a shape at it.
             mask &= node.masks[BASE] >> level * self._width
             for _, _, child in node.order:
-                known = child.startable
-                there = (self._startable(child) if known is None else known) & wanted
+                there = child.startable
+                if there is None:
+                    there = self._startable(child)
+                there &= wanted
                 if there:
                     node, wanted = child, there
                     break
@@ -147,8 +152,9 @@ class Turns:
     def _first_within_share(self, node: Node, wanted: int) -> tuple[Node, int]:
         """The least served child that is due for any of what is wanted, and for what of it."""
         fair = node.fair
-        for _, _, child in node.order:
-            if child.reckoned > fair * child.share.weight:
+        surely = fair * SURELY
+        for key, _, child in node.order:
+            if key > surely and child.reckoned > fair * child.share.weight:
                 continue
             known = child.due
             there = (self._due(child) if known is None else known) & wanted
@@ -167,10 +173,13 @@ class Turns:
             found = node.masks[BASE] | node.masks[AGED]
         else:
             found, fair = 0, node.fair
-            for _, _, child in node.order:
-                if child.reckoned <= fair * child.share.weight:
+            surely, never = fair * SURELY, float("inf") if node.promised else fair * SURELY_NOT
+            for key, _, child in node.order:
+                if key <= surely or child.reckoned <= fair * child.share.weight:
                     below = child.due
                     found |= self._due(child) if below is None else below
+                elif key > never:
+                    break
         if node.is_limited:
             found &= node.allowed(self._ones, self._shapes) * self._every
         node.due = found
@@ -215,16 +224,18 @@ class Turns:
                 return
             if not node.startable & bit:
                 return
-            for _, _, child in node.order:
-                if child.startable is not None and child.startable & bit:
-                    return  # somebody else there asks for it
+            if node.masks[BASE] & bit:
+                for _, _, child in node.order:
+                    if child.startable is not None and child.startable & bit:
+                        return  # somebody else there asks for it
             node.startable &= ~bit
 
     def _allowed(self, leaf: Node, mask: int) -> int:
         """The shapes in ``mask`` that all limits let a user start."""
-        for node in leaf.ancestry:
-            if node.is_limited:
-                mask = node.allowed(mask, self._shapes)
+        if leaf.is_limited_anywhere:
+            for node in leaf.ancestry:
+                if node.is_limited:
+                    mask = node.allowed(mask, self._shapes)
         return mask & self._ones
 
     # The bits
