@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from math import exp, log
 
 from st_controller.domain.scheduling.model import Policy, Share
-from st_controller.domain.scheduling.nodes import NEGLIGIBLE, Node
+from st_controller.domain.scheduling.nodes import NEGLIGIBLE, Node, Place
 from st_controller.domain.scheduling.shapes import Shapes
 from st_controller.domain.scheduling.turns import Turns
 
@@ -116,19 +116,20 @@ class Tenants:
 
     def settle(self, now: float) -> None:
         """Bring all usage up to this moment, and forget tenants of whom nothing is left."""
-        for node in self.nodes():
+        nodes = list(self._nodes.values())
+        for node in nodes:
             self._accrue(node, now)
         forgiven = 1 - exp(-self._decay * max(0.0, now - self._settled_at))
         self._settled_at = now
-        for node in self.nodes():
+        for node in nodes:
             node.due = None
             if node.children:
                 self._keep_apart(node, forgiven)
                 self._settle_children(node)
-        for node in reversed(list(self._nodes.values())):
-            has_had = max(node.usage, node.claim)
-            if not node.is_active and not node.children and has_had < NEGLIGIBLE:
-                self._drop(node)
+        for node in reversed(nodes):
+            if not node.waiting and not node.is_active and not node.children:
+                if max(node.usage, node.claim) < NEGLIGIBLE:
+                    self._drop(node)
 
     def _keep_apart(self, node: Node, forgiven: float) -> None:
         """Take back what decay forgave of the distance between children that all want more.
@@ -141,17 +142,22 @@ class Tenants:
         wanting = [child for child in node.children.values() if child.waiting or child.promised]
         wanting, level = self._abreast(node, wanting)
         for child in wanting:
-            kept = (child.claim - level * child.share.weight) * forgiven
-            child.forfeited = max(child.forfeited + kept, -child.usage)
-            child.reckoned = child.usage + child.forfeited + child.ahead
+            usage, forfeited = child.usage, child.forfeited
+            kept = (usage + forfeited - level * child.share.weight) * forgiven
+            child.forfeited = forfeited = max(forfeited + kept, -usage)
+            child.reckoned = usage + forfeited + child.ahead
 
     def _abreast(self, node: Node, children: list[Node]) -> tuple[list[Node], float]:
         """Those not too far behind the rest, and what they have had for their weight on average."""
         while children:
-            weights = sum(child.share.weight for child in children)
-            level = sum(child.claim for child in children) / weights
+            weights = sum([child.share.weight for child in children])
+            level = sum([child.usage + child.forfeited for child in children]) / weights
             least = level - self._policy.catch_up * self._due(node) / weights
-            near = [child for child in children if child.claim >= least * child.share.weight]
+            near = [
+                child
+                for child in children
+                if child.usage + child.forfeited >= least * child.share.weight
+            ]
             if len(near) == len(children):
                 return near, level
             children = near
@@ -159,16 +165,18 @@ class Tenants:
 
     def _settle_children(self, node: Node) -> None:
         """Add up and sort the children anew, at the cost of one sort."""
-        node.claims, node.weights = 0.0, 0.0
-        node.order = []
+        claims = weights = 0.0
+        order: list[Place] = []
         for child in node.children.values():
-            if child.is_active:
-                node.claims += child.reckoned
-                node.weights += child.share.weight
-            if child.waiting:
-                child.key = self._key(child)
-                node.order.append((child.key, child.path, child))
-        node.order.sort()
+            waits = child.waiting
+            if waits or child.is_active:
+                claims += child.reckoned
+                weights += child.share.weight
+            if waits:
+                child.key = key = self._key(child)
+                order.append((key, child.path, child))
+        order.sort()
+        node.claims, node.weights, node.order = claims, weights, order
 
     def settled(self, now: float) -> Iterator[Node]:
         """All nodes, with their usage at this moment."""
