@@ -17,8 +17,9 @@ every so often (settling the decay of all usage, every 30 s) then weighs as it w
 rate. A step that settles is timed apart, as are the steps at the pace of jobs that run 4 hours,
 where such steps are more frequent among the few that there are.
 
-Python's cyclic garbage collector runs as the controller has it: what was loaded is frozen
-(``gc.freeze``), what comes later is collected.
+Python's cyclic garbage collector runs as a controller that leads has it (``LongLived``): what was
+loaded is frozen, what comes later is collected. The processor time of all steps is told beside: it
+is what the same would take on a machine with nothing else to do.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from statistics import median, quantiles
 import psutil
 from report import Goal, Result, report
 
+from st_controller.dispatch.long_lived import LongLived
 from st_controller.domain.scheduling.model import (
     Decision,
     Level,
@@ -86,6 +88,8 @@ class Measured:
     """Bytes of resident memory a queued job takes, its own record included."""
     steps: list[float] = field(default_factory=list)
     """Seconds of each ``finish`` and ``decide``."""
+    processor: float = 0.0
+    """Seconds of processor time of all steps together."""
     placed: int = 0
     enqueued: list[float] = field(default_factory=list)
     settling: list[float] = field(default_factory=list)
@@ -120,6 +124,9 @@ def results(many: list[Measured], few: list[Measured]) -> Iterator[Result]:
     """The medians over the runs, with the spread beside them."""
     yield of(f"decisions, {MANY:,} queued", [run.rate for run in many], "1/s", GOALS["decisions"])
     yield of(f"decisions, {FEW:,} queued", [run.rate for run in few], "1/s", GOALS["decisions"])
+    for name, measured in ((MANY, many), (FEW, few)):
+        rates = [run.placed / run.processor for run in measured]
+        yield of(f"decisions a second of processor time, {name:,} queued", rates, "1/s", None)
     yield of(
         f"cost of a decision, {MANY:,} over {FEW:,} queued",
         [a.cost / b.cost for a, b in zip(many, few, strict=True)],
@@ -169,7 +176,6 @@ def share(measured: list[Measured], percent: int) -> list[float]:
 
 def measure(queued: int, steps: int, runs: int) -> list[Measured]:
     """Load a queue of this length once, and let it run for a while several times."""
-    gc.unfreeze()
     gc.collect()
     bench = Bench(Random(queued))
     before = psutil.Process().memory_info().rss
@@ -179,13 +185,16 @@ def measure(queued: int, steps: int, runs: int) -> list[Measured]:
     gc.collect()
     memory = (psutil.Process().memory_info().rss - before) / queued
     bench.fill()
-    gc.freeze()
+    long_lived = LongLived()
+    long_lived.begin()
     found = []
     for _ in range(runs):
         measured = Measured(loaded, memory)
         bench.run(steps, measured)
         bench.run_slowly(steps // 4, measured)
         found.append(measured)
+        long_lived.sweep()
+    long_lived.end()
     return found
 
 
@@ -223,21 +232,27 @@ class Bench:
         """One job ends, others start, as many are queued; so many times."""
         for _ in range(steps):
             self._now += SATURATED
-            seconds, placed = self._step(measured)
+            begun = time.process_time()
+            seconds, decisions = self._end_one()
+            measured.processor += time.process_time() - begun
             measured.steps.append(seconds)
-            measured.placed += placed
+            measured.placed += self._replace(decisions, measured)
 
     def run_slowly(self, steps: int, measured: Measured) -> None:
         """The same at the pace of a usual day, and some steps that settle for certain."""
         for _ in range(steps):
             self._now += MEAN_RUN / len(self._running)
-            measured.slow_steps.append(self._step(measured)[0])
+            seconds, decisions = self._end_one()
+            measured.slow_steps.append(seconds)
+            self._replace(decisions, measured)
         for _ in range(20):
             self._now += self._scheduler.policy.settle_interval
-            measured.settling.append(self._step(measured)[0])
+            seconds, decisions = self._end_one()
+            measured.settling.append(seconds)
+            self._replace(decisions, measured)
 
-    def _step(self, measured: Measured) -> tuple[float, int]:
-        """The seconds of one end and what follows, and how many jobs started."""
+    def _end_one(self) -> tuple[float, Sequence[Decision]]:
+        """The seconds of one end and what follows, and what that is."""
         scheduler, clock = self._scheduler, time.perf_counter
         at = self._random.randrange(len(self._running))
         self._running[at], self._running[-1] = self._running[-1], self._running[at]
@@ -245,13 +260,16 @@ class Bench:
         begun = clock()
         scheduler.finish(ends, self._now)
         decisions = scheduler.decide(self._now)
-        seconds = clock() - begun
-        placed = self._take(decisions)
+        return clock() - begun, decisions
+
+    def _replace(self, decisions: Sequence[Decision], measured: Measured) -> int:
+        """Queue as many jobs as were placed; how many."""
+        placed, clock = self._take(decisions), time.perf_counter
         for job in [self._job(self._now) for _ in range(placed)]:
             begun = clock()
-            scheduler.enqueue(job, self._now)
+            self._scheduler.enqueue(job, self._now)
             measured.enqueued.append(clock() - begun)
-        return seconds, placed
+        return placed
 
     def _take(self, decisions: Sequence[Decision]) -> int:
         """Note what was placed."""
