@@ -37,7 +37,8 @@ class HeldBack:
 
     def may_hold(self, number: int) -> bool:
         """Whether anybody at all is held back who wants this shape."""
-        return len(self._leaves) < MOST_HELD_BACK and self._fleet.reach.slots_for(number) <= LARGE_POOL
+        few = len(self._leaves) < MOST_HELD_BACK
+        return few and self._fleet.reach.slots_for(number) <= LARGE_POOL
 
     def let_in(self) -> None:
         """Forget whom we held back."""

@@ -188,8 +188,7 @@ class Reservations:
                 self._look_at(reservation, now)
             beside |= reservation.beside
             before |= reservation.before
-            if reservation.until < until:
-                until = reservation.until
+            until = min(until, reservation.until)
         self._backfill = (until, beside, before)
         return beside, before
 

@@ -127,9 +127,9 @@ class Tenants:
                 self._keep_apart(node, forgiven)
                 self._settle_children(node)
         for node in reversed(nodes):
-            if not node.waiting and not node.is_active and not node.children:
-                if max(node.usage, node.claim) < NEGLIGIBLE:
-                    self._drop(node)
+            is_idle = not (node.waiting or node.children or node.is_active)
+            if is_idle and max(node.usage, node.claim) < NEGLIGIBLE:
+                self._drop(node)
 
     def _keep_apart(self, node: Node, forgiven: float) -> None:
         """Take back what decay forgave of the distance between children that all want more.
