@@ -1,7 +1,8 @@
 """Fixtures that many tests share: databases, a clock that stands still, Valkey, the application.
 
 ``database_url`` is SQLite everywhere, and PostgreSQL as well below ``tests/integration`` and in
-tests marked ``integration``. Servers start when the first test asks for them, once a session;
+tests marked ``integration``; those marked ``embedded`` are on SQLite alone, because others say the
+same to PostgreSQL. Servers start when the first test asks for them, once a session;
 every test gets a database of its own, copied from a migrated template.
 """
 
@@ -28,13 +29,15 @@ PASSWORD = "correct horse battery"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: runs on PostgreSQL as well as on SQLite")
+    config.addinivalue_line("markers", "embedded: runs on SQLite alone, wherever it lies")
     logging.configure(level="warning", format="json")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_url" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker("integration") is not None
-        both = marked or "integration" in metafunc.definition.path.parts
+        alone = metafunc.definition.get_closest_marker("embedded") is not None
+        both = marked or ("integration" in metafunc.definition.path.parts and not alone)
         metafunc.parametrize(
             "database_url", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True
         )

@@ -44,6 +44,7 @@ from st_controller.api.worker_front import WorkerFront
 from st_controller.api.worker_gate import WorkerGate
 from st_controller.auth.rate_limit import RateLimit
 from st_controller.background import Background
+from st_controller.dispatch.accounting import Accounting
 from st_controller.dispatch.archiving import Archiving
 from st_controller.dispatch.auditing import Auditing
 from st_controller.dispatch.service import Dispatcher
@@ -183,6 +184,8 @@ async def _start(
         background.keep("dispatcher", dispatcher.run)
         archiving = Archiving(platform, lambda: dispatcher.leadership is not None)
         background.keep("archiving", archiving.run)
+        accounting = Accounting(platform, lambda: dispatcher.leadership is not None)
+        background.keep("accounting", accounting.run)
         background.keep("upload garbage", UploadGarbage(platform).run)
         auditing = Auditing(platform, audit_key, lambda: dispatcher.leadership is not None)
         background.keep("auditing", auditing.run)

@@ -4,6 +4,7 @@ Refusal                     a request that is answered with a problem document
 InvalidRequest      422
 NotSignedIn         401
 NotPermitted        403
+QuotaExceeded       403
 NotFound            404
 Conflict            409
 StaleLease        409   the caller's lease is void; it must end that work
@@ -75,6 +76,15 @@ class NotPermitted(Refusal):
     code = "not_permitted"
     title = "Not permitted"
     hint = "ask an admin for the permission"
+
+
+class QuotaExceeded(Refusal):
+    """A quota has too little left for what is asked."""
+
+    status = 403
+    code = "quota_exceeded"
+    title = "A quota is used up"
+    hint = "`st quota` shows what is left"
 
 
 class NotFound(Refusal):

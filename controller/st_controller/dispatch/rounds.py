@@ -136,7 +136,7 @@ class Rounds:
     def _make_true(self, lead: Leadership, decisions: list[Decision]) -> int:
         placements = [found for found in decisions if isinstance(found, Placement)]
         yields = [found for found in decisions if isinstance(found, Preemption)]
-        priced = [Priced(found, self._queue.price(found.grants)) for found in placements]
+        priced = [self._priced(found) for found in placements]
         try:
             with self._db.write(places_events=True) as tx:
                 lead.prove(tx.session)
@@ -164,6 +164,9 @@ class Rounds:
                 slots=offer.slots,
             )
         return len(offered)
+
+    def _priced(self, found: Placement) -> Priced:
+        return Priced(found, self._queue.price(found.grants), self._queue.rates(found.grants))
 
     def _save_usage(self, lead: Leadership) -> None:
         now, saved = self._db.clock(), self._usage_saved

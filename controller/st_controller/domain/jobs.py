@@ -53,6 +53,8 @@ class AttemptEnd:
     cancel_requested: bool
     unstored: tuple[str, ...] = ()
     """A sentence for each file that could not be stored."""
+    stop_reason: Reason | None = None
+    """Why it was to be stopped for good, whatever its attempt says."""
 
 
 def counts_as_try(outcome: Outcome) -> bool:
@@ -68,8 +70,9 @@ def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
     """The job's next state, and why."""
     if end.outcome is Outcome.SUCCEEDED:
         return JobState.SUCCEEDED, _unstored(end.unstored) if end.unstored else None
-    if end.cancel_requested or end.outcome is Outcome.CANCELLED:
-        return JobState.CANCELLED, Reason(code="cancelled", message="Cancelled on request.")
+    cancelled = _cancelled(end)
+    if cancelled is not None:
+        return JobState.CANCELLED, cancelled
     if not counts_as_try(end.outcome):
         said = end.message or _SENTENCES[end.outcome]  # why its worker gave it back, or was to
         return JobState.QUEUED, Reason(code=end.outcome.value, message=said)
@@ -78,6 +81,13 @@ def after_attempt(end: AttemptEnd) -> tuple[JobState, Reason | None]:
     if end.tries_used >= end.max_attempts:
         return JobState.FAILED, _failure(end, f"all {end.max_attempts} attempts are used")
     return JobState.QUEUED, _again(end)
+
+
+def _cancelled(end: AttemptEnd) -> Reason | None:
+    if end.cancel_requested or end.outcome is Outcome.CANCELLED:
+        return Reason(code="cancelled", message="Cancelled on request.")
+    helps = end.failure is None or end.failure.is_retryable
+    return end.stop_reason if helps else None
 
 
 def _unstored(sentences: tuple[str, ...]) -> Reason:

@@ -7,10 +7,12 @@ from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts
 from st_controller.errors import IllegalMove
 from st_controller.services import faulty_slots, gangs
 from st_controller.services.moves import move_job, succeed_all
+from st_controller.services.policy import ledger
 from st_controller.services.worker_events import tell
 from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
+from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import Failure, StopOrder
 
@@ -49,13 +51,17 @@ def end_attempt(
         tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="stale"))
     if failure is not None and failure.kind.suspects_slots:
         faulty_slots.note(tx, attempt, job, failure)
+    members = [attempt]
     if attempt.nodes > 1:
         decided = gangs.settle(tx, attempt)
         if decided is None:
             return  # others have not ended yet
+        if ledger.is_counted(job):
+            members = gangs.members(tx.session, attempt)
         outcome = Outcome(str(decided.outcome))
         failure = Failure.model_validate(decided.failure) if decided.failure else None
         unstored = decided.unstored or ()
+    ledger.settle(tx, [(job, members)])
     _move_on(tx, job, outcome, failure, actor, tuple(unstored))
 
 
@@ -81,6 +87,7 @@ def _move_on(
             max_attempts=job.max_attempts,
             cancel_requested=job.cancel_requested_at is not None,
             unstored=unstored,
+            stop_reason=Reason.model_validate(job.stop_reason) if job.stop_reason else None,
         )
     )
     if state is JobState.QUEUED and outcome is Outcome.FAILED:
@@ -110,6 +117,7 @@ def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]]) -> None:
     for actor, (attempt, job) in zip(actors, pairs, strict=True):
         ended_by = {"job": job.id, "worker": attempt.worker_id}
         tx.audit(actor, f"attempt.{Outcome.SUCCEEDED}", attempt.id, **ended_by)
+    ledger.settle(tx, [(job, [attempt]) for attempt, job in pairs])
     succeed_all(tx, [job for _, job in pairs], actors)
 
 

@@ -14,6 +14,8 @@ from st_controller.services import idempotency, submission
 from st_controller.services.actor import Actor
 from st_controller.services.combining import Combining
 from st_controller.services.drafts import Draft
+from st_controller.services.policy import admission
+from st_controller.services.policy.quota_book import Payer
 from st_controller.services.submission import Submitted
 from st_controller.store.database import Database
 from st_controller.store.transaction import Transaction
@@ -71,6 +73,7 @@ def _enqueue(tx: Transaction, asked: Sequence[Submission]) -> list[Submitted]:
             fresh[asked[index].actor].append(index)
         else:
             found[index] = Submitted(earlier, None)
+    admission.prepare(tx, (Payer(who.org, who.team, who.user_id) for who in fresh))
     for actor, chosen in fresh.items():
         chosen.sort()
         drafts = [asked[index].draft for index in chosen]

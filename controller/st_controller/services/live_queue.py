@@ -1,6 +1,6 @@
 """The scheduler of this process, and how it keeps up with what the database says."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,12 +9,14 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
+from st_controller.domain.policy.prices import PriceList
 from st_controller.domain.scheduling.forecast import Forecast, Snapshot, foretell
 from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.services import durations, queue_reading, queue_usage
 from st_controller.services.capacities import Capacities
 from st_controller.services.durations import Durations
+from st_controller.services.policy import price_rows
 from st_controller.services.queue_reading import JobNow, Mark, Tally
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.transaction import QUEUE_JOB, QUEUE_RELOAD, QUEUE_RULES, QUEUE_WORKER
@@ -87,6 +89,7 @@ class LiveQueue:
         self.is_whole = True
         """Whether all jobs that wait are known, not only the first of every line."""
         self._learned = Durations()
+        self._costs = PriceList()
 
     @contextmanager
     def current(self, session: Session, now: datetime, age: timedelta) -> Iterator[Scheduler]:
@@ -203,6 +206,20 @@ class LiveQueue:
         with self.lock:
             return self.scheduler.fleet.price(grants) if self.scheduler else 1.0
 
+    def rates(self, grants: Sequence[Grant]) -> tuple[int, ...]:
+        """Micro-units of the currency that an hour of the slots of each grant costs."""
+        with self.lock:
+            return tuple(self._rate(grant) for grant in grants)
+
+    def _rate(self, grant: Grant) -> int:
+        host = self.scheduler.fleet.get(grant.worker) if self.scheduler else None
+        if host is None:
+            return 0
+        has = host.capacity
+        busy = {index: kind for index, (kind, _) in has.busy.items()}
+        kinds = [has.slots.get(index) or busy.get(index) for index in grant.slots]
+        return sum(self._costs.of(kind.accelerator, has.provider) for kind in kinds if kind)
+
     def _load(self, session: Session, now: datetime) -> Scheduler:
         at = now.timestamp()
         policy = queue_reading.policy(session)
@@ -273,6 +290,7 @@ class LiveQueue:
             scheduler.set_share(path, share)
         for array_id, most in queue_reading.array_caps(session).items():
             scheduler.set_array_cap(array_id, most, now.timestamp())
+        self._costs = PriceList.at(now, price_rows.read(session))
 
     def _policy_changed(self, session: Session) -> bool:
         """Whether what is in memory was made under other rules, or a share or cap was removed."""

@@ -10,7 +10,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from st_controller.domain.jobs import may_move
 from st_controller.errors import Conflict, IllegalMove
 from st_controller.services import dependencies, topics
-from st_controller.services.policy import approval_rows
+from st_controller.services.policy import approval_rows, ledger
 from st_controller.store import direct
 from st_controller.store.bulk import insert_all
 from st_controller.store.schema import Job, JobTransition
@@ -172,6 +172,7 @@ def succeed_all(tx: Transaction, jobs: Sequence[Job], actors: Sequence[str]) -> 
     for job, row in zip(jobs, values, strict=True):
         for name, value in _columns_of_success(row).items():
             set_committed_value(job, name, value)
+    ledger.free(tx, jobs)
     _record_all(tx, steps)
     tx.emit_all(topics.JOBS, "job", (topics.change_of(job) for job in jobs))
     for job in jobs:
@@ -237,6 +238,8 @@ def _write(
     }
     if not direct.write(tx.session, job, moved, only_if={"version": job.version}):
         raise Conflict("the job was changed by somebody else just now", code="version_conflict")
+    if after.is_final:
+        ledger.free(tx, [job])
     _record(tx, job, reason)
     if before is JobState.AWAITING_APPROVAL:
         approval_rows.close(tx, job.id, after)

@@ -30,6 +30,8 @@ class Priced(NamedTuple):
 
     placement: Placement
     price: float
+    rates: tuple[int, ...] = ()
+    """Micro-units that an hour of the slots of each grant costs; empty: nothing."""
 
     @property
     def grants(self) -> tuple[Grant, ...]:
@@ -180,10 +182,12 @@ def _new_attempts(
 ) -> list[dict[str, Any]]:
     """One row a member."""
     nodes = len(wanted.grants)
+    rates = wanted.rates or (0,) * nodes
     return [
         _new_attempt(tx, wanted, job, patience)
         | {"node": node, "nodes": nodes, "worker_id": grant.worker, "slots": list(grant.slots)}
-        for node, grant in enumerate(wanted.grants)
+        | {"rate": rate}
+        for node, (grant, rate) in enumerate(zip(wanted.grants, rates, strict=True))
     ]
 
 
@@ -213,4 +217,6 @@ def _new_attempt(
         "stored_seq": 0,
         "met_at": None,
         "rendezvous": None,
+        "booked_until": None,
+        "booked": False,
     }

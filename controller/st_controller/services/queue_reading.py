@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
+from st_controller.domain.policy.quotas import Meter
 from st_controller.domain.scheduling.model import (
     Grant,
     Level,
@@ -23,6 +24,7 @@ from st_controller.domain.scheduling.model import (
     limit_step,
 )
 from st_controller.services.durations import Durations
+from st_controller.services.policy import running_limits
 from st_controller.store.moments import Microseconds, microseconds
 from st_controller.store.requests import kept_as
 from st_controller.store.schema import (
@@ -88,9 +90,22 @@ def policy(session: Session) -> Policy:
 
 
 def shares(session: Session) -> dict[str, Share]:
-    """Weights and limits of the nodes for which any were set."""
+    """Weights and limits of the nodes for which any were set; of two limits, the lower."""
     rows = session.scalars(select(ShareNode))
-    return {row.path: Share(row.weight, row.max_jobs, row.max_slots) for row in rows}
+    found = {row.path: Share(row.weight, row.max_jobs, row.max_slots) for row in rows}
+    for path, limits in running_limits.read(session).items():
+        share = found.get(path, Share())
+        found[path] = Share(
+            share.weight,
+            _lower(share.max_jobs, limits.get(Meter.RUNNING_JOBS)),
+            _lower(share.max_slots, limits.get(Meter.RUNNING_SLOTS)),
+        )
+    return found
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    limits = [limit for limit in (one, other) if limit is not None]
+    return min(limits, default=None)
 
 
 def array_caps(session: Session) -> dict[str, int]:

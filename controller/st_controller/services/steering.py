@@ -88,7 +88,7 @@ def retry(tx: Transaction, actor: Actor, job_id: str, rules: Rules) -> Job:
         )
     job.tries_used = 0
     job.cancel_requested_at = job.finished_at = None
-    job.not_before = spec.not_before
+    job.not_before, job.stop_reason = spec.not_before, None
     admitted = admission.readmit(tx, actor, job, Draft("", spec, ""))
     said = Reason(code="retried", message=f"Queued again by {actor.username}.")
     reopen_job(tx, job, actor.signature, admitted.reason or said, admitted.state)

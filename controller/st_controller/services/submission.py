@@ -194,6 +194,9 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
         "progress": None,
         "checkpoint_step": None,
         "checkpoint_id": None,
+        "held_micros": None,
+        "held_slot_ms": None,
+        "stop_reason": None,
     }
 
 

@@ -14,6 +14,9 @@ JOBS = "jobs"
 WORKER = "worker:"
 """Before a worker's id: orders and offers for that worker."""
 
+QUOTAS = "quotas"
+"""Limits that are passed and do not block; events of whoever notifies people."""
+
 
 class OwnedJob(Protocol):
     """A job, or what was read of one."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import insert
 from sqlalchemy.orm import Session as OrmSession
@@ -31,6 +31,13 @@ QUEUE_RELOAD = "queue/reload"
 """Topic that tells the scheduler that many jobs changed at once."""
 
 
+class Closing(Protocol):
+    """Something that is gathered in a transaction and written at its end."""
+
+    def write(self, tx: "Transaction") -> None:
+        """Write it; what this raises undoes the transaction."""
+
+
 class Transaction:
     """A session, the moment at which it happens, and what it will tell whom.
 
@@ -45,6 +52,9 @@ class Transaction:
         """What was emitted and is not written yet; it is at the end, together."""
         self.placed: list[RowOfEvent] = []
         """Events that got their places in this transaction, without gaps."""
+        self.closing: dict[str, Closing] = {}
+        """What many have a part in and is written once, before the events: whoever locks rows there
+        locks them last, in one order."""
         self._audit: list[dict[str, Any]] = []
 
     def emit(self, topic: str, kind: str, body: dict[str, Any]) -> None:
@@ -80,6 +90,8 @@ class Transaction:
 
         Events get their places from ``places``; without it, from the relay after the commit.
         """
+        for closing in self.closing.values():
+            closing.write(self)
         self.session.flush()
         connection = self.session.connection()
         entries, self._audit = self._audit, []

@@ -4,7 +4,7 @@ It runs in the transaction that writes the job, just before its row: what is ref
 behind, and what is let through was judged by the rules in force at that moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from st_controller.domain.policy.approval_rules import Need
 from st_controller.domain.policy.resource_rules import Subject
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft
-from st_controller.services.policy import approval_step, book, resource_step
+from st_controller.services.policy import approval_step, book, reservation, resource_step
 from st_controller.services.policy.approval_step import BYPASS, Applicant
+from st_controller.services.policy.quota_book import Payer
 from st_controller.store.requests import request_text
 from st_controller.store.schema import Job, User
 from st_controller.store.transaction import Transaction
@@ -56,12 +57,21 @@ def admit(
     applicant = Applicant(actor.user_id, actor.may(BYPASS))
     who = [Subject(row["org"], row["team"], actor.username, actor.role) for row in rows]
     told = resource_step.apply(policy.resources, who, drafts, rows)
+    counted = reservation.reserve(tx, policy.quotas, drafts, rows)
     judged = approval_step.apply(
-        tx.session, tx.now, policy.approvals, applicant, who, drafts, rows, [0] * len(rows)
+        tx.session,
+        tx.now,
+        policy.approvals,
+        applicant,
+        who,
+        drafts,
+        rows,
+        costs=[verdict.cost for verdict in counted],
+        further=[verdict.needs for verdict in counted],
     )
     admissions = [
-        _admission(found.need, (*warnings, *found.warnings))
-        for found, warnings in zip(judged, told, strict=True)
+        _admission(found.need, (*warnings, *verdict.warnings, *found.warnings))
+        for found, warnings, verdict in zip(judged, told, counted, strict=True)
     ]
     for row, admission in zip(rows, admissions, strict=True):
         if admission.need:
@@ -93,14 +103,22 @@ def readmit(tx: Transaction, actor: Actor, job: Job, draft: Draft) -> Admission:
     owner = tx.session.get_one(User, job.submitted_by)
     who = [Subject(job.org, job.team, owner.username, owner.role)]
     (told,) = resource_step.apply(policy.resources, who, [draft], [row])
+    cost = reservation.renew(tx, job, draft.spec)
     agreed = approval_step.granted(tx.session, job.id)
     applicant = Applicant(owner.id, actor.may(BYPASS), retried=job.id, granted=agreed)
     (judged,) = approval_step.apply(
-        tx.session, tx.now, policy.approvals, applicant, who, [draft], [row], [0]
+        tx.session, tx.now, policy.approvals, applicant, who, [draft], [row], [cost]
     )
     job.request = row["request"]
     approval_step.record(tx, actor.user_id, [job.id], [judged.need])
     return _admission(judged.need, (*told, *judged.warnings))
+
+
+def prepare(tx: Transaction, payers: Iterable[Payer]) -> None:
+    """Before jobs of several tenants are admitted one after the other in one transaction."""
+    several = set(payers)
+    if len(several) > 1:
+        reservation.lock(tx, book.current(tx.session).quotas, several)
 
 
 def record(

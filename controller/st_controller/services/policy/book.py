@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.approval_rules import ApprovalRules
 from st_controller.domain.policy.resource_rules import ResourceRules
-from st_controller.services.policy import approval_rows, resource_rows
+from st_controller.services.policy import approval_rows, quota_book, resource_rows
+from st_controller.services.policy.quota_book import QuotaBook
 from st_controller.store.schema import PolicyVersion
 from st_controller.store.transaction import Transaction
 from st_shared.ids import new_id
@@ -28,6 +29,7 @@ class PolicyBook:
     """Empty: nobody has made any rule."""
     resources: ResourceRules = field(default_factory=ResourceRules)
     approvals: ApprovalRules = field(default_factory=ApprovalRules)
+    quotas: QuotaBook = field(default_factory=QuotaBook)
 
     @property
     def is_empty(self) -> bool:
@@ -84,5 +86,8 @@ def changed(tx: Transaction) -> None:
 
 def _read(session: Session, version: str) -> PolicyBook:
     return PolicyBook(
-        version, resources=resource_rows.read(session), approvals=approval_rows.read(session)
+        version,
+        resources=resource_rows.read(session),
+        approvals=approval_rows.read(session),
+        quotas=quota_book.read(session),
     )

@@ -22,6 +22,7 @@ from st_controller.store.schema.journal import JournalChunk, JournalSegment
 from st_controller.store.schema.people import ApiKey, Session, SetupToken, User
 from st_controller.store.schema.policy import PolicyVersion, ResourceRule
 from st_controller.store.schema.queue import LeaderLease, QueuePolicy, ShareNode, TenantUsage
+from st_controller.store.schema.quotas import Charge, PriceRow, QuotaCounter, QuotaRow
 from st_controller.store.schema.tenancy import (
     CustomRole,
     Membership,
@@ -45,6 +46,7 @@ __all__ = [
     "AuditArchive",
     "AuditEntry",
     "AuditHead",
+    "Charge",
     "CustomRole",
     "Dataset",
     "EventOrder",
@@ -61,7 +63,10 @@ __all__ = [
     "Organisation",
     "OutboxEvent",
     "PolicyVersion",
+    "PriceRow",
     "QueuePolicy",
+    "QuotaCounter",
+    "QuotaRow",
     "ResourceRule",
     "SavedConfig",
     "Session",

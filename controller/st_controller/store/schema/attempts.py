@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ForeignKey,
     Index,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -41,6 +43,12 @@ class Attempt(Table):
     slots: Mapped[list[Any]]
     price: Mapped[float]
     """Weight of a slot-second on this worker in the fair share."""
+    rate: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Micro-units of the currency that its slots cost in an hour, all of them together."""
+    booked_until: Mapped[datetime | None]
+    """Moment up to which its use stands in ``charges``; none: nothing of it does."""
+    booked: Mapped[bool] = mapped_column(default=False)
+    """Whether all of its use stands there, because it has given back its slots."""
     checkpoint_at: Mapped[datetime | None]
     """When its newest complete checkpoint was stored."""
     offered_at: Mapped[datetime]
@@ -65,4 +73,10 @@ class Attempt(Table):
         UniqueConstraint("job_id", "number", "node"),
         Index("ix_attempts_worker", "worker_id", "state"),
         Index("ix_attempts_state", "state"),
+        Index(
+            "ix_attempts_unbooked",
+            "job_id",
+            sqlite_where=text("NOT booked"),
+            postgresql_where=text("NOT booked"),
+        ),
     )

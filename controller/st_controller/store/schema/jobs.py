@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ForeignKey,
     Index,
     String,
@@ -77,6 +78,12 @@ class Job(Table):
     checkpoint_step: Mapped[int | None]
     checkpoint_id: Mapped[str | None] = mapped_column(Id)
     """Artifact id of the newest complete checkpoint's manifest."""
+    held_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """Money that is held for it, micro-units; none: no quota counts it."""
+    held_slot_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """Time of slots that is held for it, milliseconds."""
+    stop_reason: Mapped[dict[str, Any] | None]
+    """Why it is being stopped for good; it is told once its attempt has ended."""
 
     __table_args__ = (
         Index("ix_jobs_queue", "state", "level", "submitted_at"),

@@ -59,6 +59,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_head")),
     )
     op.create_table(
+        "charges",
+        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("utc_day", sa.String(length=10), nullable=False),
+        sa.Column("org", sa.String(length=64), nullable=False),
+        sa.Column("team", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("micros", sa.BigInteger(), nullable=False),
+        sa.Column("slot_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "day", "utc_day", name=op.f("pk_charges")),
+    )
+    op.create_index("ix_charges_day", "charges", ["org", "day"], unique=False)
+    op.create_index("ix_charges_utc_day", "charges", ["utc_day"], unique=False)
+    op.create_table(
         "event_order",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("last_position", sa.BigInteger(), nullable=False),
@@ -105,11 +119,43 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_policy_versions")),
     )
     op.create_table(
+        "prices",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("accelerator", sa.String(length=200), nullable=False),
+        sa.Column("provider", sa.String(length=200), nullable=False),
+        sa.Column("micros", sa.BigInteger(), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_prices")),
+        sa.UniqueConstraint(
+            "accelerator", "provider", "since", name=op.f("uq_prices_accelerator_provider_since")
+        ),
+    )
+    op.create_table(
         "queue_policy",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("rules", sa.JSON(), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_policy")),
+    )
+    op.create_table(
+        "quota_counters",
+        sa.Column("path", sa.String(length=260), nullable=False),
+        sa.Column("kind", sa.String(length=40), nullable=False),
+        sa.Column("period", sa.String(length=20), nullable=False),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.Column("held", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("path", "kind", name=op.f("pk_quota_counters")),
+    )
+    op.create_table(
+        "quotas",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("path", sa.String(length=260), nullable=False),
+        sa.Column("kind", sa.String(length=40), nullable=False),
+        sa.Column("action", sa.String(length=20), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_quotas")),
+        sa.UniqueConstraint("path", "kind", "action", name=op.f("uq_quotas_path_kind_action")),
     )
     op.create_table(
         "roles",
@@ -448,6 +494,9 @@ def upgrade() -> None:
         sa.Column("progress", sa.JSON(), nullable=True),
         sa.Column("checkpoint_step", sa.Integer(), nullable=True),
         sa.Column("checkpoint_id", sa.String(length=40), nullable=True),
+        sa.Column("held_micros", sa.BigInteger(), nullable=True),
+        sa.Column("held_slot_ms", sa.BigInteger(), nullable=True),
+        sa.Column("stop_reason", sa.JSON(), nullable=True),
         sa.ForeignKeyConstraint(["array_id"], ["job_arrays.id"], name=op.f("fk_jobs_array_id")),
         sa.ForeignKeyConstraint(["submitted_by"], ["users.id"], name=op.f("fk_jobs_submitted_by")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
@@ -497,6 +546,9 @@ def upgrade() -> None:
         sa.Column("worker_id", sa.String(length=40), nullable=False),
         sa.Column("slots", sa.JSON(), nullable=False),
         sa.Column("price", sa.Double(), nullable=False),
+        sa.Column("rate", sa.BigInteger(), nullable=False),
+        sa.Column("booked_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("booked", sa.Boolean(), nullable=False),
         sa.Column("checkpoint_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("offered_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("offer_expires_at", sa.DateTime(timezone=True), nullable=False),
@@ -519,6 +571,14 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_attempts_state", "attempts", ["state"], unique=False)
+    op.create_index(
+        "ix_attempts_unbooked",
+        "attempts",
+        ["job_id"],
+        unique=False,
+        sqlite_where=sa.text("NOT booked"),
+        postgresql_where=sa.text("NOT booked"),
+    )
     op.create_index("ix_attempts_worker", "attempts", ["worker_id", "state"], unique=False)
     op.create_table(
         "job_dependencies",
@@ -682,6 +742,12 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_job_dependencies_parent_id"), table_name="job_dependencies")
     op.drop_table("job_dependencies")
     op.drop_index("ix_attempts_worker", table_name="attempts")
+    op.drop_index(
+        "ix_attempts_unbooked",
+        table_name="attempts",
+        sqlite_where=sa.text("NOT booked"),
+        postgresql_where=sa.text("NOT booked"),
+    )
     op.drop_index("ix_attempts_state", table_name="attempts")
     op.drop_table("attempts")
     op.drop_index("ix_approvals_pending", table_name="approvals")
@@ -721,13 +787,19 @@ def downgrade() -> None:
     op.drop_table("setup_tokens")
     op.drop_table("secrets")
     op.drop_table("roles")
+    op.drop_table("quotas")
+    op.drop_table("quota_counters")
     op.drop_table("queue_policy")
+    op.drop_table("prices")
     op.drop_table("policy_versions")
     op.drop_index("ix_outbox_topic", table_name="outbox")
     op.drop_table("outbox")
     op.drop_table("organisations")
     op.drop_table("leader_leases")
     op.drop_table("event_order")
+    op.drop_index("ix_charges_utc_day", table_name="charges")
+    op.drop_index("ix_charges_day", table_name="charges")
+    op.drop_table("charges")
     op.drop_table("audit_head")
     op.drop_index("ix_audit_entries_at", table_name="audit_entries")
     op.drop_table("audit_entries")

@@ -1,0 +1,111 @@
+"""What jobs use: written down in charges, and counted where a quota counts it.
+
+An attempt is charged from the moment at which all its members have claimed it until its slots are
+given back, however it ends; one that was never claimed costs nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, tzinfo
+
+from st_controller.domain.policy.estimates import NOTHING, Amounts, of_time
+from st_controller.domain.policy.periods import cuts
+from st_controller.services.policy.quota_book import Payer
+from st_controller.services.policy.settlement import Settlement, Used, settlement
+from st_controller.store import direct
+from st_controller.store.schema import Attempt, Job
+from st_controller.store.transaction import Transaction
+
+
+def payer_of(job: Job) -> Payer:
+    """Whom a job is counted for."""
+    return Payer(job.org, job.team, job.submitted_by)
+
+
+def is_counted(job: Job) -> bool:
+    """Whether quotas count what this job uses; it costs nothing to ask."""
+    return job.held_micros is not None
+
+
+def settle(tx: Transaction, ended: Sequence[tuple[Job, Sequence[Attempt]]]) -> None:
+    """Count what attempts have used that have just given their slots back.
+
+    Jobs and attempts are locked; of a gang come all members. What no quota counts is left to the
+    leader, who writes it down within seconds.
+    """
+    counted = [(job, attempts) for job, attempts in ended if is_counted(job)]
+    if not counted:
+        return
+    book = settlement(tx)
+    for job, attempts in counted:
+        spend(book, tx, job, attempts)
+    done = [attempt for _, attempts in counted for attempt in attempts]
+    direct.write_all(tx.session, done, {"booked": True})
+
+
+def spend(
+    book: Settlement, tx: Transaction, job: Job, attempts: Sequence[Attempt]
+) -> tuple[Amounts, Amounts]:
+    """Charge what attempts used until now; gives that, and what is still held for their job."""
+    used = used_since(attempts, tx.now, book.quotas.zone(job.org))
+    total = sum((each.amounts for each in used), NOTHING)
+    payer = payer_of(job)
+    book.charge(job.id, payer, used)
+    if not is_counted(job):
+        return total, NOTHING
+    before = held(job)
+    after = (before - total).at_least_nothing()
+    if used or after != before:
+        book.count(payer, used, after - before)
+        hold(tx, job, after)
+    return total, after
+
+
+def free(tx: Transaction, jobs: Iterable[Job]) -> None:
+    """Give back what is held for locked jobs that are over."""
+    holding = [job for job in jobs if held(job)]
+    if not holding:
+        return
+    book = settlement(tx)
+    for job in holding:
+        book.count(payer_of(job), (), NOTHING - held(job))
+    direct.write_all(tx.session, holding, {"held_micros": 0, "held_slot_ms": 0})
+
+
+def held(job: Job) -> Amounts:
+    """What is held for a job."""
+    return Amounts(job.held_micros or 0, job.held_slot_ms or 0)
+
+
+def hold(tx: Transaction, job: Job, amounts: Amounts) -> None:
+    """Write down what is held for a locked job."""
+    columns = {"held_micros": amounts.micros, "held_slot_ms": amounts.slot_ms}
+    direct.write(tx.session, job, columns)
+
+
+def used_since(attempts: Sequence[Attempt], now: datetime, zone: tzinfo) -> list[Used]:
+    """What members of attempts used since it was written down last, day by day."""
+    found = []
+    by_number: dict[tuple[str, int], list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        by_number[attempt.job_id, attempt.number].append(attempt)
+    for members in by_number.values():
+        claimed = [each.claimed_at for each in members if each.claimed_at is not None]
+        if len(claimed) < members[0].nodes:
+            continue
+        for member in members:
+            if not member.booked:
+                found += _used(member, max(claimed), now, zone)
+    return found
+
+
+def _used(member: Attempt, begun: datetime, now: datetime, zone: tzinfo) -> list[Used]:
+    until = member.released_at or now
+    slots = len(member.slots)
+    return [
+        Used(
+            start,
+            of_time(member.rate, slots, end - begun) - of_time(member.rate, slots, start - begun),
+        )
+        for start, end in cuts(member.booked_until or begun, until, zone, UTC)
+    ]

@@ -1,0 +1,158 @@
+"""The quotas of a submission: what it will use is held, or it is refused."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.policy import quotas
+from st_controller.domain.policy.approval_rules import Need
+from st_controller.domain.policy.estimates import NOTHING, Amounts, Asked
+from st_controller.domain.policy.quotas import HELD, RUNNING, Action, Counter, Meter, Passed, Place
+from st_controller.domain.policy.roles import BUILT_IN, Role
+from st_controller.errors import QuotaExceeded
+from st_controller.services import topics
+from st_controller.services.drafts import Draft
+from st_controller.services.policy import counters, tenants
+from st_controller.services.policy.counters import Change
+from st_controller.services.policy.ledger import hold, payer_of
+from st_controller.services.policy.quota_book import Payer, QuotaBook, holds
+from st_controller.services.policy.settlement import of, settlement
+from st_controller.store.schema import Job
+from st_controller.store.transaction import Transaction
+from st_shared.protocol.resources import Reason
+from st_shared.protocol.states import JobState
+from st_shared.spec.job import JobSpec
+
+APPROVER, RANK = Role.LEAD, BUILT_IN[Role.LEAD].rank
+"""Who agrees at least to what passes a quota."""
+PATIENCE = 24 * 3600.0
+"""Seconds until what nobody agreed to is rejected."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the quotas say of a job that none of them blocks."""
+
+    cost: int = 0
+    """Micro-units that it is expected to cost."""
+    warnings: list[Reason] = field(default_factory=list)
+    needs: list[Need] = field(default_factory=list)
+    """Why somebody has to agree."""
+
+
+def reserve(
+    tx: Transaction, book: QuotaBook, drafts: Sequence[Draft], rows: Sequence[dict[str, Any]]
+) -> list[Verdict]:
+    """Count new jobs and hold what they will use; their rows get what is held for each.
+
+    Counters are changed one by one in the order of everybody, each by one statement that changes
+    nothing where the ceiling would be passed.
+
+    Raises:
+        QuotaExceeded: a quota that blocks has too little left; nothing may be committed then.
+    """
+    verdicts = [Verdict() for _ in rows]
+    asked: dict[Place, list[tuple[int, Amounts]]] = defaultdict(list)
+    for index, (draft, row) in enumerate(zip(drafts, rows, strict=True)):
+        chain = book.chain(Payer(row["org"], row["team"], row["submitted_by"]))
+        amounts = NOTHING
+        if book.prices or holds(chain):
+            of_job = (row["submitted_by"], row["name"], row["family"])
+            amounts = book.estimate(tx.session, Asked.by(draft.spec), of_job, tx.now)
+        if holds(chain):
+            row["held_micros"], row["held_slot_ms"] = amounts.micros, amounts.slot_ms
+        verdicts[index].cost = amounts.micros
+        for place in chain:
+            asked[place].append((index, amounts))
+    for place in sorted(asked, key=lambda place: place.order):
+        wanted = asked[place]
+        count = len(wanted)
+        change = _change(place, [amounts for _, amounts in wanted], count)
+        found = _count(tx, place, change)
+        for passed in found:
+            _tell(tx, place, passed, [verdicts[index] for index, _ in wanted])
+    return verdicts
+
+
+def lock(tx: Transaction, book: QuotaBook, payers: Iterable[Payer]) -> None:
+    """Lock the counters of several tenants at once, who are then taken one after the other."""
+    chains = {payer: book.chain(payer) for payer in payers}
+    if len(chains) > 1:
+        counters.lock_all(tx, (place for chain in chains.values() for place in chain))
+
+
+def renew(tx: Transaction, job: Job, spec: JobSpec) -> int:
+    """Hold again what a locked job will use that is retried; gives what that costs.
+
+    It is refused at the end of the transaction, where counters are taken last, since other jobs are
+    locked after this one.
+    """
+    book = settlement(tx)
+    payer = payer_of(job)
+    of_job = (job.submitted_by, job.name, job.family)
+    amounts = book.quotas.estimate(tx.session, Asked.by(spec), of_job, tx.now)
+    if holds(book.quotas.chain(payer)):
+        hold(tx, job, amounts)
+        book.ask(payer, amounts)
+    else:
+        job.held_micros = job.held_slot_ms = None
+    return amounts.micros
+
+
+def _change(place: Place, wanted: Sequence[Amounts], count: int) -> Change:
+    if place.meter is Meter.SUBMISSIONS:
+        return Change(used=count)
+    return Change(held=of(sum(wanted, NOTHING), place.meter))
+
+
+def _count(tx: Transaction, place: Place, change: Change) -> list[Passed]:
+    """Count at one place; the limits that are passed and do not block."""
+    if place.meter in HELD or place.meter is Meter.SUBMISSIONS:
+        counter = counters.take(tx, place, change, capped=True)
+        return place.passed(counter, change.used + change.held) if counter else []
+    if place.meter in RUNNING:
+        if all(quota.action is Action.BLOCK for quota in place.quotas):
+            return []  # the scheduler sees to it
+        counter = running(tx.session, place)
+        return place.passed(Counter(counter.used + 1), 1)
+    counter = counters.look(tx, place)
+    if counter is None:
+        return []
+    ceiling = place.ceiling
+    if ceiling is not None and counter.used >= ceiling.amount:
+        why = quotas.refused(place, counter, 0, tx.now)
+        raise QuotaExceeded(why.message, hint=why.hint)
+    return place.passed(counter, 0)
+
+
+def running(session: Session, place: Place) -> Counter:
+    """How many jobs, or slots, run at a place now."""
+    what = func.count() if place.meter is Meter.RUNNING_JOBS else func.sum(Job.slots)
+    query = select(func.coalesce(what, 0)).where(
+        Job.state.in_((JobState.ASSIGNED, JobState.RUNNING)), *tenants.below(Job, place.path)
+    )
+    return Counter(int(session.scalar(query) or 0))
+
+
+def _need(passed: Passed, said: Reason) -> Need:
+    return Need(APPROVER.value, RANK, 1, PATIENCE, ((passed.quota.id, said.message),))
+
+
+def _tell(tx: Transaction, place: Place, passed: Passed, whom: Sequence[Verdict]) -> None:
+    said = quotas.told(place, passed, tx.now)
+    match passed.quota.action:
+        case Action.WARN:
+            for verdict in whom:
+                verdict.warnings.append(said)
+        case Action.REQUIRE_APPROVAL:
+            for verdict in whom:
+                verdict.needs.append(_need(passed, said))
+        case _:
+            pass
+    if passed.counter.total - passed.asked <= passed.quota.amount:  # it is passed just now
+        body = {"quota": passed.quota.id, "path": place.path, "kind": place.kind.value}
+        tx.emit(topics.QUOTAS, "quota", {**body, "message": said.message})

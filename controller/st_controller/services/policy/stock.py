@@ -1,0 +1,183 @@
+"""Counting anew: what stands in a counter, from the jobs and charges that it is the sum of."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from st_controller.domain.policy import periods
+from st_controller.domain.policy.estimates import Asked
+from st_controller.domain.policy.periods import Period
+from st_controller.domain.policy.quotas import HELD, RULES, RUNNING, Counter, Kind, Meter, Place
+from st_controller.services.policy import counters, ledger, quota_book, tenants
+from st_controller.services.policy.quota_book import QuotaBook
+from st_controller.services.policy.settlement import of
+from st_controller.store.schema import Artifact, Attempt, Charge, Job, QuotaCounter, QuotaRow
+from st_controller.store.transaction import Transaction
+from st_shared.protocol.states import JobState
+
+_PAGE = 500
+_OVER = [state for state in JobState if state.is_final]
+_NEW = text(
+    "INSERT INTO quota_counters (path, kind, period, used, held)"
+    " VALUES (:path, :kind, '', 0, 0) ON CONFLICT (path, kind) DO NOTHING"
+)
+_HOLD = text(
+    "UPDATE jobs SET held_micros = :micros, held_slot_ms = :slot_ms"
+    " WHERE id = :id AND held_micros IS NULL AND finished_at IS NULL"
+)
+
+
+def take(tx: Transaction, book: QuotaBook, place: Place) -> None:
+    """Write down what a counter should say; it is there from now on, and locked.
+
+    Jobs that nothing was held for until now, because no quota counted them, are given a hold. Those
+    that are submitted at this very moment, by whoever does not know of the quota yet, are found
+    when this is done again.
+    """
+    if place.meter in RUNNING:
+        return
+    if place.meter in HELD:
+        _hold(tx, book, place.path)
+    key = {"path": place.path, "kind": place.kind.value}
+    tx.session.connection().execute(_NEW, key)
+    counters.look(tx, place, lock=True)
+    found = count(tx.session, place, tx.now)
+    tx.session.execute(
+        update(QuotaCounter)
+        .where(QuotaCounter.path == place.path, QuotaCounter.kind == place.kind.value)
+        .values(period=place.period(tx.now), used=found.used, held=found.held)
+    )
+
+
+def due(session: Session, since: datetime, *, storage: bool) -> list[tuple[str, Kind]]:
+    """Counters of quotas that were set after a moment, and those of what is stored."""
+    wanted = QuotaRow.changed_at >= since
+    if storage:
+        wanted |= QuotaRow.kind == Kind.STORAGE_BYTES
+    rows = session.execute(select(QuotaRow.path, QuotaRow.kind).where(wanted).distinct())
+    return sorted((path, Kind(kind)) for path, kind in rows)
+
+
+def take_again(tx: Transaction, path: str, kind: Kind) -> None:
+    """Count anew at one place, if a quota still stands there."""
+    known = quota_book.read(tx.session)
+    for place in known.places(path):
+        if place.kind is kind:
+            take(tx, known, place)
+
+
+def count(session: Session, place: Place, now: datetime) -> Counter:
+    """What a counter should say, of everything there is."""
+    if place.meter is Meter.SUBMISSIONS:
+        return Counter(_submissions(session, place, now))
+    if place.meter is Meter.STORAGE:
+        return Counter(_stored(session, place.path))
+    return Counter(
+        _charged(session, place, now) + _unbooked(session, place, now),
+        _held(session, place),
+    )
+
+
+def _submissions(session: Session, place: Place, now: datetime) -> int:
+    span = periods.bounds(RULES[place.kind].period, now, place.zone)
+    begun = span[0] if span else now
+    query = select(func.count()).select_from(Job).where(Job.submitted_at >= begun)
+    return session.scalar(query.where(*tenants.below(Job, place.path))) or 0
+
+
+def _stored(session: Session, path: str) -> int:
+    """Bytes of what is stored; equal content of several jobs counts once."""
+    each = (
+        select(func.max(Artifact.size).label("size"))
+        .join(Job, Job.id == Artifact.job_id)
+        .where(Artifact.stored_at.is_not(None), *tenants.below(Job, path))
+        .group_by(Artifact.key)
+        .subquery()
+    )
+    return int(session.scalar(select(func.coalesce(func.sum(each.c.size), 0))) or 0)
+
+
+def _charged(session: Session, place: Place, now: datetime) -> int:
+    column: Any = Charge.micros if place.meter is Meter.COST else Charge.slot_ms
+    day: Any = Charge.day if place.path else Charge.utc_day
+    key = place.period(now)
+    within = day.between(f"{key}-01", f"{key}-31") if _is_month(place) else day == key
+    query = select(func.coalesce(func.sum(column), 0)).where(within)
+    return int(session.scalar(query.where(*tenants.below(Charge, place.path))) or 0)
+
+
+def _unbooked(session: Session, place: Place, now: datetime) -> int:
+    """What attempts that are over have used and the leader has not written down yet."""
+    rows = session.execute(
+        select(Job, Attempt)
+        .join(Job, Job.id == Attempt.job_id)
+        .where(
+            text("NOT attempts.booked"),
+            Attempt.released_at.is_not(None),
+            *tenants.below(Job, place.path),
+        )
+    ).all()
+    total, key = 0, place.period(now)
+    for job_id in {job.id for job, _ in rows}:
+        attempts = [attempt for job, attempt in rows if job.id == job_id]
+        used = ledger.used_since(attempts, now, place.zone)
+        total += sum(
+            of(each.amounts, place.meter) for each in used if place.period(each.since) == key
+        )
+    return total
+
+
+def _held(session: Session, place: Place) -> int:
+    column = Job.held_micros if place.meter is Meter.COST else Job.held_slot_ms
+    query = select(func.coalesce(func.sum(column), 0)).where(Job.state.not_in(_OVER))
+    return int(session.scalar(query.where(*tenants.below(Job, place.path))) or 0)
+
+
+def _is_month(place: Place) -> bool:
+    return RULES[place.kind].period is Period.MONTH
+
+
+def _hold(tx: Transaction, book: QuotaBook, path: str) -> None:
+    """Hold what they will use for jobs that are not over and nothing was held for until now."""
+    after = ""
+    while True:
+        rows = tx.session.execute(
+            select(
+                Job.id,
+                Job.request,
+                Job.slots,
+                Job.expected_seconds,
+                Job.submitted_by,
+                Job.name,
+                Job.family,
+            )
+            .where(Job.state.not_in(_OVER), Job.held_micros.is_(None), Job.id > after)
+            .where(*tenants.below(Job, path))
+            .order_by(Job.id)
+            .limit(_PAGE)
+        ).all()
+        if not rows:
+            return
+        values = []
+        for row in rows:
+            request = json.loads(row.request)
+            asked = Asked(
+                row.slots,
+                _asked_for(request["accelerator"]),
+                _asked_for(request["provider"]),
+                request["limit"],
+                row.expected_seconds,
+            )
+            of_job = (row.submitted_by, row.name, row.family)
+            amounts = book.estimate(tx.session, asked, of_job, tx.now)
+            values.append({"id": row.id, "micros": amounts.micros, "slot_ms": amounts.slot_ms})
+        tx.session.connection().execute(_HOLD, values)
+        after = rows[-1].id
+
+
+def _asked_for(globs: str) -> str:
+    """The globs of the job file, without what rules keep it from."""
+    return globs.partition("&")[0]
