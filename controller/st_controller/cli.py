@@ -117,16 +117,19 @@ def user_add(name: str, role: str, password_stdin: bool, data: Path | None, as_j
 @click.argument("name")
 @click.argument("org")
 @click.argument("team")
+@click.option("--create", is_flag=True, help="Make the organisation and the team if need be.")
 @data_option
 @json_option
-def user_move(name: str, org: str, team: str, data: Path | None, as_json: bool) -> None:
+def user_move(
+    name: str, org: str, team: str, create: bool, data: Path | None, as_json: bool
+) -> None:
     """Put a user into TEAM of ORG, whose share of the queue their jobs count against."""
     from st_controller.errors import Refusal
     from st_controller.services.setup import set_tenant
 
     try:
         with _open(_settings(data)).write() as transaction:
-            set_tenant(transaction, name, org, team, actor="console")
+            set_tenant(transaction, name, org, team, actor="console", create=create)
     except Refusal as refusal:
         _fail("; ".join([refusal.detail, *(item.message for item in refusal.errors)]))
     _show(as_json, {"username": name, "org": org, "team": team}, f"{name} is in {org}/{team}")

@@ -140,12 +140,14 @@ def test_the_console_makes_users_and_tokens(tmp_path):
         "user", "add", "ann", "--role", "viewer", "--password-stdin", *data, stdin=PASSWORD
     )
     assert (again.returncode, "taken" in again.stderr) == (1, True)
-    assert command("user", "move", "ann", "vision", "diffusion", *data).returncode == 0
+    move = ("user", "move", "ann", "vision", "diffusion", *data)
+    assert "no team" in command(*move).stderr
+    assert command(*move, "--create").returncode == 0
     users = json.loads(command("user", "list", "--json", *data).stdout)
     assert [(user["username"], user["role"]) for user in users] == [("ann", "admin")]
     assert (users[0]["org"], users[0]["team"]) == ("vision", "diffusion")
     assert "no user" in command("user", "move", "ben", "vision", "t", *data).stderr
-    assert "64 at most" in command("user", "move", "ann", "../x", "t", *data).stderr
+    assert "64 at most" in command("user", "move", "ann", "../x", "t", "--create", *data).stderr
     token = json.loads(command("token", "join", "--uses", "3", "--json", *data).stdout)
     assert token["token"].startswith("stj_")
     assert token["uses_left"] == 3

@@ -28,7 +28,7 @@ def list_(
 ) -> Page[ApiKeyView]:
     """The caller's keys that are not revoked, newest first."""
     with platform.db.read() as session:
-        keys = api_keys.list_keys(session, caller, cursor=cursor, limit=limit + 1)
+        keys = api_keys.list_keys(session, caller.user_id, cursor=cursor, limit=limit + 1)
     more = keys[limit - 1].id if len(keys) > limit else None
     return Page(items=[api_keys.view(key) for key in keys[:limit]], next_cursor=more)
 

@@ -65,6 +65,10 @@ async def me(caller: CallerDep) -> Me:
         user_id=caller.user_id,
         username=caller.username,
         role=caller.role,
+        org=caller.org,
+        team=caller.team,
+        teams=sorted(caller.teams),
+        reach=caller.widest.word,
         permissions=sorted(caller.permissions),
         via=caller.via,
     )

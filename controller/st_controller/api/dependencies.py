@@ -8,7 +8,7 @@ does not.
     def submit(platform: PlatformDep, caller: Annotated[Caller, requires("job.submit")]) -> ...
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated, Any
@@ -60,23 +60,48 @@ class Access:
     """A permission, or ``public``, ``signed in``, ``session``, ``worker``, ``join``, ``url``,
     ``metrics``."""
     check: Callable[[Request], Awaitable[Any]]
+    asks: frozenset[str] = frozenset()
+    """Every permission that makes a difference to what the route answers."""
 
     async def __call__(self, request: Request) -> Any:
         """Let the request pass, or refuse it."""
         return await self.check(request)
 
 
-def requires(permission: str) -> Any:
-    """A ``Caller`` that holds ``permission``."""
-    if permission not in PERMISSIONS:
-        raise ValueError(f"{permission!r} is no permission; see domain/policy/permissions.py")
+def requires(permission: str, *also: str) -> Any:
+    """A ``Caller`` that holds ``permission``.
+
+    ``also`` names what the route asks for beyond it: for the things of others, or for what the body
+    wants.
+    """
+    asks = _known(permission, *also)
 
     async def check(request: Request) -> Caller:
         caller = await _caller(request)
         caller.must(permission)
         return caller
 
-    return Depends(Access(permission, check))
+    return Depends(Access(permission, check, asks))
+
+
+def requires_any(*permissions: str, also: Sequence[str] = ()) -> Any:
+    """A ``Caller`` that holds at least one of these; ``also`` as in ``requires``."""
+    asks = _known(*permissions, *also)
+
+    async def check(request: Request) -> Caller:
+        caller = await _caller(request)
+        if not caller.permissions.intersection(permissions):
+            raise NotPermitted(f"this needs the permission {' or '.join(map(repr, permissions))}")
+        return caller
+
+    return Depends(Access(" or ".join(permissions), check, asks))
+
+
+def _known(*permissions: str) -> frozenset[str]:
+    for permission in permissions:
+        if permission not in PERMISSIONS:
+            raise ValueError(f"{permission!r} is no permission; see domain/policy/permissions.py")
+    return frozenset(permissions)
 
 
 def browser_session() -> Any:
@@ -130,12 +155,26 @@ def declared_access(app: FastAPI) -> Iterator[tuple[str, str, list[str]]]:
             yield method, route.path or "", _declarations(getattr(route, "dependant", None))
 
 
+def asked_permissions(app: FastAPI) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Each route's method and path, and the permissions that make a difference to its answers."""
+    for route in iter_route_contexts(app.routes):
+        asks = frozenset[str]().union(
+            *(access.asks for access in _accesses(getattr(route, "dependant", None)))
+        )
+        for method in sorted(route.methods or {"*"}):
+            yield method, route.path or "", asks
+
+
 def _declarations(dependant: Any) -> list[str]:
+    return [access.declared for access in _accesses(dependant)]
+
+
+def _accesses(dependant: Any) -> list[Access]:
     if dependant is None:
         return []
-    found = [dependant.call.declared] if isinstance(dependant.call, Access) else []
+    found = [dependant.call] if isinstance(dependant.call, Access) else []
     for inner in dependant.dependencies:
-        found += _declarations(inner)
+        found += _accesses(inner)
     return found
 
 

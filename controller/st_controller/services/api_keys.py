@@ -55,30 +55,31 @@ def create_key(transaction: Transaction, caller: Caller, request: ApiKeyRequest)
     return ApiKeyCreated(**view(key).model_dump(), key=secret)
 
 
-def list_keys(
-    session: OrmSession, caller: Caller, *, cursor: str | None, limit: int
-) -> list[ApiKey]:
-    """The caller's keys in force or expired, newest first, from below ``cursor``."""
-    query = select(ApiKey).where(ApiKey.user_id == caller.user_id, ApiKey.revoked_at.is_(None))
+def list_keys(session: OrmSession, user_id: str, *, cursor: str | None, limit: int) -> list[ApiKey]:
+    """A user's keys in force or expired, newest first, from below ``cursor``."""
+    query = select(ApiKey).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
     if cursor:
         query = query.where(ApiKey.id < cursor)
     return list(session.scalars(query.order_by(ApiKey.id.desc()).limit(limit)))
 
 
-def revoke_key(transaction: Transaction, caller: Caller, key_id: str) -> None:
-    """End one of the caller's keys at once.
+def revoke_key(
+    transaction: Transaction, caller: Caller, key_id: str, owner_id: str | None = None
+) -> None:
+    """End a key at once: one of the caller's, or of a user whose keys the caller may end.
 
     Raises:
-        NotFound: the caller has no such key.
+        NotFound: they have no such key.
     """
+    owner = owner_id or caller.user_id
     ended = transaction.session.execute(
         update(ApiKey)
-        .where(ApiKey.id == key_id, ApiKey.user_id == caller.user_id, ApiKey.revoked_at.is_(None))
+        .where(ApiKey.id == key_id, ApiKey.user_id == owner, ApiKey.revoked_at.is_(None))
         .values(revoked_at=transaction.now)
         .returning(ApiKey.id)
     ).all()
     if not ended:
-        raise NotFound(f"you have no API key {key_id!r}")
+        raise NotFound(f"there is no API key {key_id!r}")
     transaction.audit(caller.signature, "api_key.revoked", key_id)
     transaction.wake(CREDENTIALS)
 

@@ -4,7 +4,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.reach import Reach
-from st_controller.domain.policy.roles import Role, RoleDefinition
+from st_controller.domain.policy.roles import Role, RoleDefinition, effective
 from st_controller.errors import Conflict, InvalidRequest, NotPermitted
 from st_controller.services import rights
 from st_controller.services.actor import Actor
@@ -24,7 +24,7 @@ def get_role(session: Session, slug: str) -> RoleDefinition:
 
 def must_hold(actor: Actor, role: RoleDefinition) -> None:
     """Refuse a role that gives more than the actor may do, or goes farther."""
-    lacking = sorted(role.permissions - actor.permissions)
+    lacking = sorted(effective(role) - actor.permissions)
     if lacking:
         raise NotPermitted(f"the role {role.slug} gives {', '.join(lacking)}: you lack that")
     if role.reach > actor.widest or role.rank > actor.rank:

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.permissions import PERMISSIONS
 from st_controller.domain.policy.reach import Reach
-from st_controller.domain.policy.roles import BUILT_IN, RoleDefinition
+from st_controller.domain.policy.roles import BUILT_IN, OF_THE_SYSTEM, RoleDefinition
 from st_controller.errors import Conflict, InvalidRequest, NotFound
 from st_controller.services import rights
 from st_controller.services.actor import Actor
@@ -123,6 +123,10 @@ def _defined(actor: Actor, request: RoleRequest) -> RoleDefinition:
         Reach.of(request.reach),
         request.rank,
     )
+    shared = sorted(role.permissions & OF_THE_SYSTEM)
+    if shared and role.reach is not Reach.SYSTEM:
+        said = f"{', '.join(shared)}: about what all share; a role with that reaches the system"
+        raise InvalidRequest(said, errors=[FieldProblem(field="permissions", message=said)])
     must_hold(actor, role)
     return role
 

@@ -1,9 +1,7 @@
 """The first admin, users made by an operator, and the one-time token that starts it all."""
 
-import re
-
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import passwords, secrets
@@ -12,19 +10,19 @@ from st_controller.domain.policy.reach import Reach
 from st_controller.domain.policy.roles import ROLE_PERMISSIONS, Role
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from st_controller.services.caller import Caller
+from st_controller.services.memberships import put
+from st_controller.services.tenants import open_team
+from st_controller.services.users import insert_user
 from st_controller.store.schema import (
     DEFAULT_TENANT,
-    Membership,
     Organisation,
     SetupToken,
     Team,
     User,
 )
-from st_controller.store.transaction import CREDENTIALS, Transaction
-from st_shared.ids import new_id
+from st_controller.store.transaction import Transaction
 from st_shared.protocol.problems import FieldProblem
-
-_TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+from st_shared.protocol.tenancy import OrgSlug, TeamSlug
 
 
 def is_set_up(session: OrmSession) -> bool:
@@ -97,74 +95,66 @@ def add_user(
     Raises:
         InvalidRequest: the name is taken.
     """
-    user = User(
-        id=new_id("usr"),
+    user = insert_user(
+        transaction,
         username=username,
         password_hash=passwords.hash_password(password),
-        role=role.value,
+        role=role,
         org=DEFAULT_TENANT,
         team=DEFAULT_TENANT,
-        created_at=transaction.now,
-        disabled_at=None,
     )
-    transaction.session.add(user)
-    try:
-        transaction.session.flush()
-        transaction.session.add(Membership(user_id=user.id, org=user.org, team=user.team))
-        transaction.session.flush()
-    except IntegrityError:
-        raise InvalidRequest(
-            f"the name {username!r} is taken",
-            code="name_taken",
-            errors=[FieldProblem(field="username", message="is taken; choose another")],
-        ) from None
     transaction.audit(actor, "user.created", user.id, username=username, role=role.value)
     return user
 
 
-def set_tenant(transaction: Transaction, username: str, org: str, team: str, *, actor: str) -> User:
+def set_tenant(
+    transaction: Transaction,
+    username: str,
+    org: str,
+    team: str,
+    *,
+    actor: str,
+    create: bool = False,
+) -> User:
     """Put a user into a team of an organisation; jobs submitted from now on count there.
 
+    ``create`` makes organisation and team where they are missing.
+
     Raises:
-        InvalidRequest: a name is none for a tenant.
+        InvalidRequest: there is no such organisation or team, or their names cannot be.
         NotFound: there is no such user.
     """
-    for field, name in (("org", org), ("team", team)):
-        if not _TENANT.fullmatch(name):
-            raise InvalidRequest(
-                f"{name!r} is no name for a tenant",
-                errors=[
-                    FieldProblem(
-                        field=field,
-                        message="lower-case letters, digits, dots, dashes; 64 at most",
-                    )
-                ],
-            )
-    user = transaction.session.scalar(
-        select(User).where(User.username == username).with_for_update()
-    )
+    session = transaction.session
+    user = session.scalar(select(User).where(User.username == username).with_for_update())
     if user is None:
         raise NotFound(f"there is no user {username!r}")
-    before = f"{user.org}/{user.team}"
-    session = transaction.session
-    if session.get(Organisation, org) is None:
-        session.add(
-            Organisation(
-                slug=org, name=org, time_zone="UTC", created_at=transaction.now, disabled_at=None
-            )
-        )
-        session.flush()
-    if session.get(Team, (org, team)) is None:
-        session.add(
-            Team(org=org, slug=team, name=team, created_at=transaction.now, archived_at=None)
-        )
-        session.flush()
-    session.execute(delete(Membership).where(Membership.user_id == user.id))
-    session.add(Membership(user_id=user.id, org=org, team=team))
-    user.org, user.team = org, team
-    transaction.audit(actor, "user.moved", user.id, before=before, after=f"{org}/{team}")
-    transaction.wake(CREDENTIALS)
+    if create:
+        _make_tenant(transaction, org, team, actor)
+    open_team(session, org, team)
+    put(transaction, user, org, team, actor)
     return user
+
+
+def _make_tenant(transaction: Transaction, org: str, team: str, actor: str) -> None:
+    for field, kind, name in (("org", OrgSlug, org), ("team", TeamSlug, team)):
+        try:
+            TypeAdapter(kind).validate_python(name)
+        except ValidationError:
+            said = "lower-case letters, digits, dots, dashes; 40 at most, 64 of a team"
+            raise InvalidRequest(
+                f"{name!r} is no name for a tenant",
+                errors=[FieldProblem(field=field, message=said)],
+            ) from None
+    session, now = transaction.session, transaction.now
+    if session.get(Organisation, org) is None:
+        new = Organisation(slug=org, name=org, time_zone="UTC", created_at=now, disabled_at=None)
+        session.add(new)
+        session.flush()
+        transaction.audit(actor, "org.created", org)
+    if session.get(Team, (org, team)) is None:
+        session.add(Team(org=org, slug=team, name=team, created_at=now, archived_at=None))
+        session.flush()
+        transaction.audit(actor, "team.created", f"{org}/{team}")
 
 
 def list_users(session: OrmSession) -> list[User]:

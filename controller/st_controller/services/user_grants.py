@@ -74,8 +74,14 @@ def _must_lead_somewhere(session: Session, user: User, permission: str) -> None:
         said = f"there is no permission {permission!r}"
         raise InvalidRequest(said, errors=[FieldProblem(field="permission", message=said)])
     role = rights.definition(user.role, session.get(CustomRole, user.role))
-    if TABLE[permission].about is About.OTHERS and role.reach is Reach.OWN:
+    about = TABLE[permission].about
+    if about is About.OTHERS and role.reach is Reach.OWN:
         said = f"{permission} is about what others have, and a {user.role} reaches only their own"
+    elif about is About.SYSTEM and role.reach is not Reach.SYSTEM:
+        said = f"{permission} is about what all share, and a {user.role} reaches not so far"
+    else:
+        said = ""
+    if said:
         raise InvalidRequest(
             said,
             hint="give them a role that reaches farther",

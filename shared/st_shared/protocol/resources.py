@@ -97,6 +97,12 @@ class Me(Resource):
     user_id: str
     username: str
     role: str
+    org: str = "default"
+    team: str = "default"
+    """As which they submit unless they say otherwise."""
+    teams: list[str] = Field(default_factory=list)
+    reach: str = "own"
+    """How far permissions over the things of others go: own, team, org or system."""
     permissions: list[str]
     via: Literal["session", "api_key"]
 

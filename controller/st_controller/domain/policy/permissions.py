@@ -14,7 +14,7 @@ class About(StrEnum):
     OTHERS = "others"
     """The things of others, as far as the role reaches."""
     SYSTEM = "system"
-    """What all organisations share; who holds it, holds it whole."""
+    """What all organisations share; it takes a role that reaches the whole system."""
 
 
 class Permission(NamedTuple):
@@ -51,6 +51,7 @@ _OWN: dict[str, str] = {
 _OTHERS: dict[str, str] = {
     "admin.approve": "see approvals and manage the rules that ask for them",
     "admin.audit": "read the audit log",
+    "admin.config": "manage resource rules",
     "admin.users": "make users, disable them, give them roles, permissions and denials",
     "api.keys.all": "see and revoke the API keys of others",
     "config.delete.all": "delete anyone's saved configurations",
@@ -77,7 +78,6 @@ _OTHERS: dict[str, str] = {
     "team.view": "see teams and their members",
 }
 _SYSTEM: dict[str, str] = {
-    "admin.config": "manage resource rules",
     "admin.levels": "make, change and delete roles",
     "admin.queue": "set the rules of the queue",
     "admin.quotas": "set prices and default quotas",

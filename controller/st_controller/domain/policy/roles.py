@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from st_controller.domain.policy.permissions import PERMISSIONS
+from st_controller.domain.policy.permissions import PERMISSIONS, TABLE, About
 from st_controller.domain.policy.reach import Reach
 
 
@@ -80,6 +80,12 @@ ROLE_PERMISSIONS: dict[Role, frozenset[str]] = {role: BUILT_IN[role].permissions
 """The permissions of the built-in roles."""
 
 
+OF_THE_SYSTEM = frozenset(
+    name for name, permission in TABLE.items() if permission.about is About.SYSTEM
+)
+"""What only a role that reaches the whole system gives."""
+
+
 def effective(
     role: RoleDefinition,
     *,
@@ -93,4 +99,6 @@ def effective(
     nothing away.
     """
     held = (role.permissions | frozenset(allowed)) - frozenset(denied)
+    if role.reach is not Reach.SYSTEM:
+        held -= OF_THE_SYSTEM
     return held if scopes is None else held & frozenset(scopes)
