@@ -147,7 +147,7 @@ def test_the_console_makes_users_and_tokens(tmp_path):
     assert [(user["username"], user["role"]) for user in users] == [("ann", "admin")]
     assert (users[0]["org"], users[0]["team"]) == ("vision", "diffusion")
     assert "no user" in command("user", "move", "ben", "vision", "t", *data).stderr
-    assert "64 at most" in command("user", "move", "ann", "../x", "t", "--create", *data).stderr
+    assert "40 at most" in command("user", "move", "ann", "../x", "t", "--create", *data).stderr
     token = json.loads(command("token", "join", "--uses", "3", "--json", *data).stdout)
     assert token["token"].startswith("stj_")
     assert token["uses_left"] == 3
