@@ -12,6 +12,7 @@ from st_trainer.batch import draw_batch
 from st_trainer.checkpoint import prune_checkpoints
 from st_trainer.checkpoint_writer import CheckpointWriter
 from st_trainer.errors import NotFiniteError
+from st_trainer.evaluation import tell_held_out_loss
 from st_trainer.journal import Journal
 from st_trainer.optimizers.groups import rate_of
 from st_trainer.optimizers.registry import peak_rate
@@ -62,6 +63,7 @@ def train(
                 saved = session.step
             validated = session.step % spec.validation.every == 0 or session.step == spec.steps
             if validated and session.ranks.is_first:
+                tell_held_out_loss(session, journal)
                 draw_samples(session, folder, journal)
         if saved != session.step:
             checkpoint(session, writer, journal)

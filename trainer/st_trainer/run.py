@@ -89,13 +89,13 @@ def open_session(
     root = Path(os.environ.get(INDEX_VARIABLE) or folder.index)
     if spec.model.base:
         denoiser = open_denoiser(spec, list)
-        samples = load_samples(spec, denoiser.config, sources, root, journal)
+        samples, held_out = load_samples(spec, denoiser.config, sources, root, journal)
     else:
-        samples = load_samples(spec, model_config(spec.model), sources, root, journal)
+        samples, held_out = load_samples(spec, model_config(spec.model), sources, root, journal)
         denoiser = open_denoiser(spec, lambda: samples.captions)
     drawn = placed(spec.validation, sources[0])
     pictures(drawn, denoiser)  # what cannot be drawn is told now
-    return Session(spec, samples, denoiser, drawn)
+    return Session(spec, samples, denoiser, drawn, held_out)
 
 
 def placed(settings: ValidationSpec, dataset: Place) -> ValidationSpec:
@@ -121,18 +121,28 @@ def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> in
 
 def load_samples(
     spec: TrainingSpec, config: Section, sources: Sequence[Place], root: Path, journal: Journal
-) -> Samples:
-    """Every usable sample of the datasets; what was left out or changed is told.
+) -> tuple[Samples, Samples | None]:
+    """Every usable sample of the datasets, and those that are held out.
 
-    All processes of the training read together; the index is kept below ``root``.
+    What was left out or changed is told. All processes of the training read together; the index is
+    kept below ``root``.
     """
     medium = in_buckets(REGISTRY[spec.model.family].medium(config), spec)
     peers = peers_of(Ranks(make_accelerator(spec)), journal)
     cache = Path(os.environ.get(CACHE_VARIABLE) or root)
-    reading = read_datasets(spec.datasets, sources, medium, root=root, peers=peers, cache=cache)
-    tell_what_was_read(reading, medium, journal)
+
+    def read(*, held_out: bool) -> Reading:
+        pairs = zip(spec.datasets, sources, strict=True)
+        chosen = [(each, place) for each, place in pairs if each.evaluation is held_out]
+        datasets, places = zip(*chosen, strict=True)
+        reading = read_datasets(datasets, places, medium, root=root, peers=peers, cache=cache)
+        tell_what_was_read(reading, medium, journal, "held-out samples" if held_out else "samples")
+        return reading
+
+    reading = read(held_out=False)
     tell_buckets(reading.samples, medium, spec.batch_size * world_of(os.environ), journal)
-    return reading.samples
+    has_more = any(dataset.evaluation for dataset in spec.datasets)
+    return reading.samples, read(held_out=True).samples if has_more else None
 
 
 class IndexProgress:
@@ -156,7 +166,7 @@ def peers_of(ranks: Ranks, journal: Journal) -> Peers:
     return Peers(ranks.share.rank, ranks.count, ranks.gather, max(1, threads), told)
 
 
-def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal) -> None:
+def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal, what: str) -> None:
     """Name each file that was left out, and sum up what was changed to fit."""
     for remark in reading.skipped:
         journal.log(f"skipped {remark.name}: {remark.text}", "warning")
@@ -166,7 +176,7 @@ def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal) -> No
     for change in reading.changed:
         journal.log(sentence(change, medium), "warning")
     left_out = f", {reading.skipped_count} skipped" if reading.skipped else ""
-    journal.log(f"{len(reading.samples)} samples{left_out}")
+    journal.log(f"{len(reading.samples)} {what}{left_out}")
 
 
 def tell_buckets(samples: Samples, medium: Medium, batch_size: int, journal: Journal) -> None:

@@ -29,11 +29,14 @@ class Session:
         samples: Samples,
         denoiser: Denoiser,
         drawn: ValidationSpec | None = None,
+        held_out: Samples | None = None,
     ) -> None:
         self.spec = spec
         self.drawn = drawn or spec.validation
         """``spec.validation`` with the places of its pictures on this machine."""
         self.samples = samples
+        self.held_out = held_out
+        """Samples whose loss is measured, and that are never trained on."""
         self.step = 0
         self.accelerator = make_accelerator(spec)
         self.adapter = make_adapter(spec)
@@ -84,10 +87,16 @@ class Session:
             finally:
                 module.train()
 
-    def encode(self, captions: Sequence[str], indexes: Sequence[int]) -> Condition:
-        """The condition of the samples at ``indexes``, with ``captions``, on their device."""
-        condition = self.denoiser.encode(captions, self.samples.facts(indexes))
-        condition |= self.adapter.told(self.samples, indexes)
+    def encode(
+        self, captions: Sequence[str], indexes: Sequence[int], samples: Samples | None = None
+    ) -> Condition:
+        """The condition of the samples at ``indexes``, with ``captions``, on their device.
+
+        They are those that are trained on, or others, ``samples``.
+        """
+        samples = samples or self.samples
+        condition = self.denoiser.encode(captions, samples.facts(indexes))
+        condition |= self.adapter.told(samples, indexes)
         return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
     @property

@@ -135,6 +135,17 @@ class DatasetSpec(Section):
         description="Prior regularisation: here the model is to answer as it did before "
         "training, so that it forgets less.",
     )
+    evaluation: bool = Field(
+        False,
+        description="Held out: never trained on; its loss is measured with the validation.",
+    )
+    slider_strength: float | None = Field(
+        None,
+        ge=-10,
+        le=10,
+        description="A slider: while these samples are learned, the adapter counts so much; the "
+        "opposite has the other sign. Batches never mix strengths; none: 1.",
+    )
     conditioning: str | None = Field(
         None,
         min_length=1,
@@ -179,6 +190,14 @@ class DatasetSpec(Section):
     def _one_source(self) -> Self:
         if (self.name is None) == (self.path is None):
             raise ValueError("give exactly one of 'name' (a registered dataset) and 'path'")
+        return self
+
+    @model_validator(mode="after")
+    def _is_trained_on_or_held_out(self) -> Self:
+        usual = {"repeats": 1, "probability": 1.0, "regularisation": False, "slider_strength": None}
+        for key, value in usual.items():
+            if self.evaluation and getattr(self, key) != value:
+                raise ValueError(f"{key} means nothing for evaluation: drop it")
         return self
 
     @model_validator(mode="after")

@@ -54,6 +54,18 @@ class ValidationSpec(Section):
         le=64,
         description="Enlargement of each picture in the grid; none: to about 128 pixels.",
     )
+    evaluation_samples: int = Field(
+        64,
+        ge=1,
+        le=1_000_000,
+        description="Held-out samples whose loss is measured, always the same ones.",
+    )
+    evaluation_times: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="Times at which it is measured, spread evenly from clean to noise.",
+    )
     sampler_steps: int = Field(24, ge=1, le=1000, description="Euler steps from noise to sample.")
     guidance: float | None = Field(
         None,
@@ -181,6 +193,22 @@ class TrainingSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_an_adapter_for_sliders(self) -> Self:
+        if all(dataset.slider_strength is None for dataset in self.datasets):
+            return self
+        if self.adapter_kind not in {"lora", "lycoris"}:
+            raise ValueError(
+                "datasets.slider_strength is for adapter.kind lora or lycoris, not "
+                f"{self.adapter_kind}: drop it"
+            )
+        if self.adapter.init not in {"default", "gaussian"}:
+            raise ValueError(
+                f"adapter.init {self.adapter.init} takes its matrices out of the weights, which "
+                "makes no slider: use default or gaussian"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_what_a_controlnet_reads(self) -> Self:
         given = [dataset.has_conditioning for dataset in self.datasets]
         if self.adapter_kind != "controlnet":
@@ -215,6 +243,8 @@ class TrainingSpec(Section):
             raise ValueError("steps is 0, which only validates: give validation.prompts to draw")
         if self.steps and not self.datasets:
             raise ValueError("datasets is empty: give at least one, with its name or its path")
+        if self.steps and all(dataset.evaluation for dataset in self.datasets):
+            raise ValueError("datasets are all for evaluation: give one to train on")
         if self.steps and self.schedule.warmup_steps > self.steps:
             raise ValueError(
                 f"schedule.warmup_steps {self.schedule.warmup_steps} is more than steps "

@@ -43,6 +43,15 @@ class Adapter(ABC):
             BadSpecError: the weights before training are not kept.
         """
 
+    def strengthen(self, module: nn.Module, strength: float) -> None:
+        """From now on what is trained counts ``strength`` times; 1: as it is.
+
+        Raises:
+            NotImplementedError: there is nothing beside the weights that could.
+        """
+        del module, strength
+        raise NotImplementedError(type(self).__name__)
+
     @abstractmethod
     def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
         """Write the result below ``folder``; gives the path of its weights."""

@@ -81,6 +81,11 @@ class Lora(Adapter):
             for _, layer in lora_layers(module):
                 layer.enable_adapters(True)
 
+    def strengthen(self, module: nn.Module, strength: float) -> None:
+        """Scale what the matrices add."""
+        for _, layer in lora_layers(module):
+            layer.set_scale(_NAME, strength)
+
     def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
         """One safetensors file in the layout of the specification."""
         del step

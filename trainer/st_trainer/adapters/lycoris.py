@@ -95,6 +95,11 @@ class Lycoris(Adapter):
         finally:
             network.set_multiplier(before)
 
+    def strengthen(self, module: nn.Module, strength: float) -> None:
+        """Scale what the network adds."""
+        network: Any = getattr(module, _PLACE)
+        network.set_multiplier(strength)
+
     def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
         """One file with LyCORIS's own keys, which ComfyUI reads: ``lycoris_blocks_0_to_q…``."""
         del step

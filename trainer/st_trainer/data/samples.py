@@ -32,6 +32,12 @@ class Part:
     reader: Reader
     index: Index
 
+    @property
+    def strength(self) -> float:
+        """How much the adapter counts while its samples are learned."""
+        given = self.dataset.slider_strength
+        return 1.0 if given is None else given
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -59,7 +65,12 @@ class Samples:
         self._medium = medium
         self.sha256 = sha256
         """Checksum over names, captions, content and facts: a resumed run must find the same."""
-        self._table = BucketTable.of(shard for part in parts for shard in part.index.shards)
+        strengths = list(dict.fromkeys(part.strength for part in parts))
+        placed = [(shard, part) for part in parts for shard in part.index.shards]
+        self._table = BucketTable.of(
+            (shard for shard, _ in placed),
+            (strengths.index(part.strength) for _, part in placed),
+        )
 
     def __len__(self) -> int:
         """Number of samples, each counted once."""
@@ -93,7 +104,7 @@ class Samples:
     @property
     def bucket_counts(self) -> Counter[Shape]:
         """How many samples each bucket holds, by the shape of its samples."""
-        return Counter(self._table.counts())
+        return self._table.counts()
 
     def captions_at(self, indexes: Sequence[int], seed: Sequence[int] = (0,)) -> list[str]:
         """A caption of each sample at ``indexes``; which one follows from ``seed`` and place."""
@@ -138,6 +149,10 @@ class Samples:
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
         return [each.part.dataset.regularisation for each in self._at(indexes)]
+
+    def strength(self, indexes: Sequence[int]) -> float:
+        """How much the adapter counts for the samples at ``indexes``, all of one bucket."""
+        return self._place(indexes[0]).part.strength
 
     def _at(self, indexes: Sequence[int]) -> list[_Place]:
         return [self._place(index) for index in indexes]

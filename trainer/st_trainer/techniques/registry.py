@@ -6,6 +6,7 @@ from st_trainer.techniques.ema import Ema
 from st_trainer.techniques.masked_loss import MaskedLoss
 from st_trainer.techniques.prior_regularisation import PriorRegularisation
 from st_trainer.techniques.schedule_free import ScheduleFree
+from st_trainer.techniques.sliders import Sliders
 from st_trainer.techniques.technique import Technique
 
 
@@ -16,6 +17,8 @@ def make_techniques(spec: TrainingSpec) -> list[Technique]:
         found.append(PriorRegularisation())
     if any(dataset.has_masks for dataset in spec.datasets):
         found.append(MaskedLoss())
+    if any(dataset.slider_strength is not None for dataset in spec.datasets):
+        found.append(Sliders())
     if OPTIMIZERS[spec.optimizer.name].has_average:
         found.append(ScheduleFree())
     elif spec.ema.enabled:

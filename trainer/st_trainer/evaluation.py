@@ -1,0 +1,60 @@
+"""The loss on samples that are held out: the same samples, noise and times whenever it is asked."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from st_trainer.data.samples import Samples
+from st_trainer.journal import Journal
+from st_trainer.session import Session
+
+METRIC = "evaluation_loss"
+
+
+def tell_held_out_loss(session: Session, journal: Journal) -> None:
+    """Measure it, where there are such samples, with the model that is sampled from."""
+    if session.held_out is not None:
+        journal.metric(session.step, {METRIC: held_out_loss(session, session.held_out)})
+
+
+@torch.no_grad()
+def held_out_loss(session: Session, held_out: Samples) -> float:
+    """The mean loss on ``held_out`` over evenly spread times.
+
+    What is drawn follows from ``validation.seed`` alone, and no random number of training is used:
+    on the same hardware equal weights have an equal loss, to the last bit.
+    """
+    spec, device = session.spec, session.accelerator.device
+    count = spec.validation.evaluation_times
+    shares = (torch.arange(count) + 0.5) / count
+    total = seen = 0.0
+    with session.evaluating() as denoiser, session.accelerator.autocast():
+        objective = denoiser.objective
+        for indexes in batches(
+            held_out, spec.validation.evaluation_samples, spec.validation.seed, spec.batch_size
+        ):
+            generator = torch.Generator().manual_seed(spec.validation.seed + indexes[0])
+            clean = denoiser.latents(held_out.values(indexes), generator)
+            condition = session.encode(held_out.captions_at(indexes), indexes, held_out)
+            for share in shares:
+                noise = torch.randn(clean.shape, generator=generator).to(device)
+                times = objective.from_share(share.expand(len(indexes))).to(device)
+                known = clean.to(device)
+                answer = denoiser.predict(objective.noisy(known, noise, times), times, condition)
+                loss = objective.loss(answer, objective.target(known, noise, times), times)
+                total += loss.double().item() * len(indexes)
+                seen += len(indexes)
+    return total / seen
+
+
+def batches(samples: Samples, most: int, seed: int, size: int) -> Iterator[list[int]]:
+    """At most ``most`` of ``samples``, in batches of one bucket and at most ``size``."""
+    chosen = np.random.default_rng(seed).permutation(len(samples))[:most]
+    by_bucket: defaultdict[int, list[int]] = defaultdict(list)
+    for index in sorted(chosen.tolist()):
+        by_bucket[int(samples.buckets[index])].append(index)
+    for _, indexes in sorted(by_bucket.items()):
+        for start in range(0, len(indexes), size):
+            yield indexes[start : start + size]
