@@ -135,6 +135,24 @@ def user_move(
     _show(as_json, {"username": name, "org": org, "team": team}, f"{name} is in {org}/{team}")
 
 
+@user.command("reset")
+@click.argument("name")
+@click.option("--second-factor", is_flag=True, help="Ask for no code any more, too.")
+@data_option
+@json_option
+def user_reset(name: str, second_factor: bool, data: Path | None, as_json: bool) -> None:
+    """Print a token with which NAME chooses a password, once, within a day."""
+    from st_controller.services.account_passwords import offer_reset
+    from st_controller.services.setup import user_named
+
+    with _open(_settings(data)).write() as transaction:
+        found = user_named(transaction.session, name)
+        if found is None:
+            _fail(f"there is no user {name!r}")
+        told = offer_reset(transaction, found, "console", clears_second_factor=second_factor)
+    _show(as_json, told.model_dump(mode="json"), told.token)
+
+
 @user.command("list")
 @data_option
 @json_option

@@ -47,6 +47,7 @@ from st_shared.protocol.resources import (
     WorkerView,
 )
 from st_shared.protocol.secrets import SecretView
+from st_shared.protocol.sign_in import PasswordReset
 from st_shared.protocol.states import WorkerDesired
 from st_shared.spec import JobSpec
 
@@ -114,9 +115,19 @@ class Client:
         request = SetupRequest(token=token, username=username, password=password)
         return self._connection.post("auth/setup", ApiKeyCreated, request)
 
-    def create_api_key(self, username: str, password: str, name: str) -> ApiKeyCreated:
-        """Sign in for a moment, to make a key that stands for the person from now on."""
-        login = LoginRequest(username=username, password=password)
+    def reset_password(self, token: str, new: str) -> None:
+        """Choose a password with a token that an admin gave."""
+        body = PasswordReset(token=token, new=new).model_dump()
+        self._connection.post_silent("auth/reset", body)
+
+    def create_api_key(
+        self, username: str, password: str, name: str, code: str | None = None
+    ) -> ApiKeyCreated:
+        """Sign in for a moment, to make a key that stands for the person from now on.
+
+        ``code`` is that of the authenticator, where the account asks for one.
+        """
+        login = LoginRequest(username=username, password=password, code=code)
         self._connection.post("auth/login", SessionView, login)
         try:
             return self._connection.post("api-keys", ApiKeyCreated, ApiKeyRequest(name=name))

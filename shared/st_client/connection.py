@@ -104,9 +104,10 @@ class Connection:
         """Delete what stands at ``path``."""
         self._send("DELETE", path, repeat=True)
 
-    def post_silent(self, path: str) -> None:
+    def post_silent(self, path: str, body: Mapping[str, Any] | None = None) -> None:
         """POST below ``/v1`` where no answer is expected."""
-        self._send("POST", path, repeat=False)
+        given = {} if body is None else {"json": dict(body)}
+        self._send("POST", path, repeat=False, **given)
 
     @contextmanager
     def stream(

@@ -6,9 +6,12 @@ from st_controller.api.dependencies import CallerDep, PlatformDep, address_of, p
 from st_controller.api.origin import refuse_other_sites
 from st_controller.api.session_cookie import forget_cookie, set_cookie
 from st_controller.api.throttle import count_try
-from st_controller.services import api_keys, identity, setup
+from st_controller.errors import NotSignedIn
+from st_controller.platform import Platform
+from st_controller.services import api_keys, identity, second_factor, setup
 from st_controller.services.sessions import Device
 from st_controller.setup_file import forget_setup_token
+from st_controller.store.schema import User
 from st_shared.protocol.resources import (
     ApiKeyCreated,
     ApiKeyRequest,
@@ -44,7 +47,14 @@ def login(
     count_try(request, platform, body.username)
     lifetime = platform.settings.session_lifetime
     device = Device(address_of(request), request.headers.get("user-agent"))
-    opened = identity.sign_in(platform.db, body.username, body.password, lifetime, device)
+    opened = identity.sign_in(
+        platform.db,
+        body.username,
+        body.password,
+        lifetime,
+        device,
+        prove=lambda user: _missing(platform, user, body.code),
+    )
     set_cookie(response, platform, opened.token, opened.expires_at)
     return SessionView(username=opened.username, expires_at=opened.expires_at)
 
@@ -72,3 +82,15 @@ async def me(caller: CallerDep) -> Me:
         permissions=sorted(caller.permissions),
         via=caller.via,
     )
+
+
+def _missing(platform: Platform, user: User, code: str | None) -> NotSignedIn | None:
+    """Why the password is not enough; none: it is, or the code is right."""
+    with platform.db.read() as session:
+        if not second_factor.is_on(session, user.id):
+            return None
+    if code is None:
+        return second_factor.needed()
+    signature = f"user:{user.username}"
+    is_right = second_factor.prove(platform.db, platform.vault, user.id, signature, code)
+    return None if is_right else second_factor.refused()

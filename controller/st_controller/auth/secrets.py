@@ -24,6 +24,8 @@ class SecretKind(StrEnum):
     """The worker side of the API, for one worker."""
     SESSION = "sts"
     """The API, for a signed-in browser."""
+    RESET = "str"
+    """A new password, once."""
     SETUP = "stu"
     """Creation of the first admin."""
 

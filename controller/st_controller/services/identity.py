@@ -1,6 +1,6 @@
 """How callers prove who they are: log-in, sessions, and the look-up of credentials."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -45,6 +45,9 @@ _BY_CREDENTIAL = _WORKER.where(Worker.credential_hash == bindparam("digest"))
 _BY_NEXT = _WORKER.where(Worker.next_credential_hash == bindparam("digest"))
 
 
+Prove = Callable[[User], NotSignedIn | None]
+
+
 @dataclass(frozen=True)
 class SessionLook:
     """What a session's token opened."""
@@ -61,10 +64,13 @@ def sign_in(
     password: str,
     lifetime: timedelta,
     device: Device = sessions.NOWHERE,
+    *,
+    prove: Prove | None = None,
 ) -> NewSession:
     """Open a session; unknown and disabled users cost the same time as a wrong password.
 
-    The slow hash is computed outside of any transaction, so that nobody waits for it.
+    The slow hash is computed outside of any transaction, so that nobody waits for it. ``prove`` is
+    asked once the password was right; it gives why the user may not come in all the same.
 
     Raises:
         NotSignedIn: name and password do not belong together.
@@ -79,6 +85,9 @@ def sign_in(
             code="wrong_password",
             hint="check both; an admin can make a new account with `st-controller user add`",
         )
+    if prove is not None and (why := prove(user)) is not None:
+        _note_refusal(db, username, device, "second factor")
+        raise why
     fresh = (
         passwords.hash_password(password) if passwords.needs_rehash(user.password_hash) else None
     )

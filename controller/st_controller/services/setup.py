@@ -162,6 +162,11 @@ def list_users(session: OrmSession) -> list[User]:
     return list(session.scalars(select(User).order_by(User.username)))
 
 
+def user_named(session: OrmSession, username: str) -> User | None:
+    """A user by name."""
+    return session.scalar(select(User).where(User.username == username))
+
+
 def first_admin(session: OrmSession) -> User | None:
     """The admin who has been here longest, in whose name the console acts."""
     return session.scalar(

@@ -105,6 +105,18 @@ def login(platform: PlatformDep, person: Person) -> Response:
     return _page("login.html", platform, needs_setup=needs_setup)
 
 
+@router.get("/reset", dependencies=[public()])
+def reset(platform: PlatformDep) -> Response:
+    """Choose a password with an admin's token."""
+    return _page("reset.html", platform)
+
+
+@router.get("/account", dependencies=[public()])
+def account(platform: PlatformDep, person: Person) -> Response:
+    """One's own password, second factor, browsers and keys."""
+    return _shell("account.html", "Account", platform, person)
+
+
 @router.get("/static/{name}", dependencies=[public()])
 async def static(request: Request, name: str) -> Response:
     """Style, scripts and icon, all from this package."""

@@ -89,6 +89,8 @@ class LoginRequest(Message):
 
     username: Text = Field(min_length=1, max_length=200)
     password: str = Field(min_length=1, max_length=1024)
+    code: Text | None = Field(None, min_length=6, max_length=40)
+    """Of the authenticator, or a recovery code, where the account asks for one."""
 
 
 class Me(Resource):

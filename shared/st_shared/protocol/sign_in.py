@@ -5,9 +5,24 @@
 | ``GET auth/sessions`` | session | | ``Page[SessionInfo]`` |
 | ``DELETE auth/sessions/{id}`` | session | | 204 |
 | ``POST auth/sessions:end-others`` | session | | ``Ended`` |
+| ``POST auth/password`` | session | ``PasswordChange`` | 204 |
+| ``POST auth/reset`` | the token | ``PasswordReset`` | 204 |
+| ``GET auth/second-factor`` | session | | ``SecondFactorView`` |
+| ``POST auth/second-factor`` | session | ``PasswordProof`` | ``SecondFactorSecret`` |
+| ``POST auth/second-factor/confirm`` | session | ``CodeProof`` | ``RecoveryCodes`` |
+| ``POST auth/second-factor/remove`` | session | ``FullProof`` | 204 |
 """
 
-from st_shared.protocol.message import Moment, Resource
+from typing import Annotated
+
+from pydantic import Field
+
+from st_shared.protocol.message import Message, Moment, Resource, Text
+
+NewPassword = Annotated[str, Field(min_length=10, max_length=1024)]
+PresentPassword = Annotated[str, Field(min_length=1, max_length=1024)]
+Code = Annotated[Text, Field(min_length=6, max_length=40)]
+"""Six digits of an authenticator, or a recovery code."""
 
 
 class SessionInfo(Resource):
@@ -30,3 +45,68 @@ class Ended(Resource):
     """How many were ended."""
 
     count: int
+
+
+class PasswordChange(Message):
+    """Choose another password."""
+
+    password: PresentPassword
+    new: NewPassword
+
+
+class PasswordReset(Message):
+    """Choose a password with a token that an admin gave."""
+
+    token: Text = Field(min_length=1, max_length=200)
+    new: NewPassword
+
+
+class PasswordProof(Message):
+    """Says that it is still the same person at the keyboard."""
+
+    password: PresentPassword
+
+
+class CodeProof(Message):
+    """A code of the authenticator."""
+
+    code: Code
+
+
+class FullProof(Message):
+    """Password and code."""
+
+    password: PresentPassword
+    code: Code
+
+
+class SecondFactorView(Resource):
+    """Whether a code is asked for beside the password."""
+
+    on: bool
+    since: Moment | None
+    recovery_codes: int
+    """How many are left."""
+
+
+class SecondFactorSecret(Resource):
+    """What an authenticator needs, told this once."""
+
+    secret: str
+    """Base 32."""
+    uri: str
+    """``otpauth://totp/...``, as authenticators read it from a picture or a link."""
+
+
+class RecoveryCodes(Resource):
+    """Codes that open the account once each, told this once."""
+
+    codes: list[str]
+
+
+class ResetTokenView(Resource):
+    """A token with which a person chooses a password, told this once."""
+
+    username: str
+    token: str
+    expires_at: Moment

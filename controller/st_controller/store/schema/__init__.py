@@ -23,6 +23,7 @@ from st_controller.store.schema.people import ApiKey, Session, SetupToken, User
 from st_controller.store.schema.policy import PolicyVersion, ResourceRule
 from st_controller.store.schema.queue import LeaderLease, QueuePolicy, ShareNode, TenantUsage
 from st_controller.store.schema.quotas import Charge, PriceRow, QuotaCounter, QuotaRow
+from st_controller.store.schema.sign_in import RecoveryCode, ResetToken, SecondFactor
 from st_controller.store.schema.tenancy import (
     CustomRole,
     Membership,
@@ -67,8 +68,11 @@ __all__ = [
     "QueuePolicy",
     "QuotaCounter",
     "QuotaRow",
+    "RecoveryCode",
+    "ResetToken",
     "ResourceRule",
     "SavedConfig",
+    "SecondFactor",
     "Session",
     "SetupToken",
     "ShareNode",

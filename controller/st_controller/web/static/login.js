@@ -11,21 +11,30 @@ async function post(path, body) {
   });
   if (reply.ok) return;
   const said = await reply.json();
-  throw new Error(said.hint ? `${said.detail}: ${said.hint}` : said.detail);
+  const error = new Error(said.hint ? `${said.detail}: ${said.hint}` : said.detail);
+  error.code = said.code;
+  throw error;
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   problem.hidden = true;
-  const { token, username, password } = Object.fromEntries(new FormData(form));
+  const { token, username, password, code } = Object.fromEntries(new FormData(form));
   try {
     if (form.dataset.setup === "yes") {
       await post("/v1/auth/setup", { token: token.trim(), username, password });
       form.dataset.setup = "no";
     }
-    await post("/v1/auth/login", { username, password });
+    const given = code?.trim();
+    await post("/v1/auth/login", { username, password, ...(given ? { code: given } : {}) });
     location.assign("/");
   } catch (error) {
+    if (error.code === "second_factor_needed") {
+      const field = document.getElementById("code");
+      field.hidden = false;
+      field.querySelector("input").focus();
+      return;
+    }
     problem.textContent = error.message;
     problem.hidden = false;
   }

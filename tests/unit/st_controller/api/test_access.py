@@ -12,6 +12,8 @@ PUBLIC = {
     "/",
     "/login",
     "/approvals",
+    "/account",
+    "/reset",
     "/arrays",
     "/arrays/{array_id}",
     "/queue",
@@ -23,6 +25,7 @@ PUBLIC = {
     "/openapi.json",
     "/v1/auth/setup",
     "/v1/auth/login",
+    "/v1/auth/reset",
     "/v1/probe/stream",
 }
 

@@ -13,6 +13,7 @@ PAGES = {
     "/arrays": "arrays.js",
     "/approvals": "approvals.js",
     "/workers": "workers_page.js",
+    "/account": "account.js",
     "/arrays/arr_1": "array.js",
     "/jobs/job_1": "job_page.js",
 }
@@ -96,7 +97,7 @@ def test_a_page_has_every_element_that_its_scripts_ask_for(signed_in, path, scri
 
 
 def test_every_script_is_run_by_some_page():
-    run = set().union(*map(everything_run_by, [*PAGES.values(), "login.js"]))
+    run = set().union(*map(everything_run_by, [*PAGES.values(), "login.js", "reset.js"]))
     assert run == {file.name for file in STATIC.glob("*.js")}
 
 

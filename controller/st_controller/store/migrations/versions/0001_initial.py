@@ -403,6 +403,29 @@ def upgrade() -> None:
     )
     op.create_index("ix_memberships_team", "memberships", ["org", "team"], unique=False)
     op.create_table(
+        "recovery_codes",
+        sa.Column("code_hash", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_recovery_codes_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("code_hash", name=op.f("pk_recovery_codes")),
+    )
+    op.create_index(op.f("ix_recovery_codes_user_id"), "recovery_codes", ["user_id"], unique=False)
+    op.create_table(
+        "reset_tokens",
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("token_hash", sa.String(length=64), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("clears_second_factor", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_reset_tokens_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_reset_tokens")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_reset_tokens_token_hash")),
+    )
+    op.create_table(
         "resource_rules",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("org", sa.String(length=64), nullable=True),
@@ -418,6 +441,20 @@ def upgrade() -> None:
             ["created_by"], ["users.id"], name=op.f("fk_resource_rules_created_by")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_resource_rules")),
+    )
+    op.create_table(
+        "second_factors",
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("key_id", sa.String(length=40), nullable=False),
+        sa.Column("wrapped_key", sa.LargeBinary(), nullable=False),
+        sa.Column("box", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_second_factors_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_second_factors")),
     )
     op.create_table(
         "sessions",
@@ -764,7 +801,11 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_sessions_user_id"), table_name="sessions")
     op.drop_index(op.f("ix_sessions_previous_hash"), table_name="sessions")
     op.drop_table("sessions")
+    op.drop_table("second_factors")
     op.drop_table("resource_rules")
+    op.drop_table("reset_tokens")
+    op.drop_index(op.f("ix_recovery_codes_user_id"), table_name="recovery_codes")
+    op.drop_table("recovery_codes")
     op.drop_index("ix_memberships_team", table_name="memberships")
     op.drop_table("memberships")
     op.drop_table("join_tokens")
