@@ -20,6 +20,8 @@ TICK_SECONDS = 0.005
 """Between two looks for heartbeats that are due."""
 TOGETHER = 64
 """Connections that are opened at one time."""
+ORDER_SECONDS = 8.0
+"""Between two orders that go to all."""
 LIMIT = 60.0
 
 Made = TypeVar("Made")
@@ -33,6 +35,10 @@ class Held:
     """Seconds until a heartbeat was answered."""
     offers: list[float] = field(default_factory=list)
     """Seconds from a submission until the offer."""
+    orders: list[float] = field(default_factory=list)
+    """Seconds from an order to all until one of them had it."""
+    given: int = 0
+    """Orders to all."""
     missed: int = 0
     """Heartbeats that were answered more than a second after they were due, or not with 200."""
     closed: int = 0
@@ -100,6 +106,7 @@ class Fleet:
         self._pulses: list[Pulse] = []
         self._offered: asyncio.Queue[tuple[str, str, float]] = asyncio.Queue()
         self._begun = 0
+        self._ordered_at = 0.0
         self.held = Held()
 
     async def open(self) -> None:
@@ -118,9 +125,12 @@ class Fleet:
     async def hold(self, api: Api, seconds: float) -> Held:
         """Beat and place a job now and then, for so long."""
         until = time.perf_counter() + seconds
-        beating = asyncio.create_task(self._beat(until))
+        others = [
+            asyncio.create_task(self._beat(until)),
+            asyncio.create_task(self._order(api, until)),
+        ]
         await self._place_jobs(api, until)
-        await beating
+        await asyncio.gather(*others)
         connections = [*self._streams, *self._pulses]
         self.held.closed = sum(each.is_closed for each in connections)
         self.held.missed += sum(pulse.waits for pulse in self._pulses)
@@ -136,6 +146,8 @@ class Fleet:
             now = time.perf_counter()
             if event == "offer":
                 self._offered.put_nowait((credential, json.loads(body)["attempt_id"], now))
+            elif event == "collect_garbage":
+                self.held.orders.append(now - self._ordered_at)
             elif event == "sync":
                 self._begun += 1
 
@@ -161,6 +173,20 @@ class Fleet:
                 self._pulses[number % len(self._pulses)].beat(due)
                 number += 1
         await asyncio.sleep(until - time.perf_counter())
+
+    async def _order(self, api: Api, until: float) -> None:
+        """Something of all of them, now and then."""
+        lane = await Connection.open(self._server.port)
+        request = encode("POST", "/v1/workers:collect-garbage", api.key)
+        while time.perf_counter() < until - ORDER_SECONDS:
+            await asyncio.sleep(ORDER_SECONDS / 2)
+            self._ordered_at = time.perf_counter()
+            status, body = await lane.send(request)
+            if status != 200:
+                raise RuntimeError(f"{status}: {body.decode()}")
+            self.held.given += 1
+            await asyncio.sleep(ORDER_SECONDS / 2)
+        lane.close()
 
     async def _place_jobs(self, api: Api, until: float) -> None:
         lane = await Connection.open(self._server.port)

@@ -7,7 +7,8 @@ Each worker has joined, holds a real event stream, and sends a heartbeat with it
 seconds over a second connection; heartbeats are spread evenly. While they are held: the memory of
 the controller for each, with all that it knows of it; the processor time that it takes; how late
 heartbeats are answered; and how long it takes from the submission of a job until one of the workers
-has its offer. ``--quick`` holds 1,000 for 20 s, otherwise 5,000 for two minutes.
+has its offer, and from an order to all workers until one has that. ``--quick`` holds 1,000 for
+20 s, otherwise 5,000 for two minutes.
 
 Processor time and memory are those of the controller's process alone, so they are what they are
 beside other work, too; the times are not.
@@ -80,6 +81,13 @@ async def _measure(
         Result(f"{name}: heartbeat, p99", 1e3 * _p99(held.beats), "ms", None),
         Result(
             f"{name}: submit until offer, p99", 1e3 * _p99(held.offers), "ms", Goal("at most", 100)
+        ),
+        Result(f"{name}: order to all, p99", 1e3 * _p99(held.orders), "ms", Goal("at most", 1000)),
+        Result(
+            f"{name}: of orders to all, not heard",
+            count * held.given - len(held.orders),
+            "",
+            Goal("at most", 0),
         ),
         Result(f"{name}: opened, with a first beat", count / opened, "1/s", None),
         Result(f"{name}: share of one core, of this script", 100 * own / seconds, "%", None),

@@ -81,6 +81,7 @@ _ROUTERS = (
     checking.router,
     arrays.router,
     workers.router,
+    workers.all_router,
     queue.router,
     approvals.router,
     approvals.many_router,

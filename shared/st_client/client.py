@@ -41,6 +41,7 @@ from st_shared.protocol.resources import (
     Me,
     MetricCurve,
     MetricPoint,
+    OrderedWorkers,
     Page,
     SessionView,
     SetupRequest,
@@ -351,6 +352,10 @@ class Client:
         """Say what a worker should be or do; ``why`` is kept with what it should be."""
         body = {"why": why} if why else None
         return self._connection.post(f"workers/{worker_id}/{order}", WorkerView, body)
+
+    def collect_garbage_everywhere(self) -> int:
+        """Have all workers remove what no attempt needs; how many there are."""
+        return self._connection.post("workers:collect-garbage", OrderedWorkers).workers
 
     def drain_worker(
         self, worker_id: str, *, grace_seconds: float | None = None, why: str | None = None

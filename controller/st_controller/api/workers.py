@@ -12,10 +12,18 @@ from st_controller.services import views, worker_credentials, worker_orders, wor
 from st_controller.services.caller import Caller
 from st_controller.store.schema import Worker
 from st_controller.store.transaction import Transaction
-from st_shared.protocol.resources import DrainOrder, LabelChange, Page, WorkerOrder, WorkerView
+from st_shared.protocol.resources import (
+    DrainOrder,
+    LabelChange,
+    OrderedWorkers,
+    Page,
+    WorkerOrder,
+    WorkerView,
+)
 from st_shared.protocol.states import WorkerDesired
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
+all_router = APIRouter(prefix="/v1/workers:collect-garbage", tags=["workers"])
 
 Viewer = Annotated[Caller, requires("worker.view")]
 Operator = Annotated[Caller, requires("admin.workers")]
@@ -92,6 +100,15 @@ def collect_garbage(platform: PlatformDep, caller: Operator, worker_id: str) -> 
     return _change(
         platform, caller, lambda tx: worker_orders.collect_garbage(tx, caller.signature, worker_id)
     )
+
+
+@all_router.post("")
+def collect_garbage_everywhere(platform: PlatformDep, caller: Operator) -> OrderedWorkers:
+    """Have all workers remove what no attempt needs."""
+    with platform.db.write() as tx:
+        return OrderedWorkers(
+            workers=worker_orders.collect_garbage_everywhere(tx, caller.signature)
+        )
 
 
 @router.patch("/{worker_id}/labels")

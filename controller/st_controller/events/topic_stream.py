@@ -1,7 +1,6 @@
 """Streams out of the outbox: a worker's orders, and the changes that people watch."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
 from st_controller.platform import Platform
@@ -60,7 +59,7 @@ async def news_after(
     """
     found = platform.feed.after(topics, place)
     if found is not None:
-        frames = [_encoded(event, json.dumps(event.body)) for event in found.events]
+        frames = [event.frame for event in found.events]
         if found.events and tell is not None:
             frames = await asyncio.to_thread(_told, platform, found.events, tell)
         return max(place, found.upto), frames, True
@@ -102,10 +101,7 @@ def _frames(
     session: ReadSession, events: Iterable[PlacedEvent], tell: Tell | None
 ) -> Iterator[bytes]:
     for event in events:
-        body = tell(session, event) if tell else json.dumps(event.body)
-        if body is not None:
-            yield _encoded(event, body)
-
-
-def _encoded(event: PlacedEvent, body: str) -> bytes:
-    return sse.encode(event.kind, body, str(event.position))
+        if tell is None:
+            yield event.frame
+        elif (body := tell(session, event)) is not None:
+            yield sse.encode(event.kind, body, str(event.position))

@@ -99,7 +99,7 @@ class WorkerStream:
                 self._end()
 
     async def _tell_news(self) -> None:
-        followed = (topics.worker(self.caller.worker_id),)
+        followed = (topics.worker(self.caller.worker_id), topics.WORKERS)
         is_all = has_told = False
         while not is_all and not self.is_void:
             place, frames, is_all = await news_after(self._platform, followed, self._place)

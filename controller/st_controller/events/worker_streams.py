@@ -18,6 +18,8 @@ from st_controller.services.caller import WorkerCaller
 TICK_SECONDS = 0.1
 """Between two looks at who was silent for long: those of so short a time have their turn together,
 and what else is to be done does not wait for thousands."""
+TOGETHER = 100
+"""Streams that are woken in one go by what is for all."""
 PING_SECONDS = 10.0
 """Between two wake-ups of a stream without news, which make it show that it is still there."""
 REPAIR_SECONDS = 2.0
@@ -71,10 +73,20 @@ class WorkerStreams:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        with self._hub.fill(_Bells(self._of)):
+        with self._hub.fill(_Bells(self._of)) as bells:
             while True:
                 self._wake_silent(asyncio.get_running_loop().time())
-                await asyncio.sleep(TICK_SECONDS)
+                await bells.heard(TICK_SECONDS)
+                if bells.take():
+                    await self._wake_all()
+
+    async def _wake_all(self) -> None:
+        """Wake some at a time: between them others have their turn."""
+        streams = list(self.open)
+        for start in range(0, len(streams), TOGETHER):
+            for stream in streams[start : start + TOGETHER]:
+                stream.wake()
+            await asyncio.sleep(0)
 
     def _wake_silent(self, now: float) -> None:
         limit = now - (PING_SECONDS if self._feed.is_tailed else REPAIR_SECONDS)
@@ -86,13 +98,15 @@ class WorkerStreams:
 
 
 class _Bells(Inbox):
-    """Wakes the streams of a worker that there is news for, at once."""
+    """Wakes the streams of a worker that there is news for, at once; keeps what is for all."""
 
     def __init__(self, streams: dict[str, tuple[Woken, ...]]) -> None:
-        super().__init__(topics.WORKER)
+        super().__init__(topics.TO_WORKERS)
         self._streams = streams
 
     def put(self, topic: str) -> None:
         """Called by the hub."""
-        for stream in self._streams.get(topic.removeprefix(self.prefix), ()):
+        if topic == topics.WORKERS:
+            super().put(topic)
+        for stream in self._streams.get(topic.removeprefix(topics.WORKER), ()):
             stream.wake()

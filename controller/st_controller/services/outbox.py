@@ -1,9 +1,11 @@
 """The outbox: one global order for all events, and replay from any place in it."""
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, update
@@ -13,6 +15,7 @@ from sqlalchemy.orm import Session
 from st_controller.store.places import RowOfEvent
 from st_controller.store.schema import EventOrder, OutboxEvent
 from st_controller.store.transaction import Transaction
+from st_shared.protocol import sse
 
 BATCH = 500
 
@@ -44,6 +47,11 @@ class PlacedEvent:
     position: int
     kind: str
     body: dict[str, Any]
+
+    @cached_property
+    def frame(self) -> bytes:
+        """Its bytes in a stream, made once for all who are told of it."""
+        return sse.encode(self.kind, json.dumps(self.body), str(self.position))
 
 
 def assign_positions(tx: Transaction) -> bool:

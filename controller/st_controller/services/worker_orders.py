@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from st_controller.domain.attempts import LEASED
 from st_controller.errors import Conflict
@@ -12,8 +12,9 @@ from st_controller.services import faulty_slots, topics
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.leases import take_back
 from st_controller.services.worker_credentials import must_be_in_force
-from st_controller.services.worker_events import tell
+from st_controller.services.worker_events import tell, tell_all
 from st_controller.services.workers import get_worker, live_attempts
+from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job, Worker
 from st_controller.store.transaction import CREDENTIALS, FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.protocol.resources import LabelChange
@@ -141,6 +142,26 @@ def collect_garbage(tx: Transaction, actor: str, worker_id: str) -> Worker:
     tell(tx, worker.id, GarbageOrder(ordered_at=tx.now))
     tx.audit(actor, "worker.collect_garbage", worker.id, name=worker.name)
     return worker
+
+
+def collect_garbage_everywhere(tx: Transaction, actor: str) -> int:
+    """Order all workers that may come back to remove what no attempt needs; how many."""
+    in_force = select(Worker.id).where(
+        Worker.desired != WorkerDesired.RETIRED,
+        Worker.revoked_at.is_(None),
+        Worker.deleted_at.is_(None),
+    )
+    # Locked in the order in which heartbeats lock them.
+    locked = in_force.order_by(Worker.id).with_for_update(key_share=True)
+    ids = tx.session.scalars(locked).all()
+    for part in parts(ids):
+        tx.session.execute(
+            update(Worker).where(Worker.id.in_(part)).values(garbage_ordered_at=tx.now),
+            execution_options={"synchronize_session": False},
+        )
+    tell_all(tx, GarbageOrder(ordered_at=tx.now))
+    tx.audit(actor, "workers.collect_garbage", "workers", count=len(ids))
+    return len(ids)
 
 
 def garbage_collected(tx: Transaction, worker_id: str, report: GarbageReport) -> None:

@@ -126,10 +126,21 @@ def rotate(*, named: Sequence[str], as_json: bool) -> None:
 
 
 @workers.command()
-@_named
+@click.argument("named", metavar="WORKER...", nargs=-1)
+@click.option("--all", "of_all", is_flag=True, help="All workers, instead of some by name.")
 @json_option
-def gc(*, named: Sequence[str], as_json: bool) -> None:
+def gc(*, named: Sequence[str], of_all: bool, as_json: bool) -> None:
     """Have workers remove what no attempt needs, such as folders of old runs."""
+    if of_all == bool(named):
+        raise click.UsageError("name some workers, or say --all")
+    if of_all:
+        with connect() as client:
+            ordered = client.collect_garbage_everywhere()
+        if as_json:
+            print_json({"workers": ordered})
+        else:
+            click.echo(f"Ordered of {ordered} workers.")
+        return
     _tell(named, lambda client, each: client.order_worker(each, "collect-garbage"), as_json)
 
 

@@ -29,6 +29,7 @@
 | ``POST workers/{id}/cordon`` · ``/activate`` · ``/retire`` | ``admin.workers`` | ``WorkerOrder`` or none | ``WorkerView`` |
 | ``POST workers/{id}/drain`` | ``admin.workers`` | ``DrainOrder`` or none | ``WorkerView`` |
 | ``POST workers/{id}/rotate`` · ``/revoke`` · ``/collect-garbage`` | ``admin.workers`` | | ``WorkerView`` |
+| ``POST workers:collect-garbage`` | ``admin.workers`` | | ``OrderedWorkers`` |
 | ``PATCH workers/{id}/labels`` | ``admin.workers`` | ``LabelChange`` | ``WorkerView`` |
 | ``DELETE workers/{id}`` ``?force=`` | ``admin.workers`` | | 204 |
 | ``POST join-tokens`` · ``GET join-tokens`` · ``DELETE join-tokens/{id}`` | ``admin.workers`` | ``JoinTokenRequest`` | ``JoinTokenCreated`` 201 · ``Page[JoinTokenView]`` · 204 |
@@ -412,6 +413,13 @@ class DrainOrder(WorkerOrder):
     grace_seconds: float | None = Field(None, ge=0, le=366 * 86_400)
     """After so long, preemptible jobs are stopped at a checkpoint and queued again; 0: at once;
     none: they are waited for. Jobs that are not preemptible are always waited for."""
+
+
+class OrderedWorkers(Resource):
+    """What came of an order to all workers."""
+
+    workers: int
+    """How many it is for."""
 
 
 class LabelChange(Message):

@@ -185,6 +185,18 @@ def test_a_worker_for_one_job_is_offered_no_second(steps):
     assert steps.beat(worker_id, offers[0].attempt_id).desired == WorkerDesired.DRAINING
 
 
+def test_garbage_is_ordered_of_all_that_may_come_back(steps):
+    one, two, retired, revoked = (steps.join(name) for name in ("a", "b", "c", "d"))
+    steps.order(retired, WorkerDesired.RETIRED)
+    change(steps, worker_credentials.revoke, "root", revoked)
+    with steps.db.write() as tx:
+        assert worker_orders.collect_garbage_everywhere(tx, "root") == 2
+    assert [steps.beat(each).collect_garbage for each in (one, two)] == [True, True]
+    assert steps.worker(retired).garbage_ordered_at is None
+    (told,) = steps.audit_of("workers")
+    assert (told.action, told.details) == ("workers.collect_garbage", {"count": 2})
+
+
 def test_garbage_is_ordered_until_it_is_collected(steps):
     worker_id = steps.join()
     change(steps, worker_orders.collect_garbage, "root", worker_id)

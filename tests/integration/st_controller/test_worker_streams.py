@@ -13,7 +13,7 @@ from st_controller.events import standing as standing_module
 from st_controller.events import worker_stream, worker_streams
 from st_controller.events.hub import TAIL
 from st_controller.events.tail import Tail
-from st_controller.services import outbox, topics, worker_credentials
+from st_controller.services import outbox, worker_credentials, worker_orders
 from st_controller.store.database import DatabaseError
 from st_shared.protocol.states import WorkerDesired
 
@@ -102,6 +102,30 @@ def test_news_reach_the_worker_that_they_are_for_without_the_database(
             return desired(await first.take(3))
 
     assert asyncio.run(story()) == ["draining", "cordoned", "active"]
+
+
+def test_an_order_to_all_is_told_to_each_once_in_its_place(steps, workers, listener, monkeypatch):
+    monkeypatch.setattr(worker_streams, "TOGETHER", 1)
+    one, two = workers
+
+    def order_all():
+        with steps.db.write() as tx:
+            worker_orders.collect_garbage_everywhere(tx, "root")
+        order(steps, one, WorkerDesired.DRAINING)
+
+    async def story():
+        async with serving(steps), listener(one) as first, listener(two) as second:
+            (sync, *_), _ = await first.take(1), await second.take(1)
+            await asyncio.to_thread(order_all)
+            told = [event.event for event in await first.take(2)], await second.take(1)
+            async with listener(one, sync.id) as again:  # replayed to who missed it
+                assert [event.event for event in await again.take(2)] == told[0]
+            await asyncio.to_thread(order, steps, two, WorkerDesired.CORDONED)
+            assert desired(await second.take(1)) == ["cordoned"]
+            return told
+
+    first, (second,) = asyncio.run(story())
+    assert (first, second.event) == (["collect_garbage", "desired"], "collect_garbage")
 
 
 def test_a_worker_that_comes_back_is_told_what_it_missed_and_both_streams_go_on(
@@ -290,7 +314,3 @@ def test_where_nobody_tells_that_a_worker_is_retired_its_stream_ends_all_the_sam
             return await stream.ended()
 
     assert len(asyncio.run(story())) <= 2  # it has ended, though nobody told of it
-
-
-def test_the_topic_of_a_worker_begins_as_those_that_wake_streams():
-    assert topics.worker("wrk_1") == f"{topics.WORKER}wrk_1"

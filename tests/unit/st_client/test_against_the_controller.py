@@ -191,6 +191,7 @@ def test_workers_are_cordoned_labelled_and_deleted(st, fleet):
     assert st("workers", "label", "one", "rack-") == 6
     assert st("workers", "rotate", "one")["items"][0]["rotation_ordered"]
     assert st("workers", "gc", "one")["items"][0]["id"] == labelled["id"]
+    assert st("workers", "gc", "--all") == {"workers": 3}
     (revoked,) = st("workers", "revoke", "one", "--yes")["items"]
     assert revoked["reason"]["code"] == "revoked"
     assert st("workers", "delete", "one", "--yes") == {"deleted": [labelled["id"]]}
