@@ -20,18 +20,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> None:
+def write_whole(
+    path: Path, content: str | bytes, *, mode: int = PRIVATE, synced: bool = True
+) -> None:
     """Put ``content`` at ``path`` in one step; one writer at a time.
 
     Readers see the old file or the new one. After a power cut it may be the old one; where that
-    matters, use ``write_durably``.
+    matters, use ``write_durably``. Without ``synced`` the disk is not waited for, which may take
+    seconds while much else is written; then a power cut may leave a damaged file.
     """
     aside = path.with_name(f".{path.name}.partial")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            os.fsync(file.fileno())
     aside.replace(path)
 
 

@@ -19,6 +19,13 @@ def weights_of(fleet, job_id):
     return load_file(fleet.client.download(job_id, artifact, fleet.folder / job_id))
 
 
+def measured(fleet, job_id):
+    """What was measured so far of a job that must not be over."""
+    job = fleet.client.job(job_id)
+    assert not job.state.is_final, job.reason
+    return list(fleet.client.metrics(job_id))
+
+
 def ended(fleet, job_id):
     return wait_for(
         "the end of the job", lambda: (job := fleet.client.job(job_id)).state.is_final and job
@@ -82,7 +89,7 @@ def test_an_agent_that_leaves_makes_the_whole_gang_stop_at_one_checkpoint(fleet,
     job = gang_job(100_000, 2, nodes=2)
     job["training"]["checkpoint"] = {"every": 1_000_000}
     job_id = fleet.client.submit(job).id
-    wait_for("some steps", lambda: list(fleet.client.metrics(job_id)))
+    wait_for("some steps", lambda: measured(fleet, job_id))
     follower = list(fleet.client.attempts(job_id))[1].worker
     [leaving] = [agent for agent in agents if agent.name == follower]
     assert leaving.stop() == 0

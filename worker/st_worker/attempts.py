@@ -198,7 +198,7 @@ class Attempts:
             await self._place.controller.finish(record.claim.attempt_id, request)
         except (RequestRefused, TemporaryTrouble) as trouble:
             log.warning("attempt.unreported", attempt=record.claim.attempt_id, why=str(trouble))
-        remove_tree(self._folder.attempt(record.claim.attempt_id).root)
+        await asyncio.to_thread(remove_tree, self._folder.attempt(record.claim.attempt_id).root)
 
     def _track(self, attempt_id: str, work: Work) -> None:
         """Run the task of an attempt and forget it once it is over."""

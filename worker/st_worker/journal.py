@@ -46,8 +46,8 @@ class Cursor(BaseModel):
             return cls(offset=0, seq=start)
 
     def save(self, path: Path) -> None:
-        """Keep it."""
-        write_whole(path, self.model_dump_json())
+        """Keep it, without waiting for the disk: heartbeats go on beside this."""
+        write_whole(path, self.model_dump_json(), synced=False)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Before a process starts: the trainer's datasets, checkpoint and job file, or the script."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -40,7 +41,8 @@ class Preparation:
             folder = await self._dataset(dataset)
             arguments += ["--dataset", f"{dataset.name}={folder}"]
         resume = await self._resume([claim.resume, *claim.older]) if claim.resume else "none"
-        write_whole(self._folder.job, json.dumps(claim.spec, indent=1))
+        spec = json.dumps(claim.spec, indent=1)
+        await asyncio.to_thread(write_whole, self._folder.job, spec)
         return [*arguments, "--resume", str(resume)]
 
     async def _dataset(self, dataset: DatasetDownload) -> Path:
@@ -68,7 +70,7 @@ class Preparation:
     async def _checkpoint(self, checkpoint: CheckpointDownload) -> Path:
         begun = time.monotonic()
         folder = self._folder.run / "resume" / f"step-{checkpoint.step:06d}"
-        shutil.rmtree(folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         # The manifest says that the folder is whole, so it comes last here too.
         files = sorted(checkpoint.files, key=lambda file: file.path == "manifest.json")
         for file in files:

@@ -1,5 +1,6 @@
 """What an attempt runs as a process: the trainer, or the script of a command job."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -110,7 +111,7 @@ class Script:
     async def prepare(self, claim: ClaimReply) -> Launch:
         """Write the script and make its folder."""
         place, folder = self._place, self._folder
-        prepare_script(folder, claim.spec["command"]["run"])
+        await asyncio.to_thread(prepare_script, folder, claim.spec["command"]["run"])
         told = {
             "ST_JOB_ID": claim.job_id,
             ATTEMPT_VARIABLE: claim.attempt_id,

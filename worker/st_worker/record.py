@@ -84,8 +84,12 @@ class AttemptRecord(BaseModel):
         return cls.model_validate(_upgraded(document, folder))
 
     def save(self, folder: AttemptFolder) -> None:
-        """Keep it."""
-        write_whole(folder.record, self.model_dump_json())
+        """Keep it, through any end of this process.
+
+        The disk is not waited for, which would hold heartbeats up. A power cut ends what runs as
+        well; a record that it damages is set aside, and the job goes on from its last checkpoint.
+        """
+        write_whole(folder.record, self.model_dump_json(), synced=False)
 
     @property
     def pid(self) -> int | None:

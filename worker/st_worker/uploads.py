@@ -290,10 +290,10 @@ class Uploads:
             self._change(place=place)
 
     def _change(self, **changes: object) -> None:
-        """Take what is given, and keep it on disk."""
+        """Take what is given, and keep it on disk, which is not waited for."""
         self._progress = self._progress.model_copy(update=changes)
         try:
-            write_whole(self._folder.uploaded, self._progress.model_dump_json())
+            write_whole(self._folder.uploaded, self._progress.model_dump_json(), synced=False)
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise

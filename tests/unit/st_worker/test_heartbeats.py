@@ -1,7 +1,9 @@
 """Heartbeats go whatever trainers and drivers do, and tell who else uses the accelerators."""
 
 import asyncio
+import os
 import threading
+import traceback
 from dataclasses import replace
 
 import accelerator_answers as answers
@@ -179,3 +181,27 @@ async def test_a_trainer_that_was_taken_over_is_not_somebody_else(double, start_
 
 def told(double):
     return [beat.condition for beat in double.heartbeats if beat.condition is not None]
+
+
+async def test_no_beat_waits_for_a_disk_that_is_busy_with_checkpoints(
+    double, start_agent, pack_dataset, monkeypatch
+):
+    """Forcing a file to a disk takes as long as all that is on its way there."""
+    await start_agent(slots=2)
+    await double.until(lambda: double.streams)
+    waited, here, fsync = [], threading.get_ident(), os.fsync
+
+    def watched(descriptor):
+        if threading.get_ident() == here:
+            waited.append(traceback.format_stack(limit=8))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    dataset = pack_dataset("digits", {"a.txt": b"a"})
+    script = [["log", "begun"], ["checkpoint", 3], ["sample", "a.png"], ["until_stopped"]]
+    training = double.offer(script, datasets=[dataset])
+    shell = double.offer(slots=[1], command={"run": "echo done"})
+    await double.until(lambda: "a.png" in training.artifacts and training.artifacts["a.png"])
+    double.order_stop(training, "preempt")
+    await double.until(lambda: training.finish and shell.finish)
+    assert not waited, "".join(waited[0])
