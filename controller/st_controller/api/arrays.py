@@ -6,16 +6,16 @@ from fastapi import APIRouter, Response
 
 from st_controller.api.dependencies import PlatformDep, requires
 from st_controller.api.paging import Cursor, Limit
-from st_controller.api.submissions import IdempotencyKey, encoded, rules_of
-from st_controller.services import job_arrays, views
+from st_controller.api.submissions import WANTED, IdempotencyKey, encoded, rules_of
+from st_controller.services import configs, job_arrays, views
 from st_controller.services.caller import Caller
 from st_shared.protocol.resources import JobArrayChange, JobArrayRequest, JobArrayView, Page
 
 router = APIRouter(prefix="/v1/job-arrays", tags=["job arrays"])
 
-Submitter = Annotated[Caller, requires("job.submit")]
-Viewer = Annotated[Caller, requires("job.view.own")]
-Canceller = Annotated[Caller, requires("job.cancel.own")]
+Submitter = Annotated[Caller, requires("job.submit", *WANTED)]
+Viewer = Annotated[Caller, requires("job.view.own", "job.view.all")]
+Canceller = Annotated[Caller, requires("job.cancel.own", "job.cancel.all")]
 
 
 @router.post(
@@ -28,7 +28,9 @@ def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue every variation of a job, or none; the same key and body give the same array again."""
-    batch = job_arrays.check(caller, request, rules_of(platform))
+    (spec,) = configs.begun_from(platform.db, caller, [request.spec])
+    whole = request.model_copy(update={"spec": spec})
+    batch = job_arrays.check(caller, whole, rules_of(platform))
     asked = platform.survey.warnings(platform.db, [draft.spec.resources for draft in batch])
     warnings = list(dict.fromkeys(why for found in asked for why in found))
     with platform.db.write() as tx:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body
 
 from st_controller.api.dependencies import PlatformDep, requires
 from st_controller.api.submissions import rules_of
+from st_controller.services import configs
 from st_controller.services.caller import Caller
 from st_controller.services.policy import checking
 from st_shared.protocol.policy_check import CheckView
@@ -22,7 +23,8 @@ def check(
     document: Annotated[dict[str, Any], Body(description="A JobSpec")],
 ) -> CheckView:
     """Say step by step whether the caller could submit a job; writes nothing."""
-    draft, step = checking.read(document)
+    (whole,) = configs.begun_from(platform.db, caller, [document])
+    draft, step = checking.read(whole)
     if draft is None:
         return checking.view(caller, [step])
     with platform.db.read() as session:

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/events", tags=["events"])
 @router.get("", response_class=StreamingResponse)
 def follow(
     platform: PlatformDep,
-    caller: Annotated[Caller, requires("job.view.own")],
+    caller: Annotated[Caller, requires("job.view.own", "job.view.all")],
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> StreamingResponse:
     """Server-sent events: ``ready`` once, then ``job`` with the job as it is now."""

@@ -6,16 +6,16 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from st_controller.api.dependencies import PlatformDep, requires
+from st_controller.api.dependencies import PlatformDep, requires, requires_any
 from st_controller.api.paging import Cursor, Limit
 from st_controller.api.streams import event_stream
-from st_controller.api.submissions import IdempotencyKey, encoded, rules_of
+from st_controller.api.submissions import WANTED, IdempotencyKey, encoded, rules_of
 from st_controller.errors import InvalidRequest
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.platform import Platform
-from st_controller.services import artifacts, explaining, jobs, steering, submission, views
+from st_controller.services import artifacts, configs, explaining, jobs, steering, submission, views
 from st_controller.services.caller import Caller
-from st_controller.services.drafts import Draft
+from st_controller.services.drafts import Draft, Rules
 from st_controller.services.journal_pieces import Wanted
 from st_controller.services.journal_points import read_points
 from st_controller.services.journal_reading import LinePage
@@ -43,9 +43,20 @@ from st_shared.spec.job import Priority
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 batch_router = APIRouter(prefix="/v1/jobs:batch", tags=["jobs"])
 
-Submitter = Annotated[Caller, requires("job.submit")]
-Viewer = Annotated[Caller, requires("job.view.own")]
-Canceller = Annotated[Caller, requires("job.cancel.own")]
+Submitter = Annotated[Caller, requires("job.submit", *WANTED)]
+Retrier = Annotated[Caller, requires("job.submit", "job.cancel.all", "job.command")]
+Steerer = Annotated[
+    Caller,
+    requires(
+        "job.submit", "queue.manage", "job.bypass.queue", "job.priority.high", "job.priority.urgent"
+    ),
+]
+Viewer = Annotated[Caller, requires("job.view.own", "job.view.all")]
+Canceller = Annotated[
+    Caller,
+    requires_any("job.cancel.own", "queue.cancel.own", also=("job.cancel.all", "queue.cancel.all")),
+]
+Deleter = Annotated[Caller, requires("job.delete.own", "job.delete.all")]
 _SMALL = 32_768
 """Bytes of a body that is checked in less than a millisecond or two."""
 LineLimit = Annotated[int, Query(ge=1, le=5000)]
@@ -68,10 +79,10 @@ async def submit(
     """Queue a job; the same Idempotency-Key and body give the same job again, with 200."""
     rules = rules_of(platform)
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) < _SMALL:
+    if "config" not in document and length.isdecimal() and int(length) < _SMALL:
         draft = submission.check(caller, document, rules)
     else:  # others would wait too long meanwhile
-        draft = await run_in_threadpool(submission.check, caller, document, rules)
+        draft = await run_in_threadpool(_checked, platform, caller, document, rules)
     warnings = await _warnings(platform, draft)
     job_id, columns, told = await platform.submissions.submit(caller, draft, idempotency_key)
     if columns:
@@ -80,6 +91,11 @@ async def submit(
         known = await run_in_threadpool(_known_job, platform, caller, job_id)
         view = known.model_copy(update={"warnings": warnings})
     return encoded(view, 201 if columns else 200, {"Location": f"/v1/jobs/{job_id}"})
+
+
+def _checked(platform: Platform, caller: Caller, document: dict[str, Any], rules: Rules) -> Draft:
+    (whole,) = configs.begun_from(platform.db, caller, [document])
+    return configs.as_sent(submission.check(caller, whole, rules), document)
 
 
 async def _warnings(platform: Platform, draft: Draft) -> list[Reason]:
@@ -106,7 +122,9 @@ def submit_batch(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue many jobs, or none of them: every mistake is named, such as `jobs.3.name`."""
-    batch = submission.check_batch(caller, request.jobs, rules_of(platform))
+    whole = configs.begun_from(platform.db, caller, request.jobs)
+    checked = submission.check_batch(caller, whole, rules_of(platform))
+    batch = list(map(configs.as_sent, checked, request.jobs))
     warnings = platform.survey.warnings(platform.db, [draft.spec.resources for draft in batch])
     with platform.db.write() as tx:
         made, is_new = submission.enqueue_batch(tx, caller, batch, idempotency_key)
@@ -162,8 +180,15 @@ def cancel(platform: PlatformDep, caller: Canceller, job_id: str) -> JobView:
         return views.job_view(tx.session, job)
 
 
+@router.delete("/{job_id}", status_code=204)
+def delete(platform: PlatformDep, caller: Deleter, job_id: str) -> None:
+    """Take a job that is over out of every list, for good."""
+    with platform.db.write() as tx:
+        jobs.delete(tx, caller, job_id)
+
+
 @router.post("/{job_id}/retry")
-def retry(platform: PlatformDep, caller: Submitter, job_id: str) -> JobView:
+def retry(platform: PlatformDep, caller: Retrier, job_id: str) -> JobView:
     """Queue a job anew that failed or was cancelled; it goes on from its last checkpoint."""
     with platform.db.write() as tx:
         job = steering.retry(tx, caller, job_id, rules_of(platform))
@@ -173,7 +198,7 @@ def retry(platform: PlatformDep, caller: Submitter, job_id: str) -> JobView:
 
 @router.post("/{job_id}/priority")
 def prioritise(
-    platform: PlatformDep, caller: Submitter, job_id: str, change: PriorityChange
+    platform: PlatformDep, caller: Steerer, job_id: str, change: PriorityChange
 ) -> JobView:
     """Put a waiting job into another class, or set or clear an admin's override."""
     with platform.db.write() as tx:

@@ -17,8 +17,8 @@ from st_shared.protocol.queue import (
 
 router = APIRouter(prefix="/v1", tags=["queue"])
 
-Viewer = Annotated[Caller, requires("queue.view")]
-JobViewer = Annotated[Caller, requires("job.view.own")]
+Viewer = Annotated[Caller, requires("queue.view", "queue.view.all")]
+JobViewer = Annotated[Caller, requires("job.view.own", "job.view.all")]
 Admin = Annotated[Caller, requires("admin.queue")]
 Divider = Annotated[Caller, requires("queue.manage")]
 TenantPath = Annotated[

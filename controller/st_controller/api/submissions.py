@@ -14,6 +14,17 @@ IdempotencyKey = Annotated[
 ]
 
 
+WANTED = (
+    "config.view",
+    "job.priority.high",
+    "job.priority.urgent",
+    "job.command",
+    "job.bypass.approval",
+    "job.bypass.quota",
+)
+"""Permissions that a job file may need beyond that to submit."""
+
+
 def rules_of(platform: Platform) -> Rules:
     """What this controller's configuration lets people submit."""
     return Rules(allow_commands=platform.settings.allow_command_jobs)

@@ -62,6 +62,10 @@ class Actor:
             return True
         return reach is Reach.TEAM and owner.team in self.teams
 
+    def covers(self, owner: Owner, permission: str) -> bool:
+        """Whether a thing is within what ``permission`` covers, whoever made it."""
+        return self.may(permission) and self.reaches(owner._replace(user_id=None), permission)
+
     def must_cover(self, owner: Owner, permission: str) -> None:
         """Refuse with 403 what the actor sees, but may not change."""
         if not self.reaches(owner, permission):

@@ -92,6 +92,9 @@ def must_be_allowed(actor: Actor, drafts: Iterable[Draft], rules: Rules) -> None
 
 def _forbidden(actor: Actor, spec: JobSpec, rules: Rules) -> list[tuple[str, str]]:
     found = []
+    if spec.team is not None and spec.team not in actor.teams:
+        yours = ", ".join(sorted(actor.teams))
+        found.append(("team", f"you are in no team {spec.team!r}; yours: {yours}"))
     needed = CLASS_PERMISSIONS.get(spec.priority)
     if needed and not actor.may(needed):
         found.append(("priority", f"the class {spec.priority} needs the permission {needed}"))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import passwords, secrets
 from st_controller.auth.secrets import SecretKind
-from st_controller.errors import NotSignedIn
+from st_controller.errors import NotPermitted, NotSignedIn
 from st_controller.services import rights, sessions
 from st_controller.services.caller import Caller, WorkerCaller
 from st_controller.services.rights import Rights
@@ -134,6 +134,9 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
     """Who holds this key, and whether its use should be noted (at most once a minute).
 
     None: unknown, expired, revoked, or its owner is disabled.
+
+    Raises:
+        NotPermitted: its owner may not use keys.
     """
     if secrets.kind_of(key) is not SecretKind.API_KEY:
         return None
@@ -141,6 +144,12 @@ def caller_by_api_key(session: OrmSession, key: str, now: datetime) -> tuple[Cal
     caller = _key_holder(rows, now)
     if caller is None:
         return None
+    held = rights.rights_of(rows)
+    if held is not None and "api.access" not in held.permissions():
+        raise NotPermitted(
+            "keys are not for you: this needs the permission 'api.access'",
+            hint="sign in with your browser, or ask an admin for the permission",
+        )
     used = rows[0].ApiKey.last_used_at
     return caller, used is None or now - used >= timedelta(minutes=1)
 

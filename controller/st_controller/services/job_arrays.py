@@ -77,7 +77,7 @@ def submit(
         id=array_id,
         name=_name(request),
         org=actor.org,
-        team=actor.team,
+        team=batch[0].spec.team or actor.team,
         submitted_by=actor.user_id,
         submitted_at=tx.now,
         size=len(batch),

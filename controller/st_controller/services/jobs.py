@@ -6,7 +6,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
-from st_controller.errors import Conflict, NotFound
+from st_controller.errors import Conflict, NotFound, NotPermitted
 from st_controller.services import endings, gangs, topics
 from st_controller.services.actor import Actor
 from st_controller.services.moves import move_job
@@ -78,14 +78,44 @@ def cancel(tx: Transaction, actor: Actor, job_id: str) -> Job:
         Conflict: the job is over in another way.
     """
     job = get_job(tx.session, actor, job_id, lock=True)
-    actor.must_cover(owner(job), "job.cancel.all")
     state = JobState(job.state)
+    _must_be_permitted(actor, job, state)
     if state is JobState.CANCELLED or (job.cancel_requested_at and not state.is_final):
         return job
     if state.is_final:
         raise Conflict(f"the job is already {state}", code="already_final")
     stop(tx, actor, job, _live_attempts(tx.session, job))
     return job
+
+
+def _must_be_permitted(actor: Actor, job: Job, state: JobState) -> None:
+    """Who may take a job out of the line may not for that stop it once it runs."""
+    area = ["job"] if state in {JobState.ASSIGNED, JobState.RUNNING} else ["job", "queue"]
+    is_own = owner(job).user_id == actor.user_id
+    if is_own and any(actor.may(f"{each}.cancel.own") for each in area):
+        return
+    if any(actor.covers(owner(job), f"{each}.cancel.all") for each in area):
+        return
+    needed = f"job.cancel.{'own' if is_own else 'all'}"
+    raise NotPermitted(f"this needs the permission {needed!r}")
+
+
+def delete(tx: Transaction, actor: Actor, job_id: str) -> None:
+    """Take a job that is over out of every list; what it used still counts.
+
+    Raises:
+        Conflict: it is not over.
+    """
+    job = get_job(tx.session, actor, job_id, lock=True)
+    actor.must_cover(owner(job), "job.delete.all")
+    if not JobState(job.state).is_final:
+        raise Conflict(
+            f"the job is {job.state}",
+            code="not_over",
+            hint="`st cancel` it, and wait until it ends",
+        )
+    job.deleted_at = job.changed_at = tx.now
+    tx.audit(actor.signature, "job.deleted", job.id, name=job.name, state=job.state)
 
 
 def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> None:

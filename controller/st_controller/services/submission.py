@@ -7,7 +7,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.dependencies import Parent, why_waiting
-from st_controller.services import dependencies, drafts, idempotency, parentage, stored_secrets
+from st_controller.services import (
+    configs,
+    dependencies,
+    drafts,
+    idempotency,
+    parentage,
+    stored_secrets,
+)
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.jobs import get_job
@@ -126,6 +133,7 @@ def store(
 
     ``inside`` says for each which others of the batch it waits for.
     """
+    configs.must_exist(tx.session, actor, batch)
     stored_secrets.must_exist(tx.session, actor, batch)
     pins = pinned_datasets(tx.session, actor.org, batch)
     parents = parentage.parents(tx.session, actor, batch, ids, inside)
@@ -134,7 +142,7 @@ def store(
             **_new_job(draft, waits_for, pins),
             "id": job_id,
             "org": actor.org,
-            "team": actor.team,
+            "team": draft.spec.team or actor.team,
             "array_id": array_id,
             "array_index": None if array_id is None else index,
             "changed_at": tx.now,
@@ -167,7 +175,7 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
         "name": spec.name,
         "kind": spec.kind,
         "family": spec.training.model.family if spec.training else spec.kind,
-        "config": None,
+        "config": spec.config,
         "spec": document,
         "request": request_text(document),
         "dataset_pins": pinned,

@@ -184,6 +184,11 @@ class JobView(Resource):
     array_index: int | None = None
     not_before: Moment | None = None
     """It is not served before: asked for, or the end of a pause between two tries."""
+    org: str = "default"
+    team: str = "default"
+    """The team as which it was submitted."""
+    config: str | None = None
+    """Name of the saved configuration that it was made of."""
     submitted_by: str
     submitted_at: Moment
     started_at: Moment | None

@@ -104,6 +104,18 @@ class JobSpec(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
         description="A name for people; it need not be unique.",
     )
+    team: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="One of your teams, as which it is submitted; your first one by default.",
+    )
+    config: str | None = Field(
+        None,
+        min_length=1,
+        max_length=80,
+        description="Name of a saved configuration; what the file says besides is laid over it.",
+    )
     priority: Priority = Field(Priority.NORMAL, description="Class of the queue.")
     resources: ResourceRequest = Field(default_factory=ResourceRequest)
     retry: RetryPolicy = Field(default_factory=RetryPolicy)

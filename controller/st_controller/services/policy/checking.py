@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.resource_rules import Subject
 from st_controller.errors import Refusal
-from st_controller.services import drafts, stored_secrets, submission
+from st_controller.services import configs, drafts, stored_secrets, submission
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.policy import approval_step, book, resource_step
@@ -37,7 +37,7 @@ def check(session: Session, actor: Actor, draft: Draft, rules: Rules, now: datet
     steps = [_content(session, actor, draft), _permission(actor, draft, rules)]
     policy = book.current(session)
     row = _row(draft)
-    who = Subject(actor.org, actor.team, actor.username, actor.role)
+    who = Subject(actor.org, draft.spec.team or actor.team, actor.username, actor.role)
     steps.append(_rules(policy, who, draft, row))
     steps.append(_approval(session, policy, actor, who, draft, row, now))
     return view(actor, steps)
@@ -62,6 +62,7 @@ def workers(warnings: list[Reason]) -> CheckStep:
 
 def _content(session: Session, actor: Actor, draft: Draft) -> CheckStep:
     try:
+        configs.must_exist(session, actor, [draft])
         stored_secrets.must_exist(session, actor, [draft])
         submission.pinned_datasets(session, actor.org, [draft])
     except Refusal as refused:
@@ -114,7 +115,7 @@ def _row(draft: Draft) -> dict[str, Any]:
     """The columns that the steps look at."""
     spec = draft.spec
     return {
-        "config": None,
+        "config": spec.config,
         "family": spec.training.model.family if spec.training else spec.kind,
         "slots": spec.resources.slots * spec.resources.nodes,
         "request": request_text(spec.model_dump(mode="json")),

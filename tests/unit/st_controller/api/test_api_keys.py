@@ -35,8 +35,20 @@ def test_scopes_never_exceed_the_role(app_client, platform_db, new_key):
 
     key = bearer(new_key(scopes=["job.view.own", "admin.workers"]))
     with platform_db.write() as transaction:
-        transaction.session.query(User).update({"role": Role.VIEWER.value})
-    assert permissions(app_client, key) == {"job.view.own"} & ROLE_PERMISSIONS[Role.VIEWER]
+        transaction.session.query(User).update({"role": Role.RESEARCHER.value})
+    assert permissions(app_client, key) == {"job.view.own"} & ROLE_PERMISSIONS[Role.RESEARCHER]
+
+
+def test_keys_are_for_those_who_may_use_the_api(app_client, platform_db, new_key):
+    from st_controller.store.schema import User
+
+    key = bearer(new_key(scopes=["job.view.own"]))
+    with platform_db.write() as transaction:
+        transaction.session.query(User).update({"role": "viewer"})
+        transaction.wake(CREDENTIALS)
+    reply = app_client.get("/v1/jobs", headers=key)
+    assert reply.status_code == 403
+    assert "api.access" in reply.json()["detail"]
 
 
 def test_an_unknown_scope_is_refused_with_the_known_ones(new_key):
