@@ -141,9 +141,7 @@ def must_exist(session: Session, actor: Actor, batch: Iterable[Draft]) -> None:
     if not actor.may("config.view"):
         raise NotPermitted("this needs the permission 'config.view'")
     problems = [
-        draft.problem(
-            "config", f"there is no config {draft.spec.config!r}; `st configs` lists them"
-        )
+        draft.problem("config", f"there is no config {draft.spec.config!r}; see `st configs`")
         for draft in named
         if draft.spec.config not in known
     ]

@@ -112,7 +112,7 @@ def delete(tx: Transaction, actor: Actor, job_id: str) -> None:
         raise Conflict(
             f"the job is {job.state}",
             code="not_over",
-            hint="`st cancel` it, and wait until it ends",
+            hint="`st cancel` it first",
         )
     job.deleted_at = job.changed_at = tx.now
     tx.audit(actor.signature, "job.deleted", job.id, name=job.name, state=job.state)
