@@ -94,6 +94,7 @@ bench-workers: $(VENV)/made-dev ## measure idle workers, uploads and 200 runs of
 	$(BIN)/python benchmarks/log_ingest.py --json benchmarks/results/log_ingest.json
 	$(BIN)/python benchmarks/vanish.py --json benchmarks/results/vanish.json
 	$(BIN)/python benchmarks/fault_campaign.py --json benchmarks/results/fault_campaign.json
+	$(BIN)/python benchmarks/policy_overhead.py --json benchmarks/results/policy_overhead.json
 	$(BIN)/python benchmarks/footprint.py --json benchmarks/results/footprint.json
 	$(BIN)/python benchmarks/artifact_throughput.py --json benchmarks/results/artifact_throughput.json
 

@@ -8,7 +8,14 @@ from sqlalchemy import func, select
 
 from st_controller.domain.policy.reach import Reach
 from st_controller.errors import Conflict, IllegalMove, InvalidRequest, NotFound, NotPermitted
-from st_controller.services import explaining, job_arrays, jobs, steering, submission
+from st_controller.services import (
+    explaining,
+    job_arrays,
+    jobs,
+    queue_overview,
+    steering,
+    submission,
+)
 from st_controller.services.drafts import Rules
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.moves import move_job
@@ -301,7 +308,7 @@ def test_no_scheduler_knows_it(steps, people, waits):
         assert scheduler.waiting(waits) is None
         job = jobs.get_job(session, people["ann"], waits)
         told = explaining.explain(session, queue, people["ann"], job, steps.clock())
-        overview = explaining.overview(session, queue, steps.admin, steps.clock())
+        overview = queue_overview.overview(session, queue, steps.admin, steps.clock())
     assert told.state == "awaiting_approval"
     assert told.reason.message.startswith("Awaiting approval by the role lead or a higher one")
     assert (told.place, told.starts_at) == (None, None)

@@ -4,7 +4,8 @@ All rules that match a job count, not the first: it needs the highest rank and t
 that any of them asks for, before the shortest of their times is over.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -48,6 +49,7 @@ class Condition(StrEnum):
         return not self.has_amount and self is not Condition.FIRST_JOB
 
 
+_BY_NAME = (Condition.ACCELERATOR, Condition.PROVIDER)
 _AMOUNTS = frozenset({Condition.COST_OVER, Condition.SLOT_HOURS_OVER, Condition.JOBS_PER_DAY_OVER})
 
 
@@ -147,6 +149,13 @@ class ApprovalRules:
     rules: tuple[ApprovalRule, ...] = ()
 
     @cached_property
+    def _by_org(self) -> dict[str | None, list[ApprovalRule]]:
+        found: dict[str | None, list[ApprovalRule]] = defaultdict(list)
+        for rule in self.rules:
+            found[rule.org].append(rule)
+        return dict(found)
+
+    @cached_property
     def _known(self) -> dict[Subject, tuple[ApprovalRule, ...]]:
         return {}
 
@@ -156,7 +165,8 @@ class ApprovalRules:
         if known is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            known = tuple(rule for rule in self.rules if rule.binds(who))
+            looked_at = (*self._by_org.get(None, ()), *self._by_org.get(who.org, ()))
+            known = tuple(rule for rule in looked_at if rule.binds(who))
             self._known[who] = known
         return known
 
@@ -177,23 +187,22 @@ def combined(needs: Sequence[Need]) -> Need | None:
 
 def judge(rules: Sequence[ApprovalRule], facts: Facts) -> Opinion:
     """What these rules, which bind whoever submits, say of a job."""
-    matched: list[tuple[ApprovalRule, str]] = []
-    kept_from: dict[Condition, set[str]] = {Condition.ACCELERATOR: set(), Condition.PROVIDER: set()}
+    matched: list[ApprovalRule] = []
+    kept_from: dict[Condition, set[str]] = {condition: set() for condition in _BY_NAME}
     for rule in rules:
-        said = _why(rule, facts)
-        if said:
-            matched.append((rule, said))
-        elif rule.condition in kept_from and _may_get(rule, facts):
+        if _MATCHES[rule.condition](rule, facts):
+            matched.append(rule)
+        elif rule.condition in _BY_NAME and _may_get(rule, facts):
             kept_from[rule.condition].add(rule.pattern)
     return Opinion(
-        _need(matched),
+        _need(matched, facts),
         Bounds(deny=tuple(sorted(kept_from[Condition.ACCELERATOR]))),
         Bounds(deny=tuple(sorted(kept_from[Condition.PROVIDER]))),
     )
 
 
-def _need(matched: Sequence[tuple[ApprovalRule, str]]) -> Need | None:
-    ordered = sorted(matched, key=lambda found: (-found[0].priority, found[0].id))
+def _need(matched: Sequence[ApprovalRule], facts: Facts) -> Need | None:
+    ordered = sorted(matched, key=lambda rule: (-rule.priority, rule.id))
     return combined(
         [
             Need(
@@ -201,39 +210,11 @@ def _need(matched: Sequence[tuple[ApprovalRule, str]]) -> Need | None:
                 rule.rank,
                 rule.quorum,
                 rule.expires_after,
-                ((rule.id, f"{rule.name}: {said}"),),
+                ((rule.id, f"{rule.name}: {_SAYS[rule.condition](rule, facts)}"),),
             )
-            for rule, said in ordered
+            for rule in ordered
         ]
     )
-
-
-def _why(rule: ApprovalRule, facts: Facts) -> str | None:
-    """Why the rule asks for a word, none: it does not."""
-    amount, pattern = rule.amount, rule.pattern
-    match rule.condition:
-        case Condition.COST_OVER:
-            hit, said = facts.cost > amount, f"may cost {_money(facts.cost)}, over {_money(amount)}"
-        case Condition.SLOT_HOURS_OVER:
-            hit = facts.slot_hours > amount
-            said = f"may use {facts.slot_hours:g} slot-hours, over {amount}"
-        case Condition.JOBS_PER_DAY_OVER:
-            hit = facts.jobs_today > amount
-            said = f"job {facts.jobs_today} of its user within 24 hours, over {amount}"
-        case Condition.FIRST_JOB:
-            hit, said = facts.is_first, "no job of its user was let through yet"
-        case Condition.ACCELERATOR:
-            hit, said = _asks_for(pattern, facts.accelerator), f"asks for accelerator {pattern}"
-        case Condition.PROVIDER:
-            hit, said = _asks_for(pattern, facts.provider), f"asks for provider {pattern}"
-        case Condition.ROLE:
-            hit, said = True, f"its user is a {pattern}"
-        case Condition.CONFIG:
-            hit = bool(facts.config) and matches(pattern, facts.config)
-            said = f"is made from config {facts.config}"
-        case Condition.FAMILY:
-            hit, said = matches(pattern, facts.family), f"trains {facts.family}"
-    return said if hit else None
 
 
 def _asks_for(pattern: str, request: str) -> bool:
@@ -247,3 +228,36 @@ def _may_get(rule: ApprovalRule, facts: Facts) -> bool:
 
 def _money(micros: int) -> str:
     return f"{micros / 1_000_000:.2f}"
+
+
+_MATCHES: Mapping[Condition, Callable[[ApprovalRule, Facts], bool]] = {
+    Condition.COST_OVER: lambda rule, job: job.cost > rule.amount,
+    Condition.SLOT_HOURS_OVER: lambda rule, job: job.slot_hours > rule.amount,
+    Condition.JOBS_PER_DAY_OVER: lambda rule, job: job.jobs_today > rule.amount,
+    Condition.FIRST_JOB: lambda _rule, job: job.is_first,
+    Condition.ACCELERATOR: lambda rule, job: _asks_for(rule.pattern, job.accelerator),
+    Condition.PROVIDER: lambda rule, job: _asks_for(rule.pattern, job.provider),
+    Condition.ROLE: lambda _rule, _job: True,  # such a rule binds nobody else
+    Condition.CONFIG: lambda rule, job: bool(job.config) and matches(rule.pattern, job.config),
+    Condition.FAMILY: lambda rule, job: matches(rule.pattern, job.family),
+}
+"""Whether a rule, which binds whoever submits, asks for a word."""
+
+_SAYS: Mapping[Condition, Callable[[ApprovalRule, Facts], str]] = {
+    Condition.COST_OVER: lambda rule, job: (
+        f"may cost {_money(job.cost)}, over {_money(rule.amount)}"
+    ),
+    Condition.SLOT_HOURS_OVER: lambda rule, job: (
+        f"may use {job.slot_hours:g} slot-hours, over {rule.amount}"
+    ),
+    Condition.JOBS_PER_DAY_OVER: lambda rule, job: (
+        f"job {job.jobs_today} of its user within 24 hours, over {rule.amount}"
+    ),
+    Condition.FIRST_JOB: lambda _rule, _job: "no job of its user was let through yet",
+    Condition.ACCELERATOR: lambda rule, _job: f"asks for accelerator {rule.pattern}",
+    Condition.PROVIDER: lambda rule, _job: f"asks for provider {rule.pattern}",
+    Condition.ROLE: lambda rule, _job: f"its user is a {rule.pattern}",
+    Condition.CONFIG: lambda _rule, job: f"is made from config {job.config}",
+    Condition.FAMILY: lambda _rule, job: f"trains {job.family}",
+}
+"""Why it does, where it does."""

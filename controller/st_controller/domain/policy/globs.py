@@ -4,14 +4,18 @@ import re
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+_REMEMBERED = 16_384
+"""Answers that are remembered: people ask for the same again and again."""
 _WILD = re.compile(r"[*?\[]")
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def matches(glob: str, value: str) -> bool:
     """Whether the glob matches the whole value."""
     return fnmatchcase(value.lower(), glob.lower())
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def covers(wide: str, narrow: str) -> bool:
     """Whether every name that ``narrow`` matches is surely one that ``wide`` matches.
 
@@ -25,7 +29,7 @@ def covers(wide: str, narrow: str) -> bool:
     return matches(wide, "".join(_letters(narrow)) if _WILD.search(narrow) else narrow)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_REMEMBERED)
 def may_meet(one: str, other: str) -> bool:
     """Whether some name may match both globs; a class such as ``[ab]`` is taken for any letter."""
     first, second = _letters(one), _letters(other)

@@ -158,10 +158,10 @@ class ResourceRules:
     rules: tuple[ResourceRule, ...] = ()
 
     @cached_property
-    def _by_subject(self) -> dict[tuple[str, str], list[ResourceRule]]:
-        found: dict[tuple[str, str], list[ResourceRule]] = defaultdict(list)
+    def _by_subject(self) -> dict[tuple[str | None, str, str], list[ResourceRule]]:
+        found: dict[tuple[str | None, str, str], list[ResourceRule]] = defaultdict(list)
         for rule in sorted(self.rules, key=lambda rule: rule.id):
-            found[rule.subject_kind, rule.subject].append(rule)
+            found[rule.org, rule.subject_kind, rule.subject].append(rule)
         return dict(found)
 
     @cached_property
@@ -202,22 +202,15 @@ class ResourceRules:
         return known
 
     def _look_up(self, who: Subject) -> dict[Resource, _Applicable]:
-        found = [
-            rule
-            for name in _names_of(who)
-            for rule in self._by_subject.get(name, ())
-            if rule.org in {None, who.org}
-        ]
+        allow: dict[Resource, list[ResourceRule]] = defaultdict(list)
+        deny: dict[Resource, list[ResourceRule]] = defaultdict(list)
+        for kind, name in _names_of(who):
+            for org in (None, who.org):
+                for rule in self._by_subject.get((org, kind, name), ()):
+                    (allow if rule.effect is Effect.ALLOW else deny)[rule.resource].append(rule)
         return {
-            resource: _Applicable(
-                *(
-                    tuple(
-                        rule for rule in found if (rule.resource, rule.effect) == (resource, what)
-                    )
-                    for what in (Effect.ALLOW, Effect.DENY)
-                )
-            )
-            for resource in {rule.resource for rule in found}
+            resource: _Applicable(tuple(allow[resource]), tuple(deny[resource]))
+            for resource in {*allow, *deny}
         }
 
 

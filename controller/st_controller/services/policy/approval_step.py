@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, func, insert, or_, select
+from sqlalchemy import and_, bindparam, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.approval_rules import (
@@ -33,10 +33,20 @@ BYPASS = "job.bypass.approval"
 _DAY = timedelta(hours=24)
 _COUNTED = frozenset({Condition.FIRST_JOB, Condition.JOBS_PER_DAY_OVER})
 _APPROVALS = insert(Approval)
+
+# Made once: building a statement costs more than running it.
+_THEIRS = select(Job.id).where(
+    Job.submitted_by == bindparam("user"), Job.id != bindparam("besides")
+)
 _NEVER_LET_THROUGH = or_(
     Job.state.in_([JobState.AWAITING_APPROVAL, JobState.REJECTED]),
     and_(Job.state == JobState.CANCELLED, Job.attempts == 0),
 )
+_LET_THROUGH = _THEIRS.where(~_NEVER_LET_THROUGH).limit(1)
+_RECENT = select(func.count()).select_from(
+    _THEIRS.where(Job.submitted_at > bindparam("since")).limit(bindparam("most")).subquery()
+)
+_TURN = select(User.id).where(User.id == bindparam("user")).with_for_update(key_share=True)
 
 
 class Applicant(NamedTuple):
@@ -165,17 +175,19 @@ def _history(
     asked = {rule.condition for rule in counting}
     first, daily = Condition.FIRST_JOB in asked, Condition.JOBS_PER_DAY_OVER in asked
     # Submissions of one user take turns here, so that two at once do not both find room.
-    if applicant.waits_its_turn:
-        turn = select(User.id).where(User.id == applicant.user_id)
-        session.execute(turn.with_for_update(key_share=True)).all()
-    theirs = select(Job.id).where(Job.submitted_by == applicant.user_id)
-    if applicant.retried:
-        theirs = theirs.where(Job.id != applicant.retried)
-    is_first = first and session.scalar(theirs.where(~_NEVER_LET_THROUGH).limit(1)) is None
+    if applicant.waits_its_turn and session.get_bind().dialect.name == "postgresql":
+        session.execute(_TURN, {"user": applicant.user_id}).all()
     most = max(rule.amount for rule in counting)
-    recent = theirs.where(Job.submitted_at > now - _DAY).limit(min(most, 10**6) + 1)
-    count = session.scalar(select(func.count()).select_from(recent.subquery())) if daily else 0
-    return is_first, count or 0
+    asked_of = {
+        "user": applicant.user_id,
+        "besides": applicant.retried or "",
+        "since": now - _DAY,
+        "most": min(most, 10**6) + 1,
+    }
+    connection = session.connection()
+    is_first = first and connection.execute(_LET_THROUGH, asked_of).first() is None
+    today = connection.execute(_RECENT, asked_of).scalar_one() if daily else 0
+    return is_first, today
 
 
 def _narrow(row: dict[str, Any], bounds: Mapping[str, Bounds]) -> tuple[Reason, ...]:

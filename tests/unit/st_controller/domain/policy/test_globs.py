@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from st_controller.domain.policy.globs import covers, matches, may_meet
 
 LETTERS = "ab"
-NAMES = ["".join(name) for size in range(6) for name in product(LETTERS, repeat=size)]
+NAMES = ["".join(name) for size in range(7) for name in product(LETTERS, repeat=size)]
+"""As long as what two globs of four signs may need: `aaa*` and `*bbb` meet in six letters."""
 plain = st.text("ab*?", min_size=1, max_size=4)
 classed = st.lists(st.sampled_from(["a", "b", "*", "?", "[ab]", "[!a]"]), min_size=1, max_size=4)
 globs = st.one_of(plain, classed.map("".join))
