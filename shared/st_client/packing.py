@@ -18,6 +18,8 @@ MAX_ARCHIVE_BYTES = 256 << 20
 """Most bytes of an archive; a larger file gets one of its own."""
 
 SAMPLE_SUFFIXES = frozenset().union(*SUFFIXES.values())
+MANY_SUFFIXES = frozenset({".arrow", ".csv", ".parquet", ".tar"})
+"""Ends of the names of files that hold many samples each."""
 """What the trainer reads."""
 
 _PIECE_BYTES = 1 << 20
@@ -44,25 +46,30 @@ class Folder:
 
     @property
     def samples(self) -> int:
-        """Images, videos and sounds that have a caption, a file of the same stem, beside them."""
+        """Images, videos and sounds that have a caption, a file of the same stem, beside them.
+
+        Without such, the archives and tables; how many samples these hold, the trainer finds out.
+        """
         paths = [Path(file.path) for file in self.files]
         media = {path for path in paths if path.suffix.lower() in SAMPLE_SUFFIXES}
         captioned = {path.with_suffix("") for path in paths if path not in media}
-        return sum(path.with_suffix("") in captioned for path in media)
+        found = sum(path.with_suffix("") in captioned for path in media)
+        return found or sum(path.suffix.lower() in MANY_SUFFIXES for path in paths)
 
 
 def read_folder(root: Path) -> Folder:
     """Every file below ``root``, digested, in order; names that begin with a dot are left out.
 
     Raises:
-        BadInputError: no folder, a link that leads nowhere, or no sample beside a caption.
+        BadInputError: no folder, a link that leads nowhere, or no sample beside a caption, archive
+            or table.
     """
     if not root.is_dir():
         raise BadInputError(f"{root} is not a folder", hint="give the folder of the dataset")
     folder = Folder(root, [_digested(root, path) for path in sorted(_paths(root))])
     if folder.samples == 0:
         raise BadInputError(
-            f"{root} holds no image, video or sound with a caption",
+            f"{root} holds no image, video or sound with a caption, and no archive or table",
             hint="put a text file of the same stem beside each: 0001.png and 0001.txt",
         )
     return folder

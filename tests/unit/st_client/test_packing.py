@@ -42,6 +42,12 @@ def test_pictures_videos_and_sounds_with_captions_are_samples(tmp_path, name):
     assert read_folder(fill(tmp_path, {name: b"x", "a.txt": b"", "b.wav": b"x"})).samples == 1
 
 
+@pytest.mark.parametrize("name", ["shard-0.tar", "table.parquet", "data.CSV", "part.arrow"])
+def test_archives_and_tables_are_counted_where_nothing_else_is(tmp_path, name):
+    assert read_folder(fill(tmp_path, {name: b"x", "state.json": b"{}"})).samples == 1
+    assert read_folder(fill(tmp_path, {"a.png": b"x", "a.txt": b"", "b.png": b""})).samples == 1
+
+
 def test_the_same_files_give_the_same_bytes_anywhere(tmp_path):
     one = fill(tmp_path / "one", PAIR)
     two = fill(tmp_path / "two", dict(reversed(PAIR.items())))
