@@ -19,7 +19,9 @@ from st_trainer.errors import BadDataError
 
 SUFFIX = ".parquet"
 KEPT_BYTES = 256 << 20
-"""Groups of rows that stay in memory: the last ones that were asked for."""
+"""Of the groups of rows that stay in memory, the last ones that were asked for."""
+_LEAST_KEPT = 2
+"""Groups that stay however large they are."""
 _KNOWN_FILES = 256
 _UNREADABLE = (pa.ArrowInvalid, pa.ArrowIOError, OSError)
 
@@ -35,8 +37,7 @@ class ParquetRows:
         self._files = files
         self._chosen = chosen
         self._metadata = lru_cache(_KNOWN_FILES)(self._read_metadata)
-        self._groups: OrderedDict[tuple[str, int, tuple[str, ...]], pa.Table] = OrderedDict()
-        self._kept = 0
+        self._groups: dict[tuple[str, ...], _Groups] = {}
         self._lock = Lock()
 
     @property
@@ -99,18 +100,34 @@ class ParquetRows:
         return [0, *accumulate(sizes)]
 
     def _group(self, file: str, group: int, columns: tuple[str, ...]) -> pa.Table:
-        key = (file, group, columns)
-        table = self._groups.pop(key, None)
+        groups = self._groups.setdefault(columns, _Groups())
+        table = groups.get((file, group))
         if table is None:
             with self._files.open(file) as raw:
                 opened = pq.ParquetFile(raw, metadata=self._metadata(file))
                 table = opened.read_row_group(group, list(columns))
-            self._kept += table.nbytes
-        self._groups[key] = table
-        while self._kept > KEPT_BYTES and len(self._groups) > 1:
-            _, oldest = self._groups.popitem(last=False)
-            self._kept -= oldest.nbytes
+            groups.add((file, group), table)
         return table
+
+
+class _Groups:
+    """Groups of the same columns, so that those of pictures do not push out those of captions."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[str, int]) -> pa.Table | None:
+        if key in self._tables:
+            self._tables.move_to_end(key)
+        return self._tables.get(key)
+
+    def add(self, key: tuple[str, int], table: pa.Table) -> None:
+        self._tables[key] = table
+        self._bytes += table.nbytes
+        while self._bytes > KEPT_BYTES and len(self._tables) > _LEAST_KEPT:
+            _, oldest = self._tables.popitem(last=False)
+            self._bytes -= oldest.nbytes
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from source_contract import Held, check_batches, check_changes, check_damage, pictures, read
 
 from st_shared.spec import DatasetSpec
+from st_trainer.data import parquet_rows
 from st_trainer.data.images import Images
 from st_trainer.data.reading import read_datasets
 from st_trainer.errors import BadDataError
@@ -143,6 +144,22 @@ def test_a_damaged_parquet_file_is_told_and_the_others_are_read(tmp_path):
     assert len(told) == 1
     assert "damaged parquet file z.parquet" in told[0]
     assert len(reading.samples) == 10
+
+
+def test_large_groups_of_rows_are_read_once_in_their_order(tmp_path, monkeypatch):
+    """Two stay even where each is larger than what may be kept, for each set of columns."""
+    monkeypatch.setattr(parquet_rows, "KEPT_BYTES", 1)
+    read_groups, real = [], pq.ParquetFile.read_row_group
+
+    def counted(self, group, columns):
+        read_groups.append((group, *columns))
+        return real(self, group, columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    read(in_parquet(tmp_path)(pictures()), tmp_path / "index")
+    assert sorted(read_groups) == sorted(
+        (group, column) for group in range(4) for column in ("image", "text")
+    )
 
 
 def test_a_row_of_a_csv_file_with_other_fields_is_told_with_its_line(tmp_path):
