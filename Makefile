@@ -99,8 +99,9 @@ bench-workers: $(VENV)/made-dev ## measure idle workers, uploads and 200 runs of
 	$(BIN)/python benchmarks/artifact_throughput.py --json benchmarks/results/artifact_throughput.json
 
 .PHONY: bench-data
-bench-data: $(VENV)/made-dev ## measure the index of 10,000,000 samples; ten minutes, 3 GB of disk
+bench-data: $(VENV)/made-dev ## measure the index of 10,000,000 samples, and a bucket; ten minutes, 3 GB of disk
 	$(BIN)/python benchmarks/data_index.py --json benchmarks/results/data_index.json
+	$(BIN)/python benchmarks/bucket_data.py --json benchmarks/results/bucket_data.json
 
 .PHONY: clean
 clean: ## remove the environment, caches and the data of the demo

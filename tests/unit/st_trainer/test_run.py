@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -87,6 +89,37 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
     for result in ("weights.safetensors", "sample_grid.png", "loss_curve.png"):
         parts, whole = (tmp_path / run / "output" / result for run in ("parts", "whole"))
         assert parts.read_bytes() == whole.read_bytes()
+
+
+@pytest.fixture
+def drawn_from_a_table(trainer_dataset):
+    """The squares in a parquet file, with several captions each, and some of the folder."""
+    paths = sorted(trainer_dataset.glob("*.png"))
+    columns = {
+        "image": [path.read_bytes() for path in paths],
+        "caption": [["dark, shade, a", "bright, shade, b"] for _ in paths],
+    }
+    file = trainer_dataset.parent / "table.parquet"
+    pq.write_table(pa.table(columns), file, row_group_size=2)
+    captions = {"shuffle": True, "dropout": 0.3}
+    return [
+        {"path": str(file), "format": "parquet", "captions": captions},
+        {"path": str(trainer_dataset), "probability": 0.4, "repeats": 2},
+    ]
+
+
+def test_a_resumed_run_draws_the_same_rows_captions_and_shares(
+    tiny_spec, tmp_path, batches_seen, drawn_from_a_table
+):
+    spec = tiny_spec(datasets=drawn_from_a_table, validation={})
+    assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED
+    order = list(batches_seen)
+    batches_seen.clear()
+    assert carry_out(spec, tmp_path / "parts", 5) == ExitCode.PREEMPTED
+    assert carry_out(spec, tmp_path / "parts", resume="latest") == ExitCode.SUCCEEDED
+    assert batches_seen == order
+    assert {index >= 7 for batch in order for index in batch} == {True, False}
+    assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
 
 
 def test_training_changes_the_weights_and_the_average_differs_from_them(tiny_spec, tmp_path):
