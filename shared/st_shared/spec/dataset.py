@@ -166,6 +166,12 @@ class DatasetSpec(Section):
         "white counts in the loss, black does not; none: everything counts.",
     )
 
+    mask_kind: Literal["grey", "segmentation"] = Field(
+        "grey",
+        description="What masks are: grey: shares of a count; segmentation: every place that has "
+        "any colour counts in full, black ones do not.",
+    )
+
     @property
     def is_table(self) -> bool:
         """Whether its samples are rows."""
@@ -210,6 +216,7 @@ class DatasetSpec(Section):
             "subset": self.format != "huggingface" and self.subset,
             "revision": self.format != "huggingface" and self.revision,
             "endpoint_url": not self.is_remote and self.endpoint_url,
+            "mask_kind": self.mask_kind == "segmentation" and not self.has_masks,
             "conditioning_fit": self.conditioning_fit == "strict" and not self.has_conditioning,
         }
         for key, is_given in unused.items():

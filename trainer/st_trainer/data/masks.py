@@ -1,5 +1,7 @@
 """Masks: grey pictures beside samples that say how much each place counts in the loss."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,9 @@ from st_trainer.data.content import Content
 from st_trainer.data.images import read_image
 from st_trainer.data.medium import Medium, Shape, UnreadableSampleError
 from st_trainer.errors import BadDataError
+
+_BLACK = 8
+"""Up to here a colour is black: files that lose something have no pure one."""
 
 
 def check_mask(mask: Content, medium: Medium, shape: Shape, centring: Centring = CENTRE) -> None:
@@ -22,7 +27,12 @@ def check_mask(mask: Content, medium: Medium, shape: Shape, centring: Centring =
         raise UnreadableSampleError(f"no mask: {mask.name} is missing") from None
 
 
-def read_mask(mask: Content | None, size: Size, centring: Centring = CENTRE) -> Tensor:
+def read_mask(
+    mask: Content | None,
+    size: Size,
+    centring: Centring = CENTRE,
+    kind: Literal["grey", "segmentation"] = "grey",
+) -> Tensor:
     """The mask ``(1, H, W)`` of ``size``, 0 to 1; 1 everywhere without one.
 
     Raises:
@@ -31,6 +41,9 @@ def read_mask(mask: Content | None, size: Size, centring: Centring = CENTRE) -> 
     if mask is None:
         return torch.ones(1, *size)
     try:
+        if kind == "segmentation":
+            colours = torch.tensor(read_image(mask, [size], 3, centring).pixels)
+            return colours.amax(dim=0, keepdim=True).gt(_BLACK).float()
         return torch.tensor(read_image(mask, [size], 1, centring).pixels) / 255
     except (UnreadableSampleError, OSError) as error:
         raise BadDataError(f"{mask.name} changed during the run: {error}") from None

@@ -81,7 +81,8 @@ class Reader:
 
     def mask(self, name: str, size: Size) -> Tensor:
         """The mask of the sample, ``(1, H, W)``, 0 to 1; 1 everywhere where there is none."""
-        return read_mask(self._source.mask(name), size, self._centring(name))
+        kind = self._dataset.mask_kind
+        return read_mask(self._source.mask(name), size, self._centring(name), kind)
 
     def conditioning(self, name: str, size: Size) -> Tensor:
         """Its conditioning picture, ``(3, H, W)``, 0 to 1."""

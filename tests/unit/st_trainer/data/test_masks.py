@@ -25,6 +25,17 @@ def test_a_mask_is_read_as_shares(mask):
     assert read_mask(mask, (4, 4))[0, 0].tolist() == [1, 1, 0, 0]
 
 
+def test_in_a_segmentation_every_colour_counts_in_full(tmp_path):
+    picture = Image.new("RGB", (4, 4), 0)
+    picture.paste((0, 0, 90), (0, 0, 1, 4))
+    picture.paste((40, 200, 0), (1, 0, 2, 4))
+    picture.paste((3, 3, 3), (2, 0, 3, 4))
+    picture.save(tmp_path / "a.png")
+    found = read_mask(Content.of_file(tmp_path / "a.png"), (4, 4), kind="segmentation")
+    assert found.shape == (1, 4, 4)
+    assert found[0, 0].tolist() == [1, 1, 0, 0]
+
+
 def test_without_masks_everything_counts():
     assert torch.equal(read_mask(None, (2, 3)), torch.ones(1, 2, 3))
 
