@@ -57,7 +57,7 @@ test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks an
 
 .PHONY: test-nightly
 test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, 2,000 of its services; an hour
-	cd tests && ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
+	cd tests && PYTHONPATH=harness ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
 
 .PHONY: lint
 lint: $(VENV)/made-dev ## ruff, mypy, import contracts, generated docs

@@ -4,7 +4,11 @@
 """
 
 import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,7 @@ from simulation.schedule import play
 from st_controller.domain.scheduling.model import PendingJob, Share, WorkerCapacity
 from st_controller.domain.scheduling.scheduler import Scheduler
 
+MAKEFILE = Path(__file__).parents[2] / "Makefile"
 SCHEDULES = int(os.environ.get("ST_SCHEDULES", "240"))
 MUST_HAPPEN = (
     "attempts cancelled", "attempts expired", "attempts failed", "attempts lost",
@@ -36,6 +41,18 @@ def test_no_schedule_breaks_an_invariant_and_every_job_ends() -> None:
 @pytest.mark.skipif("SEED" not in os.environ, reason="for a replay")
 def test_replay() -> None:
     play(int(os.environ["SEED"]))
+
+
+def test_the_nightly_target_finds_all_that_it_imports() -> None:
+    """It runs outside of pytest, which knows more folders."""
+    target = re.search(
+        r"^\tcd tests && (.*-m simulation\.nightly)$", MAKEFILE.read_text(), re.MULTILINE
+    )
+    assert target is not None
+    command = target[1].replace("../$(BIN)/python", sys.executable).replace("$$", "$")
+    starts = command.replace("-m simulation.nightly", "-c 'import simulation.nightly'")
+
+    subprocess.run(starts, shell=True, cwd=MAKEFILE.parent / "tests", check=True)
 
 
 def test_the_same_seed_gives_the_same_schedule() -> None:
