@@ -28,6 +28,8 @@ COMMANDS = {
     "reject": (f"{_COMMANDS}.approvals:reject", "Reject jobs that wait for approval."),
     "explain": (f"{_COMMANDS}.queue:explain", "Say why a job waits, and when it will start."),
     "queue": (f"{_COMMANDS}.queue:queue", "Show the queue: shares, limits, reservations."),
+    "quota": (f"{_COMMANDS}.quota:quota", "Show what may be used, is used and is left."),
+    "prices": (f"{_COMMANDS}.quota:prices", "Show or set what slots cost."),
     "arrays": (f"{_COMMANDS}.arrays:arrays", "List job arrays, or show one."),
     "datasets": (f"{_COMMANDS}.datasets:datasets", "Register and list datasets."),
     "workers": (f"{_COMMANDS}.workers:workers", "List workers, and say what they should be."),

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import httpx
@@ -21,6 +22,13 @@ from st_shared.protocol.message import Resource
 from st_shared.protocol.policy_approvals import ApprovalView, DecisionResults
 from st_shared.protocol.policy_check import CheckView
 from st_shared.protocol.queue import Explanation, QueueRules, QueueView, ShareRequest, ShareView
+from st_shared.protocol.quotas import (
+    PriceRequest,
+    PriceView,
+    QuotaRequest,
+    QuotaView,
+    UsageView,
+)
 from st_shared.protocol.resources import (
     ApiKeyCreated,
     ApiKeyRequest,
@@ -453,6 +461,43 @@ class Client:
         """Approve or reject jobs, each on its own; by the ids of approvals or of jobs."""
         body = {"ids": list(refs), "decision": decision, "reason": reason}
         return self._connection.post("approvals:decide", DecisionResults, body)
+
+    # Quotas and prices
+
+    def quota_usage(self, path: str | None = None) -> UsageView:
+        """What a node may use, uses and has left; by default one's own."""
+        asked = f"?{urlencode({'path': path})}" if path else ""
+        return self._connection.get(f"quotas/usage{asked}", UsageView)
+
+    def quotas(self) -> list[QuotaView]:
+        """The quotas that bind one, and those that one may see."""
+        return self._connection.get("quotas", Page[QuotaView]).items
+
+    def set_quota(self, request: QuotaRequest) -> QuotaView:
+        """Set a limit; another amount for the same path, kind and action takes its place."""
+        return self._connection.put("quotas", QuotaView, request.model_dump(mode="json"))
+
+    def remove_quota(self, quota_id: str) -> None:
+        """Take a limit away."""
+        self._connection.delete(f"quotas/{quota_id}")
+
+    def set_team_quota(self, request: QuotaRequest) -> QuotaView:
+        """Set a limit of a member of a team that one leads."""
+        org, team, *_ = [*request.path.split("/"), ""]
+        body = request.model_dump(mode="json")
+        return self._connection.put(f"orgs/{org}/teams/{team}/quotas", QuotaView, body)
+
+    def prices(self) -> list[PriceView]:
+        """What slots cost."""
+        return self._connection.get("prices", Page[PriceView]).items
+
+    def set_price(self, request: PriceRequest) -> PriceView:
+        """Let slots cost something from a moment on."""
+        return self._connection.post("prices", PriceView, request)
+
+    def remove_price(self, price_id: str) -> None:
+        """Take a price away."""
+        self._connection.delete(f"prices/{price_id}")
 
     # Audit
 

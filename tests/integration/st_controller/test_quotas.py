@@ -4,13 +4,14 @@ from datetime import timedelta
 
 import pytest
 from purse import ORG, TEAM, Purse
-from sqlalchemy import select
+from sqlalchemy import event, select
 
-from st_controller.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
+from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted, QuotaExceeded
 from st_controller.services import steering, submission
 from st_controller.services.drafts import Rules
-from st_controller.services.policy import quota_book, quota_setting
-from st_controller.store.schema import Job
+from st_controller.services.policy import quota_book, quota_setting, quota_usage
+from st_controller.store.schema import Job, Organisation
+from st_shared.protocol.quotas import QuotaRequest
 from st_shared.protocol.states import FailureKind, JobState, Outcome
 
 HOUR = 3600
@@ -436,3 +437,119 @@ class TestSetting:
         with steps.db.read() as session:
             waiting = session.scalars(select(Job).where(Job.state == "queued")).one()
         assert waiting.held_micros is None
+
+
+@pytest.mark.embedded
+class TestReach:
+    """Nobody sets a limit that binds themselves, nor sees what others used beyond their reach."""
+
+    @pytest.fixture
+    def lead(self, steps):
+        return steps.user("lead", "lead")
+
+    def set_as(self, steps, actor, path, permission="team.manage.quotas"):
+        request = QuotaRequest(path=path, kind="running_jobs", amount=1)
+        with steps.db.write() as tx:
+            return quota_setting.set_quota(tx, actor, request, permission)
+
+    def test_a_lead_sets_those_of_the_members_of_their_teams(self, steps, lead):
+        steps.user("member", "researcher")
+        assert self.set_as(steps, lead, f"{TEAM}/member").path == f"{TEAM}/member"
+
+    @pytest.mark.parametrize("path", [f"{TEAM}/lead", TEAM, ORG, "default/other/x"])
+    def test_a_lead_sets_no_other(self, steps, lead, path):
+        steps.user("x", "researcher", "default", "other")
+        with pytest.raises(NotPermitted):
+            self.set_as(steps, lead, path)
+
+    @pytest.mark.parametrize("path", ["all", "foreign", "foreign/team"])
+    def test_what_is_beyond_the_organisation_is_not_there(self, steps, lead, path):
+        steps.user("y", "researcher", "foreign", "team")
+        with pytest.raises(NotFound):
+            self.set_as(steps, lead, path)
+
+    def test_everybody_sees_their_own_and_what_is_above_it(self, steps, purse):
+        one = steps.user("one", "researcher")
+        for path in ("all", ORG, TEAM, f"{TEAM}/one", f"{TEAM}/root"):
+            purse.quota(path, "submissions_per_day", 5)
+        with steps.db.read() as session:
+            seen = quota_usage.usage(session, one, None, steps.clock())
+            assert [quota.path for quota in seen.quotas] == [ORG, TEAM, f"{TEAM}/one"]
+            assert [q.path for q in quota_usage.list_quotas(session, one)] == [
+                ORG, TEAM, f"{TEAM}/one",
+            ]  # fmt: skip
+            everything = quota_usage.usage(session, steps.admin, f"{TEAM}/one", steps.clock())
+            assert [quota.path for quota in everything.quotas][:2] == ["all", ORG]
+            for path in (f"{TEAM}/root", "all", "foreign"):
+                with pytest.raises(NotFound):
+                    quota_usage.usage(session, one, path, steps.clock())
+
+    def test_a_refusal_by_the_limit_of_all_tells_no_amounts(self, steps, purse):
+        purse.quota("all", "submissions_per_day", 0)
+        with pytest.raises(QuotaExceeded) as refused:
+            submit(steps)
+        assert "too little left" in refused.value.detail
+        assert "used" not in refused.value.detail
+
+
+@pytest.mark.embedded
+class TestForecast:
+    def test_it_says_when_nothing_is_left_at_todays_pace(self, steps, purse):
+        purse.price("6")
+        purse.quota(ORG, "cost_daily", "24")
+        worker = steps.join()
+        submit(steps, expected_time="1h")
+        attempt = steps.claimed(worker)
+        steps.clock.advance(2 * HOUR)
+        purse.accrue()
+        steps.finish(worker, attempt)
+        with steps.db.read() as session:
+            (seen,) = quota_usage.usage(session, steps.admin, ORG, steps.clock()).quotas
+        assert (seen.used, seen.held, seen.left) == (12, 0, 12)
+        assert seen.runs_out_at == steps.clock() + timedelta(hours=2)
+
+
+@pytest.mark.embedded
+class TestCalendar:
+    def test_days_and_months_are_those_of_the_organisation(self, steps, purse):
+        with steps.db.write() as tx:
+            tx.session.get(Organisation, ORG).time_zone = "Pacific/Kiritimati"  # UTC+14
+        purse.quota(ORG, "submissions_per_day", 1)
+        purse.quota("all", "submissions_per_day", 3)
+        steps.clock.advance(9 * HOUR)
+        submit(steps)
+        steps.clock.advance(HOUR)  # midnight there, not in UTC
+        submit(steps)
+        with pytest.raises(QuotaExceeded, match="begins anew at 2026-01-03T00:00"):
+            submit(steps)
+        assert purse.counter("all", "submissions_per_day") == (2, 0)
+
+
+def test_counting_costs_so_many_statements(steps, dear):
+    """One for each counter at a submission; at an end a few more, and none where nothing counts."""
+    words: list[str] = []
+    event.listen(
+        steps.db.engine, "before_cursor_execute", lambda *told: words.append(told[2].split()[0])
+    )
+
+    def spoken(action) -> int:
+        words.clear()
+        action()
+        return len([word for word in words if word not in {"SAVEPOINT", "BEGIN"}])
+
+    worker = steps.join(slots=4)
+    counted, free = [], []
+    for found in (counted, free):
+        for _ in range(2):  # at the first some things are learned
+            job = {"name": "n", "noop": {}, "expected_time": "1m"}
+            submitted = spoken(lambda job=job: steps.submit_as(job))
+            attempt = steps.claimed(worker)
+            finished = spoken(lambda attempt=attempt: steps.finish(worker, attempt))
+        found += [submitted, finished]
+        with steps.db.read() as session:
+            quotas = quota_book.read(session).quotas
+        for quota in quotas:
+            with steps.db.write() as tx:
+                quota_setting.remove_quota(tx, steps.admin, quota)
+    assert counted[0] - free[0] == 1  # the counter
+    assert counted[1] - free[1] <= 6  # version, hold twice, attempt, charge, counter

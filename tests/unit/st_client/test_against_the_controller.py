@@ -233,3 +233,19 @@ def test_jobs_are_checked_approved_and_rejected(st, controller, tmp_path):
     assert st("approvals")["items"] == []
     assert st("approve", "apr_none") == 1
     assert st("reject", "apr_none", "--reason", "no") == 1
+
+
+def test_quotas_and_prices_are_set_shown_and_removed(st, capsys):
+    price = st("prices", "set", "cpu", "2.5")
+    assert (price["amount"], price["provider"]) == ("2.5", "*")
+    made = st("quota", "set", "default/default", "cost_monthly", "40.25", "--then", "warn")
+    (seen,) = st("quota", "--path", "default/default")["quotas"]
+    assert (seen["amount"], seen["left"], seen["action"]) == ("40.25", "40.25", "warn")
+    assert run(["quota"]) == 0
+    told = capsys.readouterr().out
+    assert "default/default/ada, days and months of UTC" in told
+    assert "cost_monthly  40.25  0     0     40.25" in told
+    assert st("quota", "set", "default", "cost_monthly", "much") != 0
+    assert st("quota", "remove", made["id"]) == {"removed": made["id"]}
+    assert st("prices", "remove", price["id"]) == {"removed": price["id"]}
+    assert st("quota", "list") == st("prices") == {"items": []}

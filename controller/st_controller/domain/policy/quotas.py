@@ -253,6 +253,10 @@ def refused(place: Place, counter: Counter, asked: int, now: datetime) -> Reason
     quota = place.ceiling
     assert quota is not None  # noqa: S101 - something else does not refuse
     left = max(0, quota.amount - counter.total)
+    if not place.path:  # what others used is not for everybody's eyes
+        said = f"The quota {place.kind.value} of the whole system has too little left."
+        said += _renewal(place, now)
+        return Reason(code="quota_exceeded", message=said, hint=_MENDS[place.meter])
     said = (
         f"{_sentence(place, quota, counter)}: {_amount(place.kind, left)} left, "
         f"{_amount(place.kind, asked)} asked for.{_renewal(place, now)}"
@@ -270,10 +274,11 @@ def exhausted(place: Place, counter: Counter, now: datetime) -> Reason:
 
 
 def _sentence(place: Place, quota: Quota, counter: Counter) -> str:
-    who = place.path or "the whole system"
+    if not place.path:
+        return f"The quota {place.kind.value} of the whole system is passed"
     held = f", {_amount(place.kind, counter.held)} held" if place.meter in HELD else ""
     return (
-        f"The quota {place.kind.value} of {who} is {_amount(place.kind, quota.amount)}: "
+        f"The quota {place.kind.value} of {place.path} is {_amount(place.kind, quota.amount)}: "
         f"{_amount(place.kind, counter.used)} used{held}"
     )
 

@@ -5,14 +5,17 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
+from st_controller.domain.policy import money
 from st_controller.domain.policy.resource_rules import Subject
 from st_controller.errors import Refusal
 from st_controller.services import configs, drafts, stored_secrets, submission
 from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
-from st_controller.services.policy import approval_step, book, resource_step
+from st_controller.services.policy import approval_step, book, reservation, resource_step
 from st_controller.services.policy.approval_step import BYPASS, Applicant
 from st_controller.services.policy.book import PolicyBook
+from st_controller.services.policy.quota_book import Payer
+from st_controller.services.policy.reservation import Prospect
 from st_controller.store.requests import request_text
 from st_shared.protocol.policy_check import CheckStep, CheckView, StepName
 from st_shared.protocol.problems import FieldProblem
@@ -39,7 +42,10 @@ def check(session: Session, actor: Actor, draft: Draft, rules: Rules, now: datet
     row = _row(draft)
     who = Subject(actor.org, draft.spec.team or actor.team, actor.username, actor.role)
     steps.append(_rules(policy, who, draft, row))
-    steps.append(_approval(session, policy, actor, who, draft, row, now))
+    payer = Payer(who.org, who.team, actor.user_id)
+    found = reservation.prospect(session, policy.quotas, draft, payer, row["family"], now)
+    steps.append(_quotas(found))
+    steps.append(_approval(session, policy, actor, who, draft, row, now, found))
     return view(actor, steps)
 
 
@@ -91,6 +97,14 @@ def _rules(policy: PolicyBook, who: Subject, draft: Draft, row: dict[str, Any]) 
     )
 
 
+def _quotas(found: Prospect) -> CheckStep:
+    refused = [_sentence(reason) for reason in found.refusals]
+    notes = [_sentence(reason) for reason in found.notes]
+    if found.cost:
+        notes.insert(0, f"It is expected to cost {money.decimal(found.cost):f} at most.")
+    return CheckStep(step="quotas", verdict="no" if refused else "yes", notes=[*refused, *notes])
+
+
 def _approval(
     session: Session,
     policy: PolicyBook,
@@ -99,10 +113,19 @@ def _approval(
     draft: Draft,
     row: dict[str, Any],
     now: datetime,
+    found: Prospect,
 ) -> CheckStep:
     applicant = Applicant(actor.user_id, actor.may(BYPASS), waits_its_turn=False)
     (judged,) = approval_step.apply(
-        session, now, policy.approvals, applicant, [who], [draft], [row], [0]
+        session,
+        now,
+        policy.approvals,
+        applicant,
+        [who],
+        [draft],
+        [row],
+        [found.cost],
+        [found.needs],
     )
     notes = [_sentence(warning) for warning in judged.warnings]
     if judged.need is None:

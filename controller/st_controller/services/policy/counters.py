@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from st_controller.domain.policy import quotas
 from st_controller.domain.policy.quotas import Counter, Place
@@ -57,12 +58,16 @@ def take(tx: Transaction, place: Place, change: Change, *, capped: bool) -> Coun
     row = tx.session.connection().execute(_CHANGE, values).one_or_none()
     if row is not None:
         return Counter(row.used, row.held)
-    known = look(tx, place)
+    known = look(tx.session, place, tx.now)
     if known is None:
         return None
-    asked = change.used + change.held
-    why = quotas.refused(place, known, asked, tx.now)
-    raise QuotaExceeded(why.message, hint=why.hint)
+    raise refusal(place, known, change.used + change.held, tx.now)
+
+
+def refusal(place: Place, counter: Counter, asked: int, now: datetime) -> QuotaExceeded:
+    """What is raised where a ceiling does not allow what is asked for."""
+    why = quotas.refused(place, counter, asked, now)
+    return QuotaExceeded(why.message, hint=why.hint)
 
 
 def add(tx: Transaction, place: Place, used: Mapping[str, int], held: int) -> None:
@@ -80,18 +85,18 @@ def add(tx: Transaction, place: Place, used: Mapping[str, int], held: int) -> No
         held = 0
 
 
-def look(tx: Transaction, place: Place, *, lock: bool = False) -> Counter | None:
+def look(session: Session, place: Place, now: datetime, *, lock: bool = False) -> Counter | None:
     """A counter in its present period; none: there is none."""
-    query = _LOCK if lock and tx.session.get_bind().dialect.name == "postgresql" else _READ_ONLY
-    found = tx.session.connection().execute(query, {"path": place.path, "kind": place.kind.value})
-    return _now(place, found.one_or_none(), tx.now)
+    query = _LOCK if lock and session.get_bind().dialect.name == "postgresql" else _READ_ONLY
+    found = session.connection().execute(query, {"path": place.path, "kind": place.kind.value})
+    return _now(place, found.one_or_none(), now)
 
 
 def lock_all(tx: Transaction, places: Iterable[Place]) -> dict[Place, Counter]:
     """Lock counters, in the order of everybody, and read them."""
     found = {}
     for place in sorted(set(places), key=lambda place: place.order):
-        counter = look(tx, place, lock=True)
+        counter = look(tx.session, place, tx.now, lock=True)
         if counter is not None:
             found[place] = counter
     return found

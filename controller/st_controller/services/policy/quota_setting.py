@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.policy import money, quotas
 from st_controller.domain.policy.quotas import Above, Action, Kind, Quota
-from st_controller.errors import Conflict, InvalidRequest, NotFound
+from st_controller.domain.policy.reach import Reach
+from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from st_controller.services.actor import Actor
 from st_controller.services.policy import book, quota_book, stock
 from st_controller.services.policy.quota_book import QuotaBook
@@ -18,20 +19,50 @@ from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
 from st_shared.protocol.quotas import PriceRequest, PriceView, QuotaRequest, QuotaView
 
+MANAGE = "quota.manage"
 WHOLE = "all"
 """Stands for the whole system where a path is asked."""
 _PATH = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}(/[a-z0-9][a-z0-9._@-]{0,99}){0,2}")
 
 
-def set_quota(tx: Transaction, actor: Actor, wanted: QuotaRequest) -> QuotaView:
+def must_bind_others(actor: Actor, path: str, permission: str) -> None:
+    """Refuse with 403 to set a limit of a node that the permission does not cover.
+
+    Nobody sets a limit that binds themselves: who reaches a team sets those of its other members,
+    who reaches an organisation those of its teams and members, and only who reaches the whole
+    system those of organisations.
+
+    Raises:
+        NotFound: the node is not for the actor's eyes.
+        NotPermitted: the limit is not theirs to set.
+    """
+    reach = actor.reach(permission)
+    if reach is Reach.SYSTEM:
+        return
+    org, team, user, *_ = [*path.split("/"), "", "", ""]
+    if org != actor.org:
+        raise NotFound(f"there is no {path or WHOLE}")
+    covered = (reach is Reach.ORG and bool(team)) or (
+        reach is Reach.TEAM and bool(user) and team in actor.teams
+    )
+    if not covered or user == actor.username:
+        said = f"the quotas of {path} are set by who is above it"
+        raise NotPermitted(said, hint="ask an admin")
+
+
+def set_quota(
+    tx: Transaction, actor: Actor, wanted: QuotaRequest, permission: str = MANAGE
+) -> QuotaView:
     """Put a limit in force, or another amount in place of one; it counts from what was used.
 
     Raises:
+        NotPermitted: it is not the actor's to set.
         InvalidRequest: the path, or the amount for this kind, is wrong.
         NotFound: there is no such organisation, team or user.
         Conflict: it would lie above the limit of a node it belongs to, or below one under it.
     """
     path = place_of(wanted.path)
+    must_bind_others(actor, path, permission)
     quota = Quota(new_id("quo"), path, Kind(wanted.kind), _amount(wanted), Action(wanted.action))
     book.changed(tx)  # whoever sets another at the same time waits here
     standing = quota_book.read(tx.session)
@@ -61,8 +92,13 @@ def set_quota(tx: Transaction, actor: Actor, wanted: QuotaRequest) -> QuotaView:
     return view(quota)
 
 
-def remove_quota(tx: Transaction, actor: Actor, quota: Quota) -> None:
-    """Let a limit hold no more."""
+def remove_quota(tx: Transaction, actor: Actor, quota: Quota, permission: str = MANAGE) -> None:
+    """Let a limit hold no more.
+
+    Raises:
+        NotPermitted: it is not the actor's to remove.
+    """
+    must_bind_others(actor, quota.path, permission)
     book.changed(tx)
     tx.session.execute(delete(QuotaRow).where(QuotaRow.id == quota.id))
     others = select(QuotaRow.id).where(QuotaRow.path == quota.path, QuotaRow.kind == quota.kind)
@@ -75,6 +111,12 @@ def remove_quota(tx: Transaction, actor: Actor, quota: Quota) -> None:
     said = {"kind": quota.kind, "then": quota.action}
     tx.audit(actor.signature, "quota.removed", quota.path or WHOLE, **said)
     tx.wake(QUEUE_RULES)
+
+
+def prices(session: Session) -> list[PriceView]:
+    """All prices, the newest of each first."""
+    order = (PriceRow.accelerator, PriceRow.provider, PriceRow.since.desc())
+    return [price_view(row) for row in session.scalars(select(PriceRow).order_by(*order))]
 
 
 def find(session: Session, quota_id: str) -> Quota:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -13,7 +14,6 @@ from st_controller.domain.policy.approval_rules import Need
 from st_controller.domain.policy.estimates import NOTHING, Amounts, Asked
 from st_controller.domain.policy.quotas import HELD, RUNNING, Action, Counter, Meter, Passed, Place
 from st_controller.domain.policy.roles import BUILT_IN, Role
-from st_controller.errors import QuotaExceeded
 from st_controller.services import topics
 from st_controller.services.drafts import Draft
 from st_controller.services.policy import counters, tenants
@@ -114,19 +114,68 @@ def _count(tx: Transaction, place: Place, change: Change) -> list[Passed]:
     if place.meter in HELD or place.meter is Meter.SUBMISSIONS:
         counter = counters.take(tx, place, change, capped=True)
         return place.passed(counter, change.used + change.held) if counter else []
-    if place.meter in RUNNING:
-        if all(quota.action is Action.BLOCK for quota in place.quotas):
-            return []  # the scheduler sees to it
-        counter = running(tx.session, place)
-        return place.passed(Counter(counter.used + 1), 1)
-    counter = counters.look(tx, place)
-    if counter is None:
-        return []
+    seen = now(tx.session, place, tx.now)
+    if is_refused(place, seen, change):
+        raise counters.refusal(place, seen, 0, tx.now)
+    return place.passed(_after(place, seen, change), 1)
+
+
+def now(session: Session, place: Place, at: datetime) -> Counter:
+    """How much of a place is taken, of every kind."""
+    if place.meter not in RUNNING:
+        return counters.look(session, place, at) or Counter(0)
+    if all(quota.action is Action.BLOCK for quota in place.quotas):
+        return Counter(0)  # the scheduler sees to it
+    return running(session, place)
+
+
+def is_refused(place: Place, counter: Counter, change: Change) -> bool:
+    """Whether the ceiling of a place does not allow a new job."""
     ceiling = place.ceiling
-    if ceiling is not None and counter.used >= ceiling.amount:
-        why = quotas.refused(place, counter, 0, tx.now)
-        raise QuotaExceeded(why.message, hint=why.hint)
-    return place.passed(counter, 0)
+    if ceiling is None or place.meter in RUNNING:
+        return False
+    if place.meter is Meter.STORAGE:
+        return counter.used >= ceiling.amount
+    return counter.total + change.used + change.held > ceiling.amount
+
+
+def _after(place: Place, counter: Counter, change: Change) -> Counter:
+    more = 1 if place.meter in RUNNING else change.used
+    return Counter(counter.used + more, counter.held + change.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What the quotas would say of a job."""
+
+    cost: int
+    needs: tuple[Need, ...]
+    refusals: tuple[Reason, ...]
+    """By each quota that blocks it."""
+    notes: tuple[Reason, ...]
+
+
+def prospect(
+    session: Session, book: QuotaBook, draft: Draft, payer: Payer, family: str, at: datetime
+) -> Prospect:
+    """The same as ``reserve`` for one job, and nothing is written."""
+    of_job = (payer.user_id, draft.spec.name, family)
+    amounts = book.estimate(session, Asked.by(draft.spec), of_job, at)
+    refusals: list[Reason] = []
+    notes: list[Reason] = []
+    needs: list[Need] = []
+    for place in book.chain(payer):
+        change = _change(place, [amounts], 1)
+        seen = now(session, place, at)
+        if is_refused(place, seen, change):
+            refusals.append(quotas.refused(place, seen, change.used + change.held, at))
+        for passed in place.passed(_after(place, seen, change), 1):
+            said = quotas.told(place, passed, at)
+            if passed.quota.action is Action.REQUIRE_APPROVAL:
+                needs.append(_need(passed, said))
+            elif passed.quota.action is Action.WARN:
+                notes.append(said)
+    return Prospect(amounts.micros, tuple(needs), tuple(refusals), tuple(notes))
 
 
 def running(session: Session, place: Place) -> Counter:

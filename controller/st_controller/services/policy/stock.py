@@ -43,7 +43,7 @@ def take(tx: Transaction, book: QuotaBook, place: Place) -> None:
         _hold(tx, book, place.path)
     key = {"path": place.path, "kind": place.kind.value}
     tx.session.connection().execute(_NEW, key)
-    counters.look(tx, place, lock=True)
+    counters.look(tx.session, place, tx.now, lock=True)
     found = count(tx.session, place, tx.now)
     tx.session.execute(
         update(QuotaCounter)
