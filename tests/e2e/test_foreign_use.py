@@ -48,7 +48,7 @@ def gpu_host(fleet, tmp_path, pytestconfig):
 
 
 def test_a_gpu_in_use_is_not_offered_and_everybody_is_told_by_whom(fleet, gpu_host):
-    worker = wait_for("the worker", lambda: next(iter(fleet.client.workers()), None))
+    worker = wait_for("who uses its GPU", lambda: next(in_use(fleet), None))
     (slot,), (busy,) = worker.inventory.slots, worker.inventory.condition.busy
     assert (slot.uuid, slot.driver, worker.slots_free) == ("GPU-0", "580.95.05", 0)
     assert busy.message.startswith("process 1 (")
@@ -65,6 +65,11 @@ def test_a_gpu_in_use_is_not_offered_and_everybody_is_told_by_whom(fleet, gpu_ho
     gpu_host.write_text("{}")
     wait_for("the end", lambda: fleet.client.job(job).state == "succeeded")
     assert "devices: GPU-0" in [line.message for line in fleet.client.logs(job)]
+
+
+def in_use(fleet):
+    """Workers that have told of somebody else on their slots."""
+    return (each for each in fleet.client.workers() if each.inventory.condition.busy)
 
 
 def _settled(reason):

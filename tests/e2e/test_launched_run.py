@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from fleet import wait_for
+from fleet import PATIENCE, wait_for
 from shades import make_shades
 
 from st_shared.protocol.journal import ExitCode, journal_event
@@ -58,7 +58,7 @@ def test_one_signal_to_the_launcher_is_one_checkpoint_and_the_code_for_preempted
     ranks = psutil.Process(process.pid).children()
     assert len(ranks) == 2
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == ExitCode.PREEMPTED
+    assert process.wait(PATIENCE) == ExitCode.PREEMPTED
     [checkpoint] = events(tmp_path, "checkpoint")
     assert checkpoint.step == events(tmp_path, "metric")[-1].step
     assert not [rank for rank in ranks if rank.is_running()]
@@ -69,5 +69,5 @@ def test_a_process_that_is_killed_ends_the_others(launch, tmp_path):
     wait_for("some steps", lambda: len(events(tmp_path, "metric")) > 3)
     ranks = psutil.Process(process.pid).children()
     ranks[1].kill()
-    assert process.wait(60) == 128 + signal.SIGKILL
+    assert process.wait(PATIENCE) == 128 + signal.SIGKILL
     assert not [rank for rank in ranks if rank.is_running()]

@@ -20,7 +20,10 @@ class Middleman:
         """Answers of streams that are opened from now on stay in a buffer for ever."""
         self.streams = 0
         """How many were opened."""
+        self.pieces = 0
+        """Of answers that were passed on."""
         self._open: set[asyncio.StreamWriter] = set()
+        self._served: set[asyncio.Task[None]] = set()
         self._stalled = asyncio.Event()
         self._is_over = asyncio.Event()
 
@@ -34,8 +37,27 @@ class Middleman:
         self._stalled.set()
         self._stalled = asyncio.Event()
 
+    async def close(self) -> None:
+        """End every connection, those that were taken just now as well."""
+        for served in self._served:
+            served.cancel()
+        await asyncio.gather(*self._served, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted closes its socket in the next turn
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, to = await asyncio.open_connection(self._host, self._port)
+        served = asyncio.current_task()
+        assert served
+        self._served.add(served)
+        try:
+            upstream, to = await asyncio.open_connection(self._host, self._port)
+            await self._pass_on(reader, writer, upstream, to)
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is gone, or the test is over
+        finally:
+            writer.transport.abort()
+            self._served.discard(served)
+
+    async def _pass_on(self, reader, writer, upstream, to) -> None:
         mute = asyncio.Event()
         self._open |= {writer, to}
         try:
@@ -65,6 +87,7 @@ class Middleman:
                 continue
             writer.write(piece)
             await writer.drain()
+            self.pieces += 1
         raise ConnectionResetError
 
 
@@ -78,5 +101,4 @@ async def between(target: str) -> AsyncIterator[Middleman]:
         yield middleman
     finally:
         server.close()
-        middleman.cut()
-        await asyncio.sleep(0)
+        await middleman.close()

@@ -43,7 +43,7 @@ class Served:
         items: list[dict[str, Any]] = page["items"]
         return items
 
-    async def job_in(self, job_id: str, *states: str, seconds: float = 20) -> dict[str, Any]:
+    async def job_in(self, job_id: str, *states: str, seconds: float = 120) -> dict[str, Any]:
         """The job, once it is in one of these states."""
         async with asyncio.timeout(seconds):
             while (job := await self.get(f"/v1/jobs/{job_id}"))["state"] not in states:  # noqa: ASYNC110

@@ -22,7 +22,7 @@ def command(*arguments, stdin="", **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -67,7 +67,7 @@ def test_it_serves_and_ends_without_a_trace(serve, tmp_path):
     assert told["setup_token"] == (tmp_path / "data" / "setup-token").read_text().strip()
     (valkey,) = children(process.pid)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     assert not file.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(valkey, 0)

@@ -78,7 +78,7 @@ class Hands:
     def __init__(self, agent: Agent, controller: Controller, task: "asyncio.Task[Departure]"):
         self.agent, self.controller, self.task = agent, controller, task
 
-    async def left(self, seconds: float = 20) -> Departure:
+    async def left(self, seconds: float = 120) -> Departure:
         return await asyncio.wait_for(self.task, seconds)
 
 
@@ -113,7 +113,7 @@ async def start_agent(
 async def _end(hands: Hands) -> None:
     if not hands.task.done():
         hands.agent.leave(Departure.REFUSED)
-        await asyncio.wait({hands.task}, timeout=10)
+        await asyncio.wait({hands.task}, timeout=120)
     hands.task.cancel()
     await asyncio.gather(hands.task, return_exceptions=True)
 
@@ -122,7 +122,7 @@ async def _end(hands: Hands) -> None:
 def until(controller: Served) -> Callable[..., Awaitable[None]]:
     """Waits until a condition holds; a coroutine function is asked again and again."""
 
-    async def wait(condition: Callable[[], Awaitable[bool]], seconds: float = 15) -> None:
+    async def wait(condition: Callable[[], Awaitable[bool]], seconds: float = 120) -> None:
         async with asyncio.timeout(seconds):
             while not await condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

@@ -164,7 +164,7 @@ async def agents(controller, agent_settings, tmp_path):
 
 async def _end(agent, task) -> None:
     agent.leave(Departure.REFUSED)
-    await asyncio.wait({task}, timeout=10)
+    await asyncio.wait({task}, timeout=120)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -193,7 +193,7 @@ async def test_every_call_and_every_event_of_the_contract_is_known_to_both_sides
     await give_orders(controller, witness, until)
     agent, task = agents[1]
     agent.leave(Departure.SIGNAL)
-    assert await asyncio.wait_for(task, 20) is Departure.SIGNAL
+    assert await asyncio.wait_for(task, 120) is Departure.SIGNAL
     assert witness.wrong == []
     assert witness.succeeded == {endpoint.path for endpoint in ENDPOINTS}
     assert witness.streamed == followed == set(STREAM_EVENTS)

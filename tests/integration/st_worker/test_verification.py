@@ -28,7 +28,7 @@ def reads(controller, monkeypatch):
 
     def slowly(key):
         keys.append(key)
-        assert asked_again.wait(10)
+        assert asked_again.wait(120)
         return stat(key)
 
     def watched(artifact_ids):

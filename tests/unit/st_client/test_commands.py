@@ -249,7 +249,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
         while "begun" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     released.set()
     assert process.returncode == 130
     assert f"st logs {ident(1)} -f" in err

@@ -146,7 +146,7 @@ class ControllerDouble:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 15) -> None:
+    async def until(self, condition: Callable[[], Any], seconds: float = 120) -> None:
         """Wait until ``condition`` holds; it is asked after every call of the worker."""
         async with asyncio.timeout(seconds):
             while not condition():
@@ -658,7 +658,7 @@ class AgentHands:
     def __init__(self, agent: Agent, task: "asyncio.Task[Departure]") -> None:
         self.agent, self.task = agent, task
 
-    async def left(self, seconds: float = 15) -> Departure:
+    async def left(self, seconds: float = 120) -> Departure:
         return await asyncio.wait_for(self.task, seconds)
 
 
@@ -703,7 +703,7 @@ async def start_agent(
 async def _end(hands: AgentHands) -> None:
     if not hands.task.done():
         hands.agent.leave(Departure.REFUSED)  # drops every trainer at once
-        await asyncio.wait({hands.task}, timeout=10)
+        await asyncio.wait({hands.task}, timeout=120)
     hands.task.cancel()
     await asyncio.gather(hands.task, return_exceptions=True)
 

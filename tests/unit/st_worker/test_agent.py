@@ -66,7 +66,7 @@ def spawn_agent(double, agent_settings, state_folder, tmp_path):
             os.killpg(pid, signal.SIGKILL)
 
 
-async def _ended(process: subprocess.Popen[bytes], seconds: float = 15) -> int:
+async def _ended(process: subprocess.Popen[bytes], seconds: float = 120) -> int:
     return await asyncio.to_thread(process.wait, seconds)
 
 
@@ -76,13 +76,13 @@ async def test_no_thread_keeps_an_agent_from_making_way(departure):
         "import asyncio, time\n"
         "from st_worker.serve import end_with\n"
         "async def work():\n"
-        "    asyncio.get_running_loop().run_in_executor(None, time.sleep, 30)\n"
+        "    asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)\n"
         f"    return {departure.exit_code}\n"
         "end_with(work())\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     try:
-        assert await asyncio.wait_for(process.wait(), 15) == departure.exit_code
+        assert await asyncio.wait_for(process.wait(), 120) == departure.exit_code
     except TimeoutError:
         process.kill()
         raise

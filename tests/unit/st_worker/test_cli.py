@@ -28,7 +28,7 @@ async def _run(*arguments, **variables):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    output, errors = await asyncio.wait_for(process.communicate(), 20)
+    output, errors = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode, output.decode(), errors.decode()
 
 
@@ -87,7 +87,7 @@ async def test_joins_works_and_leaves_on_a_signal(double, tmp_path):
         assert "credential-0" not in output
     finally:
         process.terminate()
-        _, errors = await asyncio.wait_for(process.communicate(), 15)
+        _, errors = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0
     assert b"join-token-of-the-tests" not in errors
     _, output, _ = await _run("status", "--state-dir", state)

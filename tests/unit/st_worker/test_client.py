@@ -73,21 +73,27 @@ async def test_heartbeat_is_tried_once(answering):
 async def test_a_heartbeat_waits_no_longer_than_until_the_next(agent_settings):
     """A connection that died without a word, as behind a router that forgot it."""
 
+    gone = asyncio.Event()
+
     async def say_nothing(reader, writer):
         await reader.read()
         writer.close()
+        await writer.wait_closed()
+        gone.set()
 
     settings = replace(agent_settings, joint_timeout_seconds=0.05, call_timeout_seconds=60)
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     controller = Controller(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", settings)
     controller.secrets.set("s3cret")
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             with pytest.raises(TemporaryTrouble, match="ReadTimeout"):
                 await controller.heartbeat(Heartbeat(), 0.1)
     finally:
         await controller.close()
         server.close()
+    async with asyncio.timeout(50):
+        await gone.wait()  # else its socket would be left to a later test
 
 
 async def test_claim_is_given_up_after_its_patience(answering, agent_settings):

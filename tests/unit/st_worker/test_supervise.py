@@ -25,7 +25,7 @@ def _note(folder: Path) -> dict:
 
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_exit_code_is_noted(tmp_path, code):
-    assert _supervised(tmp_path, "/bin/sh", "-c", f"exit {code}").wait(10) == 0
+    assert _supervised(tmp_path, "/bin/sh", "-c", f"exit {code}").wait(120) == 0
     note = _note(tmp_path)
     assert (note["code"], note["signal"], note["error"]) == (code, None, None)
     assert note["ended_at"].endswith("+00:00")
@@ -33,12 +33,12 @@ def test_exit_code_is_noted(tmp_path, code):
 
 
 def test_signal_is_noted(tmp_path):
-    _supervised(tmp_path, "/bin/sh", "-c", "kill -9 $$").wait(10)
+    _supervised(tmp_path, "/bin/sh", "-c", "kill -9 $$").wait(120)
     assert (_note(tmp_path)["code"], _note(tmp_path)["signal"]) == (None, 9)
 
 
 def test_command_that_is_not_there_is_noted(tmp_path):
-    _supervised(tmp_path, "/no/such").wait(10)
+    _supervised(tmp_path, "/no/such").wait(120)
     assert _note(tmp_path)["error"] == "cannot start /no/such: No such file or directory"
 
 
@@ -54,7 +54,7 @@ def test_request_to_stop_reaches_the_child_once(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     os.kill(process.pid, signal.SIGINT)
     os.kill(process.pid, signal.SIGTERM)
-    process.wait(10)
+    process.wait(120)
     process.stdout.close()
     assert _note(tmp_path)["code"] == 41
 
@@ -107,7 +107,7 @@ def test_what_the_kernel_ended_for_want_of_memory_is_counted(tmp_path):
 
 
 def test_the_note_says_how_many_while_it_ran(tmp_path):
-    _supervised(tmp_path, "/bin/true").wait(10)
+    _supervised(tmp_path, "/bin/true").wait(120)
     assert _note(tmp_path)["oom_kills"] >= 0
 
 
@@ -119,7 +119,7 @@ def test_a_session_that_has_the_pid_of_a_supervisor_from_before_is_left_alone(tm
     )
     stranger = psutil.Process(int(leader.stdout.readline()))
     leader.stdout.close()
-    leader.wait(10)
+    leader.wait(120)
     begun = stranger.create_time()
     try:
         later = TrainerProcess(tmp_path, leader.pid, started=begun + 60)

@@ -48,7 +48,7 @@ class Scripted:
 
     def run(self, text: str) -> int:
         with self.start(text) as process:
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=120)
         assert said == b""
         return process.returncode
 
@@ -124,7 +124,7 @@ def test_a_request_to_stop_reaches_everything_that_the_script_started(scripted):
         _until(scripted, "up")
         _until_sleeping(process)
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     assert process.returncode == 9
     assert [scripted.messages[0], scripted.messages[-1]] == ["up", "bye"]  # the shell may add some
     assert "never" not in scripted.messages
@@ -134,7 +134,7 @@ def test_a_script_without_a_trap_ends_by_the_signal(scripted):
     with scripted.start("echo x > outputs/half; echo up; sleep 600") as process:
         _until(scripted, "up")
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     assert process.returncode == -signal.SIGTERM
     assert scripted.outputs == []
 
@@ -148,7 +148,7 @@ def test_a_second_request_changes_nothing(scripted):
         process.terminate()
         process.send_signal(signal.SIGINT)
         (scripted.folder.work / "go").touch()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     assert process.returncode == 0
     assert [scripted.messages[0], scripted.messages[-1]] == ["up", "1"]
     assert scripted.messages.count("asked") == 1
