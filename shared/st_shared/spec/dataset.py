@@ -188,6 +188,12 @@ class DatasetSpec(Section):
         return bool(self.mask_suffix or self.columns.mask)
 
     @property
+    def conditioning_suffix(self) -> str | None:
+        """The end of the names of conditioning pictures that lie beside their samples."""
+        given = self.conditioning
+        return given if given and given.startswith(".") and "/" not in given else None
+
+    @property
     def has_conditioning(self) -> bool:
         """Whether each sample has a picture that a ControlNet reads."""
         return bool(self.conditioning or self.columns.conditioning)
@@ -228,6 +234,11 @@ class DatasetSpec(Section):
             raise ValueError(f"captions.column means nothing for {self._described}: drop it")
         if self.captions.source == "file" and self.is_table:
             raise ValueError(f"captions.source file means nothing for {self._described}: drop it")
+        if self.format == "webdataset" and self.conditioning and not self.conditioning_suffix:
+            raise ValueError(
+                f"conditioning {self.conditioning} is a folder, but members of archives lie beside "
+                "their samples: give what their names end with, such as .edges.png"
+            )
         if self.is_remote and self.format == "huggingface":
             raise ValueError("path of a huggingface dataset is a folder or an id, not a bucket")
         return self

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from st_shared.spec.adapter import AdapterKind, AdapterSpec
 from st_shared.spec.buckets import LENGTHS, BucketSpec
-from st_shared.spec.dataset import DatasetSpec
+from st_shared.spec.dataset import DatasetSpec, FilterSpec
 from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.optimizer import EmaSpec, OptimizerSpec, ScheduleSpec
@@ -157,6 +157,22 @@ class TrainingSpec(Section):
                 f"datasets.mask_suffix is for pictures and videos, but family {family.name} is "
                 "trained on sounds: drop the key"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_datasets_of_its_kind(self) -> Self:
+        family = FAMILIES[self.model.family]
+        for number, dataset in enumerate(self.datasets):
+            unused = {
+                "only": family.media == "audio" and dataset.only != FilterSpec(),
+                "columns.lyrics": family.media != "audio" and dataset.columns.lyrics,
+            }
+            for key, is_given in unused.items():
+                if is_given:
+                    raise ValueError(
+                        f"datasets.{number}.{key} means nothing for family {family.name}, which is "
+                        f"trained on {family.media}: drop it"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -85,7 +85,7 @@ class CsvRows:
         if not path.exists():
             with (
                 self._files.open(file) as raw,
-                io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text,
+                io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as text,
             ):
                 reader = csv.reader(text)
                 header = _header(reader, file)
@@ -99,7 +99,7 @@ def _header(reader: Any, file: str) -> list[str]:
         header: list[str] = next(reader, [])
     except csv.Error as error:
         raise BadDataError(f"training.datasets: {file} is no CSV: {error}") from None
-    if not all(header) or len(set(header)) < len(header):
+    if not all(header) or not "".join(header).isprintable() or len(set(header)) < len(header):
         raise BadDataError(
             f"training.datasets: the first line of {file} must name each column, each once"
         )
@@ -118,7 +118,9 @@ def _rows(reader: Any, width: int) -> Iterator[list[str]]:
             continue
         if not row:
             continue
-        if len(row) == width:
-            yield [*row, ""]
-        else:
-            yield [*[""] * width, f"line {reader.line_num} has {len(row)} fields, not {width}"]
+        reason = ""
+        if len(row) != width:
+            reason = f"line {reader.line_num} has {len(row)} fields, not {width}"
+        elif any("\udc80" <= character <= "\udcff" for character in "".join(row)):
+            reason = f"line {reader.line_num} is not UTF-8 text"
+        yield [*([""] * width if reason else row), reason]

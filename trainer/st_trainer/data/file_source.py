@@ -26,7 +26,7 @@ class FileSource:
         self._files = files
         self._conditions = conditions
         self._mask_suffix = dataset.mask_suffix
-        self._condition_suffix = condition_suffix(dataset)
+        self._condition_suffix = dataset.conditioning_suffix
         self._captions = dataset.captions
         self._suffixes = medium.suffixes
         self._lyrics_suffix = LYRICS_SUFFIX if medium.kind == "audio" else None
@@ -109,12 +109,6 @@ class FileSource:
         if any(end and name.endswith(end) for end in (self._mask_suffix, self._condition_suffix)):
             return False
         return PurePosixPath(name).suffix.lower() in self._suffixes
-
-
-def condition_suffix(dataset: DatasetSpec) -> str | None:
-    """The end of the names of conditioning pictures that lie beside their samples."""
-    given = dataset.conditioning
-    return given if given and given.startswith(".") and "/" not in given else None
 
 
 def _beside(name: str, suffix: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from st_shared.spec.dataset import BUCKET_SCHEME, DatasetSpec
 from st_trainer.data.bucket_files import BucketFiles, connect_bucket
 from st_trainer.data.csv_rows import CsvRows
-from st_trainer.data.file_source import FileSource, condition_suffix
+from st_trainer.data.file_source import FileSource
 from st_trainer.data.files import Files, LocalFiles
 from st_trainer.data.huggingface_rows import HuggingfaceRows
 from st_trainer.data.locate import Place
@@ -58,13 +58,13 @@ def _files(dataset: DatasetSpec, folder: Place, cache: Path) -> Files:
     """All files of the dataset but its conditioning pictures."""
     if isinstance(folder, Path):
         return LocalFiles(folder, _conditions_folder(dataset, folder))
-    apart = None if condition_suffix(dataset) else dataset.conditioning
+    apart = None if dataset.conditioning_suffix else dataset.conditioning
     return _bucket(dataset, folder, cache, f"{apart.strip('/')}/" if apart else None)
 
 
 def _conditions(dataset: DatasetSpec, folder: Place, cache: Path) -> Files | None:
     """The conditioning pictures, where they lie in a folder of their own."""
-    if dataset.conditioning is None or condition_suffix(dataset):
+    if dataset.conditioning is None or dataset.conditioning_suffix:
         return None
     if isinstance(folder, Path):
         return LocalFiles(folder / dataset.conditioning)
@@ -74,7 +74,7 @@ def _conditions(dataset: DatasetSpec, folder: Place, cache: Path) -> Files | Non
 
 
 def _conditions_folder(dataset: DatasetSpec, folder: Path) -> Path | None:
-    if dataset.conditioning is None or condition_suffix(dataset):
+    if dataset.conditioning is None or dataset.conditioning_suffix:
         return None
     return folder / dataset.conditioning
 

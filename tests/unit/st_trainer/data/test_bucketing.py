@@ -99,3 +99,20 @@ def test_what_means_nothing_is_refused(model, buckets, said):
     job["training"]["buckets"] = buckets
     with pytest.raises(SpecProblems, match=said):
         validate_job(job)
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "said"),
+    [
+        (SONGS, {"only": {"min_side": 9}}, r"datasets\.0\.only means nothing for family ace_step"),
+        (
+            SD1,
+            {"format": "csv", "columns": {"lyrics": "sung"}},
+            r"columns\.lyrics means nothing for family sd1",
+        ),
+    ],
+)
+def test_what_a_dataset_of_another_kind_would_have_is_refused(model, dataset, said):
+    training = {"model": model, "datasets": [{"path": "b", **dataset}]}
+    with pytest.raises(SpecProblems, match=said):
+        validate_job({"name": "a", "training": training})
