@@ -35,8 +35,8 @@ BYTES_A_SAMPLE = Goal("at most", 200)
 FIRST_BATCH_SECONDS = Goal("at most", 5)
 SAME = Goal("at least", 1)
 SIZES = bucket_sizes(1024, 128, 2)[:9]
-BATCHES_AFTER = 200
-"""Batches that a resumed process gives, and that must be those of one that was not stopped."""
+SAMPLES_A_BATCH = 50_000
+"""One batch is looked at for so many samples, so that an index of any size is looked at alike."""
 
 
 class Synthetic:
@@ -111,7 +111,7 @@ def measured(folder: Path, count: int) -> list[Result]:
         Result("from opening to the first batch", whole["first"], "s", FIRST_BATCH_SECONDS),
         Result("from opening to the first batch, resumed", resumed["first"], "s",
                FIRST_BATCH_SECONDS),
-        Result(f"the {BATCHES_AFTER} batches after the cursor are the same",
+        Result(f"the {len(whole['after'])} batches after the cursor are the same",
                float(resumed["before"] == whole["after"]), "", SAME),
     ]  # fmt: skip
 
@@ -132,12 +132,13 @@ def opened(folder: Path, cursor: Cursor) -> dict:
     index = Index.open(folder)
     buckets = BucketTable.of(index.shards).numbers
     sampler = ShuffledSampler(np.ones(len(index), np.uint16), 7, cursor, buckets)
+    count = len(index) // SAMPLES_A_BATCH
     batches = [named(index, sampler.take(BATCH))]
     first = time.perf_counter() - begun
-    batches += [named(index, sampler.take(BATCH)) for _ in range(BATCHES_AFTER - 1)]
+    batches += [named(index, sampler.take(BATCH)) for _ in range(count - 1)]
     memory = process.memory_info()
     place = sampler.cursor
-    after = [named(index, sampler.take(BATCH)) for _ in range(BATCHES_AFTER)]
+    after = [named(index, sampler.take(BATCH)) for _ in range(count)]
     return {
         "first": first,
         "own": (memory.rss - memory.shared) - (before.rss - before.shared),
