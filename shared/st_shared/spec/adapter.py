@@ -61,6 +61,7 @@ class LycorisSpec(Section):
     rank_power: float = Field(
         1.0, gt=0, le=10, description="tlora: how ranks fall towards noise; 1: in a line."
     )
+    norms: bool = Field(False, description="Train the weights of all normalisation layers as well.")
     options: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of the algorithm, as its docs name."
     )

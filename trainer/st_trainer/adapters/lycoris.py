@@ -20,6 +20,15 @@ _PLACE = "lycoris"
 _NAME = "lycoris.safetensors"
 
 
+def norm_names(module: nn.Module) -> list[str]:
+    """Full names of the normalisation layers that have weights."""
+    return [
+        name
+        for name, each in module.named_modules()
+        if "Norm" in type(each).__name__ and isinstance(getattr(each, "weight", None), Tensor)
+    ]
+
+
 class Lycoris(Adapter):
     """A network of lycoris-lora that hooks into the modules."""
 
@@ -33,6 +42,8 @@ class Lycoris(Adapter):
             raise BadSpecError(f"training.adapter.kind: {family.name} is trained in full only")
         module.requires_grad_(requires_grad=False)
         names = target_names(module, spec, family)
+        if spec.lycoris.norms:
+            names += norm_names(module)
         PRESET[_PLACE] = {
             "enable_conv": True,
             "target_module": [],
@@ -51,6 +62,7 @@ class Lycoris(Adapter):
                 dora_wd=spec.dora,
                 algo=spec.lycoris.algorithm,
                 factor=spec.lycoris.factor,
+                train_norm=spec.lycoris.norms,
                 preset=_PLACE,
                 **spec.lycoris.options,
             )

@@ -132,3 +132,32 @@ def test_an_algorithm_that_does_not_fit_is_refused(block):
     block.module.to_q = nn.Linear(7, 7 * 11)
     with pytest.raises(BadSpecError, match="boft does not fit"):
         Lycoris(spec).attach(block)
+
+
+class Normed(Block):
+    def __init__(self):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(16)
+        self.norm2 = nn.LayerNorm(16, elementwise_affine=False)
+
+    def forward(self, x):
+        return self.norm2(self.other(self.norm1(torch.tanh(self.to_q(x)) + self.to_k(x))))
+
+
+def test_normalisation_is_trained_too_where_asked(block, tmp_path):
+    whole = replace(block, module=Normed().eval())
+    before = whole.module(INPUT).detach()
+    adapter = Lycoris(AdapterSpec(kind="lycoris", rank=4, lycoris={"norms": True}))
+    adapter.attach(whole)
+    norms = {name for name in trained(whole.module) if "norm" in name}
+    assert norms == {f"lycoris.lycoris_norm1.{end}" for end in ("w_norm", "b_norm")}
+    torch.testing.assert_close(whole.module(INPUT), before)
+    with torch.no_grad():
+        for name in norms:
+            trained(whole.module)[name].add_(0.5)
+    after = whole.module(INPUT).detach()
+    assert (after - before).abs().max() > 0.01
+    with adapter.off(whole.module):
+        torch.testing.assert_close(whole.module(INPUT), before, atol=1e-5, rtol=1e-5)
+    written = load_file(adapter.write(tmp_path, whole, step=1))
+    assert {"lycoris_norm1.w_norm", "lycoris_norm1.b_norm"} < set(written)
