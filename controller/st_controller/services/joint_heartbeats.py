@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Text, bindparam, select, update
 
 from st_controller.domain.workers import Patience
 from st_controller.errors import NotFound, NotSignedIn
@@ -12,6 +12,7 @@ from st_controller.services.caller import WorkerCaller
 from st_controller.services.combining import Combining
 from st_controller.services.known_credentials import KnownCredentials
 from st_controller.store.database import Database, DatabaseError
+from st_controller.store.json_each import JsonEach
 from st_controller.store.schema import Worker
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import WorkerDesired, WorkerState
@@ -42,7 +43,12 @@ _HEARD = (
     .where(Worker.id.in_(bindparam("ids", expanding=True)))
     .values(last_heartbeat_at=bindparam("now"))
 )
-_USED = update(Worker).where(Worker.id == bindparam("key")).values(usage=bindparam("used"))
+_USES = JsonEach(bindparam("uses", type_=Text)).table_valued("key", "value", name="uses")
+_USED = (
+    update(Worker)
+    .where(Worker.id == _USES.c.key)
+    .values(last_heartbeat_at=bindparam("now"), usage=_USES.c.value)
+)
 
 
 class Beat(NamedTuple):
@@ -57,7 +63,7 @@ class Beat(NamedTuple):
 class JointHeartbeats:
     """Thousands of workers beat every few seconds: what they say is written together.
 
-    Whoever only says that it is alive, which is nearly everybody, costs a share of three
+    Whoever only says that it is alive, which is nearly everybody, costs a share of two
     statements, and no look at its credential: what the heartbeat reads confirms that.
     """
 
@@ -147,15 +153,17 @@ def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:
     if not beats:
         return
     connection = tx.session.connection()
-    ids = sorted({beat.worker_id for beat in beats})
-    connection.execute(_HEARD, {"ids": ids, "now": tx.now})
-    used = [
-        {"key": beat.worker_id, "used": beat.told.usage.model_dump(mode="json")}
+    uses = {
+        beat.worker_id: beat.told.usage.model_dump_json()
         for beat in beats
         if beat.told.usage is not None
-    ]
-    if used:
-        connection.execute(_USED, used)
+    }
+    if uses:
+        members = (f'"{worker_id}":{use}' for worker_id, use in uses.items())
+        connection.execute(_USED, {"now": tx.now, "uses": f"{{{','.join(members)}}}"})
+    others = sorted({beat.worker_id for beat in beats} - uses.keys())
+    if others:
+        connection.execute(_HEARD, {"ids": others, "now": tx.now})
 
 
 def _take_other(tx: Transaction, beat: Beat, patience: Patience) -> HeartbeatReply | BaseException:

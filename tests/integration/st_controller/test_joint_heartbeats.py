@@ -55,6 +55,18 @@ def test_all_are_alive_and_all_leases_are_renewed(steps, fleet, at_once):
     assert all(steps.attempt(attempt).outcome is None for _, attempt, _ in fleet)
 
 
+def test_the_last_use_that_a_worker_tells_is_kept(steps, fleet, at_once):
+    one, two, three = (worker for worker, _, _ in fleet)
+    at_once((one, Heartbeat(usage=USAGE)), (two, Heartbeat(usage=USAGE)), (three, Heartbeat()))
+    steps.clock.advance(1)
+    later = Usage(slots=[SlotUse(index=0, temperature_c=41.5)])
+    at_once((one, Heartbeat(usage=USAGE)), (two, Heartbeat()), (one, Heartbeat(usage=later)))
+    found = [steps.worker(each) for each in (one, two, three)]
+    assert [Usage.model_validate(each.usage) for each in found[:2]] == [later, USAGE]
+    assert found[2].usage is None
+    assert found[0].last_heartbeat_at == found[1].last_heartbeat_at == steps.clock()
+
+
 def test_each_is_told_its_own_orders(steps, fleet, at_once):
     (one, a, job), (two, b, _), (three, c, _) = fleet
     steps.cancel(job)
