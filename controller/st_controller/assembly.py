@@ -9,7 +9,7 @@ from st_controller.services.live_queue import LiveQueue
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.settings import Settings
 from st_controller.store.database import Database
-from st_controller.store.transaction import CREDENTIALS, FLEET_LESS
+from st_controller.store.transaction import CREDENTIALS, CREDENTIALS_OF, FLEET_LESS
 from st_shared.clock import Clock, utc_now
 from st_shared.objectstore import LocalStore, ObjectStore, S3Store
 
@@ -42,7 +42,7 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
     )
     db.deliver = lambda events: None if platform.feed.take(events) else hub.ring_here(_GAP)
     hub.react(CREDENTIALS, platform.callers.forget)
-    hub.react(CREDENTIALS, platform.workers.forget)
+    hub.react_each(CREDENTIALS_OF, platform.workers.forget_of)
     hub.react(FLEET_LESS, platform.survey.forget)
     return platform
 

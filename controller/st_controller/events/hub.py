@@ -81,6 +81,7 @@ class Hub:
         self._bells: dict[str, set[Bell]] = defaultdict(set)
         self._inboxes: set[Inbox] = set()
         self._reactions: dict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._reactions_to_each: list[tuple[str, Callable[[str], None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self.publish: Publish = _nobody
 
@@ -97,6 +98,10 @@ class Hub:
         """Call ``reaction`` at news of ``topic``, at once and in the thread that announces them."""
         self._reactions[topic].append(reaction)
 
+    def react_each(self, prefix: str, reaction: Callable[[str], None]) -> None:
+        """The same for every topic that begins so; ``reaction`` is given the rest of it."""
+        self._reactions_to_each.append((prefix, reaction))
+
     def ring(self, topics: frozenset[str]) -> None:
         """Announce within this process what another one has told; from any thread."""
         self._announce(topics, from_afar=True)
@@ -110,6 +115,10 @@ class Hub:
         for topic in topics & self._reactions.keys():
             for reaction in self._reactions[topic]:
                 reaction()
+        for prefix, react in self._reactions_to_each:
+            for topic in topics:
+                if topic.startswith(prefix):
+                    react(topic.removeprefix(prefix))
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ring, topics, from_afar)
 

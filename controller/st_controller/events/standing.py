@@ -1,14 +1,15 @@
 """Whether workers that hold a stream may still hold it: one look for all of them."""
 
 import asyncio
+from collections.abc import Collection, Sequence
 
 import structlog
 
 from st_controller.events.hub import Hub
-from st_controller.events.worker_streams import WorkerStreams
+from st_controller.events.worker_streams import Woken, WorkerStreams
 from st_controller.services.identity import hashes_in_force
 from st_controller.store.database import Database, DatabaseError
-from st_controller.store.transaction import CREDENTIALS
+from st_controller.store.transaction import CREDENTIALS_OF
 
 log = structlog.get_logger(__name__)
 
@@ -23,17 +24,23 @@ class Standing:
         self._db, self._hub, self._streams = db, hub, streams
 
     async def run(self) -> None:
-        """Work until cancelled: at once when any credential ends, and now and then."""
-        with self._hub.follow(CREDENTIALS) as bell:
+        """Work until cancelled: at once when a credential ends, and now and then at all."""
+        loop = asyncio.get_running_loop()
+        with self._hub.collect(CREDENTIALS_OF) as inbox:
+            asked: Collection[Woken] = self._streams.open
+            due = loop.time() + RECHECK_SECONDS
             while True:
                 try:
-                    await self._look()
+                    await self._look(list(asked))
                 except DatabaseError as error:
                     log.warning("credentials cannot be looked up", error=type(error).__name__)
-                await bell.heard(RECHECK_SECONDS)
+                if await inbox.heard(due - loop.time()):
+                    ended = [topic.removeprefix(inbox.prefix) for topic in inbox.take()]
+                    asked = [each for worker_id in ended for each in self._streams.of(worker_id)]
+                else:
+                    asked, due = self._streams.open, loop.time() + RECHECK_SECONDS
 
-    async def _look(self) -> None:
-        asked = list(self._streams.open)
+    async def _look(self, asked: Sequence[Woken]) -> None:
         if not asked:
             return
         in_force = await asyncio.to_thread(

@@ -53,6 +53,10 @@ class WorkerStreams:
         """Those that are open now."""
         return self._looked_at.keys()
 
+    def of(self, worker_id: str) -> Collection[Woken]:
+        """Those of one worker."""
+        return self._of.get(worker_id, ())
+
     def add(self, stream: Woken) -> None:
         """Wake it from now on."""
         worker_id = stream.caller.worker_id

@@ -19,7 +19,8 @@ Holder = TypeVar("Holder", Caller, WorkerCaller)
 class KnownCredentials(Generic[Holder]):
     """Digests of credentials in force, and who holds them.
 
-    Whatever ends a credential wakes ``CREDENTIALS`` (``store/transaction.py``), on which all
+    Whatever ends a credential wakes ``CREDENTIALS``, or of a worker ``CREDENTIALS_OF`` and its id
+    (``store/transaction.py``), on which all
     processes forget everything. Only what is in force is kept, never a refusal.
     """
 
@@ -65,6 +66,15 @@ class KnownCredentials(Generic[Holder]):
         with self._lock:
             self._forgotten += 1
             self._known.clear()
+
+    def forget_of(self, worker_id: str) -> None:
+        """Some credential of this worker ended: believe none of them."""
+        with self._lock:
+            self._forgotten += 1
+            known = list(self._known.items())
+            for digest, (holder, _) in known:
+                if isinstance(holder, WorkerCaller) and holder.worker_id == worker_id:
+                    del self._known[digest]
 
     def _keep(
         self, digest: str, now: datetime, forgotten: int, holder: Holder | None

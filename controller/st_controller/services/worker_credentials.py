@@ -16,7 +16,7 @@ from st_controller.services.leases import take_back
 from st_controller.services.worker_events import tell
 from st_controller.services.workers import get_worker
 from st_controller.store.schema import Worker
-from st_controller.store.transaction import CREDENTIALS, FLEET_LESS, QUEUE_WORKER, Transaction
+from st_controller.store.transaction import CREDENTIALS_OF, FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.protocol.states import WorkerDesired, WorkerState
 from st_shared.protocol.worker import RotateOrder
 
@@ -54,7 +54,7 @@ def take_into_force(tx: Transaction, digest: str) -> bool:
     if found is None:
         return False
     tx.audit(f"worker:{found.id}", "worker.credential_rotated", found.id, name=found.name)
-    tx.wake(CREDENTIALS)
+    tx.wake(f"{CREDENTIALS_OF}{found.id}")
     return True
 
 
@@ -111,7 +111,7 @@ def revoke(tx: Transaction, actor: str, worker_id: str) -> Worker:
     worker.observed = WorkerState.GONE
     take_back(tx, worker.id, actor)
     tx.audit(actor, "worker.revoked", worker.id, name=worker.name)
-    for topic in (CREDENTIALS, FLEET_LESS, f"{QUEUE_WORKER}{worker.id}"):
+    for topic in (f"{CREDENTIALS_OF}{worker.id}", FLEET_LESS, f"{QUEUE_WORKER}{worker.id}"):
         tx.wake(topic)
     return worker
 

@@ -16,7 +16,7 @@ from st_controller.services.worker_events import tell, tell_all
 from st_controller.services.workers import get_worker, live_attempts
 from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job, Worker
-from st_controller.store.transaction import CREDENTIALS, FLEET_LESS, QUEUE_WORKER, Transaction
+from st_controller.store.transaction import CREDENTIALS_OF, FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.protocol.resources import LabelChange
 from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import DesiredChange, GarbageOrder, GarbageReport, StopOrder
@@ -49,7 +49,7 @@ def order(
     if desired is WorkerDesired.RETIRED:
         take_back(tx, worker.id, actor)
         faulty_slots.forget(tx, worker.id)
-        tx.wake(CREDENTIALS)
+        tx.wake(f"{CREDENTIALS_OF}{worker.id}")
         tx.wake(FLEET_LESS)
     elif desired is WorkerDesired.ACTIVE:
         faulty_slots.forget(tx, worker.id)

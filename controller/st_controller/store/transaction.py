@@ -14,7 +14,9 @@ from st_controller.store.schema import AuditEntry, OutboxEvent
 _EVENTS, _AUDIT = insert(OutboxEvent), insert(AuditEntry)
 
 CREDENTIALS = "credentials"
-"""Topic that says that a credential, or what it permits, has ended."""
+"""Topic that says that a credential of some person, or what it permits, has ended."""
+CREDENTIALS_OF = "credentials/worker/"
+"""Before a worker's id: topic that says that a credential of this worker has ended."""
 OUTBOX = "outbox"
 """Topic that wakes the relay."""
 QUEUE = "queue"

@@ -47,7 +47,7 @@ async def serving(steps, *, tail=True):
     ]
     tasks = [asyncio.create_task(run()) for run in services]
     async with asyncio.timeout(SECONDS):
-        while not (platform.feed.is_tailed or not tail) or not platform.hub._inboxes:  # noqa: ASYNC110
+        while len(platform.hub._inboxes) < 2 or platform.feed.is_tailed != tail:  # noqa: ASYNC110
             await asyncio.sleep(0)
     yield
     for task in tasks:

@@ -132,6 +132,25 @@ def test_heartbeats_confirm_the_credential_that_they_show(beat, clock, monkeypat
     assert asked == [credential["credential"]]
 
 
+def test_the_end_of_other_credentials_costs_a_worker_nothing(
+    app_client, admin_headers, beat, credential, monkeypatch
+):
+    token = app_client.post("/v1/join-tokens", json={}, headers=admin_headers).json()["token"]
+    body = registration(name="other").model_dump(mode="json")
+    other = app_client.post(
+        "/v1/worker/register", json=body, headers={"Authorization": f"Bearer {token}"}
+    ).json()
+    key = app_client.post("/v1/api-keys", json={"name": "k"}, headers=admin_headers).json()
+    known = app_client.app.state.platform.workers
+    assert len(known._known) == 1
+    shown = {"Authorization": f"Bearer {other['credential']}"}
+    assert app_client.post(BEAT, json={}, headers=shown).status_code == 200
+    assert app_client.delete(f"/v1/api-keys/{key['id']}", headers=admin_headers).status_code == 204
+    app_client.post(f"/v1/workers/{other['worker_id']}/revoke", headers=admin_headers)
+    assert [holder.worker_id for holder, _ in known._known.values()] == [credential["worker_id"]]
+    assert app_client.post(BEAT, json={}, headers=shown).status_code == 401
+
+
 def test_an_old_credential_is_not_confirmed(app_client, beat, clock, credential):
     old = {"Authorization": f"Bearer {credential['credential']}"}
     fresh = app_client.post("/v1/worker/credential", headers=old).json()["credential"]
