@@ -1,6 +1,6 @@
 """A database with many organisations, teams, users and rules, and people who submit there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -8,16 +8,24 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
+from st_controller.app import create_app
+from st_controller.auth import secrets
+from st_controller.auth.secrets import SecretKind
 from st_controller.services import rights, submission
 from st_controller.services.actor import Actor
 from st_controller.services.policy import book
+from st_controller.settings import Settings
 from st_controller.store import migrate
 from st_controller.store.database import Database
 from st_controller.store.schema import (
+    ApiKey,
     ApprovalRule,
     Job,
     Membership,
     Organisation,
+    PriceRow,
+    QuotaCounter,
+    QuotaRow,
     ResourceRule,
     Team,
     User,
@@ -29,8 +37,8 @@ from st_shared.protocol.states import JobState
 ORGS, TEAMS, USERS = 10, 20, 5000
 """Organisations, teams of each, users in all."""
 RULES = 1000
-_APPROVAL_PART = 0.2
-"""Part of the rules that is about approvals."""
+_APPROVALS, _QUOTAS, _PRICES = 200, 200, 10
+"""Of the rules so many say who has to agree, what may be used, and what it costs."""
 _ROLES = ("viewer", "researcher", "lead", "admin")
 _RESOURCES = {
     "accelerator": ("b200*", "gb300*", "mi355*"),
@@ -51,13 +59,14 @@ _CONDITIONS = (
 
 
 class World:
-    """One of them, on SQLite."""
+    """One of them, on SQLite, with the application that serves it; nothing is placed."""
 
     def __init__(self, folder: Path, rules: int) -> None:
-        folder.mkdir(parents=True)
-        self.db = Database(f"sqlite:///{folder / 'db.sqlite'}")
+        self.app = create_app(Settings(data_dir=folder), dispatch=False)
+        self.db: Database = self.app.state.platform.db
         migrate.upgrade(self.db)
         self._users = self._people()
+        self._keys: dict[int, str] = {}
         if rules:
             self._rules(rules)
 
@@ -74,9 +83,51 @@ class World:
             raise LookupError(f"user {number} may not sign in")
         return rights.actor(held)
 
-    def submit(self, number: int, document: Mapping[str, Any]) -> None:
-        """Submit as one of the users."""
-        self.submit_as(self.actor(number), document)
+    def key(self, number: int) -> str:
+        """An API key of a user."""
+        known = self._keys.get(number)
+        if known is None:
+            known = self._keys[number] = secrets.new_secret(SecretKind.API_KEY)
+            with self.db.write() as tx:
+                tx.session.add(
+                    ApiKey(
+                        id=new_id("key"),
+                        user_id=self._users[number]["id"],
+                        name="benchmark",
+                        prefix=secrets.shown_prefix(known),
+                        key_hash=secrets.digest(known),
+                        scopes=None,
+                        created_at=tx.now,
+                        expires_at=None,
+                        last_used_at=tx.now,
+                        revoked_at=None,
+                    )
+                )
+        return known
+
+    async def post(self, number: int, body: bytes) -> None:
+        """``POST /v1/jobs`` as the application is given it by its server."""
+        headers = {
+            "host": "benchmark", "content-type": "application/json",
+            "content-length": str(len(body)), "authorization": f"Bearer {self.key(number)}",
+        }  # fmt: skip
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+            "scheme": "http", "path": "/v1/jobs", "raw_path": b"/v1/jobs", "query_string": b"",
+            "root_path": "", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }  # fmt: skip
+        answers: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            answers.append(message)
+
+        await self.app(scope, receive, send)
+        if answers[0]["status"] != 201:
+            raise RuntimeError(f"the job was refused: {answers}")
 
     def submit_as(self, actor: Actor, document: Mapping[str, Any]) -> None:
         """What a controller does for a job file once it knows who sends it."""
@@ -118,14 +169,37 @@ class World:
 
     def _rules(self, count: int) -> None:
         random = Random(1)
-        approvals = int(count * _APPROVAL_PART)
+        others = _APPROVALS + _QUOTAS + _PRICES
+        quotas = self._quotas(random)
+        counters = [
+            {"path": row["path"], "kind": row["kind"], "period": "", "used": 0, "held": 0}
+            for row in quotas
+        ]
         with self.db.write() as tx:
-            rows = [self._resource_rule(random) for _ in range(count - approvals)]
-            tx.session.execute(insert(ResourceRule), rows)
-            tx.session.execute(
-                insert(ApprovalRule), [self._approval_rule(random) for _ in range(approvals)]
+            execute = tx.session.execute
+            execute(
+                insert(ResourceRule), [self._resource_rule(random) for _ in range(count - others)]
             )
+            execute(insert(ApprovalRule), [self._approval_rule(random) for _ in range(_APPROVALS)])
+            execute(insert(QuotaRow), quotas)
+            execute(insert(QuotaCounter), counters)
+            execute(insert(PriceRow), list(_prices()))
             book.changed(tx)
+
+    def _quotas(self, random: Random) -> list[dict[str, Any]]:
+        """One of each organisation, then of teams and users; none is ever reached."""
+        users = random.sample(self._users, _QUOTAS)
+        paths = [f"org-{number}" for number in range(ORGS)]
+        paths += sorted({f"{user['org']}/{user['team']}" for user in users})
+        paths += [f"{user['org']}/{user['team']}/{user['username']}" for user in users]
+        kinds = {1: "cost_monthly", 2: "slot_hours_monthly", 3: "cost_daily"}
+        return [
+            {
+                "id": new_id("quo"), "path": path, "kind": kinds[len(path.split("/"))],
+                "action": "block", "amount": 10**15, "changed_at": utc_now(),
+            }
+            for path in paths[:_QUOTAS]
+        ]  # fmt: skip
 
     def _resource_rule(self, random: Random) -> dict[str, Any]:
         user = random.choice(self._users)
@@ -150,4 +224,14 @@ class World:
             "exempt_users": [], "approver": "lead", "quorum": 1, "expires_after": 86_400.0,
             "priority": 0, "enabled": True, "created_by": user["id"], "changed_at": utc_now(),
             **random.choice(_CONDITIONS),
+        }  # fmt: skip
+
+
+def _prices() -> Iterator[dict[str, Any]]:
+    for number in range(_PRICES):
+        accelerator = ("*", "a100*", "h100*", "b200*", "mi355*")[number % 5]
+        provider = ("*", "spot-*")[number // 5]
+        yield {
+            "id": new_id("pri"), "accelerator": accelerator, "provider": provider,
+            "micros": 1_000_000 * (number + 1), "since": utc_now(),
         }  # fmt: skip
