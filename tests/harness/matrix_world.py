@@ -53,8 +53,12 @@ class MatrixWorld:
         self.keys = {role: self._give(role) for role in ROLES}
         for each in self.things.values():
             path = f"{each.org}/{each.team}/{each.username}"
+            quota = {"path": f"{each.org}/{each.team}", **_QUOTA}
+            each.values["quota_id"] = self.people.must("PUT", "quotas", quota)["id"]
             self.people.must("PUT", f"queue/shares/{path}", {"weight": 2})
-            self.people.must("PUT", f"users/{each.username}/grants/job.command", {"effect": "deny"})
+            self.people.must(
+                "PUT", f"users/{each.username}/grants/worker.view", {"effect": "allow"}
+            )
         self._shared = self._make_shared()
         self._freeze()
 
@@ -158,6 +162,7 @@ class MatrixWorld:
                 self.people.must("PUT", "shared-secrets/shared", secret, self.keys["director"])
         token = self.people.must("POST", "join-tokens", {})
         found["token_id"] = token["id"]
+        found["price_id"] = self.people.must("POST", "prices", {"amount": "1"})["id"]
         role = {"slug": "spare", "name": "S", "permissions": []}
         self.people.must("POST", "roles", role)
         with self.db.write() as tx:
@@ -193,11 +198,12 @@ class MatrixWorld:
         fixed = {
             "worker_id": "wrk_1",
             "attempt_id": "att_1",
-            "permission": "job.command",
+            "permission": "worker.view",
             "role": "spare",
             "session_id": "ses_1",
             "key": "jobs/x",
             "token_id": self._shared["token_id"],
+            "price_id": self._shared["price_id"],
             "path": f"{things.org}/{things.team}/{things.username}",
             "org": things.org,
             "team": things.team,
@@ -259,6 +265,7 @@ def _share(things):
 
 _RULE = {"org": None, "resource": "family", "pattern": "yy*", "effect": "deny"}
 _APPROVAL = {"name": "x", "condition": "family", "pattern": "yy*"}
+_QUOTA = {"kind": "running_jobs", "amount": "1000", "action": "warn"}
 _SECRET = {"value": "correct horse battery"}
 
 BODIES = {
@@ -297,6 +304,12 @@ BODIES = {
     ("PUT", "/v1/users/{username}/grants/{permission}"): {"effect": "deny"},
     ("POST", "/v1/roles"): {"slug": "new", "name": "N", "permissions": []},
     ("PUT", "/v1/roles/{role}"): {"slug": "spare", "name": "N", "permissions": []},
+    ("PUT", "/v1/quotas"): lambda t: {"path": f"{t.org}/{t.team}", **_QUOTA},
+    ("PUT", "/v1/orgs/{org}/quotas"): lambda t: {"path": t.org, **_QUOTA},
+    ("PUT", "/v1/orgs/{org}/teams/{team}/quotas"): lambda t: {
+        "path": f"{t.org}/{t.team}/{t.username}", **_QUOTA,
+    },
+    ("POST", "/v1/prices"): {"amount": "2"},
     ("PUT", "/v1/secrets/{name}"): _SECRET,
     ("PUT", "/v1/shared-secrets/{name}"): _SECRET,
 }  # fmt: skip

@@ -20,7 +20,7 @@ from st_shared.protocol.resources import Page
 
 router = APIRouter(prefix="/v1", tags=["quotas"])
 
-Viewer = Annotated[Caller, requires("job.view.own")]
+Viewer = Annotated[Caller, requires("job.view.own", "quota.view")]
 Keeper = Annotated[Caller, requires("quota.manage")]
 OrgKeeper = Annotated[Caller, requires("org.manage.quotas")]
 TeamKeeper = Annotated[Caller, requires("team.manage.quotas")]
