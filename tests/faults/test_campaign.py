@@ -4,11 +4,12 @@ A run that fails names its seed: ``python benchmarks/fault_campaign.py --seed SE
 """
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from faults.campaign import Campaign
-from faults.plan import WAYS, plan
+from faults.campaign import Campaign, RunResult, _Strike
+from faults.plan import WAYS, Fault, Moment, plan
 
 SEEDS = range(1, 1 + int(os.environ.get("ST_FAULT_RUNS", "2")))
 
@@ -33,3 +34,14 @@ def test_a_seed_always_means_the_same_faults_and_all_ways_are_drawn():
     assert plans == [plan(seed) for seed in range(400)]
     drawn = {(fault.target, fault.how) for each in plans for fault in each.faults}
     assert drawn == {(target, how) for target, ways in WAYS.items() for how in ways}
+
+
+def test_a_trap_that_springs_after_the_mending_breaks_nothing_anew():
+    broken = []
+    rig = SimpleNamespace(break_=lambda target, how, _victim: broken.append((target, how)))
+    fault = Fault("agent", "stop", Moment("after", what="stream"), 1.0)
+    strike = _Strike(rig, fault, None, RunResult(1, []))
+    strike.act()
+    strike.from_proxy()
+    assert broken == [("agent", "stop")]
+    assert strike.hit.is_set()

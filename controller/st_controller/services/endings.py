@@ -45,9 +45,10 @@ def end_attempt(
     }
     if attempt.nodes == 1 and attempt.released_at is None:
         ended["released_at"] = tx.now
+    is_news = outcome in {Outcome.LOST, Outcome.EXPIRED} or attempt.state == AttemptState.OFFERED
     direct.write(tx.session, attempt, ended)
     tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)
-    if outcome in {Outcome.LOST, Outcome.EXPIRED, Outcome.CANCELLED}:
+    if is_news:  # of all other ends its worker has told
         tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="stale"))
     if failure is not None and failure.kind.suspects_slots:
         faulty_slots.note(tx, attempt, job, failure)

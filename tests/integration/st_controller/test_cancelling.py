@@ -50,6 +50,8 @@ def test_a_running_job_ends_at_its_workers_word(steps, running):
         assert workers.sync(session, session.get_one(Worker, worker_id)).stops == [order]
     steps.finish(worker_id, attempt_id, Outcome.CANCELLED)
     assert steps.job(job_id).state == JobState.CANCELLED
+    told = [event.body for event in steps.events(f"worker:{worker_id}") if event.kind == "stop"]
+    assert told == [order.model_dump()]  # it knows that this is over
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.PREEMPTED])
