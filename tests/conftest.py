@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+import audited
 import pytest
 
 from st_shared import logging
@@ -183,7 +184,7 @@ def app_client(settings, clock: ManualClock):
     from st_controller.app import create_app
 
     app = create_app(settings, clock=clock, dispatch=False)
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, raise_server_exceptions=False) as client, audited.watching(client):
         yield client
 
 

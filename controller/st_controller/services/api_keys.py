@@ -7,11 +7,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session as OrmSession
 
 from st_controller.auth import secrets
+from st_controller.auth.passwords import UNUSABLE
 from st_controller.auth.secrets import SecretKind
 from st_controller.domain.policy.permissions import PERMISSIONS
-from st_controller.errors import InvalidRequest, NotFound
+from st_controller.errors import Conflict, InvalidRequest, NotFound
 from st_controller.services.caller import Caller
-from st_controller.store.schema import ApiKey
+from st_controller.store.schema import ApiKey, User
 from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
@@ -28,11 +29,41 @@ def create_key(transaction: Transaction, caller: Caller, request: ApiKeyRequest)
     Raises:
         InvalidRequest: a scope is unknown.
     """
-    scopes = _scopes(caller, request.scopes)
+    return _make(transaction, caller, caller.user_id, request, _scopes(caller, request.scopes))
+
+
+def create_key_for(
+    transaction: Transaction, caller: Caller, owner: User, request: ApiKeyRequest
+) -> ApiKeyCreated:
+    """A key of an account without password, which cannot make one itself.
+
+    As with keys of one's own, a key that makes it bounds its end and its networks.
+
+    Raises:
+        Conflict: the owner is a person, who makes keys themself.
+        InvalidRequest: a scope is unknown.
+    """
+    if owner.password_hash != UNUSABLE:
+        raise Conflict(
+            f"{owner.username} has a password, and makes keys themself",
+            code="makes_own_keys",
+            hint="make a user without password for a pipeline",
+        )
+    scopes = None if request.scopes is None else sorted(set(_known(request.scopes)))
+    return _make(transaction, caller, owner.id, request, scopes)
+
+
+def _make(
+    transaction: Transaction,
+    caller: Caller,
+    owner_id: str,
+    request: ApiKeyRequest,
+    scopes: list[str] | None,
+) -> ApiKeyCreated:
     secret = secrets.new_secret(SecretKind.API_KEY)
     key = ApiKey(
         id=new_id("key"),
-        user_id=caller.user_id,
+        user_id=owner_id,
         name=request.name,
         prefix=secrets.shown_prefix(secret),
         key_hash=secrets.digest(secret),
@@ -44,14 +75,10 @@ def create_key(transaction: Transaction, caller: Caller, request: ApiKeyRequest)
         revoked_at=None,
     )
     transaction.session.add(key)
-    transaction.audit(
-        caller.signature,
-        "api_key.created",
-        key.id,
-        name=key.name,
-        scopes=scopes,
-        addresses=key.addresses,
-    )
+    said = {"name": key.name, "scopes": scopes, "addresses": key.addresses}
+    if owner_id != caller.user_id:
+        said["owner"] = owner_id
+    transaction.audit(caller.signature, "api_key.created", key.id, **said)
     return ApiKeyCreated(**view(key).model_dump(), key=secret)
 
 
@@ -99,6 +126,10 @@ def view(key: ApiKey) -> ApiKeyView:
 def _scopes(caller: Caller, asked: list[str] | None) -> list[str] | None:
     if asked is None:
         return None if caller.via == "session" else sorted(caller.permissions)
+    return sorted(caller.permissions.intersection(_known(asked)))
+
+
+def _known(asked: list[str]) -> list[str]:
     unknown = sorted(set(asked) - PERMISSIONS.keys())
     if unknown:
         raise InvalidRequest(
@@ -107,7 +138,7 @@ def _scopes(caller: Caller, asked: list[str] | None) -> list[str] | None:
             hint=f"choose from {', '.join(sorted(PERMISSIONS))}",
             errors=[FieldProblem(field="scopes", message=f"unknown: {', '.join(unknown)}")],
         )
-    return sorted(caller.permissions.intersection(asked))
+    return asked
 
 
 def _addresses(caller: Caller, asked: list[str] | None) -> list[str] | None:

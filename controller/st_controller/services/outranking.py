@@ -56,6 +56,15 @@ def locked_user(
     return user
 
 
+def must_outweigh(session: Session, actor: Actor, user: User) -> None:
+    """Refuse to open the account of a user who may do more than the actor."""
+    rows = session.execute(rights.rights_query().where(User.id == user.id)).all()
+    held = rights.rights_of(rows)
+    lacking = sorted(held.permissions() - actor.permissions) if held else []
+    if lacking:
+        raise NotPermitted(f"{user.username} may do what you may not: {', '.join(lacking)}")
+
+
 def keep_an_admin(session: Session, user: User) -> None:
     """Refuse to take rights from the last user who may do everything."""
     if user.role != Role.ADMIN or user.disabled_at is not None:

@@ -7,6 +7,9 @@
 | ``POST auth/sessions:end-others`` | session | | ``Ended`` |
 | ``POST auth/password`` | session | ``PasswordChange`` | 204 |
 | ``POST auth/reset`` | the token | ``PasswordReset`` | 204 |
+| ``POST users/{name}/reset-token`` | ``admin.users`` | ``ResetOffer`` | ``ResetTokenView`` |
+| ``POST users/{name}/sessions:end`` | ``admin.users`` | | ``Ended`` |
+| ``POST users/{name}/api-keys`` | ``admin.users`` | ``ApiKeyRequest`` | ``ApiKeyCreated`` 201 |
 | ``GET auth/second-factor`` | session | | ``SecondFactorView`` |
 | ``POST auth/second-factor`` | session | ``PasswordProof`` | ``SecondFactorSecret`` |
 | ``POST auth/second-factor/confirm`` | session | ``CodeProof`` | ``RecoveryCodes`` |
@@ -102,6 +105,13 @@ class RecoveryCodes(Resource):
     """Codes that open the account once each, told this once."""
 
     codes: list[str]
+
+
+class ResetOffer(Message):
+    """Let a person choose a password."""
+
+    clears_second_factor: bool = False
+    """Whether no code is asked for any more, because the authenticator is lost."""
 
 
 class ResetTokenView(Resource):
