@@ -5,11 +5,14 @@ import shutil
 
 import boto3
 import pytest
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from bucket_server import ACCESS_KEY, SECRET_KEY, connect, serve_buckets
 from source_contract import Held, check_batches, check_changes, check_damage, pictures, read
 
 from st_shared.objectstore import S3Store
-from st_shared.spec import DatasetSpec
+from st_shared.protocol.journal import ExitCode
+from st_shared.spec import DatasetSpec, TrainingSpec
+from st_trainer.command import run_command
 from st_trainer.data.images import Images
 from st_trainer.data.reading import read_datasets
 from st_trainer.errors import BadDataError
@@ -105,3 +108,37 @@ def test_a_bucket_that_is_not_there_says_what_to_look_at(store):
     spec = DatasetSpec(path="s3://no-such-bucket/x")
     with pytest.raises(BadDataError, match=r"cannot be listed.*name of the bucket"):
         read_datasets([spec], [spec.path], Images(3, 8, 8))
+
+
+def test_a_run_trains_on_a_bucket_and_goes_on_from_its_cache(hold, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("ST_DATA_CACHE_DIR", str(tmp_path / "cache"))
+    held = hold(pictures())
+    config = {"image_size": 8, "channels": 3, "width": 16, "depth": 1, "heads": 2}
+    spec = TrainingSpec.model_validate(
+        {
+            "model": {"family": "pixel_dit", "config": config},
+            "datasets": [{"path": str(held.place)}],
+            "steps": 4,
+            "batch_size": 2,
+            "checkpoint": {"every": 2},
+        }
+    )
+
+    def run(name, resume="none", steps=99):
+        asked = iter(range(100))
+        result = run_command(
+            spec, tmp_path / name, {}, environment={}, resume=resume,
+            stop=lambda: next(asked) >= steps,
+        )  # fmt: skip
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()  # the next process would not have them
+        return result.exit_code
+
+    assert run("whole") == ExitCode.SUCCEEDED
+    asked, real = [], S3Store.open
+    monkeypatch.setattr(S3Store, "open", lambda self, key: asked.append(key) or real(self, key))
+    assert run("parts", steps=2) == ExitCode.PREEMPTED
+    assert run("parts", "latest") == ExitCode.SUCCEEDED
+    assert asked == []
+    whole, parts = (tmp_path / name / "output/weights.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()

@@ -31,3 +31,29 @@ def test_every_missing_folder_is_named_with_its_field_and_the_mend(tmp_path):
         f"training.datasets.0.name: no folder {tmp_path}/digits; give --dataset digits=FOLDER",
         f"training.datasets.1.path: no folder {tmp_path}/none; give an existing folder",
     ]
+
+
+def test_what_is_to_be_fetched_is_no_folder_and_a_table_may_be_one_file(tmp_path):
+    (tmp_path / "table.csv").touch()
+    (tmp_path / "saved").mkdir()
+    datasets = [
+        DatasetSpec(path="s3://bucket/prefix"),
+        DatasetSpec(path="owner/pictures", format="huggingface"),
+        DatasetSpec(path=str(tmp_path / "saved"), format="huggingface"),
+        DatasetSpec(path=str(tmp_path / "table.csv"), format="csv"),
+    ]
+    assert locate(datasets, {}, {}) == [
+        "s3://bucket/prefix",
+        "owner/pictures",
+        tmp_path / "saved",
+        tmp_path / "table.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "format_"), [("table.csv", "files"), ("/none/saved", "huggingface"), ("x", "csv")]
+)
+def test_a_file_is_no_folder_of_files_and_what_is_missing_is_told(tmp_path, path, format_):
+    (tmp_path / "table.csv").touch()
+    with pytest.raises(BadDataError, match=r"training\.datasets\.0\.path: no folder"):
+        locate([DatasetSpec(path=str(tmp_path / path), format=format_)], {}, {})
