@@ -13,7 +13,7 @@ from st_worker.folder import AttemptFolder
 from st_worker.meeting import meet
 from st_worker.notes import Notes
 from st_worker.orders import Orders
-from st_worker.outcome import described, ending_by_order, failed
+from st_worker.outcome import described, ending_by_order, failed, on_full_disk
 from st_worker.programs import Launch, program_of
 from st_worker.record import Ending, KeptRecord, RecordedProcess, StopCause
 from st_worker.secrets import Secrets
@@ -166,6 +166,8 @@ class Execution:
     def _concluded(self, ended: TrainerExit) -> Ending:
         """The ending, with a last line in the journal for people."""
         ending = self._program.ending(ended, self._orders.cause)
+        if why := self._place.room.exhaustion():
+            ending = on_full_disk(ending, why)
         said = described(ended, self._program.name)
         log.info("program.ended", outcome=ending.outcome)
         if ending.failure:

@@ -83,6 +83,18 @@ def failed(kind: FailureKind, message: str, exit_code: int | None = None) -> End
     return Ending(outcome=Outcome.FAILED, failure=failure)
 
 
+def on_full_disk(ending: Ending, why: str) -> Ending:
+    """An ending on a disk that has no room at all, which ``why`` says.
+
+    What crashed there most likely could not write, and could not say so either.
+    """
+    failure = ending.failure
+    if failure is None or failure.kind not in {FailureKind.CRASHED, FailureKind.KILLED}:
+        return ending
+    said = f"{failure.message}\n{why}"
+    return failed(FailureKind.DISK_FULL, said, failure.exit_code)
+
+
 def described(ended: TrainerExit, name: str = "the trainer") -> str:
     """The exit in a sentence; ``name`` says what has ended."""
     if ended.error:

@@ -12,6 +12,8 @@ from st_worker.settings import AgentSettings
 SLACK = 1.1
 """What must be free before jobs are taken again, as a multiple of the least: so that a disk at the
 edge does not open and shut with every line of a log."""
+_EXHAUSTED_BYTES = 2**20
+"""What is free then is no room: file systems keep a little, or it comes and goes."""
 
 
 class Room:
@@ -52,6 +54,14 @@ class Room:
         if not self._was_short:
             return None
         return f"less than {self._least / GIB:g} GiB are free on the disk of {self._folder}"[:300]
+
+    def exhaustion(self) -> str | None:
+        """Why a program can write nothing more here; none: it can, or the disk does not answer."""
+        try:
+            is_full = self._free(self._folder) < _EXHAUSTED_BYTES
+        except OSError:
+            return None
+        return f"the disk of {self._folder} is full"[:300] if is_full else None
 
     def note_refusal(self, error: OSError) -> None:
         """A write failed for want of room: take the disk for full for a while."""

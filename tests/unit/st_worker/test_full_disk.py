@@ -83,6 +83,21 @@ async def test_offers_are_declined_and_slots_withdrawn_while_there_is_no_room(
     assert after.finish.outcome == Outcome.SUCCEEDED
 
 
+@pytest.mark.parametrize(("code", "kind"), [(1, FailureKind.DISK_FULL), (4, FailureKind.BAD_DATA)])
+async def test_a_program_that_crashes_on_a_full_disk_is_told_apart_from_one_that_is_wrong(
+    double, start_agent, tmp_path, monkeypatch, code, kind
+):
+    agent = (await start_agent()).agent
+    attempt = double.offer([["wait", str(tmp_path / "go")], ["exit", code]])
+    await double.until(lambda: "running" in attempt.states)
+    monkeypatch.setattr(agent._sampler.room, "_free", lambda _folder: 4096)
+    (tmp_path / "go").touch()
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.failure.kind == kind
+    assert attempt.finish.failure.exit_code == code
+    assert ("is full" in attempt.finish.failure.message) == (kind is FailureKind.DISK_FULL)
+
+
 async def test_a_fault_of_the_agent_is_reported_after_all_lines_whatever_was_acknowledged(
     double, start_agent, monkeypatch
 ):

@@ -36,3 +36,12 @@ def test_a_disk_that_refused_to_write_is_full_for_a_while_whatever_it_says():
     assert room.lack() == f"its disk takes nothing more: {os.strerror(errno.EDQUOT)}"
     now[0] += 60
     assert room.lack() is None
+
+
+def test_a_disk_is_exhausted_when_nothing_is_left_and_not_when_it_is_only_short(tmp_path):
+    free = [GIB]
+    room = Room(FOLDER, 2.0, free=lambda folder: free[0])
+    assert room.exhaustion() is None
+    free[0] = 4096
+    assert room.exhaustion() == "the disk of /state is full"
+    assert Room(tmp_path / "gone", 2.0).exhaustion() is None
