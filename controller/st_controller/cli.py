@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from st_controller.cli_apply import apply
 from st_controller.cli_audit import audit
 from st_controller.console import data_option, json_option
 from st_controller.console import fail as _fail
@@ -36,6 +37,7 @@ def main() -> None:
 
 
 main.add_command(audit)
+main.add_command(apply)
 
 
 @main.command()

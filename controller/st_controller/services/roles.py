@@ -10,6 +10,7 @@ from st_controller.errors import Conflict, InvalidRequest, NotFound
 from st_controller.services import rights
 from st_controller.services.actor import Actor
 from st_controller.services.outranking import must_hold
+from st_controller.services.policy import book
 from st_controller.store.schema import CustomRole, User
 from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.protocol.problems import FieldProblem
@@ -54,6 +55,7 @@ def change_role(tx: Transaction, actor: Actor, slug: str, request: RoleRequest) 
     before = _columns(rights.definition(slug, row))
     for column, value in _columns(role).items():
         setattr(row, column, value)
+    book.changed(tx)  # rules for approval go by ranks
     tx.audit(actor.signature, "role.changed", slug, before=before, after=_columns(role))
     tx.wake(CREDENTIALS)
     return role
@@ -75,6 +77,7 @@ def delete_role(tx: Transaction, actor: Actor, slug: str) -> None:
             hint="give them another one first",
         )
     tx.session.delete(row)
+    book.changed(tx)
     tx.audit(actor.signature, "role.deleted", slug)
 
 

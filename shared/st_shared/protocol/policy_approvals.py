@@ -19,8 +19,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from st_shared.protocol.message import Message, Moment, Resource, Text
-from st_shared.protocol.policy_rules import OrgSlug
 from st_shared.protocol.problems import Problem
+from st_shared.protocol.tenancy import OrgSlug
 
 ConditionName = Literal[
     "cost_over",

@@ -8,13 +8,12 @@
 | ``DELETE resource-rules/{id}`` | ``admin.config`` | | 204 |
 """  # noqa: E501
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from st_shared.protocol.message import Message, Moment, Resource, Text
-
-OrgSlug = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+from st_shared.protocol.tenancy import OrgSlug
 
 ResourceName = Literal["config", "accelerator", "provider", "dataset", "family"]
 SubjectName = Literal["everyone", "role", "team", "user"]

@@ -1,0 +1,1 @@
+"""What a file says of organisations, roles, rules, quotas and prices, made true step by step."""
