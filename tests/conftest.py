@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-import audited
 import pytest
 
 from st_shared import logging
@@ -184,7 +183,7 @@ def app_client(settings, clock: ManualClock):
     from st_controller.app import create_app
 
     app = create_app(settings, clock=clock, dispatch=False)
-    with TestClient(app, raise_server_exceptions=False) as client, audited.watching(client):
+    with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
