@@ -9,6 +9,7 @@ import pytest
 from browser import BINARY, Browser
 from fleet import BIN, Fleet, wait_for
 
+from st_client import Client
 from st_shared.protocol.queue import ShareRequest
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="there is no Chromium on this machine")
@@ -392,6 +393,44 @@ def test_an_array_is_capped_and_cancelled(fleet, admin):
     admin.click("dialog button[value=yes]")
     admin.wait_for_text("#counts", "60 cancelled")
     admin.wait_for("document.querySelector('#cancel-all').hidden")
+
+
+@pytest.fixture
+def asking(fleet) -> Iterator[Client]:
+    """A researcher whose jobs all wait for approval."""
+    rule = {"name": "ask first", "condition": "role", "pattern": "researcher"}
+    with httpx.Client(base_url=fleet.controller.url, headers=bearer(fleet.key)) as api:
+        user = {"username": "rita", "password": PASSWORD}
+        api.post("/v1/users", json=user).raise_for_status()
+        made = api.post("/v1/approval-rules", json=rule).raise_for_status().json()
+        with Client(fleet.controller.url) as nobody:
+            key = nobody.create_api_key("rita", PASSWORD, "test").key
+        with Client(fleet.controller.url, key) as rita:
+            yield rita
+        api.delete(f"/v1/approval-rules/{made['id']}").raise_for_status()
+
+
+def test_jobs_are_approved_and_rejected_some_at_a_time(fleet, admin, asking):
+    jobs = {name: asking.submit({"name": name, "noop": {}}).id for name in ("one", "two", "three")}
+    admin.open(f"{fleet.controller.url}/approvals")
+    admin.wait_for_text("#approval-rows", "ask first: its user is a researcher")
+    admin.wait_for("document.querySelectorAll('#approval-rows input').length === 3")
+    assert admin.run("document.querySelector('#approve').disabled")
+
+    admin.click('input[aria-label="Choose three"]')
+    admin.click("#reject")
+    admin.fill("#reason", "too many")
+    admin.click("#say")
+    wait_for("the word", lambda: fleet.client.job(jobs["three"]).state == "rejected")
+    admin.wait_for("document.querySelectorAll('#approval-rows input').length === 2")
+    assert "too many" in fleet.client.job(jobs["three"]).reason.message
+
+    admin.click("#all")
+    admin.wait_for_text("#chosen", "2 jobs chosen")
+    admin.click("#approve")
+    wait_for("the others", lambda: fleet.client.job(jobs["two"]).state == "queued")
+    assert fleet.client.job(jobs["one"]).state == "queued"
+    admin.wait_for("!document.querySelector('#no-approvals').hidden")
 
 
 def test_what_does_not_exist_is_said_in_words(fleet, admin):

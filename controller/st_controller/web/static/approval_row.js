@@ -43,7 +43,7 @@ function job(approval) {
 
 function wish(approval) {
   const cell = element("td", "", counted(approval.slots, "slot"));
-  cell.append(element("span", "quiet", `${approval.accelerator} · ${approval.family}`));
+  cell.append(element("div", "quiet", `${approval.accelerator} · ${approval.family}`));
   return cell;
 }
 
@@ -66,7 +66,7 @@ function needs(approval) {
   for (const said of approval.decisions) {
     const word = said.decision === "approve" ? "approved" : "rejected";
     const why = said.reason ? `: ${said.reason}` : "";
-    cell.append(element("span", "quiet", `${said.user} ${word}${why}`));
+    cell.append(element("div", "quiet", `${said.user} ${word}${why}`));
   }
   return cell;
 }
