@@ -13,11 +13,12 @@ from st_controller.domain.policy.prices import PriceList
 from st_controller.domain.scheduling.forecast import Forecast, Snapshot, foretell
 from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
-from st_controller.services import durations, queue_reading, queue_usage
+from st_controller.services import durations, queue_marks, queue_reading, queue_usage
 from st_controller.services.capacities import Capacities
 from st_controller.services.durations import Durations
 from st_controller.services.policy import price_rows
-from st_controller.services.queue_reading import JobNow, Mark, Tally
+from st_controller.services.queue_marks import Mark, Tally
+from st_controller.services.queue_rows import JobNow
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.transaction import QUEUE_JOB, QUEUE_RELOAD, QUEUE_RULES, QUEUE_WORKER
 
@@ -236,7 +237,7 @@ class LiveQueue:
         for job in queue_reading.running(session, self._learned):
             self._take(job, at)
         self._rest = None
-        self.is_whole = queue_reading.count_waiting(session) <= PAGE
+        self.is_whole = not queue_reading.more_wait_than(session, PAGE)
         if self.is_whole:
             waiting = queue_reading.waiting_after(session, self._learned, None, PAGE)
         else:
@@ -303,7 +304,7 @@ class LiveQueue:
     def _counts_fit(self, session: Session, since: datetime) -> bool:
         """Whether as much was written as was noticed; what fits by chance is found later."""
         noticed = Tally.of(self._seen.values(), since)
-        return queue_reading.count_changed_since(session, since) == noticed
+        return queue_marks.count_changed_since(session, since) == noticed
 
     def _overlooked(self, session: Session, now: datetime) -> set[str]:
         """Jobs that were written of lately and have not been looked at since.
@@ -324,7 +325,7 @@ class LiveQueue:
         self._looked_at = now
         found = {
             job_id
-            for job_id, mark in queue_reading.changed_since(session, since)
+            for job_id, mark in queue_marks.changed_since(session, since)
             if self._seen.get(job_id) != mark
         }
         self._seen = {job_id: mark for job_id, mark in self._seen.items() if mark[1] >= since}

@@ -10,7 +10,7 @@ from st_controller.domain.policy.roles import Role
 from st_controller.domain.scheduling.forecast import foretell
 from st_controller.domain.scheduling.model import Level
 from st_controller.errors import InvalidRequest
-from st_controller.services import explaining, queue_overview, queue_reading, queue_rules, steering
+from st_controller.services import explaining, queue_marks, queue_overview, queue_rules, steering
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.slot_prices import SlotPrices
 from st_shared.protocol.queue import QueueRules, ShareRequest
@@ -465,9 +465,9 @@ def test_what_fits_is_counted_and_not_read(steps, monkeypatch):
     steps.clock.advance(0.123457)
     steps.cancel(ids[0])
     look(steps, queue)
-    real = queue_reading.changed_since
+    real = queue_marks.changed_since
     monkeypatch.setattr(
-        queue_reading, "changed_since", lambda *asked: reads.append(1) or real(*asked)
+        queue_marks, "changed_since", lambda *asked: reads.append(1) or real(*asked)
     )
     steps.clock.advance(10)
     look(steps, queue)

@@ -1,0 +1,212 @@
+"""Rows of jobs and attempts as the scheduler knows them: what waits, and what holds slots."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import Session
+
+from st_controller.domain.scheduling.model import (
+    Grant,
+    Level,
+    PendingJob,
+    RunningJob,
+    Shape,
+    Tenant,
+    limit_step,
+)
+from st_controller.services.durations import Durations
+from st_controller.services.queue_marks import Mark
+from st_controller.store.requests import kept_as
+from st_controller.store.schema import Attempt, Dataset, Job, User
+from st_shared.protocol.states import AttemptState, JobState, Outcome
+
+HOLDS = (JobState.ASSIGNED, JobState.RUNNING)
+"""States of a job whose attempt holds slots."""
+MOST_IDS = 500
+"""Ids in one statement."""
+
+
+@dataclass(frozen=True)
+class JobNow:
+    """How one job stands for the scheduler: it waits, it runs, or neither."""
+
+    id: str
+    mark: Mark
+    waits: PendingJob | None
+    runs: RunningJob | None
+    attempt: str | None
+    """The live attempt of a job that runs."""
+    last_expired: bool
+    """Whether its last attempt was an offer that nobody claimed, so that nothing ran."""
+
+
+def job_columns(*more: Any) -> Select[Any]:
+    """What is read of every job and of whoever submitted it, and more where that is asked for."""
+    columns: Any = select(
+        Job.id,
+        Job.org,
+        Job.team,
+        User.username,
+        Job.level,
+        Job.override,
+        Job.submitted_at,
+        Job.queued_at,
+        Job.request,
+        Job.not_before,
+        Job.wants,
+        Job.array_id,
+        Job.expected_seconds,
+        Job.submitted_by,
+        Job.name,
+        Job.family,
+        Job.preemptible,
+        Job.preemptions,
+        Job.state,
+        Job.open_parents,
+        Job.version,
+        Job.changed_at,
+        *more,
+    )
+    joined: Select[Any] = columns.join(User, User.id == Job.submitted_by)
+    return joined
+
+
+def its_attempt() -> Any:
+    """Its newest attempt; of a gang, the leader's part."""
+    return (Attempt.job_id == Job.id) & (Attempt.number == Job.attempts) & (Attempt.node == 0)
+
+
+ATTEMPT: tuple[Any, ...] = (  # what is read of the newest attempt
+    Attempt.id.label("attempt_id"),
+    Attempt.state.label("attempt_state"),
+    Attempt.slots.label("attempt_slots"),
+    Attempt.nodes.label("attempt_nodes"),
+    Attempt.outcome,
+    Attempt.worker_id,
+    Attempt.offered_at,
+    Attempt.checkpoint_at,
+    Attempt.stop,
+    Attempt.price,
+)
+
+
+def gangs(session: Session, rows: Iterable[Row[Any]]) -> dict[str, tuple[Grant, ...]]:
+    """The slots of every member, of jobs whose newest attempt has several."""
+    ids = sorted(row.id for row in rows if (row.attempt_nodes or 1) > 1)
+    found: dict[str, tuple[Grant, ...]] = {}
+    for start in range(0, len(ids), MOST_IDS):
+        query = (
+            select(Attempt.job_id, Attempt.worker_id, Attempt.slots)
+            .join(Job, (Job.id == Attempt.job_id) & (Job.attempts == Attempt.number))
+            .where(Job.id.in_(ids[start : start + MOST_IDS]))
+            .order_by(Attempt.job_id, Attempt.node)
+        )
+        for job_id, worker_id, slots in session.execute(query):
+            found[job_id] = (*found.get(job_id, ()), Grant(worker_id, tuple(slots)))
+    return found
+
+
+def now(
+    row: Row[Any],
+    datasets: Mapping[str, str],
+    learned: Durations,
+    together: Mapping[str, tuple[Grant, ...]],
+) -> JobNow:
+    """How the job of a row stands; ``together`` are the slots of gangs, by job."""
+    # The members of a gang give their slots back together.
+    only_uploads = row.attempt_state == AttemptState.UPLOADING and row.attempt_nodes == 1
+    if row.state in HOLDS and not only_uploads:
+        return running(row, datasets, learned, together)
+    waits = row.state == JobState.QUEUED and row.open_parents == 0
+    return JobNow(
+        row.id,
+        (row.version, row.changed_at),
+        waits=pending(row, datasets, learned, {}) if waits else None,
+        runs=None,
+        attempt=None,
+        last_expired=row.outcome == Outcome.EXPIRED,
+    )
+
+
+def running(
+    row: Row[Any],
+    datasets: Mapping[str, str],
+    learned: Durations,
+    together: Mapping[str, tuple[Grant, ...]],
+) -> JobNow:
+    """The job of a row that holds slots."""
+    held = RunningJob(
+        pending(row, datasets, learned, {}),
+        together.get(row.id) or (Grant(row.worker_id, tuple(row.attempt_slots)),),
+        row.offered_at.timestamp(),
+        row.checkpoint_at.timestamp() if row.checkpoint_at else None,
+        stopping=row.stop is not None,
+        price=row.price,
+    )
+    return JobNow(
+        row.id,
+        (row.version, row.changed_at),
+        waits=None,
+        runs=held,
+        attempt=row.attempt_id,
+        last_expired=False,
+    )
+
+
+def pending(
+    row: Row[Any],
+    datasets: Mapping[str, str],
+    learned: Durations,
+    tenants: dict[tuple[str, str, str], Tenant],
+) -> PendingJob:
+    """The job of a row as if it waited; ``tenants`` are shared by the jobs of a reading."""
+    names = (row.org, row.team, row.username)
+    tenant = tenants.get(names)
+    if tenant is None:
+        tenant = tenants[names] = Tenant(*names)
+    level = row.level if row.override is None else row.override
+    submitted = row.submitted_at.timestamp()
+    return PendingJob(
+        id=row.id,
+        tenant=tenant,
+        level=Level(level // 10),
+        submitted=submitted,
+        waiting_since=row.queued_at.timestamp() if row.queued_at else submitted,
+        shape=shape_of(row.request),
+        not_before=row.not_before.timestamp() if row.not_before else 0.0,
+        wants=tuple(datasets.get(want, want) for want in row.wants),
+        array=row.array_id,
+        expected=row.expected_seconds or learned.of(row.submitted_by, row.name, row.family),
+        preemptible=row.preemptible,
+        preemptions=row.preemptions,
+    )
+
+
+@lru_cache(maxsize=10_000)
+def shape_of(request: str) -> Shape:
+    """The shape that a job's request stands for."""
+    asked = json.loads(request)
+    return Shape(
+        slots=asked["slots"],
+        accelerator=asked["accelerator"],
+        min_memory_gb=asked["min_memory_gb"],
+        nodes=asked["nodes"],
+        labels=tuple(sorted(asked["labels"].items())),
+        provider=asked["provider"],
+        limit=limit_step(asked["limit"]),
+    )
+
+
+def digests(session: Session, rows: Iterable[Row[Any]]) -> dict[str, str]:
+    """Dataset id -> what workers call its content, of what these jobs want."""
+    wanted = sorted({want for row in rows for want in row.wants})
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), MOST_IDS):
+        part = wanted[start : start + MOST_IDS]
+        query = select(Dataset.id, Dataset.org, Dataset.digest).where(Dataset.id.in_(part))
+        found.update((key, kept_as(org, digest)) for key, org, digest in session.execute(query))
+    return found
