@@ -33,16 +33,17 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         answer = _Answer(send, new_id("req"))
-        with structlog.contextvars.bound_contextvars(request=answer.request_id):
-            try:
-                await self._app(scope, receive, answer.send)
-            except Exception:
-                log.exception("request failed", method=scope["method"], path=scope["path"])
-                if answer.status:
-                    raise  # the answer has begun: only breaking off tells that it is not whole
-                await internal_error(answer.request_id)(scope, receive, answer.send)
-            finally:
-                self._note(scope, answer)
+        bound = structlog.contextvars.bind_contextvars(request=answer.request_id)
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            if answer.status:
+                raise  # the answer has begun: only breaking off tells that it is not whole
+            await internal_error(answer.request_id)(scope, receive, answer.send)
+        finally:
+            self._note(scope, answer)
+            structlog.contextvars.reset_contextvars(**bound)
 
     def _note(self, scope: Scope, answer: "_Answer") -> None:
         seconds = time.monotonic() - answer.began
@@ -63,6 +64,8 @@ class RequestLog:
 
 class _Answer:
     """What is sent back, as it passes by."""
+
+    __slots__ = ("_send", "began", "is_stream", "request_id", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self.request_id = send, request_id

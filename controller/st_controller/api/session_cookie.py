@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from st_controller.platform import Platform
 from st_controller.services import sessions
 from st_controller.services.caller import Caller
+from st_shared.protocol import endpoints
 
 _STATE = "st_session_cookie"
 
@@ -59,8 +60,8 @@ class SessionCookie:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Look at the start of the answer what the route has left; the body passes untouched."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"].startswith(f"{endpoints.PREFIX}/"):
+            await self._app(scope, receive, send)  # workers have no sessions
             return
         state = scope.setdefault("state", {})
 

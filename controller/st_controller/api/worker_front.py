@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from st_controller.api import problems
 from st_controller.api.compressed_body import replayed
 from st_controller.api.dependencies import worker_of
-from st_controller.api.worker_streams import LONGEST_ID, WorkerStreamResponse
+from st_controller.api.worker_streams import LONGEST_ID, hold_stream
 from st_controller.auth import secrets
 from st_controller.errors import Refusal
 from st_controller.platform import Platform
@@ -53,34 +53,24 @@ class WorkerFront:
                 await self._beat(caller, scope, receive, send)
                 return
         elif call == ("GET", _STREAM.path):
-            response = await self._stream(scope)
-            if response is not None:
-                await self._hold(response, scope, receive, send)
+            request = Request(scope)
+            last_id = request.headers.get("last-event-id")
+            caller = await self._signed_in(request)
+            if caller is not None and len(last_id or "") <= LONGEST_ID:
+                del request, call
+                scope["route"] = _STREAM
+                error = await hold_stream(self._platform, caller, last_id, scope, receive, send)
+                if error is not None:
+                    await (await _problem(Request(scope), error))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _stream(self, scope: Scope) -> WorkerStreamResponse | None:
-        """The stream of whoever asks for it; none: it is to be refused, and others say why."""
-        request = Request(scope)
-        last_id = request.headers.get("last-event-id")
-        if last_id is not None and len(last_id) > LONGEST_ID:
-            return None
+    async def _signed_in(self, request: Request) -> WorkerCaller | None:
+        """Who asks; none: that is to be refused, and others say why."""
         try:
-            caller = await worker_of(self._platform, request)
+            return await worker_of(self._platform, request)
         except (Refusal, DatabaseAwayError):
             return None
-        scope["route"] = _STREAM
-        return WorkerStreamResponse(self._platform, caller, last_id)
-
-    async def _hold(
-        self, response: WorkerStreamResponse, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        try:
-            await response(scope, receive, send)
-        except (Refusal, DatabaseAwayError) as error:
-            if response.has_begun:
-                raise  # only breaking off tells that it is not whole
-            await (await _problem(Request(scope), error))(scope, receive, send)
 
     def _known(self, scope: Scope) -> WorkerCaller | None:
         """Who sends a short JSON body, if that was looked up a moment ago."""

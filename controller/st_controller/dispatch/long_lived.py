@@ -6,6 +6,8 @@ YOUNG = 10_000
 """Objects that are made before the youngest are looked through."""
 STEP = 5_000
 """Jobs that come before they are put where the collector does not look any more."""
+THOROUGH = 60
+"""Sweeps between two looks through everything, which may take half a second."""
 
 _NEVER = 1_000_000_000
 
@@ -20,7 +22,7 @@ class LongLived:
     """
 
     def __init__(self) -> None:
-        self._settled = 0
+        self._settled = self._sweeps = 0
         self._usual = gc.get_threshold()
 
     def begin(self) -> None:
@@ -38,8 +40,16 @@ class LongLived:
             self._settle(jobs)
 
     def sweep(self) -> None:
-        """Free what has become garbage since; a matter of milliseconds."""
+        """Free what has become garbage since; a matter of milliseconds.
+
+        What is left has come to stay, such as the streams of thousands of workers: through that the
+        collector looks once in a while.
+        """
+        self._sweeps += 1
+        if self._sweeps % THOROUGH == 0:
+            gc.unfreeze()
         gc.collect()
+        gc.freeze()
 
     def end(self) -> None:
         """Leave everything to the collector again."""

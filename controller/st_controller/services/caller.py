@@ -38,7 +38,7 @@ class Caller(Actor):
         return any((mapped or here) in ip_network(network) for network in self.addresses)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WorkerCaller:
     """A worker that proved its credential."""
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from st_controller.dispatch.long_lived import STEP, LongLived
+from st_controller.dispatch.long_lived import STEP, THOROUGH, LongLived
 
 
 @pytest.fixture
@@ -62,6 +62,18 @@ def test_garbage_among_what_was_put_aside_goes_once_the_queue_is_short(long_live
 
 def test_garbage_is_freed_by_the_sweep(long_lived):
     knot = weakref.ref(Knot())
+    assert knot() is not None
+    long_lived.sweep()
+    assert knot() is None
+
+
+def test_what_was_left_by_a_sweep_is_looked_through_once_in_a_while(long_lived):
+    made = Knot()
+    knot = weakref.ref(made)
+    long_lived.sweep()
+    del made
+    for _ in range(THOROUGH - 2):
+        long_lived.sweep()
     assert knot() is not None
     long_lived.sweep()
     assert knot() is None
