@@ -4,6 +4,7 @@ import shutil
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -20,6 +21,7 @@ from st_trainer.data.content import Content
 from st_trainer.errors import BadSpecError
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
+from st_trainer.recordings import write_sound, write_video
 from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 
@@ -193,7 +195,10 @@ def test_without_buckets_every_image_is_a_square(sd1_spec, tmp_path, aspects):
 
 
 @pytest.mark.families
-@pytest.mark.parametrize("family", [name for name in TINY if FAMILIES[name].alignment])
+@pytest.mark.parametrize(
+    "family",
+    [name for name in TINY if FAMILIES[name].alignment and FAMILIES[name].media == "image"],
+)
 def test_every_family_of_any_aspect_trains_on_buckets(
     sd1_spec, tmp_path, aspects, base_folder, family
 ):
@@ -208,6 +213,45 @@ def test_every_family_of_any_aspect_trains_on_buckets(
     )
     assert carry_out(spec, tmp_path / "run") == ExitCode.SUCCEEDED
     assert any("buckets, width x height" in text for text in logged(tmp_path / "run"))
+
+
+@pytest.mark.families
+def test_videos_of_other_sizes_and_lengths_are_trained_on(spec_of, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name, shape in {"a": (9, 16, 32), "b": (9, 32, 16), "c": (7, 16, 32)}.items():
+        write_video(folder / f"{name}.mp4", generator.integers(0, 256, (3, *shape), np.uint8), 8)
+        (folder / f"{name}.txt").write_text("noise")
+    model = spec_of("wan").model.model_dump()
+    model["config"] = model["config"] | {"frames": 9}
+    spec = spec_of(
+        "wan", model=model, datasets=[{"path": str(folder)}], batch_size=1, steps=3,
+        buckets={"step": 16, "max_aspect": 2, "frames": "shorter"}, validation={},
+    )  # fmt: skip
+    assert carry_out(spec, tmp_path / "run") == ExitCode.SUCCEEDED
+    told = next(text for text in logged(tmp_path / "run") if "buckets" in text)
+    assert all(bucket in told for bucket in ("32x16, 9: 1", "16x32, 9: 1", "32x16, 5: 1"))
+
+
+@pytest.mark.families
+def test_sounds_of_other_lengths_are_trained_on(spec_of, tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    config = TINY["ace_step"].config
+    seconds, rate = config["seconds"], config["sample_rate"]
+    for name, length in {"a": seconds, "b": seconds - 1}.items():
+        values = np.random.default_rng(0).uniform(-0.5, 0.5, (2, length * rate))
+        write_sound(folder / f"{name}.wav", values.astype(np.float32), rate)
+        (folder / f"{name}.txt").write_text("noise")
+    spec = spec_of(
+        "ace_step", datasets=[{"path": str(folder)}], batch_size=1, steps=2,
+        buckets={"seconds": 1}, validation={},
+    )  # fmt: skip
+    assert carry_out(spec, tmp_path / "run") == ExitCode.SUCCEEDED
+    told = next(text for text in logged(tmp_path / "run") if "buckets" in text)
+    assert f"{seconds}: 1" in told
+    assert f"{seconds - 1}: 1" in told
 
 
 def test_a_checkpoint_of_an_adapter_holds_the_adapter_alone(sd1_spec, tmp_path):
