@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from st_controller.domain.policy.reach import Reach
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from st_controller.services.actor import Actor
-from st_controller.services.policy import book
+from st_controller.services.policy import quota_setting
 from st_controller.store.schema import DEFAULT_TENANT, Membership, Organisation, Team, User
 from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.protocol.problems import FieldProblem
@@ -80,7 +80,8 @@ def change_org(tx: Transaction, actor: Actor, slug: str, change: OrgChange) -> O
     for field, value in change.model_dump(exclude_none=True).items():
         setattr(org, field, value)
     after = {"name": org.name, "time_zone": org.time_zone}
-    book.changed(tx)  # quotas go by the calendar of the time zone
+    if before["time_zone"] != after["time_zone"]:
+        quota_setting.calendar_changed(tx, slug)
     tx.audit(actor.signature, "org.changed", slug, before=before, after=after)
     return org
 

@@ -4,15 +4,17 @@ from datetime import timedelta
 
 import pytest
 from purse import ORG, TEAM, Purse
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, select, update
 
+from st_controller.dispatch.accounting import Books
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted, QuotaExceeded
-from st_controller.services import steering, submission
+from st_controller.services import steering, submission, tenants
 from st_controller.services.drafts import Rules
 from st_controller.services.policy import quota_book, quota_setting, quota_usage
-from st_controller.store.schema import Job, Organisation
+from st_controller.store.schema import Job, Organisation, QuotaCounter
 from st_shared.protocol.quotas import QuotaRequest
 from st_shared.protocol.states import FailureKind, JobState, Outcome
+from st_shared.protocol.tenancy import OrgChange
 
 HOUR = 3600
 
@@ -524,6 +526,17 @@ class TestCalendar:
             submit(steps)
         assert purse.counter("all", "submissions_per_day") == (2, 0)
 
+    def test_another_time_zone_of_an_organisation_holds_at_once(self, steps, purse):
+        purse.quota(ORG, "submissions_per_day", 1)
+        steps.clock.advance(9 * HOUR)
+        submit(steps)
+        steps.clock.advance(2 * HOUR)
+        with steps.db.write() as tx:
+            tenants.change_org(tx, steps.admin, ORG, OrgChange(time_zone="Pacific/Kiritimati"))
+        assert purse.counter(ORG, "submissions_per_day") == (0, 0)
+        submit(steps)
+        purse.agrees()
+
 
 def test_counting_costs_so_many_statements(steps, dear):
     """One for each counter at a submission; at an end a few more, and none where nothing counts."""
@@ -553,3 +566,27 @@ def test_counting_costs_so_many_statements(steps, dear):
                 quota_setting.remove_quota(tx, steps.admin, quota)
     assert counted[0] - free[0] == 1  # the counter
     assert counted[1] - free[1] <= 6  # version, hold twice, attempt, charge, counter
+
+
+@pytest.mark.embedded
+def test_the_leader_finds_who_submitted_while_a_quota_was_set(steps, dear):
+    with steps.db.write() as tx:  # as if it had not known of the quota
+        tx.session.execute(delete(QuotaCounter))
+    job = submit(steps)
+    with steps.db.write() as tx:
+        tx.session.execute(update(Job).values(held_micros=None, held_slot_ms=None))
+    Books(steps.db).keep()
+    assert steps.job(job).held_micros == 3_000_000
+    assert dear.money() == (0, 3)
+
+
+@pytest.mark.embedded
+def test_the_leader_counts_what_is_stored(steps, purse, running):
+    worker, attempt, _ = running
+    purse.quota(ORG, "storage_bytes", 1000)
+    books = Books(steps.db)
+    steps.store(worker, attempt, "output/a", b"x" * 100, "output")
+    steps.store(worker, attempt, "output/b", b"y" * 50, "output")
+    steps.clock.advance(61)
+    books.keep()
+    assert purse.counter(ORG, "storage_bytes") == (150, 0)

@@ -8,6 +8,9 @@ from st_controller.domain.policy import money
 from st_controller.domain.policy.prices import PriceList
 from st_shared.spec.job import JobSpec
 
+MARGIN = timedelta(seconds=60)
+"""A hold is renewed while it still pays for so long: that is for the last checkpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
@@ -73,7 +76,16 @@ def estimate(asked: Asked, prices: PriceList, learned: float | None) -> Amounts:
     seconds), else its time limit, and never more than that; each slot costs what the dearest does
     that it may get.
     """
-    seconds = min(asked.expected or learned or asked.limit, asked.limit)
+    return of_slots(asked, prices, min(asked.expected or learned or asked.limit, asked.limit))
+
+
+def to_hold(asked: Asked, prices: PriceList, estimated: Amounts) -> Amounts:
+    """What is held for a job: what it is estimated to use, and enough to be stopped in any case."""
+    return estimated.most(of_slots(asked, prices, MARGIN.total_seconds()))
+
+
+def of_slots(asked: Asked, prices: PriceList, seconds: float) -> Amounts:
+    """What the slots of a job use in a time, each as dear as the dearest that it may get."""
     rate = asked.slots * prices.dearest(asked.accelerator, asked.provider)
     return of_time(rate, asked.slots, timedelta(seconds=seconds))
 

@@ -204,6 +204,11 @@ class Above(NamedTuple):
     inner: Quota
 
 
+def in_order(places: Iterable[Place]) -> list[Place]:
+    """Counters in the order in which everybody locks them."""
+    return sorted(places, key=lambda place: place.order)
+
+
 def above_ceilings(wanted: Quota, standing: Iterable[Quota]) -> list[Above]:
     """Pairs in which a limit would lie above that of a node it belongs to, if ``wanted`` stood.
 
@@ -311,4 +316,4 @@ def places(quotas: Sequence[Quota], zone: tzinfo) -> tuple[Place, ...]:
     for quota in quotas:
         by_place.setdefault((quota.path, quota.kind), []).append(quota)
     found = [Place(path, kind, tuple(each), zone) for (path, kind), each in by_place.items()]
-    return tuple(sorted(found, key=lambda place: place.order))
+    return tuple(in_order(found))

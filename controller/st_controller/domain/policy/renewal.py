@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from st_controller.domain.policy.estimates import NOTHING, Amounts, of_time
+from st_controller.domain.policy.estimates import MARGIN, NOTHING, Amounts, of_time
 from st_controller.domain.policy.quotas import HELD, Counter, Meter, Place
 
-MARGIN = timedelta(seconds=60)
-"""A hold is renewed while it still pays for so long: that is for the last checkpoint."""
 STRIDE = timedelta(minutes=10)
 """How much time a renewal is for; less where less is left."""
 

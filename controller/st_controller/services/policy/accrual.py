@@ -13,9 +13,9 @@ from sqlalchemy import and_, bindparam, or_, select, text
 
 from st_controller.domain.attempts import LEASED
 from st_controller.domain.policy import quotas
-from st_controller.domain.policy.estimates import Amounts, of_time
+from st_controller.domain.policy.estimates import MARGIN, Amounts, of_time
 from st_controller.domain.policy.quotas import HELD, Counter, Place
-from st_controller.domain.policy.renewal import MARGIN, Running, renew
+from st_controller.domain.policy.renewal import Running, renew
 from st_controller.services import topics
 from st_controller.services.policy import counters, ledger
 from st_controller.services.policy.settlement import Settlement, of, settlement

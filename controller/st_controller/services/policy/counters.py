@@ -95,7 +95,7 @@ def look(session: Session, place: Place, now: datetime, *, lock: bool = False) -
 def lock_all(tx: Transaction, places: Iterable[Place]) -> dict[Place, Counter]:
     """Lock counters, in the order of everybody, and read them."""
     found = {}
-    for place in sorted(set(places), key=lambda place: place.order):
+    for place in quotas.in_order(set(places)):
         counter = look(tx.session, place, tx.now, lock=True)
         if counter is not None:
             found[place] = counter

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy import quotas
-from st_controller.domain.policy.estimates import Amounts, Asked, estimate
+from st_controller.domain.policy.estimates import Amounts, Asked, estimate, to_hold
 from st_controller.domain.policy.prices import Price, PriceList
 from st_controller.domain.policy.quotas import HELD, Action, Kind, Place, Quota
 from st_controller.services import durations
@@ -58,6 +58,7 @@ class QuotaBook:
     """Of users who have quotas of their own, by their ids."""
     _chains: dict[Payer, tuple[Place, ...]] = field(default_factory=dict)
     _by_path: dict[str, list[Quota]] = field(default_factory=dict)
+    _lists: dict[datetime | None, PriceList] = field(default_factory=dict)
     _learned: _Learned = field(default_factory=_Learned)
 
     def __post_init__(self) -> None:
@@ -91,7 +92,15 @@ class QuotaBook:
 
     def price_list(self, now: datetime) -> PriceList:
         """The prices in force."""
-        return PriceList.at(now, self.prices)
+        since = max((price.since for price in self.prices if price.since <= now), default=None)
+        known = self._lists.get(since)
+        if known is None:
+            known = self._lists[since] = PriceList.at(now, self.prices)
+        return known
+
+    def hold(self, asked: Asked, estimated: Amounts, now: datetime) -> Amounts:
+        """What is held for a job that is estimated to use so much."""
+        return to_hold(asked, self.price_list(now), estimated)
 
     def estimate(
         self, session: Session, asked: Asked, of: tuple[str, str, str], now: datetime

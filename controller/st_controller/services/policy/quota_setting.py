@@ -119,6 +119,19 @@ def prices(session: Session) -> list[PriceView]:
     return [price_view(row) for row in session.scalars(select(PriceRow).order_by(*order))]
 
 
+def calendar_changed(tx: Transaction, org: str) -> None:
+    """Count anew by another calendar, once the organisation has another time zone.
+
+    Days that are over stay the days that they were.
+    """
+    book.changed(tx)
+    tx.session.flush()
+    known = quota_book.read(tx.session)
+    paths = {quota.path for quota in known.quotas if f"{quota.path}/".startswith(f"{org}/")}
+    for place in quotas.in_order(place for path in paths for place in known.places(path)):
+        stock.take(tx, known, place)
+
+
 def find(session: Session, quota_id: str) -> Quota:
     """A quota, or ``NotFound``."""
     row = session.get(QuotaRow, quota_id)

@@ -62,19 +62,19 @@ def reserve(
         amounts = NOTHING
         if book.prices or holds(chain):
             of_job = (row["submitted_by"], row["name"], row["family"])
-            amounts = book.estimate(tx.session, Asked.by(draft.spec), of_job, tx.now)
+            wanted = Asked.by(draft.spec)
+            amounts = book.estimate(tx.session, wanted, of_job, tx.now)
+            verdicts[index].cost = amounts.micros
+            amounts = book.hold(wanted, amounts, tx.now)
         if holds(chain):
             row["held_micros"], row["held_slot_ms"] = amounts.micros, amounts.slot_ms
-        verdicts[index].cost = amounts.micros
         for place in chain:
             asked[place].append((index, amounts))
-    for place in sorted(asked, key=lambda place: place.order):
-        wanted = asked[place]
-        count = len(wanted)
-        change = _change(place, [amounts for _, amounts in wanted], count)
-        found = _count(tx, place, change)
-        for passed in found:
-            _tell(tx, place, passed, [verdicts[index] for index, _ in wanted])
+    for place in quotas.in_order(asked):
+        here = asked[place]
+        change = _change(place, [amounts for _, amounts in here], len(here))
+        for passed in _count(tx, place, change):
+            _tell(tx, place, passed, [verdicts[index] for index, _ in here])
     return verdicts
 
 
@@ -94,10 +94,12 @@ def renew(tx: Transaction, job: Job, spec: JobSpec) -> int:
     book = settlement(tx)
     payer = payer_of(job)
     of_job = (job.submitted_by, job.name, job.family)
-    amounts = book.quotas.estimate(tx.session, Asked.by(spec), of_job, tx.now)
+    asked = Asked.by(spec)
+    amounts = book.quotas.estimate(tx.session, asked, of_job, tx.now)
     if holds(book.quotas.chain(payer)):
-        hold(tx, job, amounts)
-        book.ask(payer, amounts)
+        wanted = book.quotas.hold(asked, amounts, tx.now)
+        hold(tx, job, wanted)
+        book.ask(payer, wanted)
     else:
         job.held_micros = job.held_slot_ms = None
     return amounts.micros
@@ -160,12 +162,14 @@ def prospect(
 ) -> Prospect:
     """The same as ``reserve`` for one job, and nothing is written."""
     of_job = (payer.user_id, draft.spec.name, family)
-    amounts = book.estimate(session, Asked.by(draft.spec), of_job, at)
+    asked = Asked.by(draft.spec)
+    amounts = book.estimate(session, asked, of_job, at)
+    held = book.hold(asked, amounts, at)
     refusals: list[Reason] = []
     notes: list[Reason] = []
     needs: list[Need] = []
     for place in book.chain(payer):
-        change = _change(place, [amounts], 1)
+        change = _change(place, [held], 1)
         seen = now(session, place, at)
         if is_refused(place, seen, change):
             refusals.append(quotas.refused(place, seen, change.used + change.held, at))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
+from st_controller.domain.policy import quotas
 from st_controller.domain.policy.estimates import NOTHING, Amounts
 from st_controller.domain.policy.quotas import HELD, Counter, Meter, Place
 from st_controller.services.policy import book, counters
@@ -33,8 +34,8 @@ class Used(NamedTuple):
 class Settlement:
     """What is used, held and given back by the jobs that a transaction is about."""
 
-    def __init__(self, quotas: QuotaBook) -> None:
-        self.quotas = quotas
+    def __init__(self, book: QuotaBook) -> None:
+        self.quotas = book
         self._charges: dict[tuple[str, str, str, Payer], Amounts] = defaultdict(Amounts)
         self._used: dict[Place, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self._held: dict[Place, int] = defaultdict(int)
@@ -79,7 +80,7 @@ class Settlement:
         """
         self._write_charges(tx)
         touched = {*self._used, *self._held, *self._asked}
-        for place in sorted(touched, key=lambda place: place.order):
+        for place in quotas.in_order(touched):
             used = {period: amount for period, amount in self._used[place].items() if amount}
             if used or self._held[place]:
                 counters.add(tx, place, used, self._held[place])

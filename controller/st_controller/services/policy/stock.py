@@ -173,6 +173,7 @@ def _hold(tx: Transaction, book: QuotaBook, path: str) -> None:
             )
             of_job = (row.submitted_by, row.name, row.family)
             amounts = book.estimate(tx.session, asked, of_job, tx.now)
+            amounts = book.hold(asked, amounts, tx.now)
             values.append({"id": row.id, "micros": amounts.micros, "slot_ms": amounts.slot_ms})
         tx.session.connection().execute(_HOLD, values)
         after = rows[-1].id

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st_controller.domain.policy import forecast, quotas
-from st_controller.domain.policy.estimates import Amounts, Asked, estimate, of_time
+from st_controller.domain.policy.estimates import MARGIN, Amounts, Asked, estimate, of_time, to_hold
 from st_controller.domain.policy.prices import Price, PriceList
 from st_controller.domain.policy.quotas import RULES, Action, Counter, Kind, Quota
-from st_controller.domain.policy.renewal import MARGIN, STRIDE, Running, renew
+from st_controller.domain.policy.renewal import STRIDE, Running, renew
 from st_shared.spec.job import JobSpec
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -117,6 +117,8 @@ def test_an_estimate_takes_the_declared_then_the_learned_then_the_limit() -> Non
     assert estimate(asked, prices, 9e9).micros == 72_000_000
     declared = asked._replace(expected=60.0)
     assert estimate(declared, prices, 3600.0).micros == 600_000
+    short = asked._replace(expected=1.0)
+    assert to_hold(short, prices, estimate(short, prices, None)).micros == 600_000
 
 
 class TestRenewal:
