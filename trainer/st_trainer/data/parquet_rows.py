@@ -54,7 +54,9 @@ class ParquetRows:
             except _UNREADABLE:
                 continue
             return {field.name: _is_text(field.type) for field in schema}
-        raise BadDataError(f"training.datasets: no parquet file below {self._files.identity}")
+        raise BadDataError(
+            f"training.datasets: no parquet file that can be read below {self._files.identity}"
+        )
 
     def names(self) -> Iterator[str]:
         """File by file."""

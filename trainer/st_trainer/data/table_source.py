@@ -58,6 +58,7 @@ class TableSource:
         self._rows = rows
         self._files = files
         self._spec = dataset.captions
+        self._place = dataset.path or dataset.name
         columns = dataset.columns
         self._sample = columns.sample or medium.kind
         self._mask, self._conditioning = columns.mask, columns.conditioning
@@ -179,7 +180,7 @@ class TableSource:
             if name not in known:
                 key = "captions.column" if name == self._caption else "columns"
                 raise BadDataError(
-                    f"training.datasets: {self._rows.identity} has no column {name!r}; it has "
+                    f"training.datasets: {self._place} has no column {name!r}; it has "
                     f"{', '.join(known)}: name the right one in {key}"
                 )
 

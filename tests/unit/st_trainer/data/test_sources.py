@@ -183,7 +183,11 @@ def test_a_table_names_nothing_outside_its_folder(tmp_path, path):
 @pytest.mark.parametrize(
     ("make", "options", "said"),
     [
-        (in_csv, {"columns": {"sample": "picture"}}, "no column 'picture'; it has image, caption"),
+        (
+            in_csv,
+            {"columns": {"sample": "picture"}},
+            r"table\.csv has no column 'picture'; it has image, caption",
+        ),
         (in_parquet, {"captions": {"column": "x.y"}}, r"no column 'x'.*captions\.column"),
     ],
 )
