@@ -34,6 +34,11 @@ COMMANDS = {
     "datasets": (f"{_COMMANDS}.datasets:datasets", "Register and list datasets."),
     "workers": (f"{_COMMANDS}.workers:workers", "List workers, and say what they should be."),
     "secrets": (f"{_COMMANDS}.secrets:secrets", "Keep values that only jobs are given."),
+    "configs": (f"{_COMMANDS}.users:configs", "Save parts of job files under a name."),
+    "orgs": (f"{_COMMANDS}.orgs:orgs", "List organisations, make and change them."),
+    "teams": (f"{_COMMANDS}.orgs:teams", "List teams, and say who is in them."),
+    "users": (f"{_COMMANDS}.users:users", "List users, and say what they may do."),
+    "roles": (f"{_COMMANDS}.users:roles", "List roles, and make others."),
     "audit": (f"{_COMMANDS}.audit:audit", "List who did what."),
     "join-token": (f"{_COMMANDS}.join_tokens:join_token", "Make, list and revoke join tokens."),
 }

@@ -17,6 +17,7 @@ from st_client.datasets import Progress, push_folder
 from st_client.download import download_artifact
 from st_client.errors import BadInputError, MissingError
 from st_client.events import JobEvent, Sleep, follow_events
+from st_client.people import People
 from st_shared.protocol.audit import AuditEntryView
 from st_shared.protocol.message import Resource
 from st_shared.protocol.policy_approvals import ApprovalView, DecisionResults
@@ -112,6 +113,11 @@ class Client:
     def url(self) -> str:
         """Address of the controller."""
         return self._connection.url
+
+    @property
+    def people(self) -> People:
+        """Organisations, teams, users, roles and saved configurations."""
+        return People(self._connection, self._items)
 
     # Who we are
 

@@ -100,6 +100,10 @@ class Connection:
         """Put the JSON in ``body``; read the answer as ``answer``."""
         return self._parse(self._send("PUT", path, repeat=True, json=dict(body)), answer)
 
+    def put_silent(self, path: str) -> None:
+        """PUT below ``/v1`` where neither body nor answer is expected."""
+        self._send("PUT", path, repeat=True)
+
     def delete(self, path: str) -> None:
         """Delete what stands at ``path``."""
         self._send("DELETE", path, repeat=True)

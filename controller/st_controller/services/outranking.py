@@ -13,12 +13,12 @@ from st_controller.store.schema import CustomRole, Organisation, User
 from st_shared.protocol.problems import FieldProblem
 
 
-def get_role(session: Session, slug: str) -> RoleDefinition:
+def get_role(session: Session, slug: str, field: str = "role") -> RoleDefinition:
     """A role by its name, or ``InvalidRequest`` that names the field."""
     role = rights.definition(slug, session.get(CustomRole, slug))
     if role is rights.NOTHING:
         said = f"there is no role {slug!r}"
-        raise InvalidRequest(said, errors=[FieldProblem(field="role", message=said)])
+        raise InvalidRequest(said, errors=[FieldProblem(field=field, message=said)])
     return role
 
 

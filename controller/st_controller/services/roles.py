@@ -9,7 +9,7 @@ from st_controller.domain.policy.roles import BUILT_IN, OF_THE_SYSTEM, RoleDefin
 from st_controller.errors import Conflict, InvalidRequest, NotFound
 from st_controller.services import rights
 from st_controller.services.actor import Actor
-from st_controller.services.outranking import must_hold
+from st_controller.services.outranking import get_role, must_hold
 from st_controller.services.policy import book
 from st_controller.store.schema import CustomRole, User
 from st_controller.store.transaction import CREDENTIALS, Transaction
@@ -31,7 +31,7 @@ def make_role(tx: Transaction, actor: Actor, request: RoleRequest) -> RoleDefini
         InvalidRequest: a permission is unknown.
         NotPermitted: it gives more than its maker may do, or goes farther.
     """
-    role = _defined(actor, request)
+    role = _defined(tx.session, actor, request)
     if request.slug in BUILT_IN or tx.session.get(CustomRole, request.slug) is not None:
         raise Conflict(f"the name {request.slug!r} is taken", code="name_taken")
     tx.session.add(CustomRole(created_at=tx.now, slug=role.slug, **_columns(role)))
@@ -51,7 +51,7 @@ def change_role(tx: Transaction, actor: Actor, slug: str, request: RoleRequest) 
     if request.slug != slug:
         said = "a role keeps its name; make another one and give it to its users"
         raise InvalidRequest(said, errors=[FieldProblem(field="slug", message=said)])
-    role = _defined(actor, request)
+    role = _defined(tx.session, actor, request)
     before = _columns(rights.definition(slug, row))
     for column, value in _columns(role).items():
         setattr(row, column, value)
@@ -114,15 +114,15 @@ def _locked(session: Session, slug: str) -> CustomRole:
     return row
 
 
-def _defined(actor: Actor, request: RoleRequest) -> RoleDefinition:
-    unknown = sorted(set(request.permissions) - PERMISSIONS.keys())
+def _defined(session: Session, actor: Actor, request: RoleRequest) -> RoleDefinition:
+    unknown = sorted({*request.permissions, *request.without} - PERMISSIONS.keys())
     if unknown:
         said = f"unknown: {', '.join(unknown)}"
         raise InvalidRequest(said, errors=[FieldProblem(field="permissions", message=said)])
     role = RoleDefinition(
         request.slug,
         request.name,
-        frozenset(request.permissions),
+        (_begun(session, request) | frozenset(request.permissions)) - frozenset(request.without),
         Reach.of(request.reach),
         request.rank,
     )
@@ -132,6 +132,14 @@ def _defined(actor: Actor, request: RoleRequest) -> RoleDefinition:
         raise InvalidRequest(said, errors=[FieldProblem(field="permissions", message=said)])
     must_hold(actor, role)
     return role
+
+
+def _begun(session: Session, request: RoleRequest) -> frozenset[str]:
+    """What a role takes over from another."""
+    if request.like is None:
+        return frozenset()
+    taken = get_role(session, request.like, "like").permissions
+    return taken if Reach.of(request.reach) is Reach.SYSTEM else taken - OF_THE_SYSTEM
 
 
 def _columns(role: RoleDefinition) -> dict[str, object]:

@@ -82,6 +82,8 @@ def array_views(
         JobArrayView(
             id=array.id,
             name=array.name,
+            org=array.org,
+            team=array.team,
             submitted_by=users[array.submitted_by],
             submitted_at=array.submitted_at,
             size=array.size,

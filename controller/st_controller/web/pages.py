@@ -138,7 +138,16 @@ def _shell(
     tabs = [
         (path, name) for name, path in _TABS.items() if name != "Queue" or person.may("queue.view")
     ]
-    return _page(template, platform, username=person.username, tab=tab, tabs=tabs, **values)
+    return _page(
+        template,
+        platform,
+        username=person.username,
+        place=f"{person.org}/{person.team}",
+        role=person.role,
+        tab=tab,
+        tabs=tabs,
+        **values,
+    )
 
 
 def _page(template: str, platform: Platform, **values: object) -> HTMLResponse:

@@ -1,5 +1,6 @@
 """``st submit``: checks job files in full, puts them into the queue, follows one."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,9 +68,15 @@ def tell_warnings(warnings: Sequence[Reason]) -> None:
             click.echo(f"hint: {clean(warning.hint)}", err=True)
 
 
-def read_spec(file: Path, changes: Sequence[str] = ()) -> JobSpec:
-    """The job in ``file`` with ``changes`` made, or ``BadInputError`` with every mistake."""
+def read_spec(file: Path, changes: Sequence[str] = ()) -> JobSpec | dict[str, Any]:
+    """The job in ``file`` with ``changes`` made, or ``BadInputError`` with every mistake.
+
+    One that begins from a saved configuration is whole at the controller alone, which checks it.
+    """
     document = read_document(file, changes)
+    if isinstance(document, dict) and document.get("config") is not None:
+        whole: dict[str, Any] = json.loads(json.dumps(document, default=str))
+        return whole
     try:
         return validate_job(document)
     except SpecProblems as error:

@@ -277,6 +277,9 @@ class JobArrayView(Resource):
 
     id: str
     name: str
+    org: str = "default"
+    team: str = "default"
+    """The team as which it was submitted."""
     submitted_by: str
     submitted_at: Moment
     size: int

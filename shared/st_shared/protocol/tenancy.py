@@ -184,7 +184,11 @@ class RoleRequest(Message):
 
     slug: RoleSlug
     name: Title
-    permissions: Permissions
+    permissions: Permissions = Field(default_factory=list)
+    like: RoleSlug | None = None
+    """A role with whose permissions it begins, as far as the reach allows."""
+    without: Permissions = Field(default_factory=list)
+    """Permissions that it is not to have."""
     reach: ReachWord = "own"
     rank: int = Field(10, ge=0, le=100)
     """Who approves, and who may change whom, goes by it."""

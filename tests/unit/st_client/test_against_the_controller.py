@@ -249,3 +249,50 @@ def test_quotas_and_prices_are_set_shown_and_removed(st, capsys):
     assert st("quota", "remove", made["id"]) == {"removed": made["id"]}
     assert st("prices", "remove", price["id"]) == {"removed": price["id"]}
     assert st("quota", "list") == st("prices") == {"items": []}
+
+
+def test_tenants_and_people_are_managed(st, monkeypatch):
+    assert st("orgs", "create", "acme", "--time-zone", "Europe/Berlin")["teams"] == 1
+    assert st("orgs", "set", "acme", "--name", "Acme")["name"] == "Acme"
+    assert [org["slug"] for org in st("orgs")["items"]] == ["acme", "default"]
+    assert st("teams", "create", "acme/vision")["members"] == 0
+    assert st("teams", "rename", "acme/vision", "Eyes")["name"] == "Eyes"
+    made = st("users", "add", "ann", "--org", "acme", "--team", "vision", "--no-password")
+    assert (made["org"], made["teams"]) == ("acme", ["vision"])
+    st("teams", "add", "acme/default", "ann")
+    assert [each["username"] for each in st("teams", "members", "acme/default")["items"]] == ["ann"]
+    st("teams", "remove", "acme/default", "ann")
+    assert st("users", "set", "ann", "--role", "lead")["role"] == "lead"
+    assert st("users", "grant", "ann", "job.cancel.all")["allowed"] == ["job.cancel.all"]
+    assert st("users", "deny", "ann", "job.submit")["denied"] == ["job.submit"]
+    assert st("users", "ungrant", "ann", "job.submit")["denied"] == []
+    role = st("roles", "create", "director", "--reach", "org", "--rank", 80, "--like", "admin")
+    assert "admin.users" in role["permissions"]
+    assert "admin.workers" not in role["permissions"]
+    assert st("roles", "create", "x", "--like", "nobody") == 2
+    assert st("users", "set", "ann", "--role", "director")["reach"] == "org"
+    assert st("users", "disable", "ann")["disabled"]
+    assert not st("users", "enable", "ann")["disabled"]
+    assert st("orgs", "add", "default", "ann")["org"] == "default"
+    assert st("users", "--org", "acme")["items"] == []
+    assert st("teams", "archive", "acme/vision")["archived"]
+    assert st("teams", "archive", "vision") == 2
+    assert st("orgs", "disable", "acme")["disabled"]
+    assert not st("orgs", "enable", "acme")["disabled"]
+    (key, *_) = st("users", "keys", "ada")["items"]
+    assert st("roles", "delete", "director") == 6  # ann has it
+    assert st("users", "revoke-key", "ada", key["id"])["revoked"] == key["id"]
+    assert st("orgs") == 4
+
+
+def test_a_job_begins_from_a_saved_config(st, job_file, tmp_path):
+    part = tmp_path / "part.yaml"
+    part.write_text("priority: low\nnoop: {seconds: 1}\n")
+    assert st("configs", "save", "base", part)["version"] == 1
+    assert st("configs", "save", "base", part)["version"] == 2
+    assert [each["name"] for each in st("configs")["items"]] == ["base"]
+    job_file.write_text("name: digits\nconfig: base\n")
+    made = st("submit", job_file)
+    assert (made["config"], made["priority"]) == ("base", "low")
+    st("configs", "delete", "base")
+    assert st("configs", "show", "base") == 5

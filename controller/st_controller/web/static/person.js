@@ -7,6 +7,9 @@ class Person {
 
   constructor(me) {
     this.username = me.username;
+    this.org = me.org;
+    this.teams = new Set(me.teams);
+    this.reach = me.reach;
     this.#permissions = new Set(me.permissions);
   }
 
@@ -16,7 +19,14 @@ class Person {
 
   /** Whether something is theirs, or `everyone` lets them reach what is not. */
   reaches(thing, everyone) {
-    return thing.submitted_by === this.username || this.may(everyone);
+    const isTheirs = thing.submitted_by === this.username && thing.org === this.org;
+    return isTheirs || (this.may(everyone) && this.#covers(thing));
+  }
+
+  #covers({ org, team }) {
+    if (this.reach === "system") return true;
+    if (org !== this.org) return false;
+    return this.reach === "org" || (this.reach === "team" && this.teams.has(team));
   }
 }
 

@@ -17,7 +17,7 @@ const person = await whoIsHere();
 const mayManage = person.may("queue.manage");
 const tree = new TenantTree(byId("tenants"), {
   edit: mayManage ? toggleForm : null,
-  seesAll: person.may("queue.view.all"),
+  seesAll: person.may("queue.view.all") && person.reach === "system",
 });
 
 async function show() {
@@ -66,7 +66,7 @@ function toggleNew() {
 }
 
 function showRules(rules) {
-  byId("rules").replaceChildren(drawRules(rules, mayManage, showRules));
+  byId("rules").replaceChildren(drawRules(rules, person.may("admin.queue"), showRules));
 }
 
 function filter() {

@@ -21,7 +21,10 @@ export const mayChangeClass = (person, job) =>
   waits(job) && person.may("job.submit") && person.reaches(job, "queue.manage");
 
 export const mayOverride = (person, job) =>
-  waits(job) && person.may("job.submit") && person.may("queue.manage");
+  waits(job) &&
+  person.may("job.submit") &&
+  person.may("queue.manage") &&
+  person.reaches(job, "queue.manage");
 
 /** Cancel a job, once the person has agreed; the job as it is then, or null. */
 export async function cancel(job) {
