@@ -68,7 +68,7 @@ class MatrixWorld:
         url = re.sub(r"\{(\w+)\}", lambda found: self._value(path, found[1], things), path)
         body = BODIES.get((method, path))
         body = body(things) if callable(body) else body
-        reply = self.client.request(method, url, json=body, headers=self.keys[role])
+        reply = self._send(method, url, role, body)
         if path == "/v1/approvals:decide" and reply.status_code == 200:
             problem = reply.json()["results"][0]["problem"]
             return letter(problem["status"] if problem else 200)
@@ -76,11 +76,16 @@ class MatrixWorld:
 
     def listed(self, path: str, role: str) -> str:
         """Of a list: for each place whether its things are in the answer (``y`` or ``-``)."""
-        reply = self.client.get(path, headers=self.keys[role])
+        reply = self._send("GET", path, role)
         if reply.status_code != 200:
             return letter(reply.status_code) * len(PLACES)
         words = {"own": (f"{role}-self", "acme", "vision"), **WORDS}
         return "".join("y" if any(w in reply.text for w in words[p]) else "-" for p in PLACES)
+
+    def _send(self, method: str, url: str, role: str, body: object = None):
+        """A request that is not watched for its audit entry, which is undone with the rest."""
+        client = self.client
+        return type(client).request(client, method, url, json=body, headers=self.keys[role])
 
     def _make_tenants(self) -> None:
         self.people.org("acme", "vision", "sonar")
@@ -146,7 +151,8 @@ class MatrixWorld:
     def _give(self, role: str) -> dict[str, str]:
         """Make somebody what the role says; keys of a viewer need a permission of their own."""
         name = f"{role}-self"
-        self.people.must("PATCH", f"users/{name}", {"role": role})
+        if role != "researcher":
+            self.people.must("PATCH", f"users/{name}", {"role": role})
         if role == "viewer":
             self.people.must("PUT", f"users/{name}/grants/api.access", {"effect": "allow"})
         return self.people.key(name)
@@ -303,6 +309,8 @@ BODIES = {
     ("PATCH", "/v1/users/{username}"): {"role": "viewer"},
     ("PUT", "/v1/users/{username}/grants/{permission}"): {"effect": "deny"},
     ("POST", "/v1/roles"): {"slug": "new", "name": "N", "permissions": []},
+    ("POST", "/v1/users/{username}/api-keys"): {"name": "k"},
+    ("POST", "/v1/users/{username}/reset-token"): {},
     ("PUT", "/v1/roles/{role}"): {"slug": "spare", "name": "N", "permissions": []},
     ("PUT", "/v1/quotas"): lambda t: {"path": f"{t.org}/{t.team}", **_QUOTA},
     ("PUT", "/v1/orgs/{org}/quotas"): lambda t: {"path": t.org, **_QUOTA},
