@@ -318,8 +318,6 @@ BODIES = {
         "path": f"{t.org}/{t.team}/{t.username}", **_QUOTA,
     },
     ("POST", "/v1/prices"): {"amount": "2"},
-    ("POST", "/v1/users/{username}/reset-token"): {},
-    ("POST", "/v1/users/{username}/api-keys"): {"name": "k"},
     ("PUT", "/v1/secrets/{name}"): _SECRET,
     ("PUT", "/v1/shared-secrets/{name}"): _SECRET,
 }  # fmt: skip
