@@ -74,8 +74,8 @@ async def _measure(
         Result(f"{name}: heartbeats", len(held.beats), "", Goal("at least", int(beats))),
         Result(f"{name}: heartbeats late or refused", held.missed, "", Goal("at most", 0)),
         Result(f"{name}: connections closed", held.closed, "", Goal("at most", 0)),
-        Result(f"{name}: memory each", _each(resident - alone, count), "KiB", Goal("at most", 40)),
-        Result(f"{name}: of that, connections", _each(resident - joined, count), "KiB", None),
+        Result(f"{name}: memory each", _each(resident - alone, count), "kB", Goal("at most", 40)),
+        Result(f"{name}: of that, connections", _each(resident - joined, count), "kB", None),
         Result(f"{name}: share of one core", 100 * cpu / seconds, "%", None),
         Result(f"{name}: that, per heartbeat", 1e3 * cpu / len(held.beats), "ms", None),
         Result(f"{name}: heartbeat, p99", 1e3 * _p99(held.beats), "ms", None),
@@ -133,7 +133,7 @@ def _resident(server: Controller) -> int:
 
 
 def _each(size: int, count: int) -> float:
-    return size / count / 1024
+    return size / count / 1000
 
 
 def _p99(values: list[float]) -> float:

@@ -17,6 +17,7 @@ from st_controller.app import create_app
 from st_controller.assembly import prepare_folder
 from st_controller.connections import LeanConnection
 from st_controller.folder_lock import hold_folder
+from st_controller.open_files import allow_all
 from st_controller.services.readiness import must_be_ready
 from st_controller.settings import Settings
 from st_shared.durable import write_whole
@@ -57,6 +58,7 @@ def serve(settings: Settings, announce: Announce) -> None:
     prepare_folder(settings)
     with hold_folder(settings.data_dir), _bind(settings.host, settings.port) as listening:
         _warn_if_open(settings)
+        log.info("open files", at_most=allow_all())
         app = create_app(settings, holds_folder=True)
         if not settings.migrates_itself:
             must_be_ready(app.state.platform.db)

@@ -18,7 +18,7 @@ from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import WorkerDesired, WorkerState
 from st_shared.protocol.worker import Heartbeat, HeartbeatReply, StopOrder
 
-MOST = 256
+MOST = 1024
 """Heartbeats in one transaction."""
 REST_SECONDS = 0.1
 """Between two transactions: nobody waits for the answer to a heartbeat."""

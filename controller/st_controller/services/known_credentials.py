@@ -11,7 +11,7 @@ BELIEVED = timedelta(seconds=2)
 """The longest that a credential is believed after its end, where the news of it did not arrive."""
 BELIEVED_OF_WORKERS = timedelta(seconds=30)
 """The same for workers, of which thousands call every few seconds."""
-MOST = 10_000
+MOST = 50_000
 
 Holder = TypeVar("Holder", Caller, WorkerCaller)
 
