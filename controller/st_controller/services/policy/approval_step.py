@@ -20,6 +20,7 @@ from st_controller.domain.policy.deciding import waits_for
 from st_controller.domain.policy.resource_rules import Bounds, Subject
 from st_controller.services.drafts import Draft
 from st_controller.store.bulk import insert_all
+from st_controller.store.compiled import Compiled
 from st_controller.store.requests import narrowed
 from st_controller.store.schema import Approval, Job, User
 from st_controller.store.transaction import Transaction
@@ -43,8 +44,10 @@ _NEVER_LET_THROUGH = or_(
     and_(Job.state == JobState.CANCELLED, Job.attempts == 0),
 )
 _LET_THROUGH = _THEIRS.where(~_NEVER_LET_THROUGH).limit(1)
-_RECENT = select(func.count()).select_from(
-    _THEIRS.where(Job.submitted_at > bindparam("since")).limit(bindparam("most")).subquery()
+_RECENT = Compiled(
+    select(func.count()).select_from(
+        _THEIRS.where(Job.submitted_at > bindparam("since")).limit(bindparam("most")).subquery()
+    )
 )
 _TURN = select(User.id).where(User.id == bindparam("user")).with_for_update(key_share=True)
 
@@ -175,7 +178,7 @@ def _history(
     asked = {rule.condition for rule in counting}
     first, daily = Condition.FIRST_JOB in asked, Condition.JOBS_PER_DAY_OVER in asked
     # Submissions of one user take turns here, so that two at once do not both find room.
-    if applicant.waits_its_turn and session.get_bind().dialect.name == "postgresql":
+    if applicant.waits_its_turn and session.connection().dialect.name == "postgresql":
         session.execute(_TURN, {"user": applicant.user_id}).all()
     most = max(rule.amount for rule in counting)
     asked_of = {
@@ -186,7 +189,7 @@ def _history(
     }
     connection = session.connection()
     is_first = first and connection.execute(_LET_THROUGH, asked_of).first() is None
-    today = connection.execute(_RECENT, asked_of).scalar_one() if daily else 0
+    today = _RECENT.run(connection, asked_of).scalar_one() if daily else 0
     return is_first, today
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.approval_rules import Need
@@ -207,10 +207,11 @@ def _late(now: datetime) -> Any:
 
 def _visible(actor: Actor) -> Any:
     """Approvals of jobs that are the actor's own, or that they may decide on or look after."""
-    return or_(
+    covered = or_(
         own(actor, Job),
         *(within(actor, name, Job) for name in (DECIDE, "admin.approve") if actor.may(name)),
     )
+    return and_(covered, Job.deleted_at.is_(None))
 
 
 def _said(

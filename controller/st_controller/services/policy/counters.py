@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from st_controller.domain.policy import quotas
 from st_controller.domain.policy.quotas import Counter, Place
 from st_controller.errors import QuotaExceeded
+from st_controller.store.compiled import Compiled
 from st_controller.store.transaction import Transaction
 
 NO_LIMIT = 2**62
@@ -17,13 +18,15 @@ NO_LIMIT = 2**62
 _USED = (
     "CASE WHEN period = :period THEN used + :used WHEN period < :period THEN :used ELSE used END"
 )
-_CHANGE = text(
-    "UPDATE quota_counters SET"  # noqa: S608 - nothing of it comes from outside
-    f" used = {_USED}, held = held + :held,"
-    " period = CASE WHEN period < :period THEN :period ELSE period END"
-    " WHERE path = :path AND kind = :kind"
-    f" AND {_USED} + held + :held <= :most"
-    " RETURNING used, held"
+_CHANGE = Compiled(
+    text(
+        "UPDATE quota_counters SET"  # noqa: S608 - nothing of it comes from outside
+        f" used = {_USED}, held = held + :held,"
+        " period = CASE WHEN period < :period THEN :period ELSE period END"
+        " WHERE path = :path AND kind = :kind"
+        f" AND {_USED} + held + :held <= :most"
+        " RETURNING used, held"
+    )
 )
 """A new period begins with what is added here; what is added to one that is over is left out."""
 _READ = "SELECT period, used, held FROM quota_counters WHERE path = :path AND kind = :kind"
@@ -55,7 +58,7 @@ def take(tx: Transaction, place: Place, change: Change, *, capped: bool) -> Coun
         "held": change.held,
         "most": ceiling.amount if ceiling else NO_LIMIT,
     }
-    row = tx.session.connection().execute(_CHANGE, values).one_or_none()
+    row = _CHANGE.run(tx.session.connection(), values).one_or_none()
     if row is not None:
         return Counter(row.used, row.held)
     known = look(tx.session, place, tx.now)
@@ -81,7 +84,7 @@ def add(tx: Transaction, place: Place, used: Mapping[str, int], held: int) -> No
             "held": held,
             "most": NO_LIMIT,
         }
-        tx.session.connection().execute(_CHANGE, values)
+        _CHANGE.run(tx.session.connection(), values)
         held = 0
 
 
