@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 
 import httpx
+import pyotp
 import pytest
 from browser import BINARY, Browser
 from fleet import BIN, Fleet, wait_for
@@ -448,7 +449,8 @@ def test_who_may_not_steer_has_nothing_to_press(fleet, browser, role, sees_queue
     if sees_queue:
         browser.click("summary")
         browser.wait_for_text("#rules", "Ageing")
-        browser.wait_for_text("#tenants", "The whole system")
+        browser.wait_for("document.querySelector('#link').dataset.state === 'live'")
+        assert "The whole system" not in browser.text("#tenants")  # their own shares alone
         assert browser.run("document.querySelectorAll('#tenants [data-act=edit]').length") == 0
         assert browser.run("document.querySelectorAll('#rules input').length") == 0
         assert browser.run("document.querySelector('#add-share').hidden")
@@ -459,6 +461,42 @@ def test_who_may_not_steer_has_nothing_to_press(fleet, browser, role, sees_queue
     browser.wait_for("document.querySelector('#link').dataset.state === 'live'")
     assert browser.run("document.querySelector('#join-tokens').hidden")
     assert browser.run("document.querySelectorAll('#worker-rows button').length") == 0
+
+
+def test_a_person_sets_up_a_second_factor_and_signs_in_with_it(fleet, browser):
+    url = fleet.controller.url
+    add_user(fleet, "lead")
+    browser.sign_in(url, "lead", PASSWORD)
+    browser.open(f"{url}/account")
+    browser.wait_for_text("#session-rows", "(this one)")
+    browser.wait_for_text("#factor-state", "No code is asked for")
+    browser.fill("#factor-form input[name=password]", PASSWORD)
+    browser.click("#factor-form button")
+    browser.wait_for("document.querySelector('#factor-base32').innerText.length === 32")
+    code = pyotp.TOTP(browser.text("#factor-base32")).now()
+    browser.fill("#confirm-form input[name=code]", code)
+    browser.click("#confirm-form button")
+    browser.wait_for_text("#factor-state", "10 recovery codes are left")
+    spare = browser.text("#recovery-codes").split()[0]
+    browser.click("#logout")
+    browser.wait_for("location.pathname === '/login' && document.readyState === 'complete'")
+    browser.fill("input[name=username]", "lead")
+    browser.fill("input[name=password]", PASSWORD)
+    browser.click("button[type=submit]")
+    browser.wait_for("document.querySelector('#code').checkVisibility()")
+    browser.fill("input[name=code]", spare)
+    browser.click("button[type=submit]")
+    browser.wait_for("location.pathname === '/' && document.readyState === 'complete'")
+    browser.open(f"{url}/account")
+    browser.wait_for_text("#factor-state", "9 recovery codes are left")
+    reply = httpx.get(
+        f"{url}/v1/audit", headers=bearer(fleet.key), params={"action": "second_factor.*"}
+    )
+    assert [item["action"] for item in reply.json()["items"]] == [
+        "second_factor.recovery_code_used",
+        "second_factor.on",
+        "second_factor.begun",
+    ]
 
 
 def test_a_controller_that_is_gone_is_missed_until_it_answers_again(fleet, admin):

@@ -7,12 +7,17 @@ export const nameOf = (path) => path.split("/").at(-1);
 
 const parentOf = (path) => (path.includes("/") ? path.slice(0, path.lastIndexOf("/")) : "");
 
-/** Path of a parent -> its children, by name; the root, "", is nobody's child. */
+/**
+ * Path of a parent -> its children, by name; the root, "", is nobody's child. Whose parents one may
+ * not see stands below the next that one may, or at the top.
+ */
 export function childrenOf(tenants) {
   const found = new Map();
+  const seen = new Set(tenants.map((tenant) => tenant.path));
   for (const tenant of tenants) {
     if (tenant.path === "") continue;
-    const parent = parentOf(tenant.path);
+    let parent = parentOf(tenant.path);
+    while (parent && !seen.has(parent)) parent = parentOf(parent);
     if (!found.has(parent)) found.set(parent, []);
     found.get(parent).push(tenant);
   }
