@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, literal, select, true
+from sqlalchemy import ColumnElement, Select, and_, literal, select, true
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.reach import Reach
+from st_controller.domain.policy.roles import Role
 from st_controller.services.actor import Actor
-from st_controller.store.schema import AuditEntry, Membership, User
+from st_controller.store.schema import AuditEntry, CustomRole, Membership, User
 from st_shared.protocol.audit import AuditEntryView
 
 PAGE = 1000
@@ -55,7 +56,8 @@ def page(
 ) -> tuple[list[AuditEntryView], int | None]:
     """Entries below number ``before``, newest first, and the number to go on from.
 
-    Who reads with the reach of an organisation, or of teams, sees what their people did; what
+    Who reads with the reach of an organisation, or of teams, sees what their people did there; what
+    those did whose role reaches all organisations, and what
     workers and the controller itself did stands there for all organisations.
     """
     query = _entries(wanted).where(_visible(actor)).order_by(AuditEntry.seq.desc())
@@ -96,7 +98,8 @@ def _visible(actor: Actor) -> ColumnElement[bool]:
     reach = actor.reach("admin.audit")
     if reach is Reach.SYSTEM:
         return true()
-    people = select(literal("user:") + User.username).where(User.org == actor.org)
+    signature = literal("user:") + User.username
+    people = select(signature).where(User.org == actor.org, User.role.not_in(_of_the_system()))
     if reach is Reach.TEAM:
         of_teams = select(Membership.user_id).where(
             Membership.org == actor.org, Membership.team.in_(sorted(actor.teams))
@@ -104,7 +107,15 @@ def _visible(actor: Actor) -> ColumnElement[bool]:
         people = people.where(User.id.in_(of_teams))
     elif reach is not Reach.ORG:
         return AuditEntry.actor == actor.signature
-    return AuditEntry.actor.in_(people)
+    # What somebody did in an organisation that they have left since is not for this one.
+    before = select(User.id).where(signature == AuditEntry.actor, User.org_since > AuditEntry.at)
+    return and_(AuditEntry.actor.in_(people), ~before.exists())
+
+
+def _of_the_system() -> Select[str]:
+    """Roles whose holders act in all organisations, whichever they are in themselves."""
+    made = select(CustomRole.slug).where(CustomRole.reach == Reach.SYSTEM.word)
+    return made.union(select(literal(Role.ADMIN.value)))  # type: ignore[return-value]
 
 
 def _entries(wanted: AuditFilter) -> Select[Any]:

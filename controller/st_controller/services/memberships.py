@@ -28,6 +28,7 @@ def put(tx: Transaction, user: User, org: str, team: str, signature: str) -> Non
     before = f"{user.org}/{user.team}"
     if user.org != org:
         tx.session.execute(delete(Membership).where(Membership.user_id == user.id))
+        user.org_since = tx.now
     if tx.session.get(Membership, (user.id, org, team)) is None:
         tx.session.add(Membership(user_id=user.id, org=org, team=team))
     user.org, user.team = org, team

@@ -27,6 +27,8 @@ class User(Table):
     org: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
     team: Mapped[str] = mapped_column(Slug, default=DEFAULT_TENANT)
     """The team as which they submit unless they say otherwise; ``Membership`` has all."""
+    org_since: Mapped[datetime | None]
+    """When they came here from another organisation; none: they were never in another."""
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
 
