@@ -442,6 +442,7 @@ def test_what_does_not_exist_is_said_in_words(fleet, admin):
 @pytest.mark.parametrize(("role", "sees_queue"), [("researcher", True), ("viewer", False)])
 def test_who_may_not_steer_has_nothing_to_press(fleet, browser, role, sees_queue):
     add_user(fleet, role)
+    submit(fleet, "waiting")
     browser.sign_in(fleet.controller.url, role, PASSWORD)
     assert browser.run("Boolean(document.querySelector('a[href=\"/queue\"]'))") is sees_queue
 
