@@ -38,6 +38,8 @@ class _Connection:
         self.is_mute = False
         self.armed: _Trap | None = None
         self.up_writer: asyncio.StreamWriter | None = None
+        self.ways: list[asyncio.Task[None]] = []
+        """Kept here: nothing else holds what waits for ever."""
 
     async def run(self) -> None:
         try:
@@ -47,14 +49,14 @@ class _Connection:
             up_reader, self.up_writer = await asyncio.open_connection(
                 "127.0.0.1", self.proxy.port_to
             )
-            ways = [
+            self.ways = [
                 asyncio.create_task(self._pump(self.reader, self.up_writer, is_request=True)),
                 asyncio.create_task(self._pump(up_reader, self.writer, is_request=False)),
             ]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
+            await asyncio.wait(self.ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in self.ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            await asyncio.gather(*self.ways, return_exceptions=True)
         except OSError:
             pass  # the controller is away: the worker sees its connection close
         finally:
