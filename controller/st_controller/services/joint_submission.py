@@ -73,7 +73,14 @@ def _enqueue(tx: Transaction, asked: Sequence[Submission]) -> list[Submitted]:
             fresh[asked[index].actor].append(index)
         else:
             found[index] = Submitted(earlier, None)
-    admission.prepare(tx, (Payer(who.org, who.team, who.user_id) for who in fresh))
+    admission.prepare(
+        tx,
+        (
+            Payer(who.org, asked[index].draft.spec.team or who.team, who.user_id)
+            for who, chosen in fresh.items()
+            for index in chosen
+        ),
+    )
     for actor, chosen in fresh.items():
         chosen.sort()
         drafts = [asked[index].draft for index in chosen]

@@ -1,7 +1,10 @@
 """Quotas under any order of events, and under real processes that race for what is left."""
 
 import multiprocessing
+import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from itertools import count
@@ -19,17 +22,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from purse import ORG, TEAM, Purse
-from quota_racer import PATIENCE, race
+from quota_racer import BODY, PATIENCE, race
 from sqlalchemy import select
 
+from st_controller.dispatch.accounting import Books
 from st_controller.domain.attempts import LEASED
 from st_controller.domain.policy.estimates import of_time
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, InvalidRequest, QuotaExceeded
 from st_controller.events.hub import Hub
 from st_controller.platform import Platform
-from st_controller.services import steering, workers
+from st_controller.services import jobs, joint_submission, steering, submission, workers
 from st_controller.services.drafts import Rules
+from st_controller.services.joint_submission import Submission
 from st_controller.services.policy import quota_book, stock, tenants
 from st_controller.services.policy.settlement import of
 from st_controller.settings import Settings
@@ -243,7 +248,7 @@ def test_no_order_of_events_passes_a_ceiling_or_loses_a_hold(sqlite_template, tm
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=8,
+            max_examples=6,
             stateful_step_count=20,
             deadline=None,
             database=None,
@@ -289,4 +294,76 @@ def test_processes_that_race_for_the_last_of_a_quota(steps, db):
     assert purse.money() == (0, 17)
     assert purse.money(TEAM)[1] <= 11
     assert purse.counter("default/two", "submissions_per_hour")[0] <= 9
+    purse.agrees()
+
+
+class Crowd:
+    """What meets at counters; each method is done by a thread of its own, again and again."""
+
+    def __init__(self, steps, purse) -> None:
+        self.steps, self.db, self.purse = steps, steps.db, purse
+        self.people = [
+            steps.user(f"{org}{number}", "researcher", org, f"team{number}")
+            for org in ("default", "aa", "bb")
+            for number in range(2)
+        ]
+        self.draft = submission.check(steps.admin, BODY, Rules())
+        self.draw, self.leader = random.Random(5), Books(self.db)
+
+    def submit(self, number):
+        with self.db.write(places_events=True) as tx:
+            submission.enqueue(tx, self.people[number % len(self.people)], self.draft)
+
+    def submit_together(self, number):
+        del number
+        chosen = self.draw.sample(self.people, 4)
+        with self.db.write(places_events=True) as tx:
+            joint_submission._enqueue(tx, [Submission(who, self.draft, None) for who in chosen])
+
+    def cancel(self, number):
+        del number
+        with self.db.write() as tx:
+            found = select(Job).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(3)
+            for job in tx.session.scalars(found.with_for_update()):
+                jobs.stop(tx, self.steps.admin, job, [])
+
+    def retry(self, number):
+        del number
+        with self.db.read() as session:
+            over = select(Job.id).where(Job.state == JobState.CANCELLED).limit(20)
+            ids = list(session.scalars(over))
+        if ids:
+            with suppress(Conflict, QuotaExceeded), self.db.write() as tx:
+                steering.retry(tx, self.steps.admin, self.draw.choice(ids), Rules())
+
+    def set_another(self, number):
+        self.purse.quota(self.people[number % len(self.people)].org, "cost_daily", 900 + number)
+
+    def count(self, number):
+        del number
+        self.leader.keep()
+
+
+def test_whoever_meets_at_counters_locks_them_in_one_order(steps, db):
+    """Submissions, alone and together, cancellations, retries, counts and new quotas at once."""
+    if db.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    purse = Purse(steps)
+    crowd = Crowd(steps, purse)
+    purse.price("6")
+    purse.quota("all", "cost_monthly", "9999")
+    for who in crowd.people:
+        purse.quota(f"{who.org}/{who.team}", "cost_monthly", "5000")
+        purse.quota(f"{who.org}/{who.team}/{who.username}", "submissions_per_day", "500")
+    actions = [
+        crowd.submit, crowd.submit, crowd.submit_together, crowd.submit_together, crowd.cancel,
+        crowd.cancel, crowd.retry, crowd.set_another, crowd.count,
+    ]  # fmt: skip
+    with ThreadPoolExecutor(len(actions)) as pool:
+        working = [
+            pool.submit(lambda each=each: [each(number) for number in range(6)]) for each in actions
+        ]
+        for each in working:
+            each.result(PATIENCE)
+    crowd.count(0)
     purse.agrees()
