@@ -1,5 +1,6 @@
 """``st`` against the real application: what the other tests here believe of it is true of it."""
 
+import io
 import json
 import re
 import socket
@@ -76,6 +77,25 @@ def test_the_audit_log_tells_what_was_done(st):
     assert (entry["actor"], entry["target"]) == ("user:ada", "lab")
     assert len(st("audit", "--limit", 2)["items"]) == 2
     assert st("audit", "--since", "yesterday") == 2
+
+
+def test_secrets_are_set_listed_and_deleted(st, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stdin", io.StringIO("hf_from_standard_input\n"))
+    assert st("secrets", "set", "hub")["shared"] is False
+    key = tmp_path / "key.pem"
+    key.write_text("-----BEGIN-----\nabcdefgh\n")
+    assert st("secrets", "set", "pem", "--from-file", key, "--shared")["shared"] is True
+    listed = st("secrets")["items"]
+    assert [(item["name"], item["changed_by"]) for item in listed] == [
+        ("hub", "ada"),
+        ("pem", "ada"),
+    ]
+    assert "hf_from" not in json.dumps(listed)
+    monkeypatch.setattr("sys.stdin", io.StringIO("short"))
+    assert st("secrets", "set", "hub") == 2
+    assert st("secrets", "delete", "hub") == {"deleted": "hub"}
+    assert st("secrets", "delete", "hub") == 5
+    assert st("secrets", "delete", "pem", "--shared") == {"deleted": "pem"}
 
 
 def test_every_route_of_the_fake_exists_in_the_application(settings, fake_app):
