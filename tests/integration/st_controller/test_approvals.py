@@ -19,8 +19,9 @@ from st_controller.services import (
 from st_controller.services.drafts import Rules
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.moves import move_job
-from st_controller.services.policy import approval_rules, approvals
-from st_controller.store.schema import Approval, CustomRole
+from st_controller.services.policy import approval_rules, approvals, book
+from st_controller.store.schema import Approval, CustomRole, PriceRow, QuotaCounter, QuotaRow
+from st_shared.ids import new_id
 from st_shared.protocol.policy_approvals import ApprovalRuleRequest, Decision
 from st_shared.protocol.resources import JobArrayRequest
 from st_shared.protocol.states import JobState
@@ -239,6 +240,54 @@ def test_no_retry_starts_it(steps, people, waits):
     assert steps.place() == 0
     decide(steps, people["lea"], waits)
     assert steps.place() == 1
+
+
+@pytest.fixture
+def limit(steps):
+    """Sets a quota, or a price where only an amount is given."""
+
+    def put(amount, **quota):
+        with steps.db.write() as tx:
+            if quota:
+                row = QuotaRow(
+                    id=new_id("quo"), path="default", amount=amount, changed_at=tx.now, **quota
+                )
+                tx.session.add(row)
+                tx.session.add(
+                    QuotaCounter(path="default", kind=row.kind, period="", used=0, held=0)
+                )
+            else:
+                tx.session.add(
+                    PriceRow(
+                        id=new_id("pri"), accelerator="*", provider="*", micros=amount,
+                        since=tx.now,
+                    )
+                )  # fmt: skip
+            book.changed(tx)
+
+    return put
+
+
+def test_what_a_quota_asks_to_be_approved_is_not_started_by_a_retry(steps, limit, people):
+    limit(0, kind="slot_hours_monthly", action="require_approval")
+    steps.join()
+    job_id = steps.submit(actor=people["ann"])
+    assert "slot_hours_monthly" in steps.job(job_id).reason["message"]
+    steps.cancel(job_id)
+    assert retry(steps, people["ann"], job_id) == "awaiting_approval"
+    assert steps.place() == 0
+    decide(steps, people["lea"], job_id)
+    steps.cancel(job_id)
+    assert retry(steps, people["ann"], job_id) == "queued"  # they have agreed to this very job
+
+
+def test_what_may_cost_more_than_a_rule_allows_waits(steps, rule, limit, people):
+    limit(10_000_000)  # 10 an hour, so at most 240 for a day
+    rule(condition="cost_over", amount=50_000_000, pattern=None)
+    dear = steps.submit(actor=people["ann"])
+    assert "may cost 240.00, over 50.00" in steps.job(dear).reason["message"]
+    cheap = steps.submit(actor=people["ann"], time_limit="1h")
+    assert steps.job(cheap).state == "queued"
 
 
 def test_a_retry_of_what_was_approved_asks_nobody_again(steps, people, waits):

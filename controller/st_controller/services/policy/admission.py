@@ -103,11 +103,21 @@ def readmit(tx: Transaction, actor: Actor, job: Job, draft: Draft) -> Admission:
     owner = tx.session.get_one(User, job.submitted_by)
     who = [Subject(job.org, job.team, owner.username, owner.role)]
     (told,) = resource_step.apply(policy.resources, who, [draft], [row])
+    payer = Payer(job.org, job.team, job.submitted_by)
+    found = reservation.prospect(tx.session, policy.quotas, draft, payer, job.family, tx.now)
     cost = reservation.renew(tx, job, draft.spec)
     agreed = approval_step.granted(tx.session, job.id)
     applicant = Applicant(owner.id, actor.may(BYPASS), retried=job.id, granted=agreed)
     (judged,) = approval_step.apply(
-        tx.session, tx.now, policy.approvals, applicant, who, [draft], [row], [cost]
+        tx.session,
+        tx.now,
+        policy.approvals,
+        applicant,
+        who,
+        [draft],
+        [row],
+        costs=[cost],
+        further=[found.needs],
     )
     job.request = row["request"]
     approval_step.record(tx, actor.user_id, [job.id], [judged.need])

@@ -96,7 +96,8 @@ def apply(
     is_first, today = _history(session, now, applicant, _counting(binding))
     judged = []
     for index, (found, draft, row) in enumerate(zip(binding, drafts, rows, strict=True)):
-        needs = list(further[index]) if further and not applicant.bypasses else []
+        brought_up = further[index] if further and not applicant.bypasses else ()
+        needs = [need for need in brought_up if not applicant.covers(need)]
         told: tuple[Reason, ...] = ()
         if found:
             facts = _facts(draft, row, costs[index])
