@@ -14,10 +14,11 @@ time are slot-hours; all others are whole numbers. They travel as strings, so th
 | ``DELETE prices/{id}`` | ``admin.quotas`` | | 204 |
 """
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_validator
 
 from st_shared.protocol.message import Message, Moment, Resource, Text
 
@@ -97,6 +98,14 @@ class PriceRequest(Message):
     amount: Amount
     since: AwareDatetime | None = None
     """Moment from which it holds; none: from now on."""
+
+    @field_validator("since")
+    @classmethod
+    def _is_in_the_calendar(cls, since: datetime | None) -> datetime | None:
+        """Moments at the ends of the calendar have no place in UTC."""
+        if since is not None and not 1970 <= since.year <= 9000:
+            raise ValueError("give a moment of the years 1970 to 9000")
+        return since
 
 
 class PriceView(Resource):

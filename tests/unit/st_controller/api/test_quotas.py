@@ -64,6 +64,8 @@ def test_mistakes_name_the_field(api):
         reply = api("PUT", "quotas", body)
         assert reply.status_code == 422, reply.text
         assert [error["field"] for error in reply.json()["errors"]] == [field]
+    early = {"amount": 1, "since": "0001-01-01T00:00:00+14:00"}
+    assert api("POST", "prices", early).status_code == 422
     assert api("PUT", "quotas", wanted(path="nowhere")).status_code == 404
     assert api("DELETE", "quotas/none").status_code == 404
     assert api("DELETE", "prices/none").status_code == 404
