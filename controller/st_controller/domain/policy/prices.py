@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from fnmatch import fnmatchcase
-from functools import lru_cache
+
+from st_controller.domain.policy.globs import covers, matches, may_meet
 
 _WILD = frozenset("*?[")
 
@@ -38,9 +38,7 @@ class Price:
 
     def matches(self, accelerator: str, provider: str) -> bool:
         """Whether it is meant for such a slot."""
-        return fnmatchcase(accelerator.lower(), self.accelerator.lower()) and fnmatchcase(
-            provider.lower(), self.provider.lower()
-        )
+        return matches(self.accelerator, accelerator) and matches(self.provider, provider)
 
 
 @dataclass(frozen=True)
@@ -81,53 +79,8 @@ class PriceList:
     def _dearest(self, accelerator: str, provider: str) -> int:
         most = 0
         for price in self.prices:
-            if meet(price.accelerator, accelerator) and meet(price.provider, provider):
+            if may_meet(price.accelerator, accelerator) and may_meet(price.provider, provider):
                 most = max(most, price.micros)
                 if covers(price.accelerator, accelerator) and covers(price.provider, provider):
                     break  # all that the request can get has this price or one before
         return most
-
-
-@lru_cache(maxsize=10_000)
-def meet(one: str, other: str) -> bool:
-    """Whether some name matches both globs; letter case is ignored, ``[`` matches any letter."""
-    return _meet(_parts(one.lower()), _parts(other.lower()))
-
-
-def covers(wide: str, narrow: str) -> bool:
-    """Whether all that ``narrow`` matches is matched by ``wide`` for sure."""
-    wide, narrow = wide.lower(), narrow.lower()
-    if wide in {"*", narrow}:
-        return True
-    if _WILD.isdisjoint(narrow):
-        return fnmatchcase(narrow, wide)
-    head = wide.removesuffix("*")
-    if wide == head or not _WILD.isdisjoint(head):
-        return False
-    return narrow[: len(head)] == head
-
-
-def _parts(glob: str) -> str:
-    """A glob of letters, ``?`` and ``*`` that matches all that this one does."""
-    found, rest = "", glob
-    while rest:
-        end = rest.find("]", 2) if rest[0] == "[" else -1
-        found += "?" if end > 0 else rest[0]
-        rest = rest[end + 1 :] if end > 0 else rest[1:]
-    return found
-
-
-def _meet(one: str, other: str) -> bool:
-    """Row by row: which beginnings of the globs match some name together."""
-    row = [True] + [False] * len(other)
-    for index, letter in enumerate(other):
-        row[index + 1] = row[index] and letter == "*"
-    for mine in one:
-        below = [row[0] and mine == "*"]
-        for index, theirs in enumerate(other):
-            skips = (mine == "*" and row[index + 1]) or (theirs == "*" and below[index])
-            stays = (mine == "*" and below[index]) or (theirs == "*" and row[index + 1])
-            same = row[index] and ("*" in (mine, theirs) or "?" in (mine, theirs) or mine == theirs)
-            below.append(skips or stays or same)
-        row = below
-    return row[-1]

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_controller.domain.policy.prices import Price, PriceList, covers, meet
+from st_controller.domain.policy.prices import Price, PriceList
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -51,26 +51,6 @@ def test_a_request_is_taken_for_the_dearest_that_it_may_get() -> None:
 
 names = st.text("ab1-", max_size=5)
 globs = st.text("ab1*?", max_size=5)
-
-
-@given(globs, globs, names)
-def test_globs_that_match_one_name_meet(one, other, name) -> None:
-    if fnmatchcase(name, one) and fnmatchcase(name, other):
-        assert meet(one, other)
-    if covers(one, other) and fnmatchcase(name, other):
-        assert fnmatchcase(name, one)
-
-
-@given(st.text("ab*?", max_size=4), st.text("ab*?", max_size=4))
-def test_globs_that_meet_match_one_name(one, other) -> None:
-    from itertools import product
-
-    found = any(
-        fnmatchcase("".join(letters), one) and fnmatchcase("".join(letters), other)
-        for length in range(9)
-        for letters in product("ab", repeat=length)
-    )
-    assert meet(one, other) == found
 
 
 @given(
