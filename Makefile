@@ -36,8 +36,10 @@ dev: $(VENV)/made-dev ## create .venv with the tools for development as well
 demo: $(VENV)/made ## train a small model through the whole system, about five minutes
 	@$(BIN)/python examples/demo.py
 
-# A file of tests stays together, and the slow ones, which mostly wait, come first.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A file of tests stays together, and the slow ones, which mostly wait, come first: so one process
+# more than there are cores, and at most five.
+SIDE_BY_SIDE = -n $(shell getconf _NPROCESSORS_ONLN | awk '{ print ($$1 < 5 ? $$1 + 1 : 5) }') \
+	--dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: $(VENV)/made-dev lint ## checks, then all tests side by side, at most 12 minutes

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from middleman import between
 
-from st_controller.events import topic_stream
+from st_controller.events import worker_streams
 from st_worker.client import Controller
 from st_worker.joining import join
 from st_worker.stream import Stream
@@ -44,7 +44,7 @@ async def followed(controller, middleman, agent_settings, state_folder, descript
 @pytest.fixture(autouse=True)
 def _pings(monkeypatch):
     """Often enough that half a second of silence means something, on a machine that is not busy."""
-    monkeypatch.setattr(topic_stream, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(worker_streams, "PING_SECONDS", 0.1)
 
 
 def desired(taken) -> list[str]:
