@@ -267,8 +267,7 @@ def usage_violations(rig, job_ids: list[str], before: float) -> list[str]:
     attempts, due = held(rig, job_ids)
     too_much = max(0.0, before - rig.charged)
     added = usage(rig) - before
-    most = 1.05 * due + NOTICED_WITHIN * attempts  # a busy machine notices later, and works longer
-    if not due - 0.01 * due - 0.1 - too_much < added < most:
+    if not due - 0.01 * due - 0.1 - too_much < added < due + NOTICED_WITHIN * attempts:
         return [f"{added:.2f} slot-seconds were charged, attempts held {due:.2f}"]
     return []
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
+import pytest
 from ports import free_port
 
 from st_shared.objectstore import S3Store
@@ -31,6 +33,21 @@ def serve_buckets(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+def use_buckets(monkeypatch: pytest.MonkeyPatch, folder: Path, **more: str) -> None:
+    """Name the keys of the server in the environment, as for AWS, and no files."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(folder / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
+        **more,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the keys of an earlier test
 
 
 def connect(url: str, bucket: str, prefix: str, *, reads_back: bool = False) -> S3Store:

@@ -3,10 +3,9 @@
 import io
 import shutil
 
-import boto3
 import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from bucket_server import ACCESS_KEY, SECRET_KEY, connect, serve_buckets
+from bucket_server import connect, serve_buckets, use_buckets
 from source_contract import Held, check_batches, check_changes, check_damage, pictures, read
 
 from st_shared.objectstore import S3Store
@@ -29,17 +28,7 @@ def nanio_url(tmp_path_factory):
 @pytest.fixture
 def store(nanio_url, tmp_path, monkeypatch):
     """Below a prefix of its own; the environment names server and keys, as for AWS."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "AWS_ENDPOINT_URL": nanio_url,
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the keys of an earlier test
+    use_buckets(monkeypatch, tmp_path, AWS_ENDPOINT_URL=nanio_url)
     store = connect(nanio_url, BUCKET, f"{tmp_path.name}/set")
     yield store
     store._client.close()

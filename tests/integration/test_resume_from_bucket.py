@@ -5,7 +5,7 @@ import io
 import boto3
 import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from bucket_server import ACCESS_KEY, SECRET_KEY, connect, serve_buckets
+from bucket_server import connect, serve_buckets, use_buckets
 from PIL import Image
 
 from st_shared.protocol.journal import ExitCode
@@ -26,16 +26,7 @@ def nanio_url(tmp_path_factory):
 @pytest.fixture
 def bucket(nanio_url, tmp_path, monkeypatch):
     """A store below a prefix of its own; the environment names server and keys, as for AWS."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the keys of an earlier test
+    use_buckets(monkeypatch, tmp_path)
     store = connect(nanio_url, BUCKET, f"{tmp_path.name}/run")
     yield store
     store._client.close()
