@@ -48,6 +48,7 @@ from st_controller.api.edge import Edge
 from st_controller.api.request_log import RequestLog
 from st_controller.api.security_headers import SecurityHeaders
 from st_controller.api.session_cookie import SessionCookie
+from st_controller.api.submission_front import SubmissionFront
 from st_controller.api.worker_front import WorkerFront
 from st_controller.api.worker_gate import WorkerGate
 from st_controller.auth.rate_limit import RateLimit
@@ -157,6 +158,7 @@ def create_app(
     app.add_middleware(WorkerGate, platform=platform)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(CleanAddress)
+    app.add_middleware(SubmissionFront, platform=platform)
     app.add_middleware(WorkerFront, platform=platform)
     app.add_middleware(RequestLog, telemetry=platform.telemetry)
     app.add_middleware(SessionCookie)

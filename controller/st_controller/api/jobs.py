@@ -9,7 +9,14 @@ from fastapi.responses import StreamingResponse
 from st_controller.api.dependencies import PlatformDep, requires, requires_any
 from st_controller.api.paging import Cursor, Limit
 from st_controller.api.streams import event_stream
-from st_controller.api.submissions import WANTED, IdempotencyKey, encoded, rules_of
+from st_controller.api.submissions import (
+    SMALL,
+    WANTED,
+    IdempotencyKey,
+    encoded,
+    rules_of,
+    taken_in,
+)
 from st_controller.errors import InvalidRequest
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.platform import Platform
@@ -34,7 +41,6 @@ from st_shared.protocol.resources import (
     MetricPoint,
     Page,
     PriorityChange,
-    Reason,
     SubmittedJob,
 )
 from st_shared.protocol.states import JobState
@@ -57,8 +63,6 @@ Canceller = Annotated[
     requires_any("job.cancel.own", "queue.cancel.own", also=("job.cancel.all", "queue.cancel.all")),
 ]
 Deleter = Annotated[Caller, requires("job.delete.own", "job.delete.all")]
-_SMALL = 32_768
-"""Bytes of a body that is checked in less than a millisecond or two."""
 LineLimit = Annotated[int, Query(ge=1, le=5000)]
 After = Annotated[str | None, Query(max_length=40, description="`next_cursor` of the last page")]
 
@@ -79,37 +83,17 @@ async def submit(
     """Queue a job; the same Idempotency-Key and body give the same job again, with 200."""
     rules = rules_of(platform)
     length = request.headers.get("content-length", "")
-    if "config" not in document and length.isdecimal() and int(length) < _SMALL:
+    if "config" not in document and length.isdecimal() and int(length) <= SMALL:
         draft = submission.check(caller, document, rules)
     else:  # others would wait too long meanwhile
         draft = await run_in_threadpool(_checked, platform, caller, document, rules)
-    warnings = await _warnings(platform, draft)
-    job_id, columns, told = await platform.submissions.submit(caller, draft, idempotency_key)
-    if columns:
-        view = views.new_job_view(columns, caller.username, [*warnings, *told])
-    else:
-        known = await run_in_threadpool(_known_job, platform, caller, job_id)
-        view = known.model_copy(update={"warnings": warnings})
-    return encoded(view, 201 if columns else 200, {"Location": f"/v1/jobs/{job_id}"})
+    view, is_new = await taken_in(platform, caller, draft, idempotency_key)
+    return encoded(view, 201 if is_new else 200, {"Location": f"/v1/jobs/{view.id}"})
 
 
 def _checked(platform: Platform, caller: Caller, document: dict[str, Any], rules: Rules) -> Draft:
     (whole,) = configs.begun_from(platform.db, caller, [document])
     return configs.as_sent(submission.check(caller, whole, rules), document)
-
-
-async def _warnings(platform: Platform, draft: Draft) -> list[Reason]:
-    """Why the job can never start, as far as is known; only a look into the database waits."""
-    resources = draft.spec.resources
-    if platform.survey.is_known_to_fit(resources, platform.db.clock()):
-        return []
-    (warnings,) = await run_in_threadpool(platform.survey.warnings, platform.db, [resources])
-    return warnings
-
-
-def _known_job(platform: Platform, caller: Caller, job_id: str) -> JobView:
-    with platform.db.read() as session:
-        return views.job_view(session, jobs.get_job(session, caller, job_id))
 
 
 @batch_router.post(

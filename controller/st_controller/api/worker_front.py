@@ -1,7 +1,5 @@
 """What thousands of workers call all the time is answered in front of the framework."""
 
-from typing import NamedTuple
-
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from st_controller.api import problems
 from st_controller.api.compressed_body import replayed
 from st_controller.api.dependencies import worker_of
+from st_controller.api.short_calls import Route, digest_of_bearer, headers_of_json, whole_body
 from st_controller.api.worker_streams import LONGEST_ID, hold_stream
-from st_controller.auth import secrets
 from st_controller.errors import Refusal
 from st_controller.platform import Platform
 from st_controller.services.caller import WorkerCaller
@@ -23,14 +21,8 @@ MOST_BYTES = 2**16
 """A longer heartbeat takes the long way."""
 
 
-class _Route(NamedTuple):
-    """What the log and the figures call such a request."""
-
-    path: str
-
-
-_BEAT = _Route(endpoints.HEARTBEAT.url())
-_STREAM = _Route(endpoints.STREAM.url())
+_BEAT = Route(endpoints.HEARTBEAT.url())
+_STREAM = Route(endpoints.STREAM.url())
 
 
 class WorkerFront:
@@ -74,32 +66,16 @@ class WorkerFront:
 
     def _known(self, scope: Scope) -> WorkerCaller | None:
         """Who sends a short JSON body, if that was looked up a moment ago."""
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if headers.setdefault(name, value) is not value:
-                return None  # one of them twice: let others decide which counts
-        length = headers.get(b"content-length", b"")
-        if (
-            b"content-encoding" in headers
-            or headers.get(b"content-type") != b"application/json"
-            or not length.isdigit()
-            or int(length) > MOST_BYTES
-        ):
+        headers = headers_of_json(scope, MOST_BYTES)
+        digest = digest_of_bearer(headers) if headers else None
+        if digest is None:
             return None
-        scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer":
-            return None
-        digest = secrets.digest(secret.decode("latin-1").strip())
         return self._platform.workers.recall(digest, self._platform.db.clock())
 
     async def _beat(self, caller: WorkerCaller, scope: Scope, receive: Receive, send: Send) -> None:
-        body, is_whole = b"", False
-        while not is_whole:
-            message = await receive()
-            if message["type"] != "http.request":
-                return  # nobody is there to be answered
-            body += message.get("body", b"")
-            is_whole = not message.get("more_body", False)
+        body = await whole_body(receive)
+        if body is None:
+            return
         try:
             beat = Heartbeat.model_validate_json(body)
         except ValidationError:

@@ -31,6 +31,8 @@ class _Seen:
     """The workers as they were at one time, and what they were found to satisfy."""
 
     satisfiable: dict[Shape, datetime] = field(default_factory=dict)
+    hopeless: dict[Shape, Reason] = field(default_factory=dict)
+    """Of the workers as they were at ``looked_at``."""
     kinds: list[WorkerCapacity] = field(default_factory=list)
     looked_at: datetime | None = None
 
@@ -58,9 +60,14 @@ class Survey:
         with self._lock:
             return [_warnings(self._seen, db, _shape(request), now) for request in requests]
 
-    def is_known_to_fit(self, request: ResourceRequest, now: datetime) -> bool:
-        """Whether some worker was seen a while ago that could run it; asks nobody."""
-        return _fits(self._seen, _shape(request), now)
+    def known(self, request: ResourceRequest, now: datetime) -> list[Reason] | None:
+        """The warnings of one request where they are known already; none: they are to be asked."""
+        seen, shape = self._seen, _shape(request)
+        if _fits(seen, shape, now):
+            return []
+        is_fresh = seen.looked_at is not None and now - seen.looked_at < FRESH
+        found = seen.hopeless.get(shape) if is_fresh else None
+        return [found] if found else None
 
 
 def _fits(seen: _Seen, shape: Shape, now: datetime) -> bool:
@@ -73,9 +80,11 @@ def _warnings(seen: _Seen, db: Database, shape: Shape, now: datetime) -> list[Re
         return []
     if seen.looked_at is None or now - seen.looked_at >= FRESH:
         with db.read() as session:
-            seen.kinds, seen.looked_at = _kinds(session), now
-    found = near_miss(shape, seen.kinds)
+            seen.kinds, seen.hopeless, seen.looked_at = _kinds(session), {}, now
+    found = seen.hopeless.get(shape) or near_miss(shape, seen.kinds)
     if found:
+        if len(seen.hopeless) < _MOST_SHAPES:
+            seen.hopeless[shape] = found
         return [found]
     if len(seen.satisfiable) >= _MOST_SHAPES:
         seen.satisfiable.clear()
