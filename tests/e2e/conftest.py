@@ -17,16 +17,25 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.timeout(HANG_SECONDS))
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path)
+@pytest.fixture(scope="module")
+def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One controller for the tests of a file; whoever takes it from here clears it."""
+    made = Fleet(tmp_path_factory.mktemp("fleet"), {"ST_ALLOW_COMMAND_JOBS": "1"})
     yield made
     made.close()
 
 
 @pytest.fixture
+def fleet(shared_fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
+    """A controller without workers and jobs, which may be killed."""
+    shared_fleet.folder = tmp_path
+    yield shared_fleet
+    shared_fleet.clear()
+
+
+@pytest.fixture
 def quick_fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """One whose workers are lost soon."""
+    """One of its own, whose workers are lost soon."""
     made = Fleet(tmp_path, QUICK_TO_LOSE)
     yield made
     made.close()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fleet import AgentProcess, Fleet, wait_for
+from fleet import AgentProcess, wait_for
 
 PYNVML = """
 import json, os
@@ -20,13 +20,6 @@ class Processes:
 globals().update(vars(accelerator_answers.nvml_double(1, processes=Processes())))
 """
 """Stands in the place of the driver's bindings, as the file of processes says."""
-
-
-@pytest.fixture
-def fleet(tmp_path):
-    made = Fleet(tmp_path, {"ST_ALLOW_COMMAND_JOBS": "1"})
-    yield made
-    made.close()
 
 
 @pytest.fixture

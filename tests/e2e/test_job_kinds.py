@@ -4,15 +4,7 @@ import hashlib
 import time
 
 import psutil
-import pytest
-from fleet import Fleet, wait_for
-
-
-@pytest.fixture
-def fleet(tmp_path):
-    made = Fleet(tmp_path, {"ST_ALLOW_COMMAND_JOBS": "1"})
-    yield made
-    made.close()
+from fleet import wait_for
 
 
 def submit(fleet, script, **changes):

@@ -4,8 +4,7 @@ import sqlite3
 import statistics
 import time
 
-import pytest
-from fleet import Fleet, wait_for
+from fleet import wait_for
 
 from st_shared.protocol.resources import LogLine
 
@@ -13,20 +12,14 @@ SOON = 3.0
 """Seconds; on a quiet machine it is a tenth, see ``benchmarks/log_ingest.py``."""
 
 
-@pytest.fixture
-def fleet(tmp_path):
-    made = Fleet(tmp_path, {"ST_ALLOW_COMMAND_JOBS": "1"})
-    yield made
-    made.close()
-
-
 def submit(fleet, script):
     return fleet.client.submit({"name": "script", "command": {"run": script}}).id
 
 
-def rows(fleet, table):
+def rows(fleet, table, job_id):
+    of_job = "WHERE attempt_id IN (SELECT id FROM attempts WHERE job_id = ?)"
     with sqlite3.connect(fleet.controller.data / "controller.db") as database:
-        return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return database.execute(f"SELECT count(*) FROM {table} {of_job}", [job_id]).fetchone()[0]
 
 
 def test_a_line_is_shown_soon_and_stays_without_sql_and_redis(fleet, tmp_path):
@@ -43,8 +36,8 @@ def test_a_line_is_shown_soon_and_stays_without_sql_and_redis(fleet, tmp_path):
             stop.touch()  # lines that were shown only at the end would never end it
 
     assert statistics.median(delays) < SOON
-    wait_for("the move to the object store", lambda: rows(fleet, "journal_chunks") == 0)
-    assert rows(fleet, "journal_segments") == 1
+    wait_for("the move to the object store", lambda: rows(fleet, "journal_chunks", job_id) == 0)
+    assert rows(fleet, "journal_segments", job_id) == 1
     fleet.controller.valkey().kill()
     assert list(fleet.client.logs(job_id)) == followed
     assert list(fleet.client.logs(job_id, tail=3)) == followed[-3:]

@@ -30,11 +30,13 @@ Found = TypeVar("Found")
 def wait_for(what: str, look: Callable[[], Found | None]) -> Found:
     """Look until something is found; a test that waits in vain says for what."""
     until = time.monotonic() + PATIENCE
+    pause = 0.01
     while time.monotonic() < until:
         found = look()
         if found:
             return found
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.15)  # looking has its price, for the one who is asked as well
     raise AssertionError(f"waited {PATIENCE:g} s in vain for {what}")
 
 
@@ -199,6 +201,7 @@ class Fleet:
 
         For tests that share a fleet, none of which may see what another put there.
         """
+        self._end_agents()
         process = self.controller.process
         assert process
         if process.poll() is not None:
@@ -215,12 +218,17 @@ class Fleet:
 
     def close(self) -> None:
         self.client.close()
+        self._end_agents()
+        if self.controller.process and self.controller.process.poll() is None:
+            self.controller.kill()
+
+    def _end_agents(self) -> None:
         for agent in self.agents:
             for process in agent.trainers():
                 process.kill()
-        for daemon in [*self.agents, self.controller]:
-            if daemon.process and daemon.process.poll() is None:
-                daemon.kill()
+            if agent.process and agent.process.poll() is None:
+                agent.kill()
+        self.agents.clear()
 
 
 def tiny_job(steps: int, **changes: object) -> dict[str, object]:

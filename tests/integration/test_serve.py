@@ -10,6 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from st_controller.cli import main
 
 SERVE = [sys.executable, "-c", "from st_controller.cli import main; main()"]
 PASSWORD = "correct horse battery"
@@ -25,6 +28,18 @@ def command(*arguments, stdin="", **environment):
         timeout=120,
         check=False,
     )
+
+
+@pytest.fixture
+def console():
+    """``st-controller`` in this process: what starts no server needs none of its own."""
+    mask = os.umask(0o077)
+
+    def run(*arguments, stdin=""):
+        return CliRunner().invoke(main, arguments, input=stdin)
+
+    yield run
+    os.umask(mask)
 
 
 @pytest.fixture
@@ -127,28 +142,28 @@ def test_what_the_data_folder_holds_is_the_owners(serve, tmp_path):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_the_console_makes_users_and_tokens(tmp_path):
+def test_the_console_makes_users_and_tokens(console, tmp_path):
     data = ["--data", str(tmp_path / "data")]
-    assert "st-controller init" in command("user", "list", *data).stderr
-    assert command("init", *data).returncode == 0
-    assert "no admin yet" in command("token", "join", *data).stderr
-    add = command(
+    assert "st-controller init" in console("user", "list", *data).stderr
+    assert console("init", *data).exit_code == 0
+    assert "no admin yet" in console("token", "join", *data).stderr
+    add = console(
         "user", "add", "ann", "--role", "admin", "--password-stdin", *data, stdin=PASSWORD
     )
-    assert add.returncode == 0, add.stderr
-    again = command(
+    assert add.exit_code == 0, add.stderr
+    again = console(
         "user", "add", "ann", "--role", "viewer", "--password-stdin", *data, stdin=PASSWORD
     )
-    assert (again.returncode, "taken" in again.stderr) == (1, True)
+    assert (again.exit_code, "taken" in again.stderr) == (1, True)
     move = ("user", "move", "ann", "vision", "diffusion", *data)
-    assert "no team" in command(*move).stderr
-    assert command(*move, "--create").returncode == 0
-    users = json.loads(command("user", "list", "--json", *data).stdout)
+    assert "no team" in console(*move).stderr
+    assert console(*move, "--create").exit_code == 0
+    users = json.loads(console("user", "list", "--json", *data).stdout)
     assert [(user["username"], user["role"]) for user in users] == [("ann", "admin")]
     assert (users[0]["org"], users[0]["team"]) == ("vision", "diffusion")
-    assert "no user" in command("user", "move", "ben", "vision", "t", *data).stderr
-    assert "40 at most" in command("user", "move", "ann", "../x", "t", "--create", *data).stderr
-    token = json.loads(command("token", "join", "--uses", "3", "--json", *data).stdout)
+    assert "no user" in console("user", "move", "ben", "vision", "t", *data).stderr
+    assert "40 at most" in console("user", "move", "ann", "../x", "t", "--create", *data).stderr
+    token = json.loads(console("token", "join", "--uses", "3", "--json", *data).stdout)
     assert token["token"].startswith("stj_")
     assert token["uses_left"] == 3
 
@@ -162,8 +177,8 @@ def test_the_console_makes_users_and_tokens(tmp_path):
         (("user", "add", "ann", "--role", "admin"), "", "give --password-stdin"),
     ],
 )
-def test_wrong_input_is_told_before_anything_happens(tmp_path, arguments, stdin, said):
-    done = command(*arguments, "--data", str(tmp_path / "data"), stdin=stdin)
-    assert done.returncode == 1
+def test_wrong_input_is_told_before_anything_happens(console, tmp_path, arguments, stdin, said):
+    done = console(*arguments, "--data", str(tmp_path / "data"), stdin=stdin)
+    assert done.exit_code == 1
     assert said in done.stderr
     assert not (tmp_path / "data").exists()
