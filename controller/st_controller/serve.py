@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +29,10 @@ BACKLOG = 8192
 KEEP_ALIVE_SECONDS = 75
 """Before a connection without requests is closed: longer than clients and proxies keep theirs, so
 that none sends a request into a connection that is being closed. Agents call every five seconds."""
+SWITCH_SECONDS = 0.001
+"""How long a thread may hold the interpreter while others wait for it. The event loop is busy in
+bursts, when thousands of workers are told something; a thread that places a job asks for the
+interpreter after each answer of the database, and would wait five milliseconds each time."""
 GRACE_SECONDS = 3
 """Given to open requests and streams when the process is asked to end."""
 
@@ -59,6 +64,7 @@ def serve(settings: Settings, announce: Announce) -> None:
     with hold_folder(settings.data_dir), _bind(settings.host, settings.port) as listening:
         _warn_if_open(settings)
         log.info("open files", at_most=allow_all())
+        sys.setswitchinterval(SWITCH_SECONDS)
         app = create_app(settings, holds_folder=True)
         if not settings.migrates_itself:
             must_be_ready(app.state.platform.db)

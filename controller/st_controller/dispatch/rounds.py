@@ -10,6 +10,7 @@ from st_controller.dispatch.long_lived import LongLived
 from st_controller.domain.scheduling.model import Decision, Placement, Preemption
 from st_controller.domain.workers import Patience
 from st_controller.services import (
+    deadlines,
     idempotency,
     leases,
     offers,
@@ -82,16 +83,21 @@ class Rounds:
 
     def sweep(self, lead: Leadership) -> None:
         """End offers and leases that ran out; mark workers that fell silent; forget old keys."""
-        ended = 1
-        while ended:
+        while self._is_any_due():
             with self._db.write() as tx:
                 lead.prove(tx.session)
                 workers.watch_silence(tx, self._patience)
                 worker_orders.press_drains(tx)
                 worker_credentials.rotate_old(tx, tx.now - self._credential_age)
-                ended = leases.sweep(tx)
+                if not leases.sweep(tx):
+                    break
         self._expire_approvals(lead)
         self._prune(lead)
+
+    def _is_any_due(self) -> bool:
+        now = self._db.clock()
+        with self._db.read() as session:
+            return deadlines.any_passed(session, now, self._patience, self._credential_age)
 
     def _expire_approvals(self, lead: Leadership) -> None:
         """Reject jobs for which nobody decided in time."""

@@ -18,8 +18,9 @@ from st_controller.services.caller import WorkerCaller
 TICK_SECONDS = 0.1
 """Between two looks at who was silent for long: those of so short a time have their turn together,
 and what else is to be done does not wait for thousands."""
-TOGETHER = 100
-"""Streams that are woken in one go by what is for all."""
+TOGETHER = 16
+"""Streams that are woken in one go by what is for all: a millisecond's work. Whatever else is under
+way waits for one such go at each of its steps."""
 PING_SECONDS = 10.0
 """Between two wake-ups of a stream without news, which make it show that it is still there."""
 REPAIR_SECONDS = 2.0

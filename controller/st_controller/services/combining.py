@@ -14,6 +14,8 @@ Answer = TypeVar("Answer")
 
 MOST = 64
 """Requests that are answered together, unless it is said otherwise."""
+GIVEN = 16
+"""Answers that are handed out in one go: whoever has one works on, and others wait meanwhile."""
 MOST_WAITING = 10_000
 """Requests that may wait at one time."""
 
@@ -71,8 +73,10 @@ class Combining(Generic[Ask, Answer]):
             while self._line:
                 part = [self._line.popleft() for _ in range(min(self._most, len(self._line)))]
                 answers = await asyncio.to_thread(self._answer, [entry.ask for entry in part])
-                for entry, answer in zip(part, answers, strict=True):
+                for number, (entry, answer) in enumerate(zip(part, answers, strict=True), start=1):
                     _give(entry, answer)
+                    if number % GIVEN == 0:
+                        await asyncio.sleep(0)
                 if self._rest:
                     part = []
                     await asyncio.sleep(self._rest)

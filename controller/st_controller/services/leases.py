@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BindParameter, Select, bindparam, select, tuple_, update
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, select, tuple_, update
 from sqlalchemy.orm import Session, aliased, defer
 
 from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
@@ -14,6 +14,7 @@ from st_controller.services import gangs, topics
 from st_controller.services.endings import end_attempt
 from st_controller.services.moves import move_job
 from st_controller.store import direct
+from st_controller.store.moments import Moment
 from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
@@ -228,22 +229,23 @@ def stop_order(attempt: Attempt) -> StopOrder:
     return StopOrder.model_validate({"attempt_id": attempt.id, "reason": attempt.stop})
 
 
+def overdue(now: Moment) -> ColumnElement[bool]:
+    """Offers that nobody claimed and leases that nobody renewed by then."""
+    return ((Attempt.state == AttemptState.OFFERED) & (Attempt.offer_expires_at <= now)) | (
+        Attempt.state.in_(LEASED) & (Attempt.lease_expires_at <= now)
+    )
+
+
 def sweep(tx: Transaction, limit: int = 100) -> int:
     """End offers that nobody claimed and leases that nobody renewed; how many.
 
     What somebody else is changing just now is left to the next sweep, so nothing is waited for.
     """
-    overdue = tx.session.scalars(
-        select(Attempt)
-        .where(
-            ((Attempt.state == AttemptState.OFFERED) & (Attempt.offer_expires_at <= tx.now))
-            | (Attempt.state.in_(LEASED) & (Attempt.lease_expires_at <= tx.now))
-        )
-        .limit(limit)
-        .with_for_update(skip_locked=True)
+    found = tx.session.scalars(
+        select(Attempt).where(overdue(tx.now)).limit(limit).with_for_update(skip_locked=True)
     ).all()
     ended = 0
-    for attempt in overdue:
+    for attempt in found:
         job = tx.session.scalar(
             select(Job).where(Job.id == attempt.job_id).with_for_update(skip_locked=True)
         )

@@ -7,7 +7,7 @@ holds at least one that is in force.
 
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, select, update
 
 from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind
@@ -15,6 +15,7 @@ from st_controller.errors import Conflict
 from st_controller.services.leases import take_back
 from st_controller.services.worker_events import tell
 from st_controller.services.workers import get_worker
+from st_controller.store.moments import Moment
 from st_controller.store.schema import Worker
 from st_controller.store.transaction import CREDENTIALS_OF, FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.protocol.states import WorkerDesired, WorkerState
@@ -70,16 +71,21 @@ def rotate(tx: Transaction, actor: str, worker_id: str) -> Worker:
     return worker
 
 
+def old_credential(before: Moment) -> ColumnElement[bool]:
+    """Workers of which the credential came into force before that and is to be replaced."""
+    return and_(
+        Worker.observed == WorkerState.ONLINE,
+        Worker.desired != WorkerDesired.RETIRED,
+        Worker.rotate_ordered_at.is_(None),
+        Worker.credential_at <= before,
+    )
+
+
 def rotate_old(tx: Transaction, before: datetime) -> int:
     """Order those to rotate whose credential is older than ``before``; how many."""
     old = tx.session.scalars(
         select(Worker)
-        .where(
-            Worker.observed == WorkerState.ONLINE,
-            Worker.desired != WorkerDesired.RETIRED,
-            Worker.rotate_ordered_at.is_(None),
-            Worker.credential_at <= before,
-        )
+        .where(old_credential(before))
         .order_by(Worker.credential_at)
         .limit(MOST_ROTATED)
         .with_for_update(skip_locked=True, key_share=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 
 from st_controller.domain.attempts import LEASED
 from st_controller.errors import Conflict
@@ -14,6 +14,7 @@ from st_controller.services.leases import take_back
 from st_controller.services.worker_credentials import must_be_in_force
 from st_controller.services.worker_events import tell, tell_all
 from st_controller.services.workers import get_worker, live_attempts
+from st_controller.store.moments import Moment
 from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job, Worker
 from st_controller.store.transaction import CREDENTIALS_OF, FLEET_LESS, QUEUE_WORKER, Transaction
@@ -64,24 +65,29 @@ def order(
     return worker
 
 
+def drained_late(now: Moment) -> Select[str]:
+    """Ids of attempts that a drain has waited for long enough."""
+    return (
+        select(Attempt.id)
+        .join(Worker, Worker.id == Attempt.worker_id)
+        .join(Job, Job.id == Attempt.job_id)
+        .where(
+            Worker.desired == WorkerDesired.DRAINING,
+            Worker.drain_until <= now,
+            Attempt.state.in_(LEASED),
+            Attempt.stop.is_(None),
+            Job.preemptible,
+        )
+    )
+
+
 def press_drains(tx: Transaction, worker_id: str | None = None) -> int:
     """Stop the preemptible jobs of workers whose drain has waited long enough; how many.
 
     They come to a checkpoint and are queued again. That was no wish of the queue, so it does not
     count towards the preemptions that a job bears.
     """
-    overdue = (
-        select(Attempt.id)
-        .join(Worker, Worker.id == Attempt.worker_id)
-        .join(Job, Job.id == Attempt.job_id)
-        .where(
-            Worker.desired == WorkerDesired.DRAINING,
-            Worker.drain_until <= tx.now,
-            Attempt.state.in_(LEASED),
-            Attempt.stop.is_(None),
-            Job.preemptible,
-        )
-    )
+    overdue = drained_late(tx.now)
     if worker_id is not None:
         overdue = overdue.where(Worker.id == worker_id)
     locked = (

@@ -1,15 +1,16 @@
 """Workers: joining, heartbeats, silence. What operators order is in ``worker_orders``."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.workers import Patience, observed_state
 from st_controller.errors import NotFound, NotSignedIn
 from st_controller.services.leases import lose_unknown, renew, stop_order
+from st_controller.store.moments import Moment
 from st_controller.store.schema import Attempt, JoinToken, Worker
 from st_controller.store.transaction import FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.ids import new_id
@@ -191,15 +192,25 @@ def live_attempts(session: Session, worker_ids: list[str]) -> dict[str, list[Att
     return held
 
 
+def fallen_silent(silent: Moment, gone: Moment) -> ColumnElement[bool]:
+    """Workers that are to be marked, as they were last heard before these moments."""
+    heard = Worker.last_heartbeat_at
+    return ((Worker.observed == WorkerState.ONLINE) & (heard <= silent)) | (
+        (Worker.observed == WorkerState.SILENT) & (heard <= gone)
+    )
+
+
+def limits_of_silence(now: datetime, patience: Patience) -> tuple[datetime, datetime]:
+    """Whoever was last heard before the first is silent, before the second gone."""
+    silent, gone = patience.silent_after, patience.lease_ttl
+    return now - timedelta(seconds=silent), now - timedelta(seconds=gone)
+
+
 def watch_silence(tx: Transaction, patience: Patience) -> None:
     """Mark workers that have fallen silent, whichever they are and however many."""
-    limit = tx.now - timedelta(seconds=patience.silent_after)
     for worker in tx.session.scalars(
         select(Worker)
-        .where(
-            Worker.observed.in_([WorkerState.ONLINE, WorkerState.SILENT]),
-            Worker.last_heartbeat_at <= limit,
-        )
+        .where(fallen_silent(*limits_of_silence(tx.now, patience)))
         # A worker whose row is locked is being heard just now.
         .with_for_update(skip_locked=True, key_share=True)
     ):

@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect
+from sqlalchemy import BigInteger, BindParameter, DateTime, Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+Moment = datetime | BindParameter[datetime]
+"""A moment in a condition, or the place of one in a statement that is made once."""
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
