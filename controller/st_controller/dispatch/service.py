@@ -22,7 +22,7 @@ from st_shared.ids import new_id
 log = structlog.get_logger(__name__)
 
 REPAIR_SECONDS = 10.0
-"""Between two looks for what nobody told."""
+"""Between two looks for what nobody told; at workers, at a part of them every second."""
 
 BUSY = 3
 """Jobs of which a round had news: with so many at once, more are coming."""
@@ -81,10 +81,12 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         until = loop.time() + RENEW_SECONDS
         await asyncio.to_thread(self._rounds.sweep, leadership)
+        has_looked = False
         while True:
             news = News.of(inbox.take())
+            news.some_workers, has_looked = not has_looked, True
             if loop.time() - self._repaired >= REPAIR_SECONDS:
-                news.all_jobs = news.all_workers = news.rules = True
+                news.all_jobs = news.rules = True
                 self._repaired = loop.time()
             begun = loop.time()
             await asyncio.to_thread(self._rounds.place, leadership, news)

@@ -15,6 +15,8 @@ log = structlog.get_logger(__name__)
 
 RECHECK_SECONDS = 10.0
 """The longest that a stream outlives its credential where the news of its end did not arrive."""
+TOGETHER = 250
+"""Streams of one look, beside which others have their turn."""
 
 
 class Standing:
@@ -41,8 +43,10 @@ class Standing:
                     asked, due = self._streams.open, loop.time() + RECHECK_SECONDS
 
     async def _look(self, asked: Sequence[Woken]) -> None:
-        if not asked:
-            return
+        for start in range(0, len(asked), TOGETHER):
+            await self._look_at_some(asked[start : start + TOGETHER])
+
+    async def _look_at_some(self, asked: Sequence[Woken]) -> None:
         in_force = await asyncio.to_thread(
             self._in_force, sorted({stream.caller.worker_id for stream in asked})
         )

@@ -1,8 +1,9 @@
 """What workers have, as the scheduler knows it; made anew only of those that changed."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from math import ceil
 from typing import Any, NamedTuple
 
 from sqlalchemy import Text, bindparam, cast, select
@@ -20,6 +21,8 @@ STATIC = "static"
 """Provider of workers that do not say where they come from."""
 _PAGE = 500
 """Rows that are in memory at one time, where all are looked at."""
+_LEAST = 100
+"""Rows of a part, where parts of all are looked at one after the other."""
 
 # As text: what has not changed need not be parsed.
 _TAKING = select(
@@ -34,6 +37,7 @@ _TAKING = select(
     Worker.revoked_at.is_(None),
 )
 _SOME = _TAKING.where(Worker.id.in_(bindparam("ids", expanding=True)))
+_PART = _TAKING.where(Worker.id > bindparam("after")).order_by(Worker.id).limit(bindparam("most"))
 
 
 class Look(NamedTuple):
@@ -41,8 +45,8 @@ class Look(NamedTuple):
 
     changed: list[WorkerCapacity]
     """Those that take jobs now and did not at the last look, or have something else since."""
-    taking: set[str]
-    """Ids of all that take jobs now, of those that were looked at."""
+    gone: set[str]
+    """Ids of those that take none now and did at the last look."""
 
 
 class Capacities:
@@ -51,14 +55,36 @@ class Capacities:
     def __init__(self, prices: SlotPrices) -> None:
         self._prices = prices
         self._marks: dict[str, int] = {}
+        self._place = ""
+        """Id after which the next part begins."""
 
     def look(self, session: Session, only: Sequence[str] | None = None) -> Look:
         """Look at these workers, or at all."""
-        faulty = faulty_slots.cordoned(session, only)
         if only is None:
             rows = session.execute(_TAKING, execution_options={"yield_per": _PAGE})
         else:
             rows = session.execute(_SOME, {"ids": list(only)})
+        known = self._marks.keys() if only is None else self._marks.keys() & set(only)
+        return self._compare(rows, known, faulty_slots.cordoned(session, only))
+
+    def look_on(self, session: Session, parts: int) -> Look:
+        """Look at the next part of all; after so many such looks all were looked at."""
+        after, most = self._place, max(_LEAST, ceil(len(self._marks) / parts))
+        rows = session.execute(_PART, {"after": after, "most": most}).all()
+        self._place = rows[-1].id if len(rows) == most else ""
+        last = self._place
+        known = {each for each in self._marks if each > after and (not last or each <= last)}
+        faulty = faulty_slots.cordoned(session, [row.id for row in rows])
+        return self._compare(rows, known, faulty)
+
+    def _compare(
+        self,
+        rows: Iterable[Any],
+        known: Iterable[str],
+        faulty: Mapping[str, Sequence[FaultySlot]],
+    ) -> Look:
+        """What changed in these rows, which are all that there are of those that are known."""
+        before = set(known)
         changed: list[WorkerCapacity] = []
         taking: set[str] = set()
         for row in rows:
@@ -68,9 +94,9 @@ class Capacities:
             if self._marks.get(row.id) != mark:
                 self._marks[row.id] = mark
                 changed.append(_capacity(row, self._prices, faults))
-        for gone in (set(self._marks) if only is None else set(only)) - taking:
-            self._marks.pop(gone, None)
-        return Look(changed, taking)
+        for gone in before - taking:
+            del self._marks[gone]
+        return Look(changed, before - taking)
 
 
 def _capacity(row: Any, prices: SlotPrices, faulty: Iterable[FaultySlot]) -> WorkerCapacity:

@@ -7,7 +7,7 @@ from sqlalchemy import Text, bindparam, select, update
 
 from st_controller.domain.workers import Patience
 from st_controller.errors import NotFound, NotSignedIn
-from st_controller.services import leases, workers
+from st_controller.services import garbage, leases, workers
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.combining import Combining
 from st_controller.services.known_credentials import KnownCredentials
@@ -30,7 +30,7 @@ _WORKERS = (
         Worker.observed,
         Worker.desired,
         Worker.rotate_ordered_at,
-        Worker.garbage_ordered_at,
+        garbage.IS_DUE.label("garbage_is_due"),
         Worker.revoked_at,
         Worker.credential_hash,
     )
@@ -137,7 +137,7 @@ def _reply(worker: Any, stops: list[StopOrder]) -> HeartbeatReply:
         desired=WorkerDesired(worker.desired),
         stops=stops,
         rotate=worker.rotate_ordered_at is not None,
-        collect_garbage=worker.garbage_ordered_at is not None,
+        collect_garbage=bool(worker.garbage_is_due),
     )
 
 

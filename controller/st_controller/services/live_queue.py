@@ -14,7 +14,7 @@ from st_controller.domain.scheduling.forecast import Forecast, Snapshot, foretel
 from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.services import durations, queue_marks, queue_reading, queue_usage
-from st_controller.services.capacities import Capacities
+from st_controller.services.capacities import Capacities, Look
 from st_controller.services.durations import Durations
 from st_controller.services.policy import price_rows
 from st_controller.services.queue_marks import Mark, Tally
@@ -32,6 +32,8 @@ PAGE = 5000
 """Jobs that are read at one time."""
 EACH = 50
 """Jobs of every line of a long queue that are read before anything is decided."""
+PARTS = 10
+"""Looks that it takes to see all workers: thousands at one time would hold up what is placed."""
 FORECAST_SECONDS = 3.0
 """How long a forecast is good enough."""
 REPLAY_SECONDS = 0.5
@@ -47,6 +49,8 @@ class News:
     all_jobs: bool = False
     """Look for every job that was written of lately."""
     all_workers: bool = False
+    some_workers: bool = False
+    """Look at the next part of all workers."""
     rules: bool = False
     """Policy, shares or caps changed."""
 
@@ -141,7 +145,7 @@ class LiveQueue:
             if news.rules:
                 self._take_rules(session, now)
                 self._learned = durations.learn(session)
-            if news.workers or news.all_workers:
+            if news.workers or news.all_workers or news.some_workers:
                 self._take_workers(session, news, now)
             wanted = news.jobs | self._again
             self._again = set()
@@ -274,15 +278,21 @@ class LiveQueue:
     def _take_workers(self, session: Session, news: News, now: datetime) -> None:
         scheduler, at = self.scheduler, now.timestamp()
         assert scheduler is not None  # noqa: S101 - callers have looked
-        only = None if news.all_workers else sorted(news.workers)
-        found = self._capacities.look(session, only)
-        for worker in found.changed:
-            host = scheduler.fleet.get(worker.id)
-            if host is None or not host.takes_jobs or host.capacity != worker:
-                scheduler.put_worker(worker, at)
-        known = {host.id for host in scheduler.fleet.hosts() if host.takes_jobs}
-        for worker_id in (known if only is None else known & set(only)) - found.taking:
-            scheduler.drop_worker(worker_id, at)
+        looks: list[Look] = []
+        if news.all_workers:
+            looks.append(self._capacities.look(session))
+        else:
+            if news.workers:
+                looks.append(self._capacities.look(session, sorted(news.workers)))
+            if news.some_workers:
+                looks.append(self._capacities.look_on(session, PARTS))
+        for found in looks:
+            for worker in found.changed:
+                host = scheduler.fleet.get(worker.id)
+                if host is None or not host.takes_jobs or host.capacity != worker:
+                    scheduler.put_worker(worker, at)
+            for worker_id in found.gone:
+                scheduler.drop_worker(worker_id, at)
 
     def _take_rules(self, session: Session, now: datetime) -> None:
         scheduler = self.scheduler

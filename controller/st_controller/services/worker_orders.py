@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, func, select
 
 from st_controller.domain.attempts import LEASED
 from st_controller.errors import Conflict
-from st_controller.services import faulty_slots, topics
+from st_controller.services import faulty_slots, garbage, topics
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.leases import take_back
 from st_controller.services.worker_credentials import must_be_in_force
 from st_controller.services.worker_events import tell, tell_all
 from st_controller.services.workers import get_worker, live_attempts
 from st_controller.store.moments import Moment
-from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job, Worker
 from st_controller.store.transaction import CREDENTIALS_OF, FLEET_LESS, QUEUE_WORKER, Transaction
 from st_shared.protocol.resources import LabelChange
@@ -152,28 +151,22 @@ def collect_garbage(tx: Transaction, actor: str, worker_id: str) -> Worker:
 
 def collect_garbage_everywhere(tx: Transaction, actor: str) -> int:
     """Order all workers that may come back to remove what no attempt needs; how many."""
-    in_force = select(Worker.id).where(
+    in_force = select(func.count(Worker.id)).where(
         Worker.desired != WorkerDesired.RETIRED,
         Worker.revoked_at.is_(None),
         Worker.deleted_at.is_(None),
     )
-    # Locked in the order in which heartbeats lock them.
-    locked = in_force.order_by(Worker.id).with_for_update(key_share=True)
-    ids = tx.session.scalars(locked).all()
-    for part in parts(ids):
-        tx.session.execute(
-            update(Worker).where(Worker.id.in_(part)).values(garbage_ordered_at=tx.now),
-            execution_options={"synchronize_session": False},
-        )
+    count = tx.session.scalar(in_force) or 0
+    garbage.order_of_all(tx.session, tx.now)
     tell_all(tx, GarbageOrder(ordered_at=tx.now))
-    tx.audit(actor, "workers.collect_garbage", "workers", count=len(ids))
-    return len(ids)
+    tx.audit(actor, "workers.collect_garbage", "workers", count=count)
+    return count
 
 
 def garbage_collected(tx: Transaction, worker_id: str, report: GarbageReport) -> None:
     """A worker has done so."""
     worker = get_worker(tx.session, worker_id, lock=True)
-    worker.garbage_ordered_at = None
+    worker.garbage_ordered_at, worker.garbage_collected_at = None, tx.now
     tx.audit(
         f"worker:{worker_id}",
         "worker.garbage_collected",

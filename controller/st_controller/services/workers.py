@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.workers import Patience, observed_state
 from st_controller.errors import NotFound, NotSignedIn
+from st_controller.services import garbage
 from st_controller.services.leases import lose_unknown, renew, stop_order
 from st_controller.store.moments import Moment
 from st_controller.store.schema import Attempt, JoinToken, Worker
@@ -121,7 +122,7 @@ def heartbeat(
         desired=WorkerDesired(worker.desired),
         stops=orders,
         rotate=worker.rotate_ordered_at is not None,
-        collect_garbage=worker.garbage_ordered_at is not None,
+        collect_garbage=garbage.is_due(tx.session, worker),
         offers=_open_offers(tx.session, worker.id) if beat.deaf else [],
     )
 
@@ -146,7 +147,7 @@ def sync(session: Session, worker: Worker) -> Sync:
         offers=offers,
         stops=stops,
         rotate=worker.rotate_ordered_at is not None,
-        collect_garbage=worker.garbage_ordered_at is not None,
+        collect_garbage=garbage.is_due(session, worker),
     )
 
 

@@ -304,3 +304,20 @@ def test_two_dispatchers_at_once_place_each_job_once(steps, together):
     assert len(used) == len(set(used)) == 8
     assert assigned(steps, *jobs).count(True) == 8
     assert max(steps.job(job_id).attempts for job_id in jobs) == 1
+
+
+def test_a_sweep_locks_nothing_until_a_deadline_has_passed(steps, monkeypatch):
+    """On SQLite all who write would wait for it, every second."""
+    job_id = steps.submit()
+    steps.join()
+    assert steps.place() == 1
+    steps.sweep()  # which also forgets old keys, once in a while
+    locked, write = [], steps.db.write
+    monkeypatch.setattr(steps.db, "write", lambda **how: locked.append(1) or write(**how))
+    steps.clock.advance(steps.patience.offer_ttl - 0.001)
+    steps.sweep()
+    assert not locked
+    steps.clock.advance(0.001)
+    steps.sweep()
+    assert locked
+    assert steps.job(job_id).state == JobState.QUEUED

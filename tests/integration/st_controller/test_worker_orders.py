@@ -6,7 +6,15 @@ import pytest
 
 from st_controller.auth import secrets
 from st_controller.errors import Conflict, NotFound, NotSignedIn
-from st_controller.services import identity, views, worker_credentials, worker_orders, workers
+from st_controller.services import (
+    identity,
+    joint_heartbeats,
+    views,
+    worker_credentials,
+    worker_orders,
+    workers,
+)
+from st_controller.services.joint_heartbeats import Beat
 from st_shared.protocol.resources import LabelChange
 from st_shared.protocol.states import JobState, Outcome, WorkerDesired, WorkerState
 from st_shared.protocol.worker import GarbageReport, Heartbeat
@@ -192,9 +200,31 @@ def test_garbage_is_ordered_of_all_that_may_come_back(steps):
     with steps.db.write() as tx:
         assert worker_orders.collect_garbage_everywhere(tx, "root") == 2
     assert [steps.beat(each).collect_garbage for each in (one, two)] == [True, True]
-    assert steps.worker(retired).garbage_ordered_at is None
     (told,) = steps.audit_of("workers")
     assert (told.action, told.details) == ("workers.collect_garbage", {"count": 2})
+
+
+def test_an_order_to_all_stands_until_each_has_done_it_and_not_for_those_that_come_later(steps):
+    one, two = steps.join("a"), steps.join("b")
+    change(steps, worker_orders.collect_garbage_everywhere, "root")
+    steps.clock.advance(1)
+    late = steps.join("c")
+    change(steps, worker_orders.garbage_collected, one, GarbageReport(removed=0, freed_gb=0.0))
+    everybody = (one, two, late)
+
+    def due():
+        by_itself = [steps.beat(each).collect_garbage for each in everybody]
+        with steps.db.write() as tx:  # as one of many that beat together, and as a stream begins
+            known = joint_heartbeats._known(tx, [Beat(each, Heartbeat()) for each in everybody])
+            begun = [workers.sync(tx.session, steps.worker(each)) for each in everybody]
+        assert [bool(known[each].garbage_is_due) for each in everybody] == by_itself
+        assert [each.collect_garbage for each in begun] == by_itself
+        return by_itself
+
+    assert due() == [False, True, False]
+    steps.clock.advance(1)
+    assert change(steps, worker_orders.collect_garbage_everywhere, "root") == 3
+    assert due() == [True, True, True]
 
 
 def test_garbage_is_ordered_until_it_is_collected(steps):

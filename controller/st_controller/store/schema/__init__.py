@@ -33,7 +33,7 @@ from st_controller.store.schema.tenancy import (
     UserGrant,
 )
 from st_controller.store.schema.vault import StoredSecret
-from st_controller.store.schema.workers import JoinToken, SlotFault, Worker
+from st_controller.store.schema.workers import GarbageOrderOfAll, JoinToken, SlotFault, Worker
 
 __all__ = [
     "DEFAULT_TENANT",
@@ -51,6 +51,7 @@ __all__ = [
     "CustomRole",
     "Dataset",
     "EventOrder",
+    "GarbageOrderOfAll",
     "IdempotencyKey",
     "Job",
     "JobArray",

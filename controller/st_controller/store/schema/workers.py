@@ -53,6 +53,9 @@ class Worker(Table):
     drain_until: Mapped[datetime | None]
     """While it drains: when preemptible jobs are stopped; none: they are waited for."""
     garbage_ordered_at: Mapped[datetime | None]
+    """When it was ordered of this one to remove what no attempt needs, and is not done yet."""
+    garbage_collected_at: Mapped[datetime | None]
+    """When it last did."""
     deleted_at: Mapped[datetime | None]
     """No list and no route knows it any more; its attempts are kept."""
     ephemeral: Mapped[bool]
@@ -70,6 +73,15 @@ class Worker(Table):
     def labels(self) -> dict[str, str]:
         """The labels in force: those set here win over the worker's own."""
         return {**self.own_labels, **self.set_labels}
+
+
+class GarbageOrderOfAll(Table):
+    """When all workers were last ordered to remove what no attempt needs; its one row."""
+
+    __tablename__ = "garbage_order_of_all"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ordered_at: Mapped[datetime]
 
 
 class SlotFault(Table):

@@ -79,6 +79,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_event_order")),
     )
     op.create_table(
+        "garbage_order_of_all",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("ordered_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_garbage_order_of_all")),
+    )
+    op.create_table(
         "leader_leases",
         sa.Column("name", sa.String(length=40), nullable=False),
         sa.Column("holder", sa.String(length=120), nullable=False),
@@ -222,6 +228,7 @@ def upgrade() -> None:
         sa.Column("desired_why", sa.String(length=200), nullable=True),
         sa.Column("drain_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("garbage_ordered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("garbage_collected_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ephemeral", sa.Boolean(), nullable=False),
         sa.Column("one_job", sa.Boolean(), nullable=False),
@@ -838,6 +845,7 @@ def downgrade() -> None:
     op.drop_table("outbox")
     op.drop_table("organisations")
     op.drop_table("leader_leases")
+    op.drop_table("garbage_order_of_all")
     op.drop_table("event_order")
     op.drop_index("ix_charges_utc_day", table_name="charges")
     op.drop_index("ix_charges_day", table_name="charges")
