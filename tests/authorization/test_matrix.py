@@ -20,8 +20,6 @@ from st_controller.domain.policy.permissions import PERMISSIONS
 TABLE = Path(__file__).parent / "matrix.txt"
 OF_NOBODY = {"public", "url", "join", "worker", "metrics", "session"}
 """Access that no role decides: tested where it belongs (test_access, test_sessions, ...)."""
-LATER = {"job.bypass.quota"}
-"""Permissions that no route asks for yet."""
 OF_NO_OTHERS = {
     "/v1/auth/me", "/v1/auth/logout", "/v1/jobs:batch", "/v1/jobs:check", "/v1/queue/policy",
     "/v1/secrets/{name}", "/v1/shared-secrets/{name}", "/v1/orgs",
@@ -120,7 +118,7 @@ def is_one(method: str, path: str) -> bool:
 def test_every_permission_is_asked_for_by_some_route(app_client):
     asked = set().union(*(asks for _, _, asks in asked_permissions(app_client.app)))
     # Who may not use keys at all is refused before any route: see test_api_keys.
-    assert PERMISSIONS.keys() - asked - {"api.access"} <= LATER
+    assert PERMISSIONS.keys() - asked == {"api.access"}
 
 
 def test_bodies_are_those_of_operations(app_client):

@@ -50,7 +50,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 batch_router = APIRouter(prefix="/v1/jobs:batch", tags=["jobs"])
 
 Submitter = Annotated[Caller, requires("job.submit", *WANTED)]
-Retrier = Annotated[Caller, requires("job.submit", "job.cancel.all", "job.command")]
+Retrier = Annotated[
+    Caller, requires("job.submit", "job.cancel.all", "job.command", "job.bypass.quota")
+]
 Steerer = Annotated[
     Caller,
     requires(

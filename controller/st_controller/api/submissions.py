@@ -28,6 +28,7 @@ WANTED = (
     "job.priority.urgent",
     "job.command",
     "job.bypass.approval",
+    "job.bypass.quota",
 )
 """Permissions that a job file may need beyond that to submit."""
 

@@ -16,6 +16,8 @@ from st_shared.spec.reading import MOST_PROBLEMS, SpecProblem, SpecProblems, val
 
 MAX_SPEC_BYTES = 2**20
 """Largest specification, as JSON without white space."""
+BYPASS_QUOTA = "job.bypass.quota"
+"""The permission to submit beyond quotas that block, for whoever asks for it in the job file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ def _forbidden(actor: Actor, spec: JobSpec, rules: Rules) -> list[tuple[str, str
     needed = CLASS_PERMISSIONS.get(spec.priority)
     if needed and not actor.may(needed):
         found.append(("priority", f"the class {spec.priority} needs the permission {needed}"))
+    if spec.bypass_quota and not actor.may(BYPASS_QUOTA):
+        found.append(("bypass_quota", f"passing quotas needs the permission {BYPASS_QUOTA}"))
     if spec.secrets and not actor.may("secret.own"):
         found.append(("secrets", "using secrets needs the permission secret.own"))
     if spec.command is not None:

@@ -25,6 +25,9 @@ STDIN = Path("-")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Such as training.steps=10."
 )
+@click.option(
+    "--bypass-quota", is_flag=True, help="Pass quotas that block; needs job.bypass.quota."
+)
 @json_option
 def submit(
     *,
@@ -32,12 +35,15 @@ def submit(
     follow: bool,
     idempotency_key: str | None,
     changes: Sequence[str],
+    bypass_quota: bool,
     as_json: bool,
 ) -> None:
     """Put the jobs in FILES into the queue, all or none; - reads one from standard input.
 
     With --follow and --json, NDJSON. Of several jobs one may wait for another: after: ["@name"].
     """
+    if bypass_quota:
+        changes = [*changes, "bypass_quota=true"]
     if len(files) > 1:
         if follow:
             raise click.UsageError("--follow follows one job; submit one file")

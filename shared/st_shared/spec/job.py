@@ -129,6 +129,11 @@ class JobSpec(Section):
         True,
         description="Whether urgent work may stop it at a checkpoint and queue it again.",
     )
+    bypass_quota: bool = Field(
+        False,
+        description="Let it pass quotas that block, which count it all the same; needs the "
+        "permission `job.bypass.quota`.",
+    )
     not_before: AwareDatetime | None = Field(
         None, description="Moment before which it does not start, with its offset from UTC."
     )

@@ -35,7 +35,7 @@ _OWN: dict[str, str] = {
     "dataset.view": "see the datasets of one's organisation",
     "job.bypass.approval": "submit without waiting for approval",
     "job.bypass.queue": "submit before everything else in the queue",
-    "job.bypass.quota": "submit beyond quotas",
+    "job.bypass.quota": "submit beyond quotas that block, where the job file asks for it",
     "job.cancel.own": "cancel one's own jobs",
     "job.command": "submit jobs that run a shell command",
     "job.delete.own": "delete one's own jobs that are over",

@@ -20,6 +20,8 @@ class Running:
     rate: int
     """Micro-units that all its slots cost in an hour."""
     slots: int
+    bypasses: bool = False
+    """Whether ceilings do not hold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def renew(job: Running, places: Sequence[Place], counters: Mapping[Place, Counte
             continue
         least, most = _of(margin, meter) - left, _of(wanted, meter) - left
         room, narrowest = most, None
-        for place in places:
+        for place in () if job.bypasses else places:
             ceiling = place.ceiling
             if place.meter is not meter or ceiling is None or place not in counters:
                 continue

@@ -105,7 +105,8 @@ def _spend(
     slots = sum(len(attempt.slots) for attempt in live)
     margin = of_time(rate, slots, MARGIN)
     lasts = held.micros >= margin.micros and held.slot_ms >= margin.slot_ms
-    return None if lasts else _Needy(job, live, Running(held, rate, slots))
+    running = Running(held, rate, slots, bypasses=bool(job.spec.get("bypass_quota")))
+    return None if lasts else _Needy(job, live, running)
 
 
 def _renew(tx: Transaction, book: Settlement, needy: Sequence[_Needy]) -> None:

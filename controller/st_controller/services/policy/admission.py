@@ -88,6 +88,7 @@ def readmit(tx: Transaction, actor: Actor, job: Job, draft: Draft) -> Admission:
     Raises:
         NotPermitted: a rule denies it now.
     """
+    _note_bypass(tx, actor, [job.id] if draft.spec.bypass_quota else ())
     policy = book.current(tx.session)
     row: dict[str, Any] = {
         "org": job.org,
@@ -141,6 +142,13 @@ def record(
         [row["id"] for row in rows],
         [admission.need for admission in admissions],
     )
+    _note_bypass(tx, actor, [row["id"] for row in rows if row["spec"]["bypass_quota"]])
+
+
+def _note_bypass(tx: Transaction, actor: Actor, job_ids: Iterable[str]) -> None:
+    """Write down who let jobs pass the quotas."""
+    for job_id in job_ids:
+        tx.audit(actor.signature, "job.quota_bypassed", job_id)
 
 
 def _admission(need: Need | None, warnings: tuple[Reason, ...]) -> Admission:

@@ -50,7 +50,7 @@ def reserve(
     """Count new jobs and hold what they will use; their rows get what is held for each.
 
     Counters are changed one by one in the order of everybody, each by one statement that changes
-    nothing where the ceiling would be passed.
+    nothing where the ceiling would be passed. Jobs that bypass quotas are counted after the others.
 
     Raises:
         QuotaExceeded: a quota that blocks has too little left; nothing may be committed then.
@@ -71,10 +71,12 @@ def reserve(
         for place in chain:
             asked[place].append((index, amounts))
     for place in quotas.in_order(asked):
-        here = asked[place]
-        change = _change(place, [amounts for _, amounts in here], len(here))
-        for passed in _count(tx, place, change):
-            _tell(tx, place, passed, [verdicts[index] for index, _ in here])
+        for bypasses in (False, True):
+            here = [each for each in asked[place] if drafts[each[0]].spec.bypass_quota is bypasses]
+            if here:
+                change = _change(place, [amounts for _, amounts in here], len(here))
+                for passed in _count(tx, place, change, capped=not bypasses):
+                    _tell(tx, place, passed, [verdicts[index] for index, _ in here])
     return verdicts
 
 
@@ -99,7 +101,10 @@ def renew(tx: Transaction, job: Job, spec: JobSpec) -> int:
     if holds(book.quotas.chain(payer)):
         wanted = book.quotas.hold(asked, amounts, tx.now)
         hold(tx, job, wanted)
-        book.ask(payer, wanted)
+        if spec.bypass_quota:
+            book.count(payer, (), wanted)
+        else:
+            book.ask(payer, wanted)
     else:
         job.held_micros = job.held_slot_ms = None
     return amounts.micros
@@ -111,13 +116,13 @@ def _change(place: Place, wanted: Sequence[Amounts], count: int) -> Change:
     return Change(held=of(sum(wanted, NOTHING), place.meter))
 
 
-def _count(tx: Transaction, place: Place, change: Change) -> list[Passed]:
-    """Count at one place; the limits that are passed and do not block."""
+def _count(tx: Transaction, place: Place, change: Change, *, capped: bool) -> list[Passed]:
+    """Count at one place; the limits that are passed and do not block these jobs."""
     if place.meter in HELD or place.meter is Meter.SUBMISSIONS:
-        counter = counters.take(tx, place, change, capped=True)
+        counter = counters.take(tx, place, change, capped=capped)
         return place.passed(counter, change.used + change.held) if counter else []
     seen = now(tx.session, place, tx.now)
-    if is_refused(place, seen, change):
+    if capped and is_refused(place, seen, change):
         raise counters.refusal(place, seen, 0, tx.now)
     return place.passed(_after(place, seen, change), 1)
 
@@ -172,7 +177,8 @@ def prospect(
         change = _change(place, [held], 1)
         seen = now(session, place, at)
         if is_refused(place, seen, change):
-            refusals.append(quotas.refused(place, seen, change.used + change.held, at))
+            refused = quotas.refused(place, seen, change.used + change.held, at)
+            (notes if draft.spec.bypass_quota else refusals).append(refused)
         for passed in place.passed(_after(place, seen, change), 1):
             said = quotas.told(place, passed, at)
             if passed.quota.action is Action.REQUIRE_APPROVAL:
