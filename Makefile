@@ -58,7 +58,8 @@ test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks an
 	ST_FAULT_RUNS=$${ST_FAULT_RUNS:-30} $(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(PYTEST_ARGS)
 
 .PHONY: test-nightly
-test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, 2,000 of its services; an hour
+test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, 2,000 of its services, 30,000 requests; an hour
+	ST_API_EXAMPLES=$${ST_API_EXAMPLES:-100} $(BIN)/python -m pytest tests/authorization/test_described.py
 	cd tests && PYTHONPATH=harness ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
 
 .PHONY: lint

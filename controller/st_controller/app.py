@@ -18,6 +18,7 @@ from st_controller.api import (
     checking,
     configs,
     datasets,
+    description,
     events,
     health,
     jobs,
@@ -154,6 +155,7 @@ def create_app(
     )
     app.state.platform = platform
     problems.install(app)
+    description.install(app)
     app.add_middleware(CompressedBody, max_bytes=settings.max_body_bytes)
     app.add_middleware(WorkerGate, platform=platform)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

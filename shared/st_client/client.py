@@ -18,6 +18,7 @@ from st_client.download import download_artifact
 from st_client.errors import BadInputError, MissingError
 from st_client.events import JobEvent, Sleep, follow_events
 from st_client.people import People
+from st_client.rules import Rules
 from st_shared.protocol.audit import AuditEntryView
 from st_shared.protocol.message import Resource
 from st_shared.protocol.policy_approvals import ApprovalView, DecisionResults
@@ -118,6 +119,11 @@ class Client:
     def people(self) -> People:
         """Organisations, teams, users, roles and saved configurations."""
         return People(self._connection, self._items)
+
+    @property
+    def rules(self) -> Rules:
+        """Resource and approval rules."""
+        return Rules(self._connection, self._items)
 
     # Who we are
 

@@ -4,19 +4,20 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from st_client.client import Client
 from st_client.credentials import Credentials
-from st_client.errors import ClientError
+from st_client.errors import BadInputError, ClientError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Model = TypeVar("Model", bound=BaseModel)
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -58,6 +59,18 @@ def connect() -> Client:
     """A client of the current controller."""
     credential = Credentials().current()
     return Client(credential.url, credential.api_key)
+
+
+def request_of(kind: type[Model], fields: Mapping[str, Any], title: str) -> Model:
+    """A request of this kind; ``BadInputError`` with the title and every mistake otherwise."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:  # told without values: one may be secret
+        wrong = [
+            (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, "))
+            for item in error.errors()
+        ]
+        raise BadInputError(title, fields=wrong) from None
 
 
 def jsonable(value: Any) -> Any:

@@ -7,7 +7,8 @@ from urllib.parse import quote
 from st_client.connection import Connection
 from st_shared.protocol.configs import ConfigDetail, ConfigView
 from st_shared.protocol.message import Resource
-from st_shared.protocol.resources import ApiKeyView, Page
+from st_shared.protocol.resources import ApiKeyCreated, ApiKeyRequest, ApiKeyView, Page
+from st_shared.protocol.sign_in import Ended, ResetOffer, ResetTokenView
 from st_shared.protocol.tenancy import (
     MemberView,
     OrgView,
@@ -119,9 +120,37 @@ class People:
         """API keys of a user."""
         return self._items(f"users/{_safe(username)}/api-keys", Page[ApiKeyView])
 
+    def create_key(self, username: str, request: ApiKeyRequest) -> ApiKeyCreated:
+        """A key of an account without password, such as a pipeline's."""
+        return self._connection.post(f"users/{_safe(username)}/api-keys", ApiKeyCreated, request)
+
     def revoke_key(self, username: str, key_id: str) -> None:
         """End a key of a user."""
         self._connection.delete(f"users/{_safe(username)}/api-keys/{_safe(key_id)}")
+
+    def offer_reset(self, username: str, *, clears_second_factor: bool) -> ResetTokenView:
+        """A token with which a user chooses a password."""
+        body = ResetOffer(clears_second_factor=clears_second_factor)
+        path = f"users/{_safe(username)}/reset-token"
+        return self._connection.post(path, ResetTokenView, body)
+
+    def sign_out(self, username: str) -> Ended:
+        """End all sessions of a user; keys stay."""
+        return self._connection.post(f"users/{_safe(username)}/sessions:end", Ended)
+
+    # One's own keys
+
+    def own_keys(self) -> Iterator[ApiKeyView]:
+        """API keys of the caller."""
+        return self._items("api-keys", Page[ApiKeyView])
+
+    def create_own_key(self, request: ApiKeyRequest) -> ApiKeyCreated:
+        """A key of the caller."""
+        return self._connection.post("api-keys", ApiKeyCreated, request)
+
+    def revoke_own_key(self, key_id: str) -> None:
+        """End a key of the caller."""
+        self._connection.delete(f"api-keys/{_safe(key_id)}")
 
     # Roles
 
@@ -132,6 +161,10 @@ class People:
     def create_role(self, fields: Mapping[str, Any]) -> RoleView:
         """A new role."""
         return self._connection.post("roles", RoleView, fields)
+
+    def change_role(self, slug: str, fields: Mapping[str, Any]) -> RoleView:
+        """Let a role made here give something else."""
+        return self._connection.put(f"roles/{_safe(slug)}", RoleView, fields)
 
     def delete_role(self, slug: str) -> None:
         """Remove a role that nobody has."""

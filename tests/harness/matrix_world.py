@@ -65,7 +65,7 @@ class MatrixWorld:
     def answer(self, method: str, path: str, role: str, place: str) -> str:
         """``y`` permitted, ``n`` refused, ``0`` does not exist, ``?`` none of these."""
         things = self._of(role, place)
-        url = re.sub(r"\{(\w+)\}", lambda found: self._value(path, found[1], things), path)
+        url = re.sub(r"\{(\w+)\}", lambda found: self.value(path, found[1], things), path)
         body = BODIES.get((method, path))
         body = body(things) if callable(body) else body
         reply = self.send(method, url, role, body)
@@ -197,7 +197,7 @@ class MatrixWorld:
     def _of(self, role: str, place: str) -> Things:
         return self.things[{"own": f"{role}-self", "team": "tamsin", "org": "otto"}[place]]
 
-    def _value(self, path: str, name: str, things: Things) -> str:
+    def value(self, path: str, name: str, things: Things) -> str:
         """What stands at a place of a path."""
         if name in things.values:
             return things.values[name]

@@ -1,16 +1,15 @@
-"""``st users``, ``st roles`` and ``st configs``."""
+"""``st users``: who there is, and what one person may do."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from datetime import UTC
 from typing import Any
 
 import click
 
+from st_client.commands.keys import key_options, key_request, print_keys, print_made
 from st_client.errors import BadInputError
 from st_client.output import connect, json_option, print_json, print_table
 from st_shared.protocol.tenancy import UserDetail
-from st_shared.spec.reading import SpecProblems, parse_yaml, read_text
 
 
 @click.group(invoke_without_command=True)
@@ -145,11 +144,19 @@ def keys(*, user: str, as_json: bool) -> None:
     """List the API keys of a user, without their secrets."""
     with connect() as client:
         found = list(client.people.keys(user))
-    if as_json:
-        print_json({"items": [each.model_dump(mode="json") for each in found]})
-        return
-    rows = [(each.id, each.name, each.prefix, ", ".join(each.scopes or ())) for each in found]
-    print_table(("ID", "NAME", "KEY", "SCOPES"), rows)
+    print_keys(found, as_json=as_json)
+
+
+@users.command("make-key")
+@click.argument("user")
+@key_options
+@json_option
+def make_key(*, user: str, as_json: bool, **fields: Any) -> None:
+    """Make a key of an account without password, such as a pipeline's; shown this once."""
+    request = key_request(**fields)
+    with connect() as client:
+        made = client.people.create_key(user, request)
+    print_made(made, as_json=as_json)
 
 
 @users.command("revoke-key")
@@ -161,6 +168,32 @@ def revoke_key(*, user: str, key: str, as_json: bool) -> None:
     with connect() as client:
         client.people.revoke_key(user, key)
     print_json({"revoked": key}) if as_json else click.echo(f"revoked {key}")
+
+
+@users.command("reset")
+@click.argument("user")
+@click.option("--clear-second-factor", is_flag=True, help="Their authenticator is lost.")
+@json_option
+def reset(*, user: str, clear_second_factor: bool, as_json: bool) -> None:
+    """Make a token with which a user chooses a password, once, within a day."""
+    with connect() as client:
+        made = client.people.offer_reset(user, clears_second_factor=clear_second_factor)
+    if as_json:
+        print_json(made)
+        return
+    until = f"{made.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    click.echo(f"for {user}, until {until}; shown this once:", err=True)
+    click.echo(made.token)
+
+
+@users.command("sign-out")
+@click.argument("user")
+@json_option
+def sign_out(*, user: str, as_json: bool) -> None:
+    """End all sessions of a user in browsers; their keys stay."""
+    with connect() as client:
+        ended = client.people.sign_out(user)
+    print_json(ended) if as_json else click.echo(f"ended {ended.count} sessions of {user}")
 
 
 def _print_user(user: UserDetail, *, as_json: bool) -> None:
@@ -188,131 +221,3 @@ def _password(*, from_stdin: bool) -> str:
         )
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return answer
-
-
-# Roles
-
-
-@click.group(invoke_without_command=True)
-@click.pass_context
-@json_option
-def roles(context: click.Context, *, as_json: bool) -> None:
-    """List roles; commands make and remove them."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect() as client:
-        found = list(client.people.roles())
-    if as_json:
-        print_json({"items": [each.model_dump(mode="json") for each in found]})
-        return
-    rows = [
-        (each.slug, each.reach, str(each.rank), str(len(each.permissions)), str(each.users))
-        for each in found
-    ]
-    print_table(("ROLE", "REACH", "RANK", "PERMISSIONS", "USERS"), rows)
-
-
-@roles.command("create")
-@click.argument("role")
-@click.option("--name", help="For people.")
-@click.option("--reach", type=click.Choice(("own", "team", "org", "system")), default="own")
-@click.option("--rank", type=click.IntRange(0, 100), default=10, show_default=True)
-@click.option("--like", help="Begin with the permissions of this role, as far as the reach allows.")
-@click.option("--allow", multiple=True, metavar="PERMISSION")
-@click.option("--without", multiple=True, metavar="PERMISSION")
-@json_option
-def create_role(
-    *,
-    role: str,
-    name: str | None,
-    reach: str,
-    rank: int,
-    like: str | None,
-    allow: Sequence[str],
-    without: Sequence[str],
-    as_json: bool,
-) -> None:
-    """Make a role: at most what you may do yourself, and no farther."""
-    fields: dict[str, Any] = {
-        "slug": role,
-        "name": name or role,
-        "like": like,
-        "permissions": list(allow),
-        "without": list(without),
-        "reach": reach,
-        "rank": rank,
-    }
-    with connect() as client:
-        made = client.people.create_role(fields)
-    print_json(made) if as_json else click.echo(f"made {role}: {', '.join(made.permissions)}")
-
-
-@roles.command("delete")
-@click.argument("role")
-@json_option
-def delete_role(*, role: str, as_json: bool) -> None:
-    """Remove a role that nobody has."""
-    with connect() as client:
-        client.people.delete_role(role)
-    print_json({"deleted": role}) if as_json else click.echo(f"removed {role}")
-
-
-# Saved configurations
-
-
-@click.group(invoke_without_command=True)
-@click.pass_context
-@json_option
-def configs(context: click.Context, *, as_json: bool) -> None:
-    """List saved configurations, from which job files begin by `config: NAME`."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect() as client:
-        found = list(client.people.configs())
-    if as_json:
-        print_json({"items": [each.model_dump(mode="json") for each in found]})
-        return
-    rows = [(each.name, str(each.version), each.created_by, each.team, each.note) for each in found]
-    print_table(("NAME", "VERSION", "BY", "TEAM", "NOTE"), rows)
-
-
-@configs.command("show")
-@click.argument("name")
-@json_option
-def show_config(*, name: str, as_json: bool) -> None:
-    """Print a configuration."""
-    with connect() as client:
-        found = client.people.config(name)
-    print_json(found if as_json else found.document)
-
-
-@configs.command("save")
-@click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--note", default="", help="For people; of a new one.")
-@json_option
-def save_config(*, name: str, file: Path, note: str, as_json: bool) -> None:
-    """Save part of a job file under NAME, or put it in place of what is there."""
-    try:
-        document = parse_yaml(read_text(file))
-    except SpecProblems as found:
-        raise BadInputError(f"{file} cannot be read", detail=str(found)) from None
-    if not isinstance(document, dict):
-        raise BadInputError(f"{file} is no part of a job file", hint="it maps keys to values")
-    with connect() as client:
-        known = {each.name for each in client.people.configs()}
-        if name in known:
-            saved = client.people.change_config(name, document)
-        else:
-            saved = client.people.create_config(name, document, note)
-    print_json(saved) if as_json else click.echo(f"saved {name}, version {saved.version}")
-
-
-@configs.command("delete")
-@click.argument("name")
-@json_option
-def delete_config(*, name: str, as_json: bool) -> None:
-    """Remove a configuration; jobs that were made of it stay as they are."""
-    with connect() as client:
-        client.people.delete_config(name)
-    print_json({"deleted": name}) if as_json else click.echo(f"removed {name}")

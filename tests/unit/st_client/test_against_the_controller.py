@@ -305,6 +305,96 @@ def test_tenants_and_people_are_managed(st, monkeypatch):
     assert st("orgs") == 4
 
 
+def test_rules_are_made_listed_put_in_place_and_removed(st, capsys):
+    note = ("--role", "researcher", "--note", "ask Eve")
+    made = st("rules", "deny", "accelerator", "b200*", *note)
+    assert (made["subject_kind"], made["subject"], made["effect"]) == ("role", "researcher", "deny")
+    other = st(
+        "rules", "allow", "family", "flux*", "--team", "default/default", "--instead", made["id"]
+    )
+    assert (other["id"], other["org"], other["effect"]) == (made["id"], "default", "allow")
+    assert run(["rules"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].split() == ["RULE", "EFFECT", "RESOURCE", "LIKE", "FOR", "NOTE"]
+    assert told[1].split()[1:] == ["allow", "family", "flux*", "team", "default/default"]
+    assert st("rules", "deny", "family", "x", "--role", "lead", "--user", "ada") == 2
+    assert st("rules", "deny", "accelerator", "a|b") == 2
+    assert st("rules", "deny", "family", "x", "--user", "nobody") == 2
+    assert st("rules", "remove", made["id"]) == {"removed": made["id"]}
+    assert st("rules", "remove", made["id"]) == 5
+
+
+def test_approval_rules_are_made_changed_switched_and_removed(st, capsys):
+    made = st("approval-rules", "add", "dear", "cost_over", "12.50", "--exempt-role", "admin")
+    assert (made["amount"], made["approver"], made["exempt_roles"]) == (
+        12_500_000,
+        "lead",
+        ["admin"],
+    )
+    rule = made["id"]
+    changed = st("approval-rules", "set", rule, "--quorum", 2, "--expires", "2d", "--value", 20)
+    assert (changed["amount"], changed["quorum"], changed["expires_after"]) == (2e7, 2, 172_800)
+    assert changed["exempt_roles"] == ["admin"]
+    assert not st("approval-rules", "disable", rule)["enabled"]
+    assert run(["approval-rules"]) == 0
+    told = capsys.readouterr().out.splitlines()[1]
+    assert re.sub(" +", " ", told).endswith("dear costs over 20 all 2 of lead 2d admin disabled")
+    assert st("approval-rules", "enable", rule)["enabled"]
+    assert st("approval-rules", "add", "x", "family") == 2
+    assert st("approval-rules", "add", "x", "cost_over", "much") == 2
+    assert st("approval-rules", "add", "x", "slot_hours_over", "1.5") == 2
+    assert st("approval-rules", "set", rule, "--expires", "soon") == 2
+    assert st("approval-rules", "set", "apl_none") == 5
+    assert st("approval-rules", "remove", rule) == {"removed": rule}
+    assert st("approval-rules")["items"] == []
+
+
+def test_keys_of_oneself_and_of_accounts_are_made_and_ended(st, capsys):
+    made = st(
+        "keys",
+        "create",
+        "--name",
+        "ci",
+        "--scope",
+        "job.submit",
+        "--from",
+        "10.0.0.0/8",
+        "--days",
+        3,
+    )
+    assert (made["scopes"], made["addresses"]) == (["job.submit"], ["10.0.0.0/8"])
+    assert run(["keys"]) == 0
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if " ci " in row]
+    assert line.split()[0] == made["id"]
+    assert {"job.submit", "10.0.0.0/8", "never"} <= set(line.split())
+    assert st("keys", "create", "--scope", "job.fly") == 2
+    assert st("keys", "create", "--days", 0) == 2
+    assert st("keys", "revoke", made["id"]) == {"revoked": made["id"]}
+    assert st("keys", "revoke", made["id"]) == 5
+    st("users", "add", "robot", "--no-password")
+    key = st("users", "make-key", "robot", "--name", "nightly")
+    assert [each["id"] for each in st("users", "keys", "robot")["items"]] == [key["id"]]
+    assert run(["users", "reset", "robot"]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("\n") == 1
+    assert "for robot, until " in told.err
+    assert st("users", "sign-out", "robot") == {"count": 0}
+
+
+def test_a_role_is_shown_and_changed(st):
+    st("roles", "create", "viewers", "--allow", "job.view.own", "--rank", 5)
+    now = st("roles", "set", "viewers", "--allow", "queue.view", "--reach", "team")
+    assert (now["permissions"], now["reach"], now["rank"]) == (
+        ["job.view.own", "queue.view"],
+        "team",
+        5,
+    )
+    now = st("roles", "set", "viewers", "--without", "queue.view", "--rank", 6)
+    assert st("roles", "show", "viewers") == now
+    assert (now["permissions"], now["rank"]) == (["job.view.own"], 6)
+    assert st("roles", "set", "nobody", "--rank", 1) == 5
+
+
 def test_a_job_begins_from_a_saved_config(st, job_file, tmp_path):
     part = tmp_path / "part.yaml"
     part.write_text("priority: low\nnoop: {seconds: 1}\n")
