@@ -34,7 +34,7 @@ def controller(settings, clock):
         assert ready.wait(30)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         token = {"token": app.state.setup_token, "username": "ada", "password": "correct horse"}
-        yield url, httpx.post(f"{url}/v1/auth/setup", json=token).json()["key"]
+        yield url, httpx.post(f"{url}/v1/auth/setup", json=token, timeout=60).json()["key"]
         server.should_exit = True
         thread.join()
 
