@@ -23,6 +23,7 @@ $(VENV)/made: pyproject.toml constraints.txt
 
 $(VENV)/made-dev: $(VENV)/made
 	@echo "installing the tools for tests and checks"
+	@$(BIN)/pip install --quiet -c constraints.txt schemathesis # first: it brings a command `st` too
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
