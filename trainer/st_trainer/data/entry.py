@@ -1,5 +1,6 @@
 """What an index is made of: names in order, a stamp of each, and what is read of it once."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,7 @@ from st_trainer.data.medium import Shape
 
 STAMP_BYTES = 16
 DIGEST_BYTES = 32
+CONTENT_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,22 @@ class Entry:
     """None where it cannot be used."""
     digest: bytes = bytes(DIGEST_BYTES)
     """SHA-256 over name, captions, content and facts."""
+    content: bytes = bytes(CONTENT_BYTES)
+    """``content_digest`` of its values as the model wants them, whatever it is called."""
+    conditioning: bytes = bytes(CONTENT_BYTES)
+    """The same of its conditioning picture; zeros where it has none."""
     changes: tuple[str, ...] = ()
     """What was done to make it fit, such as ``resized from 16x16``."""
+
+
+def content_digest(*parts: bytes | memoryview) -> bytes:
+    """The first 16 bytes of SHA-256 over ``parts``, each with its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        size = part.nbytes if isinstance(part, memoryview) else len(part)
+        digest.update(size.to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()[:CONTENT_BYTES]
 
 
 class Entries(Protocol):

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from st_trainer.data.conditioning import (
     check_same_aspect,
     read_conditioning,
 )
-from st_trainer.data.entry import Entry
+from st_trainer.data.content import Content
+from st_trainer.data.entry import CONTENT_BYTES, Entry, content_digest
 from st_trainer.data.kept import Kept
 from st_trainer.data.lyrics import with_lyrics
 from st_trainer.data.masks import check_mask, read_mask
@@ -101,26 +103,34 @@ class Reader:
         check_suitable(read.facts, self._dataset.only)
         shape = read.values.shape
         parts = [os.fsencode(name), *_texts(captions), str(shape).encode(), read.identity]
-        parts += self._beside(name, read)
-        self._kept.offer((id(self), name), read.values)
-        return _entry(name, stamp, captions, read, _digest(parts))
-
-    def _beside(self, name: str, read: ReadSample) -> Iterator[bytes]:
-        """What else belongs to the sample, once it is known to be good."""
-        medium, shape = self._medium, read.values.shape
-        if mask := self._source.mask(name):
+        conditioning = bytes(CONTENT_BYTES)
+        if mask := source.mask(name):
             check_mask(mask, medium, shape, self._centring(name))
-            yield mask.read_bytes()
-        if picture := self._source.conditioning(name):
-            facts = check_conditioning(picture, medium, shape, self._centring(name))
-            if self._dataset.conditioning_fit == "strict":
-                check_same_aspect(facts, read.facts)
-            yield picture.read_bytes()
+            parts.append(mask.read_bytes())
+        if picture := source.conditioning(name):
+            parts.append(self._conditioning(name, picture, read))
+            cut = repr((medium.area(shape), self._centring(name))).encode()
+            conditioning = content_digest(cut, parts[-1])
+        self._kept.offer((id(self), name), read.values)
+        return _entry(name, stamp, captions, read, (_digest(parts), conditioning))
+
+    def _conditioning(self, name: str, picture: Content, read: ReadSample) -> bytes:
+        """The bytes of a conditioning picture, once it is known to be good."""
+        facts = check_conditioning(picture, self._medium, read.values.shape, self._centring(name))
+        if self._dataset.conditioning_fit == "strict":
+            check_same_aspect(facts, read.facts)
+        return picture.read_bytes()
 
 
 def _entry(
-    name: str, stamp: bytes, captions: tuple[str, ...], read: ReadSample, digest: bytes
+    name: str,
+    stamp: bytes,
+    captions: tuple[str, ...],
+    read: ReadSample,
+    digests: tuple[bytes, bytes],
 ) -> Entry:
+    """``digests`` are those of the whole sample and of its conditioning picture."""
+    values = read.values
     return Entry(
         name,
         stamp,
@@ -128,7 +138,11 @@ def _entry(
         shape=read.values.shape,
         value_bytes=read.values.nbytes,
         facts=read.facts,
-        digest=digest,
+        digest=digests[0],
+        content=content_digest(
+            repr((values.shape, values.dtype.str)).encode(), np.ascontiguousarray(values).data
+        ),
+        conditioning=digests[1],
         changes=read.changes,
     )
 

@@ -135,6 +135,14 @@ class Samples:
         """How the values at ``indexes`` came out of their files."""
         return [each.shard.facts(each.row) for each in self._at(indexes)]
 
+    def contents(self, indexes: Sequence[int]) -> list[bytes]:
+        """What tells the values of each from all others, whatever their files are called."""
+        return [each.shard.content(each.row) for each in self._at(indexes)]
+
+    def conditioning_contents(self, indexes: Sequence[int]) -> list[bytes]:
+        """The same of their conditioning pictures."""
+        return [each.shard.conditioning(each.row) for each in self._at(indexes)]
+
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
         places = zip(self._at(indexes), self._areas(indexes), strict=True)

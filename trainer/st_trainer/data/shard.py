@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from st_trainer.data.entry import DIGEST_BYTES, STAMP_BYTES, Entry
+from st_trainer.data.entry import CONTENT_BYTES, DIGEST_BYTES, STAMP_BYTES, Entry
 from st_trainer.data.facts import SampleFacts
 from st_trainer.errors import BadDataError
 
@@ -26,6 +26,8 @@ _SCHEMA = pa.schema(
         ("name", pa.binary()),  # as the file system has it
         ("stamp", pa.binary(STAMP_BYTES)),
         ("digest", pa.binary(DIGEST_BYTES)),
+        ("content", pa.binary(CONTENT_BYTES)),
+        ("conditioning", pa.binary(CONTENT_BYTES)),
         ("bucket", pa.uint16()),  # place in Summary.buckets
         ("facts", pa.list_(pa.int64())),  # original size, crop and size, one behind the other
         ("captions", pa.list_(pa.string())),
@@ -91,6 +93,8 @@ def write_shard(path: Path, entries: Sequence[Entry]) -> None:
         "name": [os.fsencode(entry.name) for entry in rows],
         "stamp": [entry.stamp for entry in rows],
         "digest": [entry.digest for entry in rows],
+        "content": [entry.content for entry in rows],
+        "conditioning": [entry.conditioning for entry in rows],
         "bucket": [numbers.get((entry.shape, entry.value_bytes), 0) for entry in rows],
         "facts": [_flat(entry.facts) for entry in rows],
         "captions": [list(entry.captions) for entry in rows],
@@ -164,6 +168,14 @@ class Shard:
         """The stamp in ``row``."""
         return bytes(self._columns["stamp"][row].as_py())
 
+    def content(self, row: int) -> bytes:
+        """What tells the values in ``row`` from all others."""
+        return bytes(self._columns["content"][row].as_py())
+
+    def conditioning(self, row: int) -> bytes:
+        """What tells the conditioning picture in ``row`` from all others."""
+        return bytes(self._columns["conditioning"][row].as_py())
+
     def facts(self, row: int) -> SampleFacts:
         """What is known of the sample in ``row``."""
         numbers = self._columns["facts"][row].as_py()
@@ -186,6 +198,8 @@ class Shard:
             value_bytes=size,
             facts=self.facts(row),
             digest=value["digest"],
+            content=value["content"],
+            conditioning=value["conditioning"],
             changes=tuple(value["changes"]),
         )
 
