@@ -42,7 +42,7 @@ def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
     denoiser, generator, share = session.denoiser, session.generator, session.ranks.share
     spec, device = session.spec.objective, session.accelerator.device
     mine = share.rows(indexes)
-    clean = denoiser.latents(session.samples.values(mine), generator, share)
+    clean = session.encodings.latents(session.samples, mine, generator, share)
     shape = torch.Size((len(indexes), *clean.shape[1:]))
     drawn = draw_noise(shape, spec.noise, session.step, generator)
     objective = denoiser.objective

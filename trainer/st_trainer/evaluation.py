@@ -36,7 +36,7 @@ def held_out_loss(session: Session, held_out: Samples) -> float:
             held_out, spec.validation.evaluation_samples, spec.validation.seed, spec.batch_size
         ):
             generator = torch.Generator().manual_seed(spec.validation.seed + indexes[0])
-            clean = denoiser.latents(held_out.values(indexes), generator)
+            clean = session.encodings.latents(held_out, indexes, generator)
             condition = session.encode(held_out.captions_at(indexes), indexes, held_out)
             for share in shares:
                 noise = torch.randn(clean.shape, generator=generator).to(device)

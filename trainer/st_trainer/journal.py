@@ -16,7 +16,7 @@ from st_shared.redaction import from_environment
 
 Listener = Callable[[JournalEvent], None]
 Level = Literal["debug", "info", "warning", "error"]
-Phase = Literal["loading", "training", "validating", "saving", "done"]
+Phase = Literal["loading", "caching", "training", "validating", "saving", "done"]
 OutputName = Literal["weights", "loss_curve", "sample_grid", "report", "log", "file"]
 
 PATIENCE = 20.0

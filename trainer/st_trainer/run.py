@@ -8,6 +8,7 @@ from st_shared.protocol.journal import ExitCode
 from st_shared.spec.section import Section
 from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
+from st_trainer.caching.prepare import prepare_encodings
 from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.data.bucketing import described, in_buckets
 from st_trainer.data.index import MOST_THREADS, Peers
@@ -65,7 +66,9 @@ def run_training(
     if resume != "none":
         go_on(session, folder, journal, resume)
         must_agree(session)
-    if train(session, folder, journal, stop) is Ending.STOPPED:
+    ending = train(session, folder, journal, stop)
+    session.encodings.flush()
+    if ending is Ending.STOPPED:
         journal.log(f"stopped at step {session.step} of {spec.steps}; resume to go on from there")
         return ExitCode.PREEMPTED
     if session.ranks.is_first:
@@ -95,7 +98,10 @@ def open_session(
         denoiser = open_denoiser(spec, lambda: samples.captions)
     drawn = placed(spec.validation, sources[0])
     pictures(drawn, denoiser)  # what cannot be drawn is told now
-    return Session(spec, samples, denoiser, drawn, held_out)
+    encodings = prepare_encodings(
+        spec, denoiser, (samples, held_out), make_accelerator(spec), folder.cache, journal
+    )
+    return Session(spec, samples, denoiser, drawn, held_out, encodings)
 
 
 def placed(settings: ValidationSpec, dataset: Place) -> ValidationSpec:

@@ -45,6 +45,11 @@ class RunFolder:
         return self.root / "fetched" / f"{rank}"
 
     @property
+    def cache(self) -> Path:
+        """What encoders made of samples and captions, unless runs share a folder for that."""
+        return self.root / "cache"
+
+    @property
     def index(self) -> Path:
         """What is known of each sample of the datasets."""
         return self.root / "index"

@@ -10,6 +10,7 @@ from torch import nn
 from st_shared.spec.training import TrainingSpec, ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.registry import make_adapter
+from st_trainer.caching.encodings import Encodings
 from st_trainer.data.sampler import Cursor, ShuffledSampler
 from st_trainer.data.samples import Samples
 from st_trainer.families.family import Condition, Denoiser
@@ -30,6 +31,7 @@ class Session:
         denoiser: Denoiser,
         drawn: ValidationSpec | None = None,
         held_out: Samples | None = None,
+        encodings: Encodings | None = None,
     ) -> None:
         self.spec = spec
         self.drawn = drawn or spec.validation
@@ -57,6 +59,11 @@ class Session:
             objective_spec=spec.objective,
             listener=self.adapter.listener,
         )
+        self.encodings = encodings or Encodings(denoiser, spec.cache.at_once)
+        """What samples and captions are encoded with, and what is remembered of that."""
+        self.encodings.device = self.accelerator.device
+        if not spec.adapter.text_encoder:  # then gradients must reach it
+            self.denoiser = replace(self.denoiser, remembered=self.encodings.texts)
         self.answer = self.ranks.synchronised(self.denoiser)
         """What a step asks for the model's answer, so that gradients are those of all ranks."""
         self.generator = torch.Generator().manual_seed(spec.seed)
@@ -86,6 +93,7 @@ class Session:
                 yield self.denoiser.with_module(module)
             finally:
                 module.train()
+                self.encodings.rest()
 
     def encode(
         self, captions: Sequence[str], indexes: Sequence[int], samples: Samples | None = None
@@ -96,7 +104,7 @@ class Session:
         """
         samples = samples or self.samples
         condition = self.denoiser.encode(captions, samples.facts(indexes))
-        condition |= self.adapter.told(samples, indexes)
+        condition |= self.adapter.told(samples, indexes, self.encodings)
         return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
     @property

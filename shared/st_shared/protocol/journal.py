@@ -55,7 +55,8 @@ class ProgressEvent(_Event):
     """How far the run is."""
 
     kind: Literal["progress"] = "progress"
-    phase: Literal["loading", "training", "validating", "saving", "done"]
+    phase: Literal["loading", "caching", "training", "validating", "saving", "done"]
+    """``caching``: ``step`` and ``steps`` count what is encoded ahead of the first step."""
     step: int = Field(ge=0)
     steps: int = Field(ge=0)
     steps_per_second: float | None = Field(None, ge=0)

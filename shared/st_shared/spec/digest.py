@@ -11,7 +11,14 @@ def spec_sha256(training: TrainingSpec) -> str:
 
     Taken over JSON with sorted keys and every default written out. Folders of datasets are left
     out, since they differ from machine to machine: the checkpoint holds a checksum of the samples.
+    So is what is cached and where, which changes no number; how much is encoded at once may.
     """
-    document = training.model_dump(mode="json", exclude={"datasets": {"__all__": {"path"}}})
+    document = training.model_dump(
+        mode="json",
+        exclude={
+            "datasets": {"__all__": {"path"}},
+            "cache": {"latents", "text", "share", "endpoint_url", "max_gb"},
+        },
+    )
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

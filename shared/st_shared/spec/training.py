@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from st_shared.spec.adapter import AdapterKind, AdapterSpec
 from st_shared.spec.buckets import LENGTHS, BucketSpec
+from st_shared.spec.cache import CacheSpec
 from st_shared.spec.dataset import DatasetSpec, FilterSpec
 from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.objective import ObjectiveSpec
@@ -97,6 +98,7 @@ class TrainingSpec(Section):
         4, ge=1, le=65_536, description="Samples that each process takes in one optimiser step."
     )
     buckets: BucketSpec = Field(default_factory=BucketSpec)
+    cache: CacheSpec = Field(default_factory=CacheSpec)
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of initial weights, order and noise.")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of the forward pass; bf16 is slow on most CPUs."
@@ -156,6 +158,30 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"datasets.mask_suffix is for pictures and videos, but family {family.name} is "
                 "trained on sounds: drop the key"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_something_to_cache(self) -> Self:
+        family = FAMILIES[self.model.family]
+        for key in ("latents", "text"):
+            mode = getattr(self.cache, key)
+            if mode in {"before", "on_demand"} and not family.needs_base:
+                raise ValueError(
+                    f"cache.{key} means nothing for family {family.name}, which has no encoders: "
+                    "drop it"
+                )
+        if self.cache.text in {"before", "on_demand"} and self.adapter.text_encoder:
+            raise ValueError(
+                f"cache.text is {self.cache.text}, but adapter.text_encoder changes what captions "
+                "become in every step: drop one of them"
+            )
+        shuffled = [each.captions.shuffle and not each.evaluation for each in self.datasets]
+        if self.cache.text == "before" and any(shuffled):
+            raise ValueError(
+                f"cache.text is before, but datasets.{shuffled.index(True)}.captions.shuffle makes "
+                "another text of a caption each time it is seen: use on_demand or off, or write "
+                "the variants that you want as several captions and drop shuffle"
             )
         return self
 

@@ -46,7 +46,7 @@ def test_the_dynamic_shift_counts_the_tokens_of_the_batch(session, name, index):
     session.generator.manual_seed(3)
     clean = draw_batch(session, [index, index]).clean
     session.generator.manual_seed(3)
-    again = session.denoiser.latents(session.samples.values([index, index]), session.generator)
+    again = session.encodings.latents(session.samples, [index, index], session.generator)
     torch.randn(again.shape, generator=session.generator)
     shares = torch.rand(2, generator=session.generator, dtype=torch.float64)
     expected = shifted(shares, dynamic_shift(TOKENS[name][index])).float()

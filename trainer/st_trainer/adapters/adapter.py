@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from st_shared.spec.adapter import AdapterSpec
+from st_trainer.caching.encodings import Encodings
 from st_trainer.data.samples import Samples
 from st_trainer.families.family import Condition, Denoiser
 
@@ -30,9 +31,9 @@ class Adapter(ABC):
             BadSpecError: nothing in the module fits the specification.
         """
 
-    def told(self, samples: Samples, indexes: Sequence[int]) -> Condition:
+    def told(self, samples: Samples, indexes: Sequence[int], encodings: Encodings) -> Condition:
         """What the model is told of the samples at ``indexes`` for this adapter's sake."""
-        del samples, indexes
+        del samples, indexes, encodings
         return {}
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from st_trainer.adapters.adapter import Adapter, as_floats
 from st_trainer.adapters.lora import LORA_NAME, add_matrices, file_of, lora_layers
 from st_trainer.adapters.targets import target_names
+from st_trainer.caching.encodings import Encodings
 from st_trainer.data.samples import Samples
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named, load_part
@@ -51,9 +52,9 @@ class ControlNet(Adapter):
             each.requires_grad_(requires_grad=False)
         module.add_module(_PLACE, made)
 
-    def told(self, samples: Samples, indexes: Sequence[int]) -> Condition:
+    def told(self, samples: Samples, indexes: Sequence[int], encodings: Encodings) -> Condition:
         """The conditioning picture of each sample."""
-        return {CONTROL: self._denoiser.control(samples.conditioning(indexes))}
+        return {CONTROL: encodings.control(samples, indexes)}
 
     def off(self, module: nn.Module) -> AbstractContextManager[None]:
         """Refused: a model without the picture is another, not the one before training."""

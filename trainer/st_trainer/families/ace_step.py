@@ -16,7 +16,7 @@ from st_trainer.data.sounds import Sounds
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named
 from st_trainer.families.family import Assets, Condition, Denoiser, Guide
-from st_trainer.families.pretrained import ATTENTION, Pretrained
+from st_trainer.families.pretrained import ATTENTION, Pretrained, config_of
 from st_trainer.objectives.flow_matching import FlowMatching, shifted_path
 from st_trainer.objectives.objective import Objective
 
@@ -51,6 +51,14 @@ class AceStep(Pretrained[AceStepConfig]):
     comfy_prefix = "base_model.model"
     comfy_renames: ClassVar = ((r"\.to_([qkv])$", r".\1_proj"), (r"\.to_out\.0$", ".o_proj"))
     comfy_alphas = False
+    encoders = ("condition_encoder",)
+    text_options = (
+        "seconds",
+        "sample_rate",
+        "language",
+        "caption_length",
+        "lyrics_length",
+    )
     usual_guidance = 7.0
 
     def load(self, base: str, config: AceStepConfig, dtype: torch.dtype) -> Denoiser:
@@ -79,7 +87,7 @@ class AceStep(Pretrained[AceStepConfig]):
 
     def latent_shape(self, config: AceStepConfig, assets: Assets) -> Shape:
         """``(C, L)``; the network has channels last."""
-        vae = assets["vae"].config
+        vae = config_of(assets, "vae")
         length = config.seconds * config.sample_rate // prod(vae.downsampling_ratios)
         return vae.decoder_input_channels, length
 

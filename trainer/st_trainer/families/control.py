@@ -20,9 +20,9 @@ _WIDTHS = (16, 32, 96, 256)
 """Channels of the layers that bring pictures to the size of latents, each half as large."""
 
 
-def unet_copy(place: str, module: nn.Module, vae: Any) -> nn.Module:
-    """The first half of a UNet; Zhang et al. 2023, section 3.2."""
-    halvings = len(vae.config.block_out_channels) - 1
+def unet_copy(place: str, module: nn.Module, config: Any) -> nn.Module:
+    """The first half of a UNet; Zhang et al. 2023, section 3.2. ``config`` is that of the VAE."""
+    halvings = len(config.block_out_channels) - 1
     made: nn.Module = class_named(place).from_unet(
         module, conditioning_embedding_out_channels=_WIDTHS[: halvings + 1]
     )

@@ -27,6 +27,12 @@ Assets = dict[str, Any]
 Condition = dict[str, Tensor]
 """Encoded captions: named tensors whose first dimension counts samples."""
 
+Encoding = dict[str, Tensor]
+"""What an autoencoder makes of samples, whose first dimension counts them: ``mean`` and ``std`` of
+a posterior from which latents are drawn anew each time, or their one ``value``."""
+
+VALUE, MEAN, STD = "value", "mean", "std"
+
 Guide = Callable[[Tensor, Tensor], Tensor]
 """One answer of those with and without caption; it may remember those of earlier steps."""
 
@@ -59,10 +65,10 @@ class FamilyCode(ABC, Generic[ConfigT]):
     def encode(self, config: ConfigT, assets: Assets, captions: Sequence[str]) -> Condition:
         """Captions as tensors; the empty text is the null caption of guidance."""
 
-    def null(self, config: ConfigT, assets: Assets, condition: Condition) -> Condition:
-        """The null caption of guidance, once for each sample of ``condition``."""
-        count = len(next(iter(condition.values())))
-        return self.encode(config, assets, [""] * count)
+    def null(self, config: ConfigT, assets: Assets, condition: Condition) -> Condition | None:
+        """The null caption of guidance for each sample of ``condition``; None: the empty text."""
+        del config, assets, condition
+        return None
 
     def guide(self, module: nn.Module, guidance: float) -> Guide | None:
         """How an answer is pushed away from the one without caption, while a sampler runs.
@@ -103,12 +109,17 @@ class FamilyCode(ABC, Generic[ConfigT]):
         del assets
         return self.sample_shape(config)
 
-    def latents(
-        self, assets: Assets, samples: Tensor, generator: torch.Generator, share: Share
+    def encoded(self, assets: Assets, samples: Tensor) -> Encoding:
+        """What the autoencoder makes of samples ``(B, C, ...)``, the same whenever it is asked."""
+        del assets
+        return {VALUE: samples}
+
+    def drawn(
+        self, assets: Assets, encoding: Encoding, generator: torch.Generator, share: Share
     ) -> Tensor:
-        """Samples ``(B, C, ...)``, a ``share`` of a batch, as the model sees them."""
+        """Latents of a ``share`` of a batch as the model sees them, drawn from their encoding."""
         del assets, generator, share
-        return samples
+        return encoding[VALUE]
 
     def samples(self, assets: Assets, latents: Tensor) -> Tensor:
         """The inverse of ``latents``: samples with values about -1 to 1."""
@@ -156,6 +167,8 @@ class Denoiser:
     objective_spec: ObjectiveSpec = field(default_factory=ObjectiveSpec)
     listener: Callable[[Tensor], None] | None = None
     """Told, before each answer, how far towards noise each sample is, ``(B,)``, 0 to 1."""
+    remembered: Callable[[Sequence[str]], Condition] | None = None
+    """Asked for captions in place of the text encoders."""
 
     @cached_property
     def objective(self) -> Objective:
@@ -207,9 +220,15 @@ class Denoiser:
         a text encoder is trained, gradients flow back into it.
         """
         drawn = SampleFacts.whole(*self.sample_shape[1:][-2:])
-        condition = self.family.encode(self.config, self.assets, captions)
+        condition = self.texts(captions)
         told = facts or [drawn] * len(captions)
         return condition | self.family.describe(self.config, told)
+
+    def texts(self, captions: Sequence[str]) -> Condition:
+        """Captions as tensors, remembered or encoded now."""
+        if self.remembered:
+            return self.remembered(captions)
+        return self.family.encode(self.config, self.assets, captions)
 
     @torch.no_grad()
     def null(self, condition: Condition) -> Condition:
@@ -217,12 +236,15 @@ class Denoiser:
 
         What the model is told beside captions, such as sizes, stays.
         """
-        return condition | self.family.null(self.config, self.assets, condition)
+        count = len(next(iter(condition.values())))
+        own = self.family.null(self.config, self.assets, condition)
+        return condition | (self.texts([""] * count) if own is None else own)
 
     @torch.no_grad()
     def latents(self, samples: Tensor, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
         """Samples ``(B, C, ...)``, a ``share`` of a batch, as the model sees them."""
-        return self.family.latents(self.assets, samples, generator, share)
+        encoding = self.family.encoded(self.assets, samples)
+        return self.family.drawn(self.assets, encoding, generator, share)
 
     @torch.no_grad()
     def samples(self, latents: Tensor) -> Tensor:

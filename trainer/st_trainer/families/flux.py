@@ -45,6 +45,8 @@ class Flux(Pretrained[FluxConfig]):
     kohya_modules = FLUX
     text_encoders: ClassVar = {"text_encoder": "lora_te1"}
     controlnet = "diffusers.FluxControlNetModel"
+    control_is_encoded = True
+    text_options = ("caption_length", "training_guidance")
     usual_guidance = 3.5
     is_distilled = True
 

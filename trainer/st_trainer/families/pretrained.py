@@ -13,8 +13,9 @@ from st_shared.spec.families import ImageConfig
 from st_shared.spec.section import Section
 from st_trainer.data.medium import Shape
 from st_trainer.families.components import load_components
-from st_trainer.families.family import Assets, Denoiser, FamilyCode
+from st_trainer.families.family import MEAN, STD, VALUE, Assets, Denoiser, Encoding, FamilyCode
 from st_trainer.families.kohya_names import Names
+from st_trainer.families.parts import Parts
 from st_trainer.share import Share
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -50,6 +51,12 @@ class Pretrained(FamilyCode[ConfigT]):
     """The same where ComfyUI wants names in Kohya's form, such as ``lora_unet``."""
     kohya_modules: ClassVar[Names] = {}
     """Kohya's names of modules where it fuses projections."""
+    encoders: ClassVar[tuple[str, ...]] = ()
+    """Parts beside text encoders that captions pass through."""
+    text_options: ClassVar[tuple[str, ...]] = ("caption_length",)
+    """Options of the family on which the tensors of a caption depend."""
+    control_is_encoded: ClassVar[bool] = False
+    """Whether a ControlNet reads latents of pictures, not pictures."""
     controlnet: ClassVar[str | None] = None
     """Class of its ControlNet, where it has one."""
     text_encoders: ClassVar[Mapping[str, str]] = {}
@@ -63,7 +70,11 @@ class Pretrained(FamilyCode[ConfigT]):
         """
         parts = load_components(base, self.components, dtype)
         module: nn.Module = parts.pop(self.denoiser)
-        return Denoiser(self, config, parts, module)
+
+        def again(name: str) -> Any:
+            return load_components(base, {name: self.components[name]}, dtype)[name]
+
+        return Denoiser(self, config, Parts(parts, again), module)
 
     def sample_shape(self, config: ConfigT) -> Shape:
         """A square RGB image."""
@@ -72,18 +83,28 @@ class Pretrained(FamilyCode[ConfigT]):
 
     def latent_shape(self, config: ConfigT, assets: Assets) -> Shape:
         """One image behind the VAE."""
-        vae = assets["vae"].config
+        vae = config_of(assets, "vae")
         side = self.sample_shape(config)[-1] // 2 ** (len(vae.block_out_channels) - 1)
         return vae.latent_channels, side, side
 
-    def latents(
-        self, assets: Assets, samples: Tensor, generator: torch.Generator, share: Share
+    def encoded(self, assets: Assets, samples: Tensor) -> Encoding:
+        """Mean and spread of the VAE's posterior, or the value of an autoencoder without one."""
+        vae = assets["vae"]
+        found = vae.encode(samples.to(vae.device, vae.dtype))
+        if not hasattr(found, "latent_dist"):
+            return {VALUE: found.latent}
+        return {MEAN: found.latent_dist.mean, STD: found.latent_dist.std}
+
+    def drawn(
+        self, assets: Assets, encoding: Encoding, generator: torch.Generator, share: Share
     ) -> Tensor:
         """A draw from the VAE's posterior, normalised, in fp32."""
-        vae = assets["vae"]
-        posterior = vae.encode(samples.to(vae.device, vae.dtype)).latent_dist
-        drawn = posterior.mean + posterior.std * share.normal(posterior.mean, generator)
-        return normalised(drawn.float(), vae.config)
+        if VALUE in encoding:
+            latents = encoding[VALUE]
+        else:
+            mean = encoding[MEAN]
+            latents = mean + encoding[STD] * share.normal(mean, generator)
+        return normalised(latents.float(), config_of(assets, "vae"))
 
     def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
         """A new ControlNet beside ``module``, which changes nothing yet.
@@ -105,6 +126,11 @@ class Pretrained(FamilyCode[ConfigT]):
         values = denormalised(latents.float(), vae.config).to(vae.device, vae.dtype)
         decoded: Tensor = vae.decode(values, return_dict=False)[0]
         return decoded
+
+
+def config_of(assets: Assets, name: str) -> Any:
+    """The options of a part, whether it is in memory or was set down."""
+    return assets.config(name) if isinstance(assets, Parts) else assets[name].config
 
 
 def picture_latents(assets: Assets, pictures: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from st_shared.spec.families import ImageConfig
 from st_shared.spec.objective import ObjectiveSpec
 from st_trainer.families.control import unet_copy
 from st_trainer.families.family import Assets, Condition
-from st_trainer.families.pretrained import ATTENTION, Pretrained
+from st_trainer.families.pretrained import ATTENTION, Pretrained, config_of
 from st_trainer.families.prompts import last_hidden
 from st_trainer.families.unet import unet_answer
 from st_trainer.objectives.ddpm import Ddpm, NoiseSchedule
@@ -51,7 +51,7 @@ class Sd1(Pretrained[ImageConfig]):
 
     def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
         """The first half of the UNet."""
-        return unet_copy(self.controlnet, module, assets["vae"])
+        return unet_copy(self.controlnet, module, config_of(assets, "vae"))
 
     def predict(
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition

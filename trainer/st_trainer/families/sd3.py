@@ -50,6 +50,7 @@ class Sd3(Pretrained[Sd3Config]):
     kohya_modules = SD3
     text_encoders: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
     controlnet = "diffusers.SD3ControlNetModel"
+    control_is_encoded = True
     usual_guidance = 7.0
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:

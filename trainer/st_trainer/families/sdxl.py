@@ -13,7 +13,7 @@ from st_trainer.data.facts import SampleFacts
 from st_trainer.families.components import class_named
 from st_trainer.families.control import unet_copy
 from st_trainer.families.family import Assets, Condition, Denoiser
-from st_trainer.families.pretrained import ATTENTION, Pretrained
+from st_trainer.families.pretrained import ATTENTION, Pretrained, config_of
 from st_trainer.families.prompts import token_ids
 from st_trainer.families.unet import unet_answer
 from st_trainer.objectives.ddpm import Ddpm, NoiseSchedule
@@ -113,7 +113,7 @@ class Sdxl(Pretrained[SdxlConfig]):
 
     def controlnet_copy(self, module: nn.Module, assets: Assets) -> nn.Module:
         """The first half of the UNet."""
-        return unet_copy(self.controlnet, module, assets["vae"])
+        return unet_copy(self.controlnet, module, config_of(assets, "vae"))
 
     def predict(
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition

@@ -13,7 +13,7 @@ from st_trainer.data.videos import Videos
 from st_trainer.errors import BadSpecError
 from st_trainer.families.components import class_named
 from st_trainer.families.family import Assets, Condition, Denoiser
-from st_trainer.families.pretrained import ATTENTION, Pretrained
+from st_trainer.families.pretrained import ATTENTION, Pretrained, config_of
 from st_trainer.families.prompts import zero_padded
 from st_trainer.objectives.flow_matching import FlowMatching, shifted_path
 from st_trainer.objectives.objective import Objective
@@ -74,7 +74,7 @@ class Wan(Pretrained[WanConfig]):
 
     def latent_shape(self, config: WanConfig, assets: Assets) -> Shape:
         """The first frame has a latent frame of its own, then four share one."""
-        vae = assets["vae"].config
+        vae = config_of(assets, "vae")
         frames = (config.frames - 1) // vae.scale_factor_temporal + 1
         scale = vae.scale_factor_spatial
         return vae.z_dim, frames, config.height // scale, config.width // scale

@@ -1,0 +1,100 @@
+"""``cache.share`` against a real S3 server: what one machine has encoded, another does not."""
+
+import pytest
+import torch
+from bucket_server import connect, serve_buckets, use_buckets
+
+from st_shared.spec.cache import CacheSpec
+from st_trainer.caching.bucket import SharedShards, connect_share
+from st_trainer.caching.encodings import Kind
+from st_trainer.caching.fill import Work, fetch_shared, missing_of
+from st_trainer.caching.folder import CacheFolder
+from st_trainer.caching.room import Room
+from st_trainer.errors import BadSpecError
+
+BUCKET = "caches"
+
+
+@pytest.fixture(scope="module")
+def nanio_url(tmp_path_factory):
+    with serve_buckets(tmp_path_factory.mktemp("nanio")) as url:
+        yield url
+
+
+@pytest.fixture
+def machine(nanio_url, tmp_path, monkeypatch):
+    """A folder of its own that shares the bucket, reached by the environment's keys."""
+    use_buckets(monkeypatch, tmp_path)
+    connect(nanio_url, BUCKET, "")._client.close()
+    messages, stores = [], []
+
+    def make(name, endpoint=nanio_url):
+        spec = CacheSpec(share=f"s3://{BUCKET}/{tmp_path.name}", endpoint_url=endpoint)
+        stores.append(connect_share(spec, {}))
+        root = tmp_path / name
+        shared = SharedShards(stores[-1], "latents/vae/")
+        return CacheFolder(root / "latents" / "vae", Room(root, 1 << 30), messages.append, shared)
+
+    make.messages = messages
+    yield make
+    for store in stores:
+        store._client.close()
+
+
+def key(number):
+    return number.to_bytes(16, "big")
+
+
+def work_on(numbers):
+    return Work(Kind.LATENTS, lambda: map(key, numbers), lambda places: [0] * len(places), list)
+
+
+def filled(folder, numbers):
+    for number in numbers:
+        folder.put(key(number), {"value": torch.tensor(number)})
+    folder.flush()
+
+
+def fetched(folder, numbers):
+    work = work_on(numbers)
+    fetch_shared(folder, missing_of(work, folder), 0, 1)
+    return [number for number in numbers if folder.get(key(number)) is not None]
+
+
+def test_files_with_wanted_entries_are_fetched_and_no_others(machine):
+    first = machine("one")
+    filled(first, [1, 2])
+    filled(first, [3])
+    second = machine("two")
+    assert fetched(second, [2, 5]) == [2]
+    assert len(list(second.folder.glob("*.safetensors"))) == 1
+    assert fetched(second, [2, 3]) == [2, 3]
+    assert machine.messages == []
+
+
+def test_a_file_that_is_not_what_its_name_says_is_left_out(machine):
+    first = machine("one")
+    filled(first, [1])
+    (path,) = first.folder.glob("*.safetensors")
+    store = first.shared._store
+    with path.open("rb") as file:
+        store.put(f"latents/vae/{'0' * 32}.safetensors", file)
+    store.delete(f"latents/vae/{path.name}")
+    second = machine("two")
+    assert fetched(second, [1]) == []
+    assert "it holds other entries than its name says" in machine.messages[0]
+    assert list(second.folder.iterdir()) == []
+
+
+def test_a_bucket_that_does_not_answer_stops_no_run(machine):
+    folder = machine("one", endpoint="http://127.0.0.1:9")
+    assert fetched(folder, [1]) == []
+    filled(folder, [1])
+    assert folder.get(key(1)) is not None
+    assert any("cache.share cannot be read" in text for text in machine.messages)
+    assert any("cache.share takes nothing" in text for text in machine.messages)
+
+
+def test_a_prefix_that_cannot_be_is_refused():
+    with pytest.raises(BadSpecError, match=r"training\.cache\.share: s3://bucket/\.\./up"):
+        connect_share(CacheSpec(share="s3://bucket/../up"), {})

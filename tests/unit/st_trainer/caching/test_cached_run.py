@@ -1,0 +1,188 @@
+"""Runs with and without caches learn the same, and encoders work once."""
+
+import shutil
+import weakref
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPTextModel
+
+from st_shared.protocol.journal import ExitCode
+from st_trainer import run as run_module
+from st_trainer.families.parts import module_bytes
+from st_trainer.families.pretrained import Pretrained
+from st_trainer.families.sd1 import Sd1
+
+from .conftest import carry_out, events, final_state, said
+
+OFF = {"latents": "off", "text": "off"}
+DEMAND = {"latents": "on_demand", "text": "on_demand"}
+BEFORE = {"latents": "before", "text": "before"}
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many samples and captions encoders were given."""
+    counts = Counter()
+    latents, text = Pretrained.encoded, Sd1.encode
+
+    def count_latents(self, assets, samples):
+        counts["latents"] += len(samples)
+        return latents(self, assets, samples)
+
+    def count_text(self, config, assets, captions):
+        counts["text"] += len(captions)
+        return text(self, config, assets, captions)
+
+    monkeypatch.setattr(Pretrained, "encoded", count_latents)
+    monkeypatch.setattr(Sd1, "encode", count_text)
+    return counts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": {"captions": {"lines": "each", "dropout": 0.5}, "mask_suffix": ".mask.png",
+                     "slider_strength": -1.0}},
+        {"dataset": {"captions": {"lines": "each", "shuffle": True, "separator": " "},
+                     "regularisation": True}},
+        {"family": "flux", "adapter": {"kind": "controlnet"},
+         "dataset": {"conditioning": "edges", "captions": {"source": "name"}}},
+        {"family": "sdxl", "dataset": {"captions": {"source": "name"}}},
+    ],
+    ids=["captions, dropout, masks and slider", "shuffled captions and regularisation",
+         "ControlNet on latents", "sdxl"],
+)  # fmt: skip
+def test_the_same_weights_whether_cached_or_not(spec_of, tmp_path, cache, changes):
+    is_shuffled = "shuffle" in changes["dataset"].get("captions", {})
+    ahead = BEFORE | ({"text": "on_demand"} if is_shuffled else {})
+    for name, caches in {"off": OFF, "before": ahead, "on demand": DEMAND}.items():
+        code = carry_out(spec_of(cache=caches, **changes), tmp_path / name)
+        assert code == ExitCode.SUCCEEDED
+        assert final_state(tmp_path / name) == final_state(tmp_path / "off")
+        assert cache.exists() is (name != "off")
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def test_each_sample_and_caption_is_encoded_once(spec_of, tmp_path, cache, encoded):
+    captions = {"captions": {"lines": "each"}}
+    carry_out(spec_of(cache=BEFORE, dataset=captions), tmp_path / "one")
+    assert encoded == {"latents": 6, "text": 2 * 6 + 1}  # and the empty text
+    carry_out(spec_of(cache=BEFORE, dataset=captions, steps=4), tmp_path / "two")
+    assert encoded == {"latents": 6, "text": 13}
+
+
+def test_only_what_changed_is_encoded_again(spec_of, tmp_path, cache, encoded, pictures):
+    carry_out(spec_of(cache=BEFORE), tmp_path / "one")
+    encoded.clear()
+    moved = pictures.rename(tmp_path / "elsewhere")
+    (moved / "0.png").rename(moved / "new name.png")
+    (moved / "0.txt").rename(moved / "new name.txt")
+    spec = spec_of(cache=BEFORE, dataset={"path": str(moved)})
+    carry_out(spec, tmp_path / "moved and renamed")
+    assert not encoded
+    (moved / "1.txt").write_text("another caption")
+    carry_out(spec, tmp_path / "caption")
+    assert encoded == {"text": 1}
+    encoded.clear()
+    larger = spec.model.model_copy(update={"config": {"resolution": 32}})
+    carry_out(spec.model_copy(update={"model": larger}), tmp_path / "size")
+    assert encoded == {"latents": 6}
+    encoded.clear()
+    carry_out(spec.model_copy(update={"precision": "bf16"}), tmp_path / "bf16")
+    assert encoded == {"latents": 6, "text": 7}
+
+
+def test_another_vae_is_a_miss(spec_of, tmp_path, cache, encoded, base_folder):
+    carry_out(spec_of(cache=BEFORE), tmp_path / "one")
+    encoded.clear()
+    base = tmp_path / "other base"
+    shutil.copytree(base_folder("sd1"), base)
+    vae = AutoencoderKL.from_pretrained(base / "vae")
+    with torch.no_grad():
+        vae.encoder.conv_in.bias[0] += 2**-20
+    vae.save_pretrained(base / "vae")
+    spec = spec_of(cache=BEFORE)
+    changed = spec.model.model_copy(update={"base": str(base)})
+    carry_out(spec.model_copy(update={"model": changed}), tmp_path / "two")
+    assert encoded == {"latents": 6}
+
+
+def test_encoders_are_out_of_memory_before_the_first_step(spec_of, tmp_path, cache, monkeypatch):
+    kinds, alive, sizes = (AutoencoderKL, CLIPTextModel), [], []
+    open_denoiser, train = run_module.open_denoiser, run_module.train
+
+    def opened(*arguments):
+        denoiser = open_denoiser(*arguments)
+        modules = denoiser.assets.modules()
+        sizes.append(sum(map(module_bytes, modules.values())))
+        for module in modules.values():
+            assert isinstance(module, kinds)
+            alive.append(weakref.ref(module))
+            alive.extend(weakref.ref(each) for each in module.parameters())
+        return denoiser
+
+    def watched(session, *rest):
+        assert [each for each in alive if each() is not None] == []
+        assert session.denoiser.assets.modules() == {}
+        return train(session, *rest)
+
+    monkeypatch.setattr(run_module, "open_denoiser", opened)
+    monkeypatch.setattr(run_module, "train", watched)
+    validation = {"prompts": ["red noise"], "every": 3, "sampler_steps": 2}
+    code = carry_out(spec_of(cache=BEFORE, validation=validation), tmp_path / "run")
+    assert code == ExitCode.SUCCEEDED
+    assert alive
+    freed = f"encoders left memory before the first step: {sizes[0] / 2**20:,.1f} MiB"
+    assert freed in said(tmp_path / "run")
+
+
+def test_samples_are_drawn_as_without_caches(spec_of, tmp_path, cache, encoded):
+    validation = {"prompts": ["red noise", "blue"], "every": 3, "sampler_steps": 2}
+    for name, caches in {"off": OFF, "before": BEFORE}.items():
+        carry_out(spec_of(cache=caches, validation=validation), tmp_path / name)
+    one, two = (Path(tmp_path, name, "samples", "step-000003.png") for name in ("off", "before"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_held_out_samples_are_cached_as_well(spec_of, tmp_path, cache, encoded, pictures):
+    held_out = tmp_path / "held out"
+    shutil.copytree(pictures, held_out)
+    spec = spec_of(cache=BEFORE, validation={"every": 1})
+    more = spec.datasets[0].model_copy(update={"path": str(held_out), "evaluation": True})
+    spec = spec.model_copy(update={"datasets": [*spec.datasets, more]})
+    carry_out(spec, tmp_path / "cached")
+    assert encoded["latents"] == 6  # they have the same content
+    off = spec.model_copy(update={"cache": spec_of(cache=OFF).cache})
+    carry_out(off, tmp_path / "off")
+    losses = [[e.values for e in events(tmp_path / name, "metric")] for name in ("cached", "off")]
+    assert losses[0] == losses[1]
+
+
+def test_resumes_exactly(spec_of, tmp_path, cache):
+    spec = spec_of(cache=BEFORE, checkpoint={"every": 1})
+    carry_out(spec, tmp_path / "whole")
+    assert carry_out(spec, tmp_path / "cut", stop_after=1) == ExitCode.PREEMPTED
+    other = spec.model_copy(update={"cache": spec_of(cache=OFF).cache})
+    carry_out(other, tmp_path / "cut", resume="latest")
+    assert final_state(tmp_path / "cut") == final_state(tmp_path / "whole")
+
+
+def test_tells_how_far_caching_is(spec_of, tmp_path, cache):
+    carry_out(spec_of(cache=BEFORE), tmp_path / "run")
+    told = [each for each in events(tmp_path / "run", "progress") if each.phase == "caching"]
+    assert [(each.step, each.steps) for each in (told[0], told[-1])] == [(0, 13), (13, 13)]
+    assert told[-1].eta_seconds == 0
+    assert any(
+        text.startswith("cached 6 latents, 7 captions in ") for text in said(tmp_path / "run")
+    )
+
+
+def test_a_short_run_encodes_on_demand_alone(spec_of, tmp_path, cache, encoded):
+    carry_out(spec_of(steps=1), tmp_path / "run")
+    assert encoded == {"latents": 2, "text": 2}
+    carry_out(spec_of(steps=1), tmp_path / "again")
+    assert encoded == {"latents": 2, "text": 2}

@@ -1,0 +1,1 @@
+"""What encoders make of samples and captions, kept on disk by its content."""

@@ -1,0 +1,227 @@
+"""Encodes what the folders lack ahead of the first step, each process its part."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_trainer.caching.encodings import Encodings, Kind, key_of, read_inputs, split, text_key
+from st_trainer.caching.folder import CacheFolder
+from st_trainer.caching.known_keys import KEY_BYTES
+from st_trainer.data.samples import Samples
+from st_trainer.journal import Journal
+from st_trainer.ranks import Ranks
+
+Told = Callable[[int, int], None]
+"""Hears how much is encoded of how much."""
+
+_READERS = 2
+_AHEAD = 4
+"""Inputs that each thread has read before they are wanted."""
+_TOLD_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """All inputs of one kind, in an order that is always the same."""
+
+    kind: Kind
+    keys: Callable[[], Iterator[bytes]]
+    """The key of each, in order."""
+    shapes: Callable[[NDArray[np.int64]], Sequence[int]]
+    """Of the inputs at places: a number that those share which may be encoded together."""
+    read: Callable[[Sequence[int]], Any]
+    """Inputs at places, which come in rising order where they are read one after another."""
+
+
+def sample_work(kind: Kind, chosen: Sequence[tuple[Samples, Sequence[int]]]) -> Work:
+    """Samples, or their conditioning pictures: of each ``Samples`` those at some indexes."""
+    starts = np.cumsum([0, *(len(indexes) for _, indexes in chosen)])
+
+    def at(place: int) -> tuple[int, int]:
+        number = int(np.searchsorted(starts, place, "right")) - 1
+        return number, chosen[number][1][place - int(starts[number])]
+
+    def keys() -> Iterator[bytes]:
+        for samples, indexes in chosen:
+            for index in indexes:
+                yield from key_of(kind, samples, [index])
+
+    def shapes(places: NDArray[np.int64]) -> list[int]:
+        found = map(at, places.tolist())
+        return [number << 16 | int(chosen[number][0].buckets[index]) for number, index in found]
+
+    def read(places: Sequence[int]) -> Any:
+        found = [at(place) for place in places]
+        return read_inputs(kind, chosen[found[0][0]][0], [index for _, index in found])
+
+    return Work(kind, keys, shapes, read)
+
+
+def text_work(captions: Callable[[], Iterable[str]]) -> Work:
+    """Captions, which are gone through anew each time that they are asked for."""
+
+    def keys() -> Iterator[bytes]:
+        return map(text_key, captions())
+
+    return Work(Kind.TEXT, keys, lambda places: [0] * len(places), _InOrder(captions).read)
+
+
+class _InOrder:
+    """Gives captions at rising places without holding the others."""
+
+    def __init__(self, captions: Callable[[], Iterable[str]]) -> None:
+        self._captions = captions
+        self._left: Iterator[tuple[int, str]] = iter(())
+        self._next: int | None = None
+
+    def read(self, places: Sequence[int]) -> list[str]:
+        """The captions at ``places``; a lower one than before begins anew."""
+        if self._next is None or places[0] < self._next:
+            self._left = iter(enumerate(self._captions()))
+        self._next = places[-1] + 1
+        wanted, found = set(places), []
+        for place, caption in self._left:
+            if place in wanted:
+                found.append(caption)
+                if len(found) == len(wanted):
+                    break
+        return found
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Inputs that a folder has no entry of, each once."""
+
+    keys: NDArray[Any]
+    """Sorted, 16 bytes each."""
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def part(self, number: int, count: int) -> "Missing":
+        """Those that are this process's of ``count``: which ones follows from their keys."""
+        raw = np.frombuffer(self.keys.tobytes(), np.uint8).reshape(-1, KEY_BYTES)
+        mine = raw[:, :4].copy().view(np.uint32).reshape(-1) % count == number
+        return Missing(self.keys[mine], self.places[mine])
+
+
+def missing_of(work: Work, folder: CacheFolder) -> Missing:
+    """What ``folder`` lacks of ``work``: 24 bytes of memory for each, no more."""
+    keys, places = bytearray(), bytearray()
+    for place, key in enumerate(work.keys()):
+        if not folder.has(key):
+            keys += key
+            places += place.to_bytes(8, "little")
+    found, first = np.unique(np.frombuffer(bytes(keys), f"S{KEY_BYTES}"), return_index=True)
+    return Missing(found, np.frombuffer(bytes(places), "<i8")[first])
+
+
+def fetch_shared(folder: CacheFolder, missing: Missing, part: int, parts: int) -> None:
+    """Bring the files of the bucket here that hold something of ``missing``; each its part."""
+    if folder.shared is None or not len(missing):
+        return
+    here = {path.name for path in folder.folder.iterdir()}
+    names = [name for name in sorted(folder.shared.names()) if name not in here]
+    for name in names[part::parts]:
+        keys = np.array(folder.shared.keys(name), f"S{KEY_BYTES}")
+        if np.isin(keys, missing.keys).any():
+            folder.fetch([name])
+
+
+def group_of(ranks: Ranks, folder: CacheFolder) -> tuple[int, int]:
+    """This process's number among those that see the same folder, and their count."""
+    if ranks.count == 1:
+        return 0, 1
+    token = f".rank-{uuid4().hex}"
+    (folder.folder / token).touch()
+    tokens = ranks.gather(token)
+    seen = [each for each in tokens if (folder.folder / each).exists()]
+    ranks.wait()
+    (folder.folder / token).unlink()
+    return seen.index(token), len(seen)
+
+
+class Filling:
+    """Works off what is missing, and tells how far it is."""
+
+    def __init__(
+        self, encodings: Encodings, at_once: int, told: Told, timer: Callable[[], float] = monotonic
+    ) -> None:
+        self._encodings, self._at_once = encodings, at_once
+        self._told, self._timer = told, timer
+        self._done = self.total = 0
+        self._last = timer()
+
+    def encode(self, work: Work, mine: Missing) -> None:
+        """Encode ``mine`` and keep it; inputs are read ahead in other threads."""
+        folder = self._encodings.folders[work.kind]
+        chunks = chunks_of(work, mine, self._at_once)
+        threads = 1 if work.kind is Kind.TEXT else _READERS  # captions come one after another
+        with ThreadPoolExecutor(threads, "read") as pool:
+            for (keys, _), inputs in read_ahead(pool, work, chunks, threads * _AHEAD):
+                if folder.is_full:
+                    break
+                made = self._encodings.encoded(work.kind, inputs)
+                for key, row in zip(keys, split(made, len(keys)), strict=True):
+                    folder.put(key, row)
+                self._tell(len(keys))
+        folder.flush()
+
+    def _tell(self, more: int) -> None:
+        self._done += more
+        if self._timer() - self._last >= _TOLD_SECONDS or self._done == self.total:
+            self._last = self._timer()
+            self._told(self._done, self.total)
+
+
+Chunk = tuple[list[bytes], list[int]]
+"""Keys and places of inputs that are encoded together."""
+
+
+def chunks_of(work: Work, mine: Missing, at_once: int) -> Iterator[Chunk]:
+    """``mine`` in chunks of at most ``at_once`` inputs of one shape, in the order of places."""
+    shapes = np.asarray(work.shapes(mine.places))
+    order = np.lexsort((mine.places, shapes))
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < min(start + at_once, len(order)) and shapes[order[end]] == shapes[order[start]]:
+            end += 1
+        chosen = order[start:end]
+        raw = mine.keys[chosen].tobytes()
+        keys = [raw[at : at + KEY_BYTES] for at in range(0, len(raw), KEY_BYTES)]
+        yield keys, mine.places[chosen].tolist()
+        start = end
+
+
+def read_ahead(
+    pool: ThreadPoolExecutor, work: Work, chunks: Iterable[Chunk], most: int
+) -> Iterator[tuple[Chunk, Any]]:
+    """Each chunk with its inputs; at most ``most`` are in memory."""
+    waiting: deque[tuple[Chunk, Future[Any]]] = deque()
+    for chunk in chunks:
+        waiting.append((chunk, pool.submit(work.read, chunk[1])))
+        if len(waiting) >= most:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for chunk, future in waiting:
+        yield chunk, future.result()
+
+
+def teller(journal: Journal, parts: int, timer: Callable[[], float] = monotonic) -> Told:
+    """Turns what one of ``parts`` processes has done into the progress of all, with time left."""
+    begun = timer()
+
+    def tell(done: int, total: int) -> None:
+        left = (timer() - begun) / done * (total - done)
+        journal.progress("caching", done * parts, total * parts, eta_seconds=max(0.0, left))
+
+    return tell

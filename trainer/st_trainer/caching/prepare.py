@@ -1,0 +1,254 @@
+"""Before the first step: which encodings are kept, and what of them is made ahead."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from st_shared.spec.cache import CacheMode
+from st_shared.spec.training import TrainingSpec
+from st_trainer.caching.bucket import SharedShards, connect_share
+from st_trainer.caching.digests import encoder_digest
+from st_trainer.caching.encodings import Encodings, Kind
+from st_trainer.caching.fill import (
+    Filling,
+    Missing,
+    Work,
+    fetch_shared,
+    group_of,
+    missing_of,
+    sample_work,
+    teller,
+    text_work,
+)
+from st_trainer.caching.folder import CacheFolder
+from st_trainer.caching.room import Room
+from st_trainer.data.samples import Samples
+from st_trainer.evaluation import batches
+from st_trainer.families.family import Denoiser
+from st_trainer.families.parts import Parts
+from st_trainer.families.pretrained import Pretrained
+from st_trainer.families.registry import REGISTRY
+from st_trainer.journal import Journal
+from st_trainer.ranks import Ranks
+
+CACHE_VARIABLE = "ST_CACHE_DIR"
+"""Folder for what encoders make, which runs may share; else each keeps its own."""
+BOUND_VARIABLE = "ST_CACHE_GB"
+"""Most that it may hold, GB, where that is less than the specification allows."""
+
+_WORDS = {Kind.LATENTS: "latents", Kind.CONTROL: "conditioning pictures", Kind.TEXT: "captions"}
+
+
+def prepare_encodings(
+    spec: TrainingSpec,
+    denoiser: Denoiser,
+    samples: tuple[Samples, Samples | None],
+    accelerator: Accelerator,
+    root: Path,
+    journal: Journal,
+) -> Encodings:
+    """What a session encodes with: folders opened and, where that is wanted, filled.
+
+    ``samples`` are those that are trained on and those that are held out. Encoders whose work is
+    all done leave memory. ``root`` is where folders lie unless ``ST_CACHE_DIR`` names another.
+
+    Raises:
+        BadSpecError: ``cache.share`` cannot be.
+        TrainerError: a folder cannot be made.
+    """
+    ranks = Ranks(accelerator)
+    modes = modes_of(spec, len(samples[0]), ranks.count)
+    if set(modes.values()) == {"off"} or not isinstance(denoiser.family, Pretrained):
+        return Encodings(denoiser, spec.cache.at_once)
+    folders = open_folders(
+        spec, denoiser, modes, Path(os.environ.get(CACHE_VARIABLE) or root), journal
+    )
+    encodings = Encodings(denoiser, spec.cache.at_once, folders)
+    preparing = _Preparing(spec, encodings, ranks, journal)
+    every = works(spec, modes, samples)
+    ahead = preparing.what_is_missing([each for each in every if modes[each.kind] == "before"])
+    if spec.cache.share:
+        preparing.what_is_missing([each for each in every if modes[each.kind] == "on_demand"])
+    if any(len(missing) for _, missing in ahead):
+        denoiser.to(accelerator.device)
+        preparing.fill(ahead)
+    done = preparing.done(ahead)
+    tell_freed(encodings.set_down(unneeded(denoiser, modes, done)), journal)
+    return encodings
+
+
+def modes_of(spec: TrainingSpec, count: int, processes: int) -> dict[Kind, CacheMode]:
+    """How each kind is cached, of a run on ``count`` samples."""
+    sees_all = spec.steps * spec.batch_size * processes >= count
+    usual: CacheMode = "before" if sees_all else "on_demand"
+    shuffled = any(each.captions.shuffle and not each.evaluation for each in spec.datasets)
+    text, latents = spec.cache.text, spec.cache.latents
+    if text == "auto":
+        text = "off" if shuffled or spec.adapter.text_encoder else usual
+    if latents == "auto":
+        latents = usual
+    modes = {Kind.LATENTS: latents, Kind.TEXT: text}
+    family = _family(spec)
+    if spec.adapter_kind == "controlnet" and family and family.control_is_encoded:
+        modes[Kind.CONTROL] = latents
+    return modes
+
+
+def open_folders(
+    spec: TrainingSpec,
+    denoiser: Denoiser,
+    modes: Mapping[Kind, CacheMode],
+    root: Path,
+    journal: Journal,
+) -> dict[Kind, CacheFolder]:
+    """A folder for each kind that is cached, named by what encodes it."""
+    bound = min(spec.cache.max_gb, float(os.environ.get(BOUND_VARIABLE) or "inf"))
+    room, store = Room(root, int(bound * 1e9)), connect_share(spec.cache, os.environ)
+    folders = {}
+    for kind, mode in modes.items():
+        if mode == "off":
+            continue
+        parts, options = what_encodes(denoiser, kind)
+        place = f"{kind}/{encoder_digest(parts, options)}"
+        shared = SharedShards(store, f"{place}/") if store else None
+        folders[kind] = CacheFolder(
+            root / place, room, lambda text: journal.log(text, "warning"), shared
+        )
+    return folders
+
+
+def what_encodes(denoiser: Denoiser, kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts that make encodings of ``kind``, and the options that decide with them."""
+    family, assets = denoiser.family, denoiser.assets
+    options: dict[str, Any] = {"family": family.name, "kind": kind}
+    if kind is not Kind.TEXT:
+        vae = assets["vae"]
+        options["tiles"] = [getattr(vae, name, False) for name in ("use_tiling", "use_slicing")]
+        return {"vae": vae}, options
+    names = text_parts(denoiser)
+    config = denoiser.config.model_dump(mode="json")
+    flags = {name: each for name, each in assets.items() if isinstance(each, bool | int | str)}
+    wanted = family.text_options if isinstance(family, Pretrained) else ()
+    options |= {"flags": flags, "config": {name: config.get(name) for name in wanted}}
+    return {name: assets[name] for name in names}, options
+
+
+def text_parts(denoiser: Denoiser) -> list[str]:
+    """Tokenizers, text encoders, and what else captions pass through."""
+    own = denoiser.family.encoders if isinstance(denoiser.family, Pretrained) else ()
+    beginnings = ("text_encoder", "tokenizer")
+    return [name for name in denoiser.assets if name.startswith(beginnings) or name in own]
+
+
+def works(
+    spec: TrainingSpec,
+    modes: Mapping[Kind, CacheMode],
+    samples: tuple[Samples, Samples | None],
+) -> list[Work]:
+    """All that the run will ask for: of its samples, of those held out, and of its prompts."""
+    trained_on, held_out = samples
+    settings = spec.validation
+    groups = (
+        list(batches(held_out, settings.evaluation_samples, settings.seed, spec.batch_size))
+        if held_out
+        else []
+    )
+    chosen: list[tuple[Samples, Sequence[int]]] = [(trained_on, range(len(trained_on)))]
+    if held_out:
+        chosen.append((held_out, [index for group in groups for index in group]))
+
+    def captions() -> Iterator[str]:
+        yield from trained_on.captions
+        if held_out:
+            for group in groups:
+                yield from held_out.captions_at(group)
+        yield from settings.prompts
+        yield ""
+
+    return [
+        text_work(captions) if kind is Kind.TEXT else sample_work(kind, chosen)
+        for kind, mode in modes.items()
+        if mode != "off"
+    ]
+
+
+def unneeded(denoiser: Denoiser, modes: Mapping[Kind, CacheMode], done: set[Kind]) -> list[str]:
+    """Networks that no step will ask for once these kinds are ``done``."""
+    names = []
+    if done.issuperset(modes.keys() - {Kind.TEXT}):
+        names.append("vae")
+    if Kind.TEXT in done:
+        names += [n for n in text_parts(denoiser) if isinstance(denoiser.assets[n], nn.Module)]
+    return names if isinstance(denoiser.assets, Parts) else []
+
+
+@dataclass
+class _Preparing:
+    """Brings the folders of a run up to what it will ask for."""
+
+    spec: TrainingSpec
+    encodings: Encodings
+    ranks: Ranks
+    journal: Journal
+
+    def what_is_missing(self, every: Sequence[Work]) -> list[tuple[Work, Missing]]:
+        """Each with what it lacks, once the bucket was looked into."""
+        found = []
+        for work in every:
+            folder = self.encodings.folders[work.kind]
+            missing = missing_of(work, folder)
+            if folder.shared is not None:
+                fetch_shared(folder, missing, *group_of(self.ranks, folder))
+                self.ranks.wait()
+                folder.scan()
+                missing = missing_of(work, folder)
+            found.append((work, missing))
+        return found
+
+    def fill(self, ahead: Sequence[tuple[Work, Missing]]) -> None:
+        """Encode what is missing; each process that sees the same folder takes its part."""
+        begun, parts = monotonic(), []
+        for work, missing in ahead:
+            number, count = group_of(self.ranks, self.encodings.folders[work.kind])
+            parts.append((work, missing.part(number, count)))
+        told = teller(self.journal, self.ranks.count)
+        filling = Filling(self.encodings, self.spec.cache.at_once, told)
+        filling.total = sum(len(mine) for _, mine in parts)
+        self.journal.progress("caching", 0, filling.total * self.ranks.count)
+        for work, mine in parts:
+            filling.encode(work, mine)
+        self.ranks.wait()
+        seconds = monotonic() - begun
+        counts = [
+            f"{len(missing):,} {_WORDS[work.kind]}" for work, missing in ahead if len(missing)
+        ]
+        self.journal.log(f"cached {', '.join(counts)} in {seconds:.1f} s")
+
+    def done(self, ahead: Sequence[tuple[Work, Missing]]) -> set[Kind]:
+        """The kinds of which nothing is missing any more."""
+        found = set()
+        for work, missing in ahead:
+            folder = self.encodings.folders[work.kind]
+            folder.scan()
+            raw = missing.keys.tobytes()
+            keys = (raw[at : at + 16] for at in range(0, len(raw), 16))
+            if all(map(folder.has, keys)):
+                found.add(work.kind)
+        return found
+
+
+def tell_freed(size: int, journal: Journal) -> None:
+    """Say that encoders have left memory."""
+    if size:
+        journal.log(f"encoders left memory before the first step: {size / 2**20:,.1f} MiB")
+
+
+def _family(spec: TrainingSpec) -> Pretrained[Any] | None:
+    family = REGISTRY[spec.model.family]
+    return family if isinstance(family, Pretrained) else None

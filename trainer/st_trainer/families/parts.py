@@ -1,0 +1,60 @@
+"""The parts of a pretrained model, of which some may be set down and come back when asked for."""
+
+import gc
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+_WORTH_COLLECTING = 64 << 20
+"""Bytes for which garbage is looked for; without cycles they are free anyway."""
+
+
+class Parts(dict[str, Any]):
+    """Parts by name. One that was set down takes no memory, and is loaded again when it is used."""
+
+    def __init__(self, parts: dict[str, Any], load: Callable[[str], Any]) -> None:
+        """``load`` gives the part of a name as it was at first, on the CPU."""
+        super().__init__(parts)
+        self._load = load
+        self._configs: dict[str, Any] = {}
+        self._down: dict[str, torch.device] = {}
+        """Where each was that was set down at least once."""
+
+    def __missing__(self, name: str) -> Any:
+        """Load the part of ``name`` where it was before; ``KeyError`` where there is none."""
+        if name not in self._down:
+            raise KeyError(name)
+        part = self._load(name).to(self._down[name])
+        self[name] = part
+        return part
+
+    def config(self, name: str) -> Any:
+        """The options of a part, which stay known while it is set down."""
+        return self._configs[name] if name not in self else self[name].config
+
+    def set_down(self, names: Iterable[str]) -> int:
+        """Let go of these parts, as far as they are here; gives the bytes that they took."""
+        freed = 0
+        for name in names:
+            part = self.pop(name, None)
+            if part is not None:
+                freed += module_bytes(part)
+                self._configs[name] = part.config
+                self._down[name] = next(part.parameters()).device
+                del part
+        if freed >= _WORTH_COLLECTING:
+            gc.collect()  # a library may have tied modules into cycles; it takes a moment
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return freed
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts that are networks and are here now."""
+        return {name: part for name, part in self.items() if isinstance(part, nn.Module)}
+
+
+def module_bytes(module: nn.Module) -> int:
+    """What the weights of ``module`` take, bytes."""
+    return sum(each.nbytes for each in (*module.parameters(), *module.buffers()))
