@@ -12,7 +12,7 @@ from st_controller.errors import Conflict, IllegalMove
 from st_controller.services import dependencies, topics
 from st_controller.services.policy import approval_rows, ledger
 from st_controller.store import direct
-from st_controller.store.bulk import insert_all
+from st_controller.store.bulk import insert_all, insert_together
 from st_controller.store.schema import Job, JobTransition
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
@@ -72,22 +72,17 @@ class Queued(NamedTuple):
 
 def begin_jobs(tx: Transaction, jobs: Sequence[dict[str, Any]], actor: str) -> None:
     """Record new jobs, each with all its columns, in their first state."""
-    connection = tx.session.connection()
-    insert_all(connection, _JOBS, jobs)
-    insert_all(
-        connection,
-        _TRANSITIONS,
-        [
-            {
-                "job_id": job["id"],
-                "version": job["version"],
-                "state": job["state"],
-                "at": tx.now,
-                "reason": job["reason"],
-            }
-            for job in jobs
-        ],
-    )
+    first = [
+        {
+            "job_id": job["id"],
+            "version": job["version"],
+            "state": job["state"],
+            "at": tx.now,
+            "reason": job["reason"],
+        }
+        for job in jobs
+    ]
+    insert_together(tx.session.connection(), (_JOBS, jobs), (_TRANSITIONS, first))
     tx.audit_all(
         actor,
         "job.submitted",

@@ -2,31 +2,73 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import JSON, Connection, Dialect, Insert, Table, text
+from sqlalchemy import JSON, Connection, Dialect, Insert, Table
+from sqlalchemy.dialects import postgresql
 
-_FEW = 16
-"""Up to here PostgreSQL takes a statement for each row as quickly as one for all."""
+Rows = Sequence[Mapping[str, Any]]
+"""Rows of one table: all have the same columns, and leave none to Python's defaults."""
 
 
-def insert_all(connection: Connection, insert: Insert, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert ``rows``, which all have the same columns and leave none to Python's defaults.
-
-    Gives how many were inserted: fewer where ``insert`` passes over conflicts.
+def insert_all(connection: Connection, insert: Insert, rows: Rows) -> int:
+    """Insert ``rows``; how many were inserted: none where ``insert`` passes over a conflict.
 
     Make ``insert`` once, at the top of a module. PostgreSQL takes many rows as one JSON document,
-    which spares its driver a message and a conversation about types for each.
+    which spares its driver messages, waits and a conversation about types for each.
     """
     if not rows:
         return 0
-    if connection.dialect.name == "postgresql" and len(rows) > _FEW:
-        return _insert_document(connection, insert, rows)
+    if connection.dialect.name == "postgresql" and len(rows) > 1:
+        return _insert_documents(connection, [(insert, rows)])
     prepared = _prepared(connection.dialect, insert, tuple(rows[0]))
     values = [prepared.values(row) for row in rows]
     done = connection.exec_driver_sql(prepared.sql, values[0] if len(values) == 1 else values)
     return done.rowcount
+
+
+def insert_together(connection: Connection, *parts: tuple[Insert, Rows]) -> None:
+    """Insert into several tables, in one statement where the database knows how.
+
+    Later parts may refer to rows of earlier ones.
+    """
+    given = [(insert, rows) for insert, rows in parts if rows]
+    if connection.dialect.name == "postgresql" and len(given) > 1:
+        _insert_documents(connection, given)
+        return
+    for insert, rows in given:
+        insert_all(connection, insert, rows)
+
+
+def document(rows: Rows) -> str:
+    """Rows as PostgreSQL takes them."""
+    return to_json(rows).decode()
+
+
+@cache
+def insert_document(insert: Insert, names: tuple[str, ...]) -> str:
+    """PostgreSQL's statement that inserts a document of rows with these columns."""
+    quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
+    table, columns = quote(_table(insert).name), ", ".join(map(quote, names))
+    return (
+        f"INSERT INTO {table} ({columns})"  # noqa: S608 - names of our own schema
+        f" SELECT {columns} FROM json_populate_recordset(null::{table}, %s)"
+    )
+
+
+def _insert_documents(connection: Connection, parts: Sequence[tuple[Insert, Rows]]) -> int:
+    """How many were inserted by the last part."""
+    sql = _of_several(tuple((insert, tuple(rows[0])) for insert, rows in parts))
+    return connection.exec_driver_sql(sql, tuple(document(rows) for _, rows in parts)).rowcount
+
+
+@cache
+def _of_several(parts: tuple[tuple[Insert, tuple[str, ...]], ...]) -> str:
+    *before, last = (insert_document(insert, names) for insert, names in parts)
+    named = ", ".join(f"part_{number} AS ({said})" for number, said in enumerate(before))
+    return f"WITH {named} {last}" if named else last
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +112,6 @@ def _encoder(table: Table, column: str, dialect: Dialect) -> Callable[[Any], Any
 
 def _json(value: Any) -> str | None:
     return None if value is None else to_json(value).decode()
-
-
-def _insert_document(
-    connection: Connection, insert: Insert, rows: Sequence[Mapping[str, Any]]
-) -> int:
-    quote = connection.dialect.identifier_preparer.quote
-    table = quote(_table(insert).name)
-    columns = ", ".join(quote(name) for name in rows[0])
-    done = connection.execute(
-        text(
-            f"INSERT INTO {table} ({columns})"  # noqa: S608 - names of our own schema
-            f" SELECT {columns} FROM json_populate_recordset(null::{table}, :rows)"
-        ),
-        {"rows": to_json(rows).decode()},
-    )
-    return done.rowcount
 
 
 def _table(insert: Insert) -> Table:

@@ -80,7 +80,7 @@ class Database:
         with self._session("BEGIN") as session:
             transaction = Transaction(session, self.clock())
             yield transaction
-            transaction.settle(PlacesLocked(session.connection()) if places_events else None)
+            transaction.settle(PlacesLocked() if places_events else None)
             session.commit()
         self._announce(frozenset(transaction.topics), transaction.placed)
 

@@ -2,21 +2,30 @@
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, insert
 from sqlalchemy.exc import OperationalError
+
+from st_controller.store.bulk import Rows, document, insert_document, insert_together
+from st_controller.store.schema import AuditEntry, OutboxEvent
 
 RowOfEvent = dict[str, Any]
 """The columns of an outbox row."""
 
+AUDIT, EVENTS = insert(AuditEntry), insert(OutboxEvent)
 _COUNT = (
     "INSERT INTO event_order (id, last_position) VALUES (1, {count}) ON CONFLICT (id)"
     " DO UPDATE SET last_position = event_order.last_position + excluded.last_position"
     " RETURNING last_position"
 )
-_COUNT_LOCKED = text(_COUNT.format(count=":count"))
 _COUNT_ALONE = _COUNT.format(count="?")
+_TELL = (
+    "INSERT INTO outbox (topic, kind, body, created_at, position)"
+    ' SELECT topic, kind, body, created_at, last_position - %s + "position"'
+    ' FROM counted, json_populate_recordset(null::outbox, %s) ORDER BY "position"'
+)
 
 
 class Places(Protocol):
@@ -27,8 +36,11 @@ class Places(Protocol):
     leave that to the relay, so that none waits for another's commit: ``services/outbox.py``.
     """
 
-    def give(self, rows: Sequence[RowOfEvent]) -> None:
-        """Give each of these events the next place; undone with the transaction or savepoint."""
+    def write(self, connection: Connection, entries: Rows, events: Sequence[RowOfEvent]) -> None:
+        """Insert audit entries and events, each of which is given the next place.
+
+        Undone with the transaction or savepoint.
+        """
 
 
 class PlacesAlone:
@@ -37,26 +49,43 @@ class PlacesAlone:
     def __init__(self, raw: sqlite3.Connection) -> None:
         self._raw = raw
 
-    def give(self, rows: Sequence[RowOfEvent]) -> None:
-        """Give each of these events the next place."""
-        ((last,),) = execute(self._raw, _COUNT_ALONE, (len(rows),)).fetchall()
-        _number(rows, last)
+    def write(self, connection: Connection, entries: Rows, events: Sequence[RowOfEvent]) -> None:
+        """Insert both; the events with the next places."""
+        if events:
+            ((last,),) = execute(self._raw, _COUNT_ALONE, (len(events),)).fetchall()
+            _number(events, last - len(events))
+        insert_together(connection, (AUDIT, entries), (EVENTS, events))
 
 
 class PlacesLocked:
-    """For the last statements of a transaction beside others: they wait for its commit."""
+    """For the last statement of a transaction beside others: they wait for its commit."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def write(self, connection: Connection, entries: Rows, events: Sequence[RowOfEvent]) -> None:
+        """Insert both; the events with the next places."""
+        if not events:
+            insert_together(connection, (AUDIT, entries))
+            return
+        _number(events, 0)
+        sql = _counting(tuple(entries[0]) if entries else None)
+        given: list[Any] = [len(events), len(events), document(events)]
+        if entries:
+            given.append(document(entries))
+        last = connection.exec_driver_sql(sql, tuple(given)).scalar_one()
+        _number(events, last - len(events))
 
-    def give(self, rows: Sequence[RowOfEvent]) -> None:
-        """Give each of these events the next place."""
-        _number(rows, self._connection.execute(_COUNT_LOCKED, {"count": len(rows)}).scalar_one())
+
+@cache
+def _counting(entry: tuple[str, ...] | None) -> str:
+    """PostgreSQL's statement for events, and for audit entries with these columns, if any."""
+    parts = [f"counted AS ({_COUNT.format(count='%s')})", f"told AS ({_TELL})"]
+    if entry is not None:
+        parts.append(f"noted AS ({insert_document(AUDIT, entry)})")
+    return f"WITH {', '.join(parts)} SELECT last_position FROM counted"  # noqa: S608 - ours alone
 
 
-def _number(rows: Sequence[RowOfEvent], last: int) -> None:
-    for place, row in enumerate(rows, start=last - len(rows) + 1):
-        row["position"] = place
+def _number(events: Sequence[RowOfEvent], before: int) -> None:
+    for place, event in enumerate(events, start=before + 1):
+        event["position"] = place
 
 
 def execute(

@@ -4,14 +4,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session as OrmSession
 
-from st_controller.store.bulk import insert_all
-from st_controller.store.places import Places, RowOfEvent
-from st_controller.store.schema import AuditEntry, OutboxEvent
-
-_EVENTS, _AUDIT = insert(OutboxEvent), insert(AuditEntry)
+from st_controller.store.bulk import insert_together
+from st_controller.store.places import AUDIT, EVENTS, Places, RowOfEvent
 
 CREDENTIALS = "credentials"
 """Topic that says that a credential of some person, or what it permits, has ended."""
@@ -97,14 +93,11 @@ class Transaction:
         self.session.flush()
         connection = self.session.connection()
         entries, self._audit = self._audit, []
-        insert_all(connection, _AUDIT, entries)
         events, self.events = self.events, []
-        if not events:
-            return
         if places is None:
-            self.topics.add(OUTBOX)
-        else:
-            places.give(events)
-            self.placed += events
-            self.topics.update(event["topic"] for event in events)
-        insert_all(connection, _EVENTS, events)
+            insert_together(connection, (AUDIT, entries), (EVENTS, events))
+            self.topics.update([OUTBOX] if events else [])
+            return
+        places.write(connection, entries, events)
+        self.placed += events
+        self.topics.update(event["topic"] for event in events)

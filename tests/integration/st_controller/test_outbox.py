@@ -153,7 +153,7 @@ def test_nobody_else_gives_places_until_urgent_events_are_committed(steps, meanw
     emit(steps, 1)
     with steps.db.write() as urgent:
         urgent.emit("t", "k", {"n": 2})
-        urgent.settle(PlacesLocked(urgent.session.connection()))
+        urgent.settle(PlacesLocked())
         others = meanwhile(steps.relay)
         assert numbers(steps, 0) == []
     others.result(10)

@@ -25,6 +25,9 @@ MOST = {"submit": 8, "place": READ + 11, "claim": 4, "finish": 9, "look": READ}
 """Statements, commits and rollbacks of one no-op job that is alone."""
 MOST_OF_MANY = {"claim": 4, "finish": 11}
 """The same of twelve jobs of three workers that come together."""
+MOST_SUBMITTED = {"sqlite": 7, "postgresql": 4}
+"""The same of twelve submissions that come together: the policy's version, jobs with their first
+states, what is told and noted, the end; SQLite takes each table alone."""
 
 ANNOUNCE = 6
 """Of an announcement: its lease, what is known, what is stored, new rows, and the end."""
@@ -84,6 +87,14 @@ def test_a_job_that_is_alone(steps, said, submit, joint):
             assert finishes._alone((Ending(worker_id, attempt_id, DONE),)) == {}
         with said(most["look"]):
             steps.rounds.place(steps.lead, News(jobs={job_id}))
+
+
+def test_submissions_that_come_together(steps, said, submit, db):
+    crowd = JointSubmission(db)
+    draft = submission.check(steps.admin, {"name": "n", "noop": {}}, submission.NOTHING_MORE)
+    submit()
+    with said(MOST_SUBMITTED[db.engine.dialect.name]):
+        crowd._together([Submission(steps.admin, draft, None)] * 12)
 
 
 def test_many_that_come_together(steps, said, submit, joint):
