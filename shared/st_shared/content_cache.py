@@ -71,10 +71,18 @@ class ContentCache:
         root: the folder; made when it is missing.
         max_bytes: what all entries together may take; what is being fetched counts too.
         now: seconds since 1970.
+        free: bytes that the disk of a folder has free.
     """
 
-    def __init__(self, root: Path, max_bytes: int, *, now: Callable[[], float] = time.time) -> None:
-        self.root, self.max_bytes, self._now = root, max_bytes, now
+    def __init__(
+        self,
+        root: Path,
+        max_bytes: int,
+        *,
+        now: Callable[[], float] = time.time,
+        free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        self.root, self.max_bytes, self._now, self._free = root, max_bytes, now, free
         for name in _FOLDERS:
             (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -140,15 +148,24 @@ class ContentCache:
         _remove(self.path(kind, digest))
         (self.root / "records" / digest).unlink(missing_ok=True)
 
+    def capacity(self, spare: int = 0) -> int:
+        """Bytes that all entries together may take, as the bound and the disk have it now.
+
+        ``spare`` is what is to stay free on the disk.
+        """
+        there = sum(entry.size for entry in self._entries()) + _size_of(self.root / "staging")
+        return max(0, min(self.max_bytes, there + self._free(self.root) - spare))
+
     def reserve(self, digest: str, size: int) -> None:
         """Make room for what its holder of the lock will fetch; the longest unused goes first.
 
         Raises:
-            CacheFullError: what is in use, or being fetched, leaves too little.
+            CacheFullError: what is in use, or being fetched, or else on the disk leaves too little.
         """
         with self._room():
-            if self._taken(digest) + size > self.max_bytes:
-                self._make_room(digest, size)
+            capacity = self.capacity()
+            if self._taken(digest) + size > capacity:
+                self._make_room(digest, size, capacity)
             write_whole(self.root / "reserved" / digest, str(size))
 
     def shrink(self) -> tuple[int, int]:
@@ -179,16 +196,16 @@ class ContentCache:
             with suppress(OSError):  # something stays in it
                 folder.rmdir()
 
-    def _make_room(self, digest: str, size: int) -> None:
+    def _make_room(self, digest: str, size: int, capacity: int) -> None:
         """Evict what is needed for ``size``, or nothing where all that may go is too little."""
         victims = [each for each in self._unused_first() if self._may_go(each.digest)]
         evictable = sum(each.size for each in victims if each.digest != digest)
-        self._must_fit(size, self._taken(digest) - evictable)
+        self._must_fit(size, self._taken(digest) - evictable, capacity)
         for victim in victims:
-            if self._taken(digest) + size <= self.max_bytes:
+            if self._taken(digest) + size <= capacity:
                 break
             self._evict(victim.digest)
-        self._must_fit(size, self._taken(digest))
+        self._must_fit(size, self._taken(digest), capacity)
 
     def _unused_first(self) -> list[_Entry]:
         return sorted(self._entries(), key=lambda entry: entry.used_at)
@@ -254,12 +271,13 @@ class ContentCache:
         mark.touch(mode=PRIVATE)
         os.utime(mark, (self._now(), self._now()))
 
-    def _must_fit(self, size: int, taken: int) -> None:
-        if taken + size > self.max_bytes:
+    def _must_fit(self, size: int, taken: int, capacity: int) -> None:
+        if taken + size > capacity:
+            is_bound = capacity == self.max_bytes
+            mend = "give it more with --cache-gb" if is_bound else "free some of its disk"
             raise CacheFullError(
                 f"{size / 2**30:.2f} GiB are needed in the cache {self.root}, of whose "
-                f"{self.max_bytes / 2**30:.2f} GiB {taken / 2**30:.2f} are in use: give it "
-                "more with --cache-gb"
+                f"{capacity / 2**30:.2f} GiB {taken / 2**30:.2f} are in use: {mend}"
             )
 
     @contextmanager

@@ -128,6 +128,7 @@ class MatrixWorld:
                     digest=digest,
                     samples=1,
                     archives=[],
+                    room=0,
                     created_by=user.id,
                     created_at=tx.now,
                     stored_at=tx.now,

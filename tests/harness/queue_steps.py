@@ -35,6 +35,7 @@ class Queue:
         price: float = 1.0,
         holds: tuple[str, ...] = (),
         busy: dict[int, str] | None = None,
+        content_room_gb: float = float("inf"),
         **labels: str,
     ) -> None:
         kind = SlotKind(accelerator, memory)
@@ -47,6 +48,7 @@ class Queue:
                 price,
                 frozenset(holds),
                 busy={index: (kind, who) for index, who in (busy or {}).items()},
+                content_room_gb=content_room_gb,
             ),
             self.now,
         )

@@ -13,7 +13,7 @@ from st_shared.durable import sha256_of
 from st_shared.protocol.content import ContentFile, content_digest
 from st_shared.protocol.worker import DatasetDownload, Download
 from st_worker.cached import locked
-from st_worker.errors import TransferError
+from st_worker.errors import NoRoom, TransferError
 from st_worker.folder import StateFolder
 from st_worker.transfer import Transfer
 
@@ -51,8 +51,8 @@ class DatasetCache:
         It stays until ``user``, an attempt's id, releases it.
 
         Raises:
-            TransferError: an archive cannot be fetched intact, or holds what it must not; or
-                there is no room for it.
+            NoRoom: this host has too little room for it.
+            TransferError: an archive cannot be fetched intact, or holds what it must not.
         """
         final = self._path(dataset.place)
         with await locked(self._cache, dataset.place):
@@ -68,7 +68,7 @@ class DatasetCache:
         try:
             await asyncio.to_thread(self._cache.reserve, dataset.place, room)
         except CacheFullError as error:
-            raise TransferError(f"dataset {dataset.name}: {error}") from error
+            raise NoRoom(f"dataset {dataset.name}: {error}", room) from error
         staging = self._cache.staging(dataset.place)
         content, packed = staging / "content", staging / "packed"
         for folder in (content, packed):

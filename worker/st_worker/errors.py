@@ -9,6 +9,7 @@ WorkerError
 │   ├── OfferGone      somebody else has the attempt, or nobody needs it
 │   └── SequenceGap    journal lines are missing at the controller
 ├── TransferError      a file could not be fetched intact
+│   └── NoRoom         this host has no room for it; no job is to blame
 ├── Abandoned          an order said that the lease is void
 └── JournalLost        lines that the controller needs are no longer on this disk
 """
@@ -42,6 +43,14 @@ class UploadGivenUp(WorkerError):
 
 class TransferError(WorkerError):
     """A file could not be fetched intact."""
+
+
+class NoRoom(TransferError):
+    """This host has no room for a file; no job is to blame. ``size`` is in bytes."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class Abandoned(WorkerError):

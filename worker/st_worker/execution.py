@@ -7,8 +7,8 @@ from typing import Protocol
 
 import structlog
 
-from st_shared.protocol.states import AttemptState, FailureKind
-from st_worker.errors import FULL_DISK, RequestRefused, StaleLease, TransferError
+from st_shared.protocol.states import AttemptState, FailureKind, Outcome
+from st_worker.errors import FULL_DISK, NoRoom, RequestRefused, StaleLease, TransferError
 from st_worker.folder import AttemptFolder
 from st_worker.meeting import meet
 from st_worker.notes import Notes
@@ -74,6 +74,8 @@ class Execution:
         if process is None:
             try:
                 process = await self._begin(slots)
+            except NoRoom as error:
+                return self._given_back(error)
             except TransferError as error:
                 return self._failed(FailureKind.TRANSFER, str(error))
             except OSError as error:
@@ -177,6 +179,14 @@ class Execution:
         elif ended.code != 0:
             self._notes.log(f"{ending.outcome}: {said}")
         return ending
+
+    def _given_back(self, lack: NoRoom) -> Ending:
+        """It goes on elsewhere, or here once there is room; that costs it no try."""
+        self._place.room.note_lack(lack.size)
+        return Ending(
+            outcome=Outcome.PREEMPTED,
+            failure=self._failed(FailureKind.DISK_FULL, str(lack)).failure,
+        )
 
     def _failed(self, kind: FailureKind, message: str) -> Ending:
         self._notes.log(message, "error")

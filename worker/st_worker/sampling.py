@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 MODELS_SECONDS = 60.0
 """Between two looks for pretrained models, which jobs fetch."""
 
-Measured = tuple[Usage, list[BusySlot]] | Exception
+Measured = tuple[Usage, list[BusySlot], float | None] | Exception
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Sampler:
         self._running: asyncio.Future[Measured] | None = None
         self._began = 0.0
         self._busy: list[BusySlot] = []
+        self._content_room: float | None = None
         self._trouble: ProbeWarning | None = None
         self._held_last: frozenset[int] = frozenset()
         self._models: list[str] | None = None
@@ -90,7 +91,10 @@ class Sampler:
         if self._running is not None and self._clock() - self._began >= self._patience:
             self._give_up_on(ours)
         warnings = [*self._warnings, *([self._trouble] if self._trouble else [])]
-        return Sample(usage, Condition(busy=self._busy, warnings=warnings), self._models)
+        condition = Condition(
+            busy=self._busy, warnings=warnings, content_room_gb=self._content_room
+        )
+        return Sample(usage, condition, self._models)
 
     def _start(self, ours: Ours) -> "asyncio.Future[Measured]":
         loop = asyncio.get_running_loop()
@@ -113,7 +117,7 @@ class Sampler:
         threading.Thread(target=measure, name="sample", daemon=True).start()
         return future
 
-    def _measured(self, ours: Ours) -> tuple[Usage, list[BusySlot]]:
+    def _measured(self, ours: Ours) -> tuple[Usage, list[BusySlot], float | None]:
         uses, busy = [], []
         for slot in self._slots:
             use = self._probe.use(slot.index)
@@ -124,7 +128,8 @@ class Sampler:
         busy += self._without_room({each.index for each in busy})
         if self._clock() - self._looked_at >= MODELS_SECONDS:
             self._models, self._looked_at = cached_models(os.environ), self._clock()
-        return Usage(slots=uses, disk_free_gb=disk_free_gb(self._folder)), busy
+        usage = Usage(slots=uses, disk_free_gb=disk_free_gb(self._folder))
+        return usage, busy, self.room.for_contents()
 
     def _without_room(self, known: Collection[int]) -> list[BusySlot]:
         """On a full disk every slot is withdrawn of which nothing else is said."""
@@ -147,7 +152,7 @@ class Sampler:
             log.warning("sample.failed", why=said)
             return None
         self._trouble = None
-        usage, self._busy = measured
+        usage, self._busy, self._content_room = measured
         return usage
 
     def _give_up_on(self, ours: Ours) -> None:

@@ -111,7 +111,18 @@ def _capacity(row: Any, prices: SlotPrices, faulty: Iterable[FaultySlot]) -> Wor
     taken |= {each.index: f"failed again and again: {each.message}" for each in faulty}
     busy = {index: (kind, taken[index]) for index, kind in slots.items() if index in taken}
     offered = {index: kind for index, kind in slots.items() if index not in taken}
-    return WorkerCapacity(row.id, offered, labels, provider, dearest, holds, row.name, busy)
+    room = inventory.get("condition", {}).get("content_room_gb")
+    return WorkerCapacity(
+        row.id,
+        offered,
+        labels,
+        provider,
+        dearest,
+        holds,
+        row.name,
+        busy,
+        float("inf") if room is None else room,
+    )
 
 
 def _busy(inventory: dict[str, Any]) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
             {"sha256": file.sha256, "size": file.size, "key": _key(dataset.org, file.sha256)}
             for file in request.archives
         ]
+        sizes = [file.size for file in request.archives]
+        dataset.room = sum(sizes) + max(sizes)
     return dataset
 
 
@@ -36,6 +38,7 @@ def _new_dataset(tx: Transaction, actor: Actor, request: DatasetRequest) -> Data
         digest=request.digest,
         samples=request.samples,
         archives=[],
+        room=0,
         created_by=actor.user_id,
         created_at=tx.now,
         stored_at=None,

@@ -1,6 +1,7 @@
 """How an attempt ends, and what becomes of its job."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from st_controller.domain.attempts import may_move
 from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
@@ -13,8 +14,11 @@ from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
-from st_shared.protocol.states import AttemptState, JobState, Outcome
+from st_shared.protocol.states import AttemptState, FailureKind, JobState, Outcome
 from st_shared.protocol.worker import Failure, StopOrder
+
+TOLD_OF_ROOM = timedelta(seconds=10)
+"""Until every worker has told anew how much room it has."""
 
 
 def end_attempt(
@@ -95,6 +99,8 @@ def _move_on(
         # Only the moment moves: it keeps its turn, and jumps nobody's. What was lost with its
         # worker has waited for the lease to run out already.
         job.not_before = tx.now + backoff(job.spec["retry"]["backoff"], job.tries_used)
+    elif state is JobState.QUEUED and failure and failure.kind is FailureKind.DISK_FULL:
+        job.not_before = tx.now + TOLD_OF_ROOM  # else it would be offered there again at once
     move_job(tx, job, state, actor, reason)
 
 

@@ -16,7 +16,7 @@ from st_controller.services.policy import running_limits
 from st_controller.services.queue_rows import (
     ATTEMPT,
     JobNow,
-    digests,
+    contents,
     gangs,
     its_attempt,
     job_columns,
@@ -100,7 +100,7 @@ def _all_pending(
     session: Session, found: Iterable[Row[Any]], learned: Durations
 ) -> list[PendingJob]:
     rows = list(found)
-    datasets = digests(session, rows)
+    datasets = contents(session, rows)
     tenants: dict[tuple[str, str, str], Tenant] = {}
     return [queue_rows.pending(row, datasets, learned, tenants) for row in rows]
 
@@ -109,7 +109,7 @@ def running(session: Session, learned: Durations) -> Iterator[JobNow]:
     """Every job that holds slots."""
     query = job_columns(*ATTEMPT).where(Job.state.in_(queue_rows.HOLDS), its_attempt(), _HAS_SLOTS)
     rows = session.execute(query).all()
-    datasets, together = digests(session, rows), gangs(session, rows)
+    datasets, together = contents(session, rows), gangs(session, rows)
     for row in rows:
         yield queue_rows.running(row, datasets, learned, together)
 
@@ -122,7 +122,7 @@ def jobs(session: Session, ids: Iterable[str], learned: Durations) -> list[JobNo
         rows = session.execute(
             _JOBS_NOW, {"ids": wanted[start : start + queue_rows.MOST_IDS]}
         ).all()
-        datasets, together = digests(session, rows), gangs(session, rows)
+        datasets, together = contents(session, rows), gangs(session, rows)
         found += [queue_rows.now(row, datasets, learned, together) for row in rows]
     return found
 

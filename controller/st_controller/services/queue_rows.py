@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
@@ -22,12 +22,25 @@ from st_controller.services.durations import Durations
 from st_controller.services.queue_marks import Mark
 from st_controller.store.requests import kept_as
 from st_controller.store.schema import Attempt, Dataset, Job, User
+from st_shared.protocol.content_room import needed
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 
 HOLDS = (JobState.ASSIGNED, JobState.RUNNING)
 """States of a job whose attempt holds slots."""
 MOST_IDS = 500
 """Ids in one statement."""
+
+
+GIB = 2**30
+
+
+class Content(NamedTuple):
+    """A dataset as workers know it."""
+
+    kept_as: str
+    """What they call it."""
+    room_gb: float
+    """What it takes where it is fetched, GiB."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,7 @@ def gangs(session: Session, rows: Iterable[Row[Any]]) -> dict[str, tuple[Grant, 
 
 def now(
     row: Row[Any],
-    datasets: Mapping[str, str],
+    datasets: Mapping[str, Content],
     learned: Durations,
     together: Mapping[str, tuple[Grant, ...]],
 ) -> JobNow:
@@ -134,7 +147,7 @@ def now(
 
 def running(
     row: Row[Any],
-    datasets: Mapping[str, str],
+    datasets: Mapping[str, Content],
     learned: Durations,
     together: Mapping[str, tuple[Grant, ...]],
 ) -> JobNow:
@@ -159,7 +172,7 @@ def running(
 
 def pending(
     row: Row[Any],
-    datasets: Mapping[str, str],
+    datasets: Mapping[str, Content],
     learned: Durations,
     tenants: dict[tuple[str, str, str], Tenant],
 ) -> PendingJob:
@@ -170,15 +183,16 @@ def pending(
         tenant = tenants[names] = Tenant(*names)
     level = row.level if row.override is None else row.override
     submitted = row.submitted_at.timestamp()
+    fetched = [datasets[want] for want in row.wants if want in datasets]
     return PendingJob(
         id=row.id,
         tenant=tenant,
         level=Level(level // 10),
         submitted=submitted,
         waiting_since=row.queued_at.timestamp() if row.queued_at else submitted,
-        shape=shape_of(row.request),
+        shape=shape_of(row.request, sum([each.room_gb for each in fetched])),
         not_before=row.not_before.timestamp() if row.not_before else 0.0,
-        wants=tuple(datasets.get(want, want) for want in row.wants),
+        wants=tuple(datasets[want].kept_as if want in datasets else want for want in row.wants),
         array=row.array_id,
         expected=row.expected_seconds or learned.of(row.submitted_by, row.name, row.family),
         preemptible=row.preemptible,
@@ -187,8 +201,8 @@ def pending(
 
 
 @lru_cache(maxsize=10_000)
-def shape_of(request: str) -> Shape:
-    """The shape that a job's request stands for."""
+def shape_of(request: str, content_gb: float = 0.0) -> Shape:
+    """The shape that a job's request stands for, whose datasets take so much where they are."""
     asked = json.loads(request)
     return Shape(
         slots=asked["slots"],
@@ -198,15 +212,19 @@ def shape_of(request: str) -> Shape:
         labels=tuple(sorted(asked["labels"].items())),
         provider=asked["provider"],
         limit=limit_step(asked["limit"]),
+        content_gb=needed(content_gb),
     )
 
 
-def digests(session: Session, rows: Iterable[Row[Any]]) -> dict[str, str]:
-    """Dataset id -> what workers call its content, of what these jobs want."""
+def contents(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Content]:
+    """Dataset id -> what workers know of its content, of what these jobs want."""
     wanted = sorted({want for row in rows for want in row.wants})
-    found: dict[str, str] = {}
+    found: dict[str, Content] = {}
     for start in range(0, len(wanted), MOST_IDS):
         part = wanted[start : start + MOST_IDS]
-        query = select(Dataset.id, Dataset.org, Dataset.digest).where(Dataset.id.in_(part))
-        found.update((key, kept_as(org, digest)) for key, org, digest in session.execute(query))
+        query = select(Dataset.id, Dataset.org, Dataset.digest, Dataset.room).where(
+            Dataset.id.in_(part)
+        )
+        for key, org, digest, room in session.execute(query):
+            found[key] = Content(kept_as(org, digest), room / GIB)
     return found

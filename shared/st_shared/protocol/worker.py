@@ -101,10 +101,13 @@ class ProbeWarning(Message):
 
 
 class Condition(Message):
-    """What may change of a worker's accelerators while it lives."""
+    """What may change of a worker's accelerators and of its disk while it lives."""
 
     busy: list[BusySlot] = Field(default_factory=list, max_length=1024)
     warnings: list[ProbeWarning] = Field(default_factory=list, max_length=16)
+    content_room_gb: float | None = Field(None, ge=0)
+    """The most that the datasets of one job may take here, with what the cache would give up for
+    them, GiB; none: it is not known."""
 
 
 class Inventory(Message):

@@ -4,11 +4,16 @@ import hashlib
 import io
 
 import pytest
+from sqlalchemy import select
 
 from st_controller.errors import Conflict, NotFound
-from st_controller.services import datasets
+from st_controller.services import datasets, explaining
+from st_controller.services.jobs import get_job
+from st_controller.services.live_queue import LiveQueue
 from st_controller.store.schema import Dataset
 from st_shared.protocol.resources import ArchiveFile, DatasetRequest
+from st_shared.protocol.states import WorkerDesired
+from st_shared.protocol.worker import Condition
 
 
 def request_for(*contents: bytes, name="digits", digest: bytes = b"") -> DatasetRequest:
@@ -127,3 +132,26 @@ def test_lists_are_cut_into_pages(steps):
         rest, end = datasets.list_datasets(session, steps.admin.org, after, 2)
     assert [found.name for found in first + rest] == ["a", "b", "c"]
     assert (after, end) == ("b", None)
+
+
+def test_a_job_goes_where_there_is_room_for_its_datasets_and_says_so_while_there_is_none(steps):
+    """Sizes are known from the registration: nothing is claimed, and no try used up."""
+    announce(steps, request_for(b"part", b"large part", name="corpus"))
+    with steps.db.write() as tx:
+        row = tx.session.scalars(select(Dataset)).one()
+        assert row.room == len(b"part") + 2 * len(b"large part")
+        row.room, row.stored_at, row.current = 120 * 2**30, tx.now, True
+    small, unknown = steps.join("small"), steps.join("other")
+    steps.order(unknown, WorkerDesired.CORDONED)
+    steps.beat(small, condition=Condition(content_room_gb=96.0))
+    job_id = steps.submit(datasets=[{"name": "corpus"}], retry={"max_attempts": 1})
+    assert steps.place() == 0
+    with steps.db.read() as session:
+        job = get_job(session, steps.admin, job_id)
+        told = explaining.reasons(session, LiveQueue(), [job], steps.clock())[job_id]
+    assert told.code == "no_room_for_datasets"
+    assert "120 GiB" in told.message
+    assert "small has most, 96 GiB" in told.message
+    steps.beat(small, condition=Condition(content_room_gb=120.0))
+    assert steps.place() == 1
+    assert steps.job(job_id).tries_used == 0

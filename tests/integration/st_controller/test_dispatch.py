@@ -137,6 +137,8 @@ def test_a_worker_whose_disk_is_full_costs_a_job_no_try_and_is_offered_nothing(s
     steps.finish(worker_id, attempt_id, Outcome.PREEMPTED, failure=failure)
     job = steps.job(job_id)
     assert (job.state, job.tries_used, job.reason["message"]) == ("queued", 0, "it broke")
+    assert steps.place() == 0  # not there at once, where nothing has changed
+    steps.clock.advance(10)
     full = BusySlot(index=0, code="disk_full", message="less than 2 GiB are free on its disk")
     steps.beat(worker_id, condition=Condition(busy=[full]))
     assert steps.place() == 0

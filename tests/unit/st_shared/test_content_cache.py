@@ -144,3 +144,23 @@ def test_a_cache_whose_bound_was_lowered_shrinks_to_it_and_keeps_what_is_in_use(
     assert smaller.shrink() == (1, 40)
     assert here(cache, A, B) == [A]
     assert list((cache.root / "trash").iterdir()) == []
+
+
+def test_what_else_is_on_the_disk_counts(tmp_path):
+    free = [100]
+    cache = ContentCache(tmp_path / "cache", 1000, free=lambda folder: free[0])
+    fill(cache, A)
+    free[0] = 30
+    assert (cache.capacity(), cache.capacity(spare=20), cache.capacity(spare=500)) == (70, 50, 0)
+    with pytest.raises(CacheFullError, match="free some of its disk"):
+        fill(cache, B, size=71)
+    assert here(cache, A) == [A]  # nothing goes for what cannot come
+    fill(cache, B, size=70)
+    assert here(cache, A, B) == [B]
+
+
+def test_what_was_fetched_before_an_interruption_is_not_asked_for_again(tmp_path):
+    cache = ContentCache(tmp_path / "cache", 1000, free=lambda folder: 10)
+    cache.staging(A).write_bytes(b"x" * 60)
+    with cache.try_lock(A):
+        cache.reserve(A, 70)

@@ -10,7 +10,7 @@ from st_shared.content_cache import ContentCache
 from st_worker import datasets
 from st_worker.cached import fetch_file
 from st_worker.datasets import DatasetCache, unpack
-from st_worker.errors import TransferError
+from st_worker.errors import NoRoom, TransferError
 from st_worker.folder import StateFolder
 from st_worker.transfer import Transfer
 
@@ -146,8 +146,9 @@ async def test_a_dataset_stays_while_an_attempt_needs_it(transfer, state_folder,
     small = StateFolder(state_folder.root, cache_bytes=150_000)
     cache = DatasetCache(small, transfer)
     await cache.fetch(first, "attempt")
-    with pytest.raises(TransferError, match="--cache-gb"):
+    with pytest.raises(NoRoom, match="--cache-gb") as lack:
         await cache.fetch(second)
+    assert lack.value.size == 2 * second.archives[0].size
     cache.content.release("attempt")
     await cache.fetch(second)
     assert (cache.has(first.digest), cache.has(second.digest)) == (False, True)

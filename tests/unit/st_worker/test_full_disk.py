@@ -167,3 +167,19 @@ class _NoSignals:
 
     def attach(self, child: object) -> None:
         pass
+
+
+async def test_a_dataset_that_is_too_large_for_this_disk_is_not_begun_and_costs_no_try(
+    double, start_agent, pack_dataset
+):
+    await start_agent()
+    dataset = pack_dataset("huge", {"0.txt": b"a cat"})
+    archive = dataset.archives[0].model_copy(update={"size": 2**60})
+    attempt = double.offer([], datasets=[dataset.model_copy(update={"archives": [archive]})])
+    await double.until(lambda: attempt.finish)
+    assert attempt.finish.outcome == Outcome.PREEMPTED
+    assert attempt.finish.failure.kind == FailureKind.DISK_FULL
+    assert "dataset huge: 2147483648.00 GiB are needed" in attempt.finish.failure.message
+    assert double.ranges == []
+    room = double.registered[0].inventory.condition.content_room_gb
+    assert 0 < room < 2**30

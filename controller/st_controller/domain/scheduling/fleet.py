@@ -24,6 +24,8 @@ class Fleet:
         self._absent: dict[str, dict[str, tuple[tuple[int, ...], float]]] = defaultdict(dict)
         """What jobs hold of workers that take no jobs now: slots, and until when as expected."""
         self._label_names: set[str] = set()
+        self._content_steps: set[float] = {0.0}
+        """Room for datasets that any shape asks for: workers are told apart by nothing between."""
         self._places = 0
         self.rate = 0.0
         """Price of all slots that take jobs, for one second."""
@@ -56,10 +58,11 @@ class Fleet:
             before = group.open
             group.learn(shape)
             self.openings.note(group, before)
-        if names <= self._label_names:
+        if names <= self._label_names and shape.content_gb in self._content_steps:
             self.reach.learn(number)
         else:
             self._label_names |= names
+            self._content_steps.add(shape.content_gb)
             self._regroup()
         return number
 
@@ -131,11 +134,13 @@ class Fleet:
         labels = {
             name: value for name, value in capacity.labels.items() if name in self._label_names
         }
-        key = (kinds, full, tuple(sorted(labels.items())), capacity.provider, capacity.price)
+        provider, price = capacity.provider, capacity.price
+        room = max(step for step in self._content_steps if step <= capacity.content_room_gb)
+        key = (kinds, full, tuple(sorted(labels.items())), provider, price, room)
         group = self._groups.get(key)
         if group is None:
             self._places += 1
-            group = Group(key, self._places, kinds, full, labels, capacity.provider, capacity.price)
+            group = Group(key, self._places, kinds, full, labels, provider, price, room)
             for shape in self.shapes.known:
                 group.learn(shape)
             self._groups[key] = group
@@ -185,7 +190,7 @@ class Fleet:
             self.openings.note(group, before)
 
     def _regroup(self) -> None:
-        """Sort all workers anew: a label that nobody asked for until now tells them apart."""
+        """Sort all workers anew: what nobody asked for until now tells them apart."""
         self._groups.clear()
         self.openings.clear()
         self.reach.forget()

@@ -127,6 +127,8 @@ class Group:
     labels: dict[str, str]
     provider: str
     price: float
+    content_room_gb: float = float("inf")
+    """Room for datasets of which any shape asks so much; all of its workers have as much."""
     fitting: list[tuple[int, ...] | None] = field(default_factory=list)
     """For each shape the kinds of slots that it may use, smallest memory first; none: not here."""
     able: int = 0
@@ -189,6 +191,8 @@ class Group:
         self.open = found
 
     def _kinds_for(self, shape: Shape) -> tuple[int, ...] | None:
+        if shape.content_gb > self.content_room_gb:
+            return None
         if not name_matches(shape.provider, self.provider):
             return None
         if not labels_match(dict(shape.labels), self.labels):

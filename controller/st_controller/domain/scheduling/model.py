@@ -52,6 +52,8 @@ class Shape:
     """Glob of the worker's provider."""
     limit: float = 86_400.0
     """Time limit, seconds, rounded up to a step of ``limit_step``."""
+    content_gb: float = 0.0
+    """Room that its datasets need on each worker, GiB, rounded up to a step; 0: next to none."""
 
     @property
     def total(self) -> int:
@@ -149,6 +151,8 @@ class WorkerCapacity:
     """For people."""
     busy: dict[int, tuple[SlotKind, str]] = field(default_factory=dict)
     """Slots that are not in ``slots`` because somebody who is no job uses them, and who."""
+    content_room_gb: float = float("inf")
+    """The most that the datasets of a job may take here, GiB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,10 @@ def _shortages(shape: Shape, fleet: Sequence[WorkerCapacity]) -> Iterable[str]:
     most_slots = max(len(worker.slots) for worker in fleet)
     if most_slots < shape.slots:
         yield f"no worker has {shape.slots} slots; the largest has {most_slots}"
+    most_room = max(worker.content_room_gb for worker in fleet)
+    if most_room < shape.content_gb:
+        there = f"the most is {most_room:g} GiB"
+        yield f"no worker has room for {shape.content_gb:g} GiB of datasets; {there}"
     for name, glob in shape.labels:
         if not any(labels_match({name: glob}, worker.labels) for worker in fleet):
             there = _list(worker.labels[name] for worker in fleet if name in worker.labels)
@@ -71,6 +75,8 @@ def _room(shape: Shape, worker: WorkerCapacity) -> int:
     if not name_matches(shape.provider, worker.provider):
         return 0
     if not labels_match(dict(shape.labels), worker.labels):
+        return 0
+    if shape.content_gb > worker.content_room_gb:
         return 0
     return sum(kind_suits(kind, shape) for kind in worker.slots.values())
 

@@ -1,9 +1,12 @@
 """Why a job waits: a code, a sentence, and what to do about it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from st_controller.domain.scheduling import foreign_use
-from st_controller.domain.scheduling.model import Level, PendingJob, Shape
+from st_controller.domain.scheduling.model import Level, PendingJob, Shape, WorkerCapacity
+from st_controller.domain.scheduling.near_miss import near_miss
 from st_controller.domain.scheduling.nodes import Node
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_shared.protocol.resources import Reason
@@ -64,12 +67,31 @@ def _no_place(scheduler: Scheduler, shape: Shape) -> Reason | None:
                 message=f"Slots that it needs are not to be had: {said}.",
                 hint="it starts once they are; `st workers show` says what is in the way",
             )
+        if lacks := _room_lacks(shape, workers):
+            return lacks
         return Reason(
             code="no_matching_worker",
             message=f"No worker online, of {len(open_hosts)}, has {wanted(shape)}.",
             hint="change `resources`, or add such a worker",
         )
     return None
+
+
+def _room_lacks(shape: Shape, workers: Sequence[WorkerCapacity]) -> Reason | None:
+    """That the datasets are too large for all workers that could run it; none: it is not that."""
+    anywhere = replace(shape, content_gb=0.0)
+    if not shape.content_gb or near_miss(anywhere, workers):
+        return None
+    able = [each for each in workers if not near_miss(replace(anywhere, nodes=1), [each])]
+    best = max(able, key=lambda each: each.content_room_gb, default=None)
+    there = f"; {best.name or best.id} has most, {best.content_room_gb:g} GiB" if best else ""
+    return Reason(
+        code="no_room_for_datasets",
+        message=f"No worker that could run it has room for its datasets, {shape.content_gb:g} GiB "
+        f"with what unpacking them takes{there}.",
+        hint="free disks of workers, give their caches more with --cache-gb, or add a worker with "
+        "a larger disk; waiting costs the job no try",
+    )
 
 
 def _limited(scheduler: Scheduler, job: PendingJob, now: float) -> Reason | None:
@@ -132,6 +154,8 @@ def wanted(shape: Shape) -> str:
     if shape.min_memory_gb:
         asked.append(f"{shape.min_memory_gb:g} GiB a slot")
     asked += [f"label {name}={glob}" for name, glob in shape.labels]
+    if shape.content_gb:
+        asked.append(f"room for {shape.content_gb:g} GiB of datasets")
     if shape.provider != "*":
         asked.append(f"provider {shape.provider}")
     if shape.nodes > 1:

@@ -66,6 +66,8 @@ class Dataset(Table):
     samples: Mapped[int]
     archives: Mapped[list[Any]]
     """Each ``{"sha256", "size", "key"}``."""
+    room: Mapped[int] = mapped_column(BigInteger)
+    """Bytes that it takes where it is fetched: its archives, and the largest of them once more."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
     created_at: Mapped[datetime]
     stored_at: Mapped[datetime | None]

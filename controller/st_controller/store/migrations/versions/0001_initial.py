@@ -337,6 +337,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("samples", sa.Integer(), nullable=False),
         sa.Column("archives", sa.JSON(), nullable=False),
+        sa.Column("room", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=40), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("stored_at", sa.DateTime(timezone=True), nullable=True),

@@ -15,13 +15,16 @@ def shape(random: Random) -> Shape:
         nodes=random.choice((1, 1, 2)),
         labels=random.choice(((), (("rack", "1"),), (("rack", "?"),), (("zone", "b"),))),
         limit=random.choice((3600.0, 7200.0)),
+        content_gb=random.choice((0.0, 0.0, 10.0, 80.0)),
     )
 
 
 def worker(random: Random, number: int) -> WorkerCapacity:
     kind, size = random.choice(KINDS), random.choice((1, 2, 4))
     labels = {"rack": random.choice("12"), "zone": random.choice("ab")}
-    return WorkerCapacity(f"w{number}", dict.fromkeys(range(size), kind), labels)
+    room = random.choice((5.0, 20.0, 100.0, float("inf")))
+    slots = dict.fromkeys(range(size), kind)
+    return WorkerCapacity(f"w{number}", slots, labels, content_room_gb=room)
 
 
 def known(fleet: Fleet) -> tuple:

@@ -25,6 +25,34 @@ def test_nobody_could_ever() -> None:
     assert "h100*" in found.message
 
 
+def test_nobody_has_room_for_its_datasets() -> None:
+    queue = Queue()
+    queue.worker("small", content_room_gb=50.0)
+    queue.worker("large", content_room_gb=80.0, accelerator="a100")
+    found = reason(queue, queue.submit("job", content_gb=120.0))
+    assert found.code == "no_room_for_datasets"
+    assert "120 GiB" in found.message
+    assert "large has most, 80 GiB" in found.message
+    assert "--cache-gb" in found.hint
+    lacks_both = queue.submit("other", content_gb=120.0, accelerator="h100")
+    assert reason(queue, lacks_both).code == "no_matching_worker"
+
+
+def test_a_job_goes_where_there_is_room_for_its_datasets() -> None:
+    queue = Queue()
+    for number in range(5):
+        queue.worker(f"small{number}", content_room_gb=50.0)
+    queue.submit("first", content_gb=60.0)
+    assert queue.decide() == []
+    queue.worker("large", content_room_gb=60.0)
+    (made,) = queue.decide()
+    assert [grant.worker for grant in made.grants] == ["large"]
+    queue.worker("unknown")
+    queue.submit("second", content_gb=600.0)
+    (made,) = queue.decide()
+    assert [grant.worker for grant in made.grants] == ["unknown"]  # an older agent does not tell
+
+
 def test_nobody_can_just_now() -> None:
     queue = Queue()
     queue.worker()
