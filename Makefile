@@ -83,6 +83,7 @@ bench: $(VENV)/made-dev ## measure; prints tables, writes benchmarks/results/ (s
 	$(BIN)/python benchmarks/skeleton.py --json benchmarks/results/skeleton.json
 	$(BIN)/python benchmarks/loop_overhead.py --json benchmarks/results/loop_overhead.json
 	$(BIN)/python benchmarks/trainer_speed.py --json benchmarks/results/trainer_speed.json
+	$(BIN)/python benchmarks/caching.py --json benchmarks/results/caching.json
 
 QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery
 .PHONY: bench-queue

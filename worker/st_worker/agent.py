@@ -107,6 +107,7 @@ class Agent:
             description.inventory,
             self._sampler.room,
             settings,
+            folder.trainer_cache(),
             clock,
         )
         self._desired = WorkerDesired.ACTIVE

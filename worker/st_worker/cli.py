@@ -113,6 +113,12 @@ _state_dir = click.option(
     help="What the cache may hold, GiB.  [default: half of its disk]",
 )
 @click.option(
+    "--trainer-cache-gb",
+    type=click.FloatRange(min=0.001),
+    envvar="ST_WORKER_TRAINER_CACHE_GB",
+    help="What trainers may keep from job to job, GiB.  [default: a quarter of the cache's disk]",
+)
+@click.option(
     "--min-free-gb",
     type=click.FloatRange(min=0),
     default=2.0,
@@ -135,6 +141,7 @@ def join(
     log_format: Literal["auto", "json", "console"],
     cache_dir: Path | None,
     cache_gb: float | None,
+    trainer_cache_gb: float | None,
     min_free_gb: float,
     keep_runs: bool,
 ) -> None:
@@ -154,7 +161,8 @@ def join(
     secret, address = _token(token, token_file), _checked_url(url)
     cache = cache_dir.expanduser().absolute() if cache_dir else None
     most = int(cache_gb * 2**30) if cache_gb else None
-    folder = StateFolder(state_dir.expanduser().absolute(), cache, most)
+    kept = int(trainer_cache_gb * 2**30) if trainer_cache_gb else None
+    folder = StateFolder(state_dir.expanduser().absolute(), cache, most, kept)
     folder.create()
     in_a_hurry = bool(folder.known_attempts())
     patience = registry.HURRIED_SECONDS if in_a_hurry else registry.OPEN_SECONDS

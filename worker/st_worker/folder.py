@@ -15,6 +15,8 @@ from st_shared.protocol.journal import JOURNAL_NAME
 from st_worker.errors import UsageError
 from st_worker.removal import remove_tree
 from st_worker.script.run import SCRIPT_NAME, WORK_NAME
+from st_worker.trainer_cache import TrainerCache
+from st_worker.trainer_cache import default_bytes as trainer_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -115,6 +117,8 @@ class StateFolder:
     """Where content is kept that other agents of this user share; none: below ``root``."""
     cache_bytes: int | None = None
     """What the cache may hold; none: half of its disk."""
+    trainer_cache_bytes: int | None = None
+    """What trainers may keep from job to job; none: a quarter of that disk."""
 
     def create(self) -> None:
         """Make the folders, or ``UsageError`` where this user may not."""
@@ -158,6 +162,12 @@ class StateFolder:
         self.cache_root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return ContentCache(self.cache_root, self.cache_bytes or default_bytes(self.cache_root))
 
+    def trainer_cache(self) -> TrainerCache:
+        """What trainers keep from job to job."""
+        self.cache_root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        most = self.trainer_cache_bytes or trainer_bytes(self.cache_root)
+        return TrainerCache(self.cache_root / "trainers", most)
+
     def attempt(self, attempt_id: str) -> AttemptFolder:
         """The folder of an attempt; it need not exist."""
         return AttemptFolder(self.attempts / attempt_id)
@@ -186,6 +196,7 @@ class StateFolder:
         for attempt in self.past_attempts():
             remove_tree(attempt.root)
         if self.cache is None:
+            self.trainer_cache().clear()
             self.content_cache().clear()
         for file in (self.credential, self.pulse, self.root / "lock"):
             file.unlink(missing_ok=True)

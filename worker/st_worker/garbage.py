@@ -25,7 +25,7 @@ def collect(folder: StateFolder, live: Collection[str], now: float) -> GarbageRe
     stays and is logged: an order that is never reported is given for ever.
     """
     removed, freed = 0, 0
-    for collected in (_attempts, _content):
+    for collected in (_attempts, _content, _kept):
         try:
             count, size = collected(folder, live, now)
         except OSError as error:
@@ -47,6 +47,10 @@ def _attempts(folder: StateFolder, live: Collection[str], now: float) -> tuple[i
             if remove_tree(attempt.root):
                 removed, freed = removed + 1, freed + size
     return removed, freed
+
+
+def _kept(folder: StateFolder, _live: Collection[str], _now: float) -> tuple[int, int]:
+    return folder.trainer_cache().trim()
 
 
 def _content(folder: StateFolder, _live: Collection[str], _now: float) -> tuple[int, int]:

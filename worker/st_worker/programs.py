@@ -65,6 +65,7 @@ class Trainer:
         self, place: Workplace, folder: AttemptFolder, notes: Notes, *, in_gang: bool
     ) -> None:
         self._place, self._folder, self._in_gang = place, folder, in_gang
+        self._notes = notes
         self._preparation = Preparation(folder, notes, place.cache, place.transfer)
 
     async def prepare(self, claim: ClaimReply) -> Launch:
@@ -79,7 +80,18 @@ class Trainer:
                 threads = max(1, place.inventory.cpus // len(place.inventory.slots))
                 environment["OMP_NUM_THREADS"] = str(threads)
         environment[ATTEMPT_VARIABLE] = claim.attempt_id
+        environment |= await asyncio.to_thread(self._kept, claim.org)
         return Launch([*place.settings.trainer_command, *arguments], environment)
+
+    def _kept(self, org: str) -> dict[str, str]:
+        """What tells the trainer where jobs of its organisation keep what they may find again."""
+        cache = self._place.trainer_cache
+        try:
+            cache.trim()
+            return cache.environment(org, self._place.environment)
+        except OSError as error:
+            self._notes.log(f"this job finds nothing that earlier ones kept: {error}", "warning")
+            return {}
 
     def joined(self, launch: Launch, where: Rendezvous) -> Launch:
         """The launcher is told of the other hosts."""

@@ -11,6 +11,7 @@ from st_worker.datasets import DatasetCache
 from st_worker.room import Room
 from st_worker.settings import AgentSettings
 from st_worker.slots import Slots
+from st_worker.trainer_cache import TrainerCache
 from st_worker.transfer import Transfer
 
 
@@ -25,5 +26,6 @@ class Workplace:
     inventory: Inventory
     room: Room
     settings: AgentSettings
+    trainer_cache: TrainerCache
     clock: Clock = utc_now
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

@@ -46,6 +46,7 @@ def claim_reply(session: Session, objects: ObjectStore, attempt: Attempt, job: J
         epoch=attempt.epoch,
         job_id=job.id,
         number=attempt.number,
+        org=job.org,
         slots=attempt.slots,
         spec=job.spec,
         datasets=_datasets(session, objects, job),

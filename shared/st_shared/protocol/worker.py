@@ -344,6 +344,8 @@ class ClaimReply(Resource):
     job_id: str
     number: int
     """1 for the job's first attempt."""
+    org: str = Field("default", pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=40)
+    """Whose job it is: what its trainer keeps on the host is for this organisation's jobs alone."""
     slots: list[int]
     spec: dict[str, Any]
     """The JobSpec, as ``JobSpec.model_dump(mode="json")`` gives it."""

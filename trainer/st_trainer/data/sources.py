@@ -18,6 +18,8 @@ from st_trainer.data.table_source import TableSource
 from st_trainer.data.tar_files import TarFiles
 from st_trainer.errors import BadDataError
 
+BOUND_VARIABLE = "ST_DATA_CACHE_GB"
+"""Most that is kept of buckets, GB, where that is less than the specification allows."""
 _ENDS = (".tar", ".parquet", ".csv")
 """What a path ends with that names one file, not a folder."""
 
@@ -83,5 +85,6 @@ def _bucket(dataset: DatasetSpec, uri: str, cache: Path, apart: str | None) -> F
     if not uri.startswith(BUCKET_SCHEME):
         raise BadDataError(f"training.datasets: {uri} is neither a folder nor s3://bucket/prefix")
     store, place = connect_bucket(uri, dataset.endpoint_url, os.environ)
-    kept = ObjectCache(cache / "objects", int(dataset.cache_gb * 1e9))
+    most = min(dataset.cache_gb, float(os.environ.get(BOUND_VARIABLE) or "inf"))
+    kept = ObjectCache(cache / "objects", int(most * 1e9))
     return BucketFiles(store, place, kept, apart)
