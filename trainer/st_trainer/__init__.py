@@ -9,5 +9,11 @@
 ``objectives/`` how noise, timestep and target are made
 ``techniques/`` what is done beside the loss, such as the average of the weights
 ``pictures/``   sample grids and the loss curve
+``quantization/`` frozen weights in fewer bits
+``execution/``  recomputation, offloading, compilation, code of attention
 ``journal``     the events that the worker ships
 """
+
+from st_trainer.quantization.libraries import hide_libraries
+
+hide_libraries()

@@ -10,6 +10,7 @@ from st_trainer.families.family import Condition
 from st_trainer.objectives.caption_dropout import drop_captions
 from st_trainer.objectives.noise import Noise, draw_noise
 from st_trainer.session import Session
+from st_trainer.share import Share
 
 
 @dataclass
@@ -34,12 +35,14 @@ class Batch:
     """How much each value counts, ``(B,)`` or broadcast to the target; None: all alike."""
 
 
-def draw_batch(session: Session, indexes: Sequence[int]) -> Batch:
-    """This rank's share of the samples at ``indexes``, with noise, times and dropped captions.
+def draw_batch(session: Session, indexes: Sequence[int], share: Share | None = None) -> Batch:
+    """A share of the samples at ``indexes``, with noise, times and dropped captions.
 
-    Random numbers are drawn for all ``indexes``, so every rank draws the same and takes its rows.
+    Random numbers are drawn for all ``indexes``, so every rank draws the same and takes its rows;
+    without ``share``, those of this rank.
     """
-    denoiser, generator, share = session.denoiser, session.generator, session.ranks.share
+    denoiser, generator = session.denoiser, session.generator
+    share = share or session.ranks.share
     spec, device = session.spec.objective, session.accelerator.device
     mine = share.rows(indexes)
     clean = session.encodings.latents(session.samples, mine, generator, share)

@@ -21,6 +21,7 @@ from st_trainer.pace import Pace
 from st_trainer.results import draw_samples
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
+from st_trainer.share import Share
 from st_trainer.snapshot import random_state, take_snapshot
 
 _PROGRESS_SECONDS = 5.0
@@ -77,12 +78,8 @@ def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, 
     for group in optimizer.param_groups:
         group["lr"] = rate_of(group, rate)
     with accelerator.accumulate(session.denoiser.module):
-        loss = batch_loss(session, indexes)
-        accelerator.backward(loss)
-        loss = session.ranks.mean(loss)
-        norm = accelerator.clip_grad_norm_(
-            session.denoiser.module.parameters(), session.spec.optimizer.max_grad_norm
-        )
+        loss = session.ranks.mean(backward(session, indexes))
+        norm = gradient_norm(session)
         check_finite(session, indexes, loss, norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -92,9 +89,38 @@ def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, 
     return loss.item(), float(norm)
 
 
-def batch_loss(session: Session, indexes: Sequence[int]) -> Tensor:
-    """This rank's part of the loss on the samples at ``indexes``, with fresh random numbers."""
-    batch = draw_batch(session, indexes)
+def backward(session: Session, indexes: Sequence[int]) -> Tensor:
+    """Gradients on this rank's share of the samples at ``indexes``, part by part; gives the loss.
+
+    Each part draws the random numbers of all ``indexes`` and takes its rows, so that parts of any
+    number learn the same.
+    """
+    parts, whole = session.spec.accumulation, session.ranks.share
+    before, losses = session.generator.get_state(), []
+    for part in range(parts):
+        session.generator.set_state(before)
+        share = Share(whole.rank * parts + part, whole.parts * parts)
+        with session.ranks.adding_up(session.answer, last=part == parts - 1):
+            loss = batch_loss(session, indexes, share) / parts
+            session.accelerator.backward(loss)
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
+
+
+def gradient_norm(session: Session) -> Tensor:
+    """Norm of all gradients, a scalar; they are clipped to what the specification allows."""
+    if session.fused:
+        return session.fused.gradient_norm()
+    most = session.spec.optimizer.max_grad_norm
+    norm: Tensor = session.accelerator.clip_grad_norm_(
+        session.denoiser.module.parameters(), float("inf") if most is None else most
+    )
+    return norm
+
+
+def batch_loss(session: Session, indexes: Sequence[int], share: Share | None = None) -> Tensor:
+    """The loss on a ``share`` of the samples at ``indexes``, or this rank's; numbers are fresh."""
+    batch = draw_batch(session, indexes, share)
     for technique in session.techniques:
         technique.prepare(session, batch)
     denoiser = session.denoiser
@@ -111,6 +137,8 @@ def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: T
     """Raise ``NotFiniteError``, naming step and files, before bad numbers reach the weights."""
     if torch.isfinite(loss) and torch.isfinite(norm):
         return
+    if torch.isfinite(loss) and session.accelerator.scaler is not None:
+        return  # the scale of fp16 was too large: it is lowered, and this step is left out
     what = "loss" if not torch.isfinite(loss) else "gradient"
     names = ", ".join(dict.fromkeys(session.samples.names(indexes)))
     raise NotFiniteError(

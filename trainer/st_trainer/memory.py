@@ -16,12 +16,19 @@ def cheapest_mend(spec: TrainingSpec) -> str:
 
 
 def _mends(spec: TrainingSpec) -> Iterator[str]:
+    if spec.memory.gradient_checkpointing != 1:
+        yield "set training.memory.gradient_checkpointing to 1, which costs a third of the speed"
     if spec.batch_size > 1:
-        yield f"lower training.batch_size from {spec.batch_size} to {spec.batch_size // 2}"
+        yield (
+            f"lower training.batch_size from {spec.batch_size} to {spec.batch_size // 2} and "
+            f"raise training.accumulation from {spec.accumulation} to {2 * spec.accumulation}"
+        )
     if spec.precision == "fp32":
         yield "set training.precision to bf16, which halves the frozen weights and activations"
     if spec.adapter_kind == "full" and FAMILIES[spec.model.family].needs_base:
         yield "set training.adapter.kind to lora: gradients and moments of a small part alone"
+    if spec.adapter_kind != "full" and spec.memory.quantization.format is None:
+        yield "set training.memory.quantization.format to int8, or nf4"
     if spec.ema.enabled and spec.ema.device != "cpu":
         yield "set training.ema.device to cpu"
     side = spec.model.config.get("resolution", 0)

@@ -7,6 +7,7 @@ but for the index of the datasets, of which each writes the part that it has rea
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, cast
 
@@ -51,7 +52,7 @@ def make_accelerator(spec: TrainingSpec) -> Accelerator:
     """
     world = world_of(os.environ)
     accelerator = Accelerator(
-        mixed_precision="bf16" if spec.precision == "bf16" else "no",
+        mixed_precision="no" if spec.precision == "fp32" else spec.precision,
         cpu=world > 1 and not torch.accelerator.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
@@ -96,6 +97,13 @@ class Ranks:
         )
         wrapped.broadcast_buffers = False  # no step changes them, and each would send all of them
         return cast("Answer", wrapped)
+
+    def adding_up(self, answer: Answer, *, last: bool) -> AbstractContextManager[None]:
+        """Within it, gradients of ``answer`` are added up; those of the ``last`` are averaged."""
+        if last or not isinstance(answer, DistributedDataParallel):
+            return nullcontext()
+        waits: AbstractContextManager[None] = answer.no_sync()
+        return waits
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a scalar over all ranks, the same to the last bit on each."""

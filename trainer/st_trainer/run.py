@@ -18,6 +18,7 @@ from st_trainer.data.reading import Reading, read_datasets
 from st_trainer.data.samples import Samples
 from st_trainer.data.shard import Change
 from st_trainer.errors import BadSpecError, CheckpointError
+from st_trainer.execution.demands import device_type, must_suit
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
@@ -60,6 +61,7 @@ def run_training(
             f"{folder.root} already holds checkpoints of a run: give --resume latest to go on, or "
             "another --run-dir to start anew"
         )
+    must_suit(spec, device_type())
     journal.progress("loading", 0, spec.steps)
     session = open_session(spec, sources, folder, journal)
     tell_what_is_trained(session, journal)
@@ -146,9 +148,13 @@ def load_samples(
         return reading
 
     reading = read(held_out=False)
-    tell_buckets(reading.samples, medium, spec.batch_size * world_of(os.environ), journal)
+    tell_buckets(reading.samples, medium, _samples_a_step(spec), journal)
     has_more = any(dataset.evaluation for dataset in spec.datasets)
     return reading.samples, read(held_out=True).samples if has_more else None
+
+
+def _samples_a_step(spec: TrainingSpec) -> int:
+    return spec.batch_size * spec.accumulation * world_of(os.environ)
 
 
 class IndexProgress:

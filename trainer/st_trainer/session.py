@@ -13,8 +13,11 @@ from st_trainer.adapters.registry import make_adapter
 from st_trainer.caching.encodings import Encodings
 from st_trainer.data.sampler import Cursor, ShuffledSampler
 from st_trainer.data.samples import Samples
+from st_trainer.execution.offloading import offloaded
+from st_trainer.execution.prepare import prepared
 from st_trainer.families.family import Condition, Denoiser
 from st_trainer.history import LossHistory
+from st_trainer.optimizers.fused import FusedBackward
 from st_trainer.optimizers.groups import parameter_groups
 from st_trainer.optimizers.registry import make_optimizer, peak_rate
 from st_trainer.ranks import Ranks, make_accelerator
@@ -42,16 +45,22 @@ class Session:
         self.step = 0
         self.accelerator = make_accelerator(spec)
         self.adapter = make_adapter(spec)
-        self.adapter.attach(denoiser)
+        denoiser = prepared(denoiser, self.adapter, spec, self.accelerator.device)
         self.techniques = make_techniques(spec)
         for technique in self.techniques:
             technique.attach(denoiser)
         groups = parameter_groups(trained(denoiser.module), spec)
         optimizer = make_optimizer(groups, spec.optimizer, peak_rate(spec))
+        self.fused = FusedBackward(optimizer) if spec.optimizer.fused_backward else None
         self.ranks = Ranks(self.accelerator)
         # Prepared as if it were evaluated: what wraps it for several ranks is below.
-        module = self.accelerator.prepare_model(denoiser.module.train(), evaluation_mode=True)
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        module = self.accelerator.prepare_model(
+            denoiser.module.train(),
+            device_placement=not spec.memory.offload.level,
+            evaluation_mode=True,
+        )
+        self.offloading = offloaded(denoiser.module, spec.memory.offload, self.accelerator.device)
+        self.optimizer = self.accelerator.prepare_optimizer(self.fused or optimizer)
         denoiser.to(self.accelerator.device)
         self.denoiser = replace(
             denoiser,
@@ -110,7 +119,7 @@ class Session:
     @property
     def batch_size(self) -> int:
         """Samples of one step, of all ranks together."""
-        return self.spec.batch_size * self.ranks.count
+        return self.spec.batch_size * self.spec.accumulation * self.ranks.count
 
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""

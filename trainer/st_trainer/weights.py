@@ -20,6 +20,9 @@ from st_trainer.families.registry import REGISTRY
 
 WEIGHTS_NAME = "weights.safetensors"
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of frozen weights by ``precision``."""
+
 _METADATA_KEY = "st_train"
 
 
@@ -90,7 +93,7 @@ def open_denoiser(spec: TrainingSpec, captions: Callable[[], Iterable[str]]) -> 
     family, config = REGISTRY[spec.model.family], model_config(spec.model)
     if spec.model.base:
         torch.manual_seed(spec.seed)
-        return load_base(spec.model, torch.bfloat16 if spec.precision == "bf16" else torch.float32)
+        return load_base(spec.model, DTYPES[spec.precision])
     assert isinstance(family, FromScratch)  # noqa: S101 -- the specification has seen to it
     torch.manual_seed(spec.seed)
     assets = family.assets(config, captions())

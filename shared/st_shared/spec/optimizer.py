@@ -1,8 +1,8 @@
 """OptimizerSpec, ScheduleSpec and EmaSpec: how gradients become weights."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from st_shared.spec.section import Section
 
@@ -10,8 +10,17 @@ OptimizerName = Literal[
     "adamw", "adam", "adagrad", "adadelta", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd",
     "adafactor", "prodigy", "adamw_schedulefree", "sgd_schedulefree", "came",
     "stableadamw", "lion", "adan", "ranger", "soap", "ademamix", "dadaptation",
-    "muon",
+    "muon", "adamw_8bit", "paged_adamw_8bit", "lion_8bit", "ademamix_8bit",
+    "adamw_fp8_ao", "adamw_8bit_ao", "adamw_4bit_ao",
 ]  # fmt: skip
+
+HAVE_AVERAGE = ("adamw_schedulefree", "sgd_schedulefree")
+"""Optimisers that keep two sets of weights themselves."""
+FUSABLE = (
+    "adamw", "adam", "adagrad", "adadelta", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd",
+    "adafactor", "adamw_8bit", "lion_8bit", "ademamix_8bit",
+)  # fmt: skip
+"""Optimisers whose step of one weight asks nothing of the others."""
 
 ScheduleName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "sine"]
 
@@ -34,9 +43,42 @@ class OptimizerSpec(Section):
     options: dict[str, float | int | bool | str] = Field(
         default_factory=dict, description="Further arguments of the optimiser's class."
     )
-    max_grad_norm: float = Field(
-        1.0, gt=0, le=1e6, description="Gradients are clipped to this global norm."
+    max_grad_norm: float | None = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="Gradients are clipped to this global norm; none: they are not.",
     )
+    offload: bool = Field(
+        False,
+        description="Keep the state of the optimiser in the memory of the host, and step there.",
+    )
+    fused_backward: bool = Field(
+        False,
+        description="Step each weight as soon as its gradient is known, so that gradients are "
+        "never all there; takes no clipping and no accumulation.",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.offload and self.fused_backward:
+            raise ValueError("optimizer.offload and optimizer.fused_backward exclude each other")
+        if self.offload and (self.name in HAVE_AVERAGE or "paged" in self.name):
+            raise ValueError(
+                f"optimizer.offload: {self.name} keeps its state elsewhere by itself: drop it, or "
+                "use adamw"
+            )
+        if self.fused_backward and self.name not in FUSABLE:
+            raise ValueError(
+                f"optimizer.fused_backward: {self.name} looks at all weights at once: use one of "
+                f"{', '.join(FUSABLE)}"
+            )
+        if self.fused_backward and self.max_grad_norm is not None:
+            raise ValueError(
+                "optimizer.fused_backward steps before the norm of all gradients is known: set "
+                "optimizer.max_grad_norm to null"
+            )
+        return self
 
 
 class ScheduleSpec(Section):

@@ -9,6 +9,7 @@ from st_shared.spec.buckets import LENGTHS, BucketSpec
 from st_shared.spec.cache import CacheSpec
 from st_shared.spec.dataset import DatasetSpec, FilterSpec
 from st_shared.spec.families import FAMILIES, ModelSpec
+from st_shared.spec.memory import MemorySpec, SpeedSpec
 from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.optimizer import EmaSpec, OptimizerSpec, ScheduleSpec
 from st_shared.spec.section import Section
@@ -97,16 +98,27 @@ class TrainingSpec(Section):
     batch_size: int = Field(
         4, ge=1, le=65_536, description="Samples that each process takes in one optimiser step."
     )
+    accumulation: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Batches whose gradients are added up for one optimiser step: learns what "
+        "one batch as large as all of them learns, in the memory of one.",
+    )
     buckets: BucketSpec = Field(default_factory=BucketSpec)
     cache: CacheSpec = Field(default_factory=CacheSpec)
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of initial weights, order and noise.")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="Arithmetic of the forward pass; bf16 is slow on most CPUs."
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Arithmetic of the forward pass, and type of frozen weights; bf16 is slow on "
+        "most CPUs, fp16 is for accelerators without bf16.",
     )
     log_every: int = Field(10, ge=1, le=100_000, description="Steps between metric points.")
     adapter: AdapterSpec = Field(default_factory=AdapterSpec)
     objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
+    memory: MemorySpec = Field(default_factory=MemorySpec)
+    speed: SpeedSpec = Field(default_factory=SpeedSpec)
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
     ema: EmaSpec = Field(default_factory=EmaSpec)
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
@@ -232,6 +244,45 @@ class TrainingSpec(Section):
                 f"adapter.kind is {self.adapter_kind}, which needs weights to adapt: give "
                 "model.base, or adapter.kind full"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_into_memory_as_asked(self) -> Self:
+        family = FAMILIES[self.model.family]
+        for mistake in self.memory.mistakes():
+            raise ValueError(mistake)
+        if self.adapter_kind == "full":
+            for key, is_given in {
+                "quantization.format": self.memory.quantization.format,
+                "offload.level": self.memory.offload.level,
+            }.items():
+                if is_given:
+                    raise ValueError(
+                        f"memory.{key} is for frozen weights, but adapter.kind full trains them "
+                        "all: drop it, or use adapter.kind lora"
+                    )
+        if self.memory.quantization.text_encoders and not family.needs_base:
+            raise ValueError(
+                f"memory.quantization.text_encoders: {family.name} has no text encoder: drop it"
+            )
+        if self.speed.attention != "native" and not family.needs_base:
+            raise ValueError(f"speed.attention: {family.name} has no choice of attention: drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_optimizer_that_fits(self) -> Self:
+        optimizer = self.optimizer
+        if optimizer.fused_backward and self.accumulation > 1:
+            raise ValueError(
+                f"accumulation is {self.accumulation}, but optimizer.fused_backward steps in each "
+                "backward pass: set it to 1, or drop optimizer.fused_backward"
+            )
+        for key in ("offload", "fused_backward"):
+            if getattr(optimizer, key) and self.precision == "fp16":
+                raise ValueError(
+                    f"optimizer.{key} knows nothing of the scaled gradients of precision fp16: use "
+                    "bf16, or drop it"
+                )
         return self
 
     @model_validator(mode="after")

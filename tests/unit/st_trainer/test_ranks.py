@@ -221,8 +221,8 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all_for_that_reason(
 ):
     real = loop.batch_loss
 
-    def broken(session, indexes):
-        loss = real(session, indexes)
+    def broken(session, indexes, share):
+        loss = real(session, indexes, share)
         return loss * float("nan") if session.ranks.share.rank == 1 else loss
 
     monkeypatch.setattr(loop, "batch_loss", broken)

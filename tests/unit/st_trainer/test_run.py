@@ -59,9 +59,9 @@ def final_state(root):
 def batches_seen(monkeypatch):
     seen, real = [], loop.batch_loss
 
-    def spy(session, indexes):
+    def spy(session, indexes, share):
         seen.append(tuple(indexes))
-        return real(session, indexes)
+        return real(session, indexes, share)
 
     monkeypatch.setattr(loop, "batch_loss", spy)
     return seen
@@ -260,8 +260,8 @@ def test_resuming_without_a_checkpoint_starts_at_the_beginning(tiny_spec, tmp_pa
 def test_a_loss_that_is_not_finite_names_step_and_files(tiny_spec, tmp_path, monkeypatch):
     spec, real = tiny_spec(), loop.batch_loss
 
-    def poisoned(session, indexes):
-        loss = real(session, indexes)
+    def poisoned(session, indexes, share):
+        loss = real(session, indexes, share)
         return loss * float("nan") if session.step == 5 else loss
 
     monkeypatch.setattr(loop, "batch_loss", poisoned)

@@ -20,6 +20,9 @@ class Adapter(ABC):
     listener: Callable[[Tensor], None] | None = None
     """What wants to know how far towards noise the samples are; see ``Denoiser``."""
 
+    hooks_into_layers: bool = False
+    """Whether it holds on to the layers that it adapts, so that none may be replaced after it."""
+
     def __init__(self, spec: AdapterSpec) -> None:
         self.spec = spec
 

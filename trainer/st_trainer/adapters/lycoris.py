@@ -20,6 +20,15 @@ _PLACE = "lycoris"
 _NAME = "lycoris.safetensors"
 
 
+_BESIDE = {"bypass_mode": True}
+"""Tells lycoris-lora to add to a layer's answer, not to its weights."""
+
+
+def _has_fewer_bits(module: nn.Module, names: list[str]) -> bool:
+    """Whether weights of the layers ``names`` are quantised, so that nothing is added to them."""
+    return any(type(module.get_submodule(name).weight) is not nn.Parameter for name in names)
+
+
 def norm_names(module: nn.Module) -> list[str]:
     """Full names of the normalisation layers that have weights."""
     return [
@@ -31,6 +40,8 @@ def norm_names(module: nn.Module) -> list[str]:
 
 class Lycoris(Adapter):
     """A network of lycoris-lora that hooks into the modules."""
+
+    hooks_into_layers = True
 
     def attach(self, denoiser: Denoiser) -> None:
         """Make the network and hook it in."""
@@ -64,6 +75,7 @@ class Lycoris(Adapter):
                 factor=spec.lycoris.factor,
                 train_norm=spec.lycoris.norms,
                 preset=_PLACE,
+                **(_BESIDE if _has_fewer_bits(module, names) else {}),
                 **spec.lycoris.options,
             )
         except (ValueError, TypeError, KeyError, AssertionError) as error:

@@ -165,6 +165,8 @@ class Denoiser:
     assets: Assets
     module: nn.Module
     objective_spec: ObjectiveSpec = field(default_factory=ObjectiveSpec)
+    computed_in: torch.dtype | None = None
+    """Type that quantised weights had; None: they are as they are computed with."""
     listener: Callable[[Tensor], None] | None = None
     """Told, before each answer, how far towards noise each sample is, ``(B,)``, 0 to 1."""
     remembered: Callable[[Sequence[str]], Condition] | None = None
@@ -181,6 +183,8 @@ class Denoiser:
 
         Some models keep a few parts in fp32 whatever they are loaded in.
         """
+        if self.computed_in:
+            return self.computed_in
         frozen = [each for each in self.module.parameters() if not each.requires_grad]
         sizes: Counter[torch.dtype] = Counter()
         for each in frozen or self.module.parameters():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,6 +11,17 @@ from st_shared.spec.families import FAMILIES
 from st_shared.spec.optimizer import OptimizerSpec
 from st_shared.spec.training import TrainingSpec
 from st_trainer.errors import BadSpecError
+from st_trainer.optimizers.host import HostOptimizer
+from st_trainer.optimizers.state import (
+    StateBytes,
+    blocks,
+    factored,
+    moments,
+    muon,
+    soap,
+    two_moments,
+)
+from st_trainer.quantization.libraries import library
 
 Arguments = Callable[[OptimizerSpec], dict[str, Any]]
 
@@ -45,32 +55,47 @@ class Kind:
     """Whether it finds the learning rate by itself, so that 1 is meant."""
     has_average: bool = False
     """Whether it keeps an average of the weights itself, and has ``train`` and ``eval``."""
+    state_bytes: StateBytes = two_moments
+    """Bytes of its state of one weight of a shape, whose values are fp32."""
 
 
 OPTIMIZERS: dict[str, Kind] = {
     "adamw": Kind("torch.optim.AdamW", lambda spec: {**_adaptive(spec), "fused": True}),
     "adam": Kind("torch.optim.Adam", lambda spec: {**_adaptive(spec), "fused": True}),
-    "adagrad": Kind("torch.optim.Adagrad"),
+    "adagrad": Kind("torch.optim.Adagrad", state_bytes=moments(1)),
     "adadelta": Kind("torch.optim.Adadelta"),
     "adamax": Kind("torch.optim.Adamax", _adaptive),
-    "asgd": Kind("torch.optim.ASGD"),
+    "asgd": Kind("torch.optim.ASGD", state_bytes=moments(1)),
     "nadam": Kind("torch.optim.NAdam", _adaptive),
     "radam": Kind("torch.optim.RAdam", _adaptive),
-    "rmsprop": Kind("torch.optim.RMSprop"),
-    "sgd": Kind("torch.optim.SGD", _momentum),
-    "adafactor": Kind("torch.optim.Adafactor"),
-    "prodigy": Kind("prodigyopt.Prodigy", _adaptive, finds_rate=True),
+    "rmsprop": Kind("torch.optim.RMSprop", state_bytes=moments(1)),
+    "sgd": Kind("torch.optim.SGD", _momentum, state_bytes=moments(1)),
+    "adafactor": Kind("torch.optim.Adafactor", state_bytes=factored(0)),
+    "prodigy": Kind("prodigyopt.Prodigy", _adaptive, finds_rate=True, state_bytes=moments(4)),
     "adamw_schedulefree": Kind("schedulefree.AdamWScheduleFree", _adaptive, has_average=True),
-    "sgd_schedulefree": Kind("schedulefree.SGDScheduleFree", _momentum, has_average=True),
-    "came": Kind("came_pytorch.CAME"),
+    "sgd_schedulefree": Kind(
+        "schedulefree.SGDScheduleFree", _momentum, has_average=True, state_bytes=moments(1)
+    ),
+    "came": Kind("came_pytorch.CAME", state_bytes=factored(1)),
     "stableadamw": Kind("optimi.StableAdamW", _adaptive),
-    "lion": Kind("optimi.Lion", _two_betas),
-    "adan": Kind("optimi.Adan"),
-    "ranger": Kind("optimi.Ranger", _adaptive),
-    "soap": Kind("pytorch_optimizer.SOAP", _two_betas),
-    "ademamix": Kind("pytorch_optimizer.AdEMAMix"),
-    "muon": Kind("st_trainer.optimizers.muon.Muon", _adaptive),
-    "dadaptation": Kind("pytorch_optimizer.DAdaptAdam", _two_betas, finds_rate=True),
+    "lion": Kind("optimi.Lion", _two_betas, state_bytes=moments(1)),
+    "adan": Kind("optimi.Adan", state_bytes=moments(4)),
+    "ranger": Kind("optimi.Ranger", _adaptive, state_bytes=moments(3)),
+    "soap": Kind("pytorch_optimizer.SOAP", _two_betas, state_bytes=soap),
+    "ademamix": Kind("pytorch_optimizer.AdEMAMix", state_bytes=moments(3)),
+    "muon": Kind("st_trainer.optimizers.muon.Muon", _adaptive, state_bytes=muon),
+    "dadaptation": Kind(
+        "pytorch_optimizer.DAdaptAdam", _two_betas, finds_rate=True, state_bytes=moments(3)
+    ),
+    "adamw_8bit": Kind("bitsandbytes.optim.AdamW8bit", _adaptive, state_bytes=blocks(2, 8, 256)),
+    "paged_adamw_8bit": Kind(
+        "bitsandbytes.optim.PagedAdamW8bit", _adaptive, state_bytes=blocks(2, 8, 256)
+    ),
+    "lion_8bit": Kind("bitsandbytes.optim.Lion8bit", _two_betas, state_bytes=blocks(1, 8, 256)),
+    "ademamix_8bit": Kind("bitsandbytes.optim.AdEMAMix8bit", state_bytes=blocks(3, 8, 256)),
+    "adamw_fp8_ao": Kind("torchao.optim.AdamWFp8", _adaptive, state_bytes=blocks(2, 8, 256)),
+    "adamw_8bit_ao": Kind("torchao.optim.AdamW8bit", _adaptive, state_bytes=blocks(2, 8, 256)),
+    "adamw_4bit_ao": Kind("torchao.optim.AdamW4bit", _adaptive, state_bytes=blocks(2, 4, 128)),
 }
 
 
@@ -93,14 +118,22 @@ def make_optimizer(
     Raises:
         BadSpecError: its class does not take the options, or is not installed.
     """
+    if spec.offload:
+        return HostOptimizer(parameters, lambda groups: _made(groups, spec, rate))
+    return _made(list(parameters), spec, rate)
+
+
+def _made(parameters: list[Any], spec: OptimizerSpec, rate: float) -> torch.optim.Optimizer:
     kind = OPTIMIZERS[spec.name]
     module, _, name = kind.place.rpartition(".")
     try:
-        made: torch.optim.Optimizer = getattr(import_module(module), name)(
-            list(parameters), lr=rate, **{**kind.arguments(spec), **spec.options}
+        made: torch.optim.Optimizer = getattr(library(module), name)(
+            parameters, lr=rate, **{**kind.arguments(spec), **spec.options}
         )
     except ImportError as error:
-        raise BadSpecError(f"training.optimizer.name: {spec.name} needs {error.name}") from error
+        raise BadSpecError(
+            f"training.optimizer.name: {spec.name} needs {error.name}: pip install it"
+        ) from error
     except (TypeError, ValueError) as error:
         raise BadSpecError(f"training.optimizer: {spec.name} refuses: {error}") from error
     return made

@@ -1,0 +1,123 @@
+"""Runs that give something up for memory: what they learn, keep and go on from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from PIL import Image
+from safetensors.torch import load_file
+
+from st_shared.protocol.journal import ExitCode, journal_event
+from st_shared.spec import TrainingSpec
+from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
+from st_trainer.errors import BadSpecError
+from st_trainer.journal import Journal
+from st_trainer.run import run_training
+from st_trainer.run_folder import RunFolder
+
+
+@pytest.fixture
+def spec_of(base_folder, tmp_path):
+    """Four steps of the tiny ``sd1`` on four pictures; keywords replace its keys."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(4):
+        Image.new("RGB", (16, 16), (60 * index, 90, 200)).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text("a red square" if index % 2 else "a blue square")
+
+    def make(**changes):
+        base = str(base_folder("sd1"))
+        document = {
+            "model": {"family": "sd1", "base": base, "config": {"resolution": 16}},
+            "datasets": [{"path": str(folder)}],
+            "steps": 4,
+            "batch_size": 2,
+            "log_every": 1,
+            "adapter": {"rank": 2},
+            "optimizer": {"learning_rate": 0.01},
+            "checkpoint": {"every": 2},
+            "validation": {"prompts": []},
+        }
+        return TrainingSpec.model_validate(document | changes)
+
+    return make
+
+
+def carry_out(spec, root, stop_after=None, resume="none"):
+    folder = RunFolder(root)
+    folder.create()
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()  # a new process would not have them
+    asked = iter(range(10_000))
+    places = [Path(each.path) for each in spec.datasets]
+    with Journal(folder.journal) as journal:
+        return run_training(
+            spec, places, folder, journal, resume=resume,
+            stop=lambda: stop_after is not None and next(asked) >= stop_after,
+        )  # fmt: skip
+
+
+def kept(root):
+    newest = complete_checkpoints(RunFolder(root).checkpoints)[0]
+    return {file.path: file.sha256 for file in verify_checkpoint(newest).files}
+
+
+def losses(root):
+    lines = RunFolder(root).journal.read_bytes().splitlines()
+    found = [journal_event.validate_json(line) for line in lines]
+    return [event.values["loss"] for event in found if event.kind == "metric"]
+
+
+def weights(root):
+    return load_file(root / "output/pytorch_lora_weights.safetensors")
+
+
+def test_two_parts_of_one_learn_what_one_batch_of_two_learns(spec_of, tmp_path):
+    changes = {"objective": {"caption_dropout": 0.5}}
+    carry_out(spec_of(**changes), tmp_path / "whole")
+    carry_out(spec_of(batch_size=1, accumulation=2, **changes), tmp_path / "parts")
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    found, expected = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    for name, each in expected.items():
+        torch.testing.assert_close(found[name], each, rtol=1e-3, atol=1e-5)
+
+
+FRUGAL = {
+    "fewer bits": {
+        "memory": {"quantization": {"format": "int8"}, "gradient_checkpointing": 1},
+        "optimizer": {"name": "adamw_8bit", "learning_rate": 0.01},
+        "batch_size": 1,
+        "accumulation": 2,
+    },
+    "steps in the backward pass": {
+        "optimizer": {"learning_rate": 0.01, "fused_backward": True, "max_grad_norm": None},
+        "memory": {"gradient_checkpointing": 1, "offload": {"level": "block", "to": "disk"}},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", FRUGAL)
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(spec_of, tmp_path, kind):
+    spec = spec_of(**FRUGAL[kind])
+    assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED
+    assert carry_out(spec, tmp_path / "parts", 3) == ExitCode.PREEMPTED
+    assert carry_out(spec, tmp_path / "parts", resume="latest") == ExitCode.SUCCEEDED
+    assert kept(tmp_path / "parts") == kept(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert {each.dtype for each in weights(tmp_path / "whole").values()} == {torch.float32}
+
+
+def test_offloaded_blocks_and_steps_in_the_backward_pass_change_nothing(spec_of, tmp_path):
+    plain = {"learning_rate": 0.01, "max_grad_norm": None}
+    carry_out(spec_of(optimizer=plain), tmp_path / "plain")
+    carry_out(spec_of(**FRUGAL["steps in the backward pass"]), tmp_path / "frugal")
+    assert losses(tmp_path / "frugal") == losses(tmp_path / "plain")
+    found, expected = weights(tmp_path / "frugal"), weights(tmp_path / "plain")
+    assert all(torch.equal(found[name], each) for name, each in expected.items())
+
+
+def test_what_the_device_cannot_do_ends_the_run_before_it_begins(spec_of, tmp_path):
+    with pytest.raises(BadSpecError, match=r"training\.optimizer\.offload"):
+        carry_out(spec_of(optimizer={"offload": True}), tmp_path / "run")
+    assert losses(tmp_path / "run") == []

@@ -1,0 +1,1 @@
+"""How a step is carried out: recomputation, offloading, compilation, code of attention."""

@@ -1,0 +1,53 @@
+"""Gradient checkpointing: activations are computed anew in the backward pass; Chen et al. 2016."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from st_trainer.execution.blocks import repeated_blocks
+
+
+def recompute(module: Any, interval: int) -> None:
+    """Keep no activations inside of every ``interval``-th block of ``module``.
+
+    Dropout draws the same numbers again, so gradients are the same to the last bit.
+    """
+    if getattr(module, "_supports_gradient_checkpointing", False):
+        module.enable_gradient_checkpointing(_every(interval))
+        return
+    for index, (_, block) in enumerate(repeated_blocks(module)):
+        if index % interval == 0:
+            block.forward = _recomputed(block)
+
+
+def _every(interval: int) -> Callable[..., Any]:
+    """What Diffusers calls in place of each block; blocks are counted as they are first met."""
+    places: dict[int, int] = {}
+
+    def call(block: Callable[..., Any], *told: Any) -> Any:
+        place = places.setdefault(id(block), len(places)) if isinstance(block, nn.Module) else 0
+        if place % interval:
+            return block(*told)
+        return checkpoint(block, *told, use_reentrant=False)
+
+    return call
+
+
+def _recomputed(block: nn.Module) -> Callable[..., Any]:
+    """The forward of ``block``; what its hooks do before it is done before it is computed anew."""
+    plain = block.forward
+
+    def forward(*told: Any, **named: Any) -> Any:
+        for hook in block._forward_pre_hooks.values():  # noqa: SLF001 -- there is no public way
+            hook(block, told)
+        return plain(*told, **named)
+
+    def call(*told: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return plain(*told, **named)
+        return checkpoint(forward, *told, use_reentrant=False, **named)
+
+    return call

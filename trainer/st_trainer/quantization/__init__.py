@@ -1,0 +1,1 @@
+"""Frozen weights in fewer bits: one registry of formats, libraries and devices."""

@@ -1,0 +1,82 @@
+"""Linear layers in fewer bits, one function a library; each takes a frozen ``nn.Linear``.
+
+Each gives a layer whose answer passes gradients on to its input, and has no gradient itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from st_trainer.quantization.libraries import library
+
+Quantise = Callable[[nn.Linear, torch.device], nn.Module]
+
+
+def by_torchao(config: str) -> Quantise:
+    """Weights of torchao, by the name of a configuration; the layer stays what it is."""
+
+    def quantise(layer: nn.Linear, device: torch.device) -> nn.Module:
+        torchao = library("torchao.quantization")
+        torchao.quantize_(layer.to(device), getattr(torchao, config)(), filter_fn=_is_linear)
+        layer.requires_grad_(requires_grad=False)
+        return layer
+
+    return quantise
+
+
+def by_quanto(kind: str) -> Quantise:
+    """A ``QLinear`` of optimum-quanto, frozen, by the name of its type of weights."""
+
+    def quantise(layer: nn.Linear, device: torch.device) -> nn.Module:
+        quanto = library("optimum.quanto")
+        made: Any = quanto.QLinear.from_module(layer.to(device), weights=getattr(quanto, kind))
+        made.freeze()
+        made.requires_grad_(False)
+        return made  # type: ignore[no-any-return]
+
+    return quantise
+
+
+def nf4_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
+    """Blocks of 64 values, their scales in eight bits; Dettmers et al. 2023, section 3."""
+    kinds = library("bitsandbytes.nn")
+    made = kinds.Linear4bit(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        compute_dtype=layer.weight.dtype,
+        quant_type="nf4",
+        device="meta",
+    )
+    made.weight = kinds.Params4bit(
+        layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+    )
+    return _finished(made, layer, device)
+
+
+def int8_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
+    """Rows in eight bits, inputs too where the device has the code; Dettmers et al. 2022."""
+    kinds = library("bitsandbytes.nn")
+    made = kinds.Linear8bitLt(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        has_fp16_weights=False,
+        threshold=6.0,
+        device="meta",
+    )
+    made.weight = kinds.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+    return _finished(made, layer, device)
+
+
+def _finished(made: nn.Module, layer: nn.Linear, device: torch.device) -> nn.Module:
+    if layer.bias is not None:
+        made.bias = layer.bias
+    made.train(layer.training)
+    return made.to(device)  # here weights are rounded
+
+
+def _is_linear(module: nn.Module, _name: str) -> bool:
+    return isinstance(module, nn.Linear)
