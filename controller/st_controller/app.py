@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -64,7 +65,7 @@ from st_controller.events.redis_fanout import RedisFanout
 from st_controller.events.relay import Relay
 from st_controller.events.tail import Tail
 from st_controller.platform import Platform
-from st_controller.secret_key import load_audit_key
+from st_controller.secret_key import load_audit_keys
 from st_controller.services.setup import ensure_setup_token
 from st_controller.settings import Settings
 from st_controller.setup_file import forget_setup_token, write_setup_token
@@ -185,7 +186,8 @@ async def _start(
     if valkey and not await valkey.wait_ready():
         log.warning("valkey does not answer yet; this process serves alone until it does")
     redis_url = valkey.url if valkey else _configured_redis(platform.settings)
-    audit_key = load_audit_key(platform.settings)
+    audit_keys = partial(load_audit_keys, platform.settings)
+    audit_keys()  # so that a key that is not safe stops the start
     background = Background()
     stack.push_async_callback(background.stop)
     fanout = RedisFanout(platform.hub, redis_url) if redis_url else None
@@ -208,7 +210,7 @@ async def _start(
         accounting = Accounting(platform, lambda: dispatcher.leadership is not None)
         background.keep("accounting", accounting.run)
         background.keep("upload garbage", UploadGarbage(platform).run)
-        auditing = Auditing(platform, audit_key, lambda: dispatcher.leadership is not None)
+        auditing = Auditing(platform, audit_keys, lambda: dispatcher.leadership is not None)
         background.keep("auditing", auditing.run)
     app.state.setup_token = token
 

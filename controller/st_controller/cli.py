@@ -11,6 +11,7 @@ import click
 
 from st_controller.cli_apply import apply
 from st_controller.cli_audit import audit
+from st_controller.cli_secrets import secrets
 from st_controller.console import data_option, json_option
 from st_controller.console import fail as _fail
 from st_controller.console import open_database as _open
@@ -38,6 +39,7 @@ def main() -> None:
 
 main.add_command(audit)
 main.add_command(apply)
+main.add_command(secrets)
 
 
 @main.command()
@@ -68,11 +70,11 @@ def serve(data: Path | None, as_json: bool, **given: Any) -> None:
 def init(data: Path | None, as_json: bool) -> None:
     """Make the data folder, its keys and the database."""
     settings = _settings(data)
-    from st_controller.secret_key import load_audit_key, load_secret_key
+    from st_controller.secret_key import load_audit_keys, load_secret_key
 
     db = _open(settings, migrated=False)
     load_secret_key(settings)
-    load_audit_key(settings)
+    load_audit_keys(settings)
     revision = _upgrade(db)
     _show(as_json, {"data_dir": str(settings.data_dir), "revision": revision}, "ready")
 

@@ -15,7 +15,7 @@ import click
 from st_controller.console import data_option, fail, json_option, open_database, settings_of, show
 
 if TYPE_CHECKING:
-    from st_controller.domain.audit import AuditKey
+    from st_controller.domain.audit import AuditKeys
     from st_controller.services.audit_verifying import Verdict
     from st_controller.settings import Settings
     from st_controller.store.database import Database
@@ -37,13 +37,13 @@ def verify(archives: bool, data: Path | None, as_json: bool) -> None:
     Finds what was edited, deleted, put in, moved or cut off.
     """
     settings = settings_of(data)
-    db, key = open_database(settings), _key(settings)
+    db, keys = open_database(settings), _keys(settings)
     from st_controller.assembly import open_objects
     from st_controller.services.audit_chain import WrongAuditKeyError
     from st_shared.objectstore import StoreUnreachableError
 
     try:
-        verdict = _verdict(db, open_objects(settings, db.clock), key, archives=archives)
+        verdict = _verdict(db, open_objects(settings, db.clock), keys, archives=archives)
     except (WrongAuditKeyError, StoreUnreachableError) as error:
         fail(str(error))
     fault = verdict.fault
@@ -86,18 +86,46 @@ def export(
             file.write(line)
 
 
+@audit.command("rotate-key")
+@data_option
+@json_option
+def rotate_key(data: Path | None, as_json: bool) -> None:
+    """Let another key make the codes from now on; the former one is needed to verify what it made.
+
+    The new key is ST_AUDIT_KEY, with the former ones in ST_AUDIT_FORMER_KEYS; without ST_AUDIT_KEY
+    it is made, and kept in the data folder.
+    """
+    settings = settings_of(data)
+    db, keys = open_database(settings), _keys(settings)
+    from st_controller.secret_key import next_audit_key
+    from st_controller.services import audit_chain
+
+    try:
+        with db.read() as session:
+            audit_chain.key_in_force(session, keys)
+        key = next_audit_key(settings)
+        with db.write() as tx:
+            former = audit_chain.rotate(tx, keys, key, "console")
+    except audit_chain.WrongAuditKeyError as error:
+        fail(str(error))
+    except ValueError as error:
+        fail(f"{error}; set ST_AUDIT_KEY to a new one, and ST_AUDIT_FORMER_KEYS to the former")
+    said = {"from": former, "to": key.id}
+    show(as_json, said, f"{key.id} takes over from {former}; keep the former key to verify with")
+
+
 def _verdict(
-    db: "Database", objects: "ObjectStore", key: "AuditKey", *, archives: bool
+    db: "Database", objects: "ObjectStore", keys: "AuditKeys", *, archives: bool
 ) -> "Verdict":
     from st_controller.services import audit_archive, audit_heads
     from st_controller.services.audit_verifying import verify_log
 
     heads = list(audit_heads.published(objects))
     with db.read() as session:
-        verdict = verify_log(session, key, heads)
+        verdict = verify_log(session, keys, heads)
         if archives and verdict.fault is None:
             try:
-                for _ in audit_archive.archived(session, objects, key):
+                for _ in audit_archive.archived(session, objects, keys):
                     pass
             except audit_archive.BrokenLogError as error:
                 return replace(verdict, fault=error.fault)
@@ -113,13 +141,13 @@ def _whole(verdict: "Verdict") -> str:
     return said
 
 
-def _key(settings: "Settings") -> "AuditKey":
-    from st_controller.secret_key import UnsafeSecretError, load_audit_key
+def _keys(settings: "Settings") -> "AuditKeys":
+    from st_controller.secret_key import UnsafeSecretError, load_audit_keys
 
     if settings.audit_key is None and not (settings.data_dir / "audit.key").exists():
         fail("there is no audit.key in the data folder; give --data or ST_AUDIT_KEY")
     try:
-        return load_audit_key(settings)
+        return load_audit_keys(settings)
     except UnsafeSecretError as error:
         fail(str(error))
 

@@ -65,8 +65,16 @@ class Settings(BaseSettings):
     """Signs URLs; all replicas need the same. None: made once, kept in ``data_dir``."""
     audit_key: SecretStr | None = Field(None, min_length=32)
     """Proves the audit log; all replicas need the same. None: made once, kept in ``data_dir``."""
+    audit_former_keys: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = Field(
+        (), max_length=100
+    )
+    """Keys of the audit log that ``audit_key`` took over from, or is to take over from."""
     secrets_key: SecretStr | None = Field(None, min_length=32)
     """Seals stored secrets; all replicas need the same. None: made once, kept in ``data_dir``."""
+    secrets_former_keys: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = Field(
+        (), max_length=100
+    )
+    """Keys that open what they sealed before ``secrets_key``."""
     secrets_key_command: str | None = None
     """Command of a key service instead of a key: ``COMMAND wrap`` and ``COMMAND unwrap`` take and
     give base64."""

@@ -10,7 +10,7 @@ import base64
 import hmac
 import secrets
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -119,10 +119,15 @@ class KeyCommand:
 
 
 class Vault:
-    """Seals values and opens them again."""
+    """Seals values with one key, and opens what it or a former one has sealed.
 
-    def __init__(self, key: KeyWrap) -> None:
-        self.key = key
+    ``load`` gives the keys anew, the one in force first; it is asked again where a value needs a
+    key that was not there before.
+    """
+
+    def __init__(self, load: Callable[[], Sequence[KeyWrap]]) -> None:
+        self._load = load
+        self.key, *self._former = load()
 
     def seal(self, value: bytes, belongs_to: str) -> Sealed:
         """The value as it may be stored; ``belongs_to`` is needed to open it."""
@@ -136,21 +141,27 @@ class Vault:
         Raises:
             SealError: it was sealed with another key, belongs elsewhere, or is damaged.
         """
-        return _open(_own_key(self.key, sealed), sealed.box, belongs_to.encode())
+        return _open(self._own_key(sealed), sealed.box, belongs_to.encode())
 
-    def rewrap(self, sealed: Sealed, former: KeyWrap) -> Sealed:
-        """The same value, its own key wrapped by this vault's key instead of ``former``."""
-        own = _own_key(former, sealed)
-        return Sealed(self.key.id, self.key.wrap(own), sealed.box)
+    def rewrap(self, sealed: Sealed) -> Sealed:
+        """The same value, its own key wrapped by the key in force; errors as of ``open``."""
+        return Sealed(self.key.id, self.key.wrap(self._own_key(sealed)), sealed.box)
 
+    def _own_key(self, sealed: Sealed) -> bytes:
+        key = self._find(sealed.key_id)
+        if key is None:
+            self.key, *self._former = self._load()
+            key = self._find(sealed.key_id)
+        if key is None:
+            raise SealError(
+                f"sealed with the key {sealed.key_id}, and this controller has {self.key.id}: give"
+                " every controller of this database the same ST_SECRETS_KEY, and those before it"
+                " in ST_SECRETS_FORMER_KEYS until `st-controller secrets rewrap` is done"
+            )
+        return key.unwrap(sealed.wrapped_key)
 
-def _own_key(key: KeyWrap, sealed: Sealed) -> bytes:
-    if sealed.key_id != key.id:
-        raise SealError(
-            f"sealed with the key {sealed.key_id}, and this controller has {key.id}: give every"
-            " controller of this database the same ST_SECRETS_KEY"
-        )
-    return key.unwrap(sealed.wrapped_key)
+    def _find(self, key_id: str) -> KeyWrap | None:
+        return next((key for key in (self.key, *self._former) if key.id == key_id), None)
 
 
 def _seal(key: bytes, value: bytes, belongs_to: bytes) -> bytes:

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from st_controller.domain.audit import BEGINNING, AuditKey, Head
+from st_controller.domain.audit import BEGINNING, AuditKeys, Head
 from st_controller.platform import Platform
 from st_controller.services import audit_archive, audit_chain, audit_heads
 from st_controller.services.audit_archive import BrokenLogError
 from st_controller.services.audit_chain import WrongAuditKeyError
 from st_controller.store.database import DatabaseError
+from st_controller.store.transaction import Transaction
 from st_shared.objectstore import StoreUnreachableError
 
 log = structlog.get_logger(__name__)
@@ -29,8 +30,12 @@ _COMPLAINT_AGE = timedelta(minutes=10)
 class Auditing:
     """Works while ``is_leading``; that two do so for a moment does no harm."""
 
-    def __init__(self, platform: Platform, key: AuditKey, is_leading: Callable[[], bool]) -> None:
-        self._platform, self._key, self._is_leading = platform, key, is_leading
+    def __init__(
+        self, platform: Platform, load: Callable[[], AuditKeys], is_leading: Callable[[], bool]
+    ) -> None:
+        """``load`` reads the keys, and is asked again where another key took over."""
+        self._platform, self._load, self._is_leading = platform, load, is_leading
+        self._keys = load()
         self._signed: Head | None = None
         self._signed_at = self._archived_at = self._complained_at = _LONG_AGO
 
@@ -52,19 +57,26 @@ class Auditing:
             full = audit_chain.is_behind(session)
         while full:
             with self._platform.db.write() as tx:
-                full = audit_chain.extend(tx, self._key)
+                full = self._extend(tx)
         self._sign()
         self._archive()
+
+    def _extend(self, tx: Transaction) -> bool:
+        try:
+            return audit_chain.extend(tx, self._keys)
+        except WrongAuditKeyError:  # a key that was made meanwhile
+            self._keys = self._load()
+            return audit_chain.extend(tx, self._keys)
 
     def _sign(self) -> None:
         now = self._now()
         if now - self._signed_at < HEAD_AGE:
             return
         with self._platform.db.read() as session:
-            audit_chain.must_be_key_of(session, self._key)
+            key = audit_chain.key_in_force(session, self._keys)
             head = audit_chain.current_head(session)
         if head not in (self._signed, BEGINNING):
-            audit_heads.publish(self._platform.objects, self._key, head, self._platform.db.clock())
+            audit_heads.publish(self._platform.objects, key, head, self._platform.db.clock())
         self._signed, self._signed_at = head, now
 
     def _archive(self) -> None:
@@ -72,7 +84,7 @@ class Auditing:
         if days is None or now - self._archived_at < ARCHIVE_AGE:
             return
         db, objects = self._platform.db, self._platform.objects
-        while moved := audit_archive.move(db, objects, self._key, timedelta(days=days)):
+        while moved := audit_archive.move(db, objects, self._keys, timedelta(days=days)):
             log.info("audit entries archived", count=moved)
         self._archived_at = now
 

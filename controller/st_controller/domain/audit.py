@@ -4,6 +4,9 @@ Every entry has a place, counted from 1 without gaps, and a code: HMAC-SHA-256 (
 canonical JSON of all its fields, its place and the code of the entry before. Whoever has no key can
 make no code, so the first entry that does not fit is the first that somebody touched. What is cut
 off at the end leaves no trace in the chain itself; signed heads that lie elsewhere show it.
+
+A key is exchanged by an entry that holders of both keys alone can make: the codes after it are the
+new key's, and cover those before it, whatever becomes of the old key.
 """
 
 import hmac
@@ -11,13 +14,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 GENESIS = "0" * 64
 """Stands for the code before the first entry."""
+ROTATED = "audit.key_rotated"
+"""The action of the last entry under a key."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AuditKey:
     """The keys of an audit log, derived from one secret of 32 bytes or more."""
 
@@ -28,10 +34,43 @@ class AuditKey:
         key = hmac.digest(self.secret, f"audit {purpose}".encode(), "sha256")
         return hmac.digest(key, canonical(value), "sha256").hex()
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Tells keys apart and nothing of them; 16 hexadecimal digits."""
         return self.code("key id", {})[:16]
+
+    def rotation(self, to: "AuditKey") -> dict[str, str]:
+        """Details of the entry by which ``to`` takes over from this key."""
+        said = {"from": self.id, "to": to.id}
+        return {**said, "proof": self.code("rotation", said), "taken": to.code("rotation", said)}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditKeys:
+    """The keys that a log had; the first is the one with which a new log begins."""
+
+    keys: tuple[AuditKey, ...]
+
+    @classmethod
+    def of(cls, *keys: AuditKey) -> "AuditKeys":
+        """These keys."""
+        return cls(keys)
+
+    def find(self, key_id: str) -> AuditKey | None:
+        """The key of this id, if it is here."""
+        return next((key for key in self.keys if key.id == key_id), None)
+
+    def after(self, entry: "Entry", key: AuditKey) -> str:
+        """Id of the key in force after an entry that was made under ``key``."""
+        told = entry.details
+        if entry.action != ROTATED or not isinstance(told, Mapping):
+            return key.id
+        to = self.find(str(told.get("to")))
+        if to is None:  # whether it took over cannot be told, and what follows cannot be read
+            said = {"from": key.id, "to": str(told.get("to"))}
+            return said["to"] if _same(told.get("proof"), key.code("rotation", said)) else key.id
+        right = key.rotation(to)
+        return to.id if all(_same(told.get(name), right[name]) for name in right) else key.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +110,8 @@ class Head:
     place: int
     """0: no entry yet."""
     code: str
+    key_id: str = ""
+    """Of the key in force after it; empty: of the one that fits."""
 
 
 BEGINNING = Head(0, GENESIS)
@@ -84,11 +125,16 @@ class SignedHead:
     code: str
     at: str
     """ISO 8601 in UTC."""
+    key: str
+    """Id of the key in force."""
     signature: str
 
-    def is_genuine(self, key: AuditKey) -> bool:
+    def is_genuine(self, keys: AuditKeys) -> bool:
         """Whether the signature is right."""
-        return _same(self.signature, sign_head(key, Head(self.place, self.code), self.at).signature)
+        key = keys.find(self.key)
+        return key is not None and _same(
+            self.signature, sign_head(key, Head(self.place, self.code), self.at).signature
+        )
 
 
 class FaultKind(StrEnum):
@@ -104,6 +150,8 @@ class FaultKind(StrEnum):
     """The log once was longer: this is the first place that was cut off."""
     HEAD_FORGED = "head_forged"
     """A stored head, or a record of what was archived, is not signed by this log's key."""
+    NO_KEY = "no_key"
+    """From this place on another key was in force, which was not given."""
     REWRITTEN = "rewritten"
     """The entry fits the chain, but a head that was signed before had another at this place."""
 
@@ -126,19 +174,16 @@ def canonical(value: Any) -> bytes:
 class Chain:
     """Follows a log entry by entry, to give codes or to check them."""
 
-    def __init__(self, key: AuditKey, start: Head = BEGINNING) -> None:
-        self._key = hmac.digest(key.secret, b"audit chain", "sha256")
-        self.head = start
-
-    def code_of(self, entry: Entry) -> str:
-        """The code of ``entry`` as the next of the chain."""
-        said = canonical({**entry.fields(), "previous": self.head.code})
-        return hmac.digest(self._key, said, "sha256").hex()
+    def __init__(self, keys: AuditKeys, start: Head = BEGINNING) -> None:
+        self._keys, self.head = keys, start
+        self._key = keys.find(start.key_id)
 
     def append(self, entry: Entry) -> str:
-        """Take ``entry`` as the next; gives its code."""
-        code = self.code_of(entry)
-        self.head = Head(entry.place, code)
+        """Take ``entry`` as the next; gives its code. The key in force must be here."""
+        if self._key is None:
+            raise LookupError(self.head.key_id)
+        code = self._code(self._key, entry)
+        self._go_on(self._key, entry, code)
         return code
 
     def check(self, entry: Entry) -> Fault | None:
@@ -148,24 +193,38 @@ class Chain:
             return Fault(expected, FaultKind.MISSING, f"entry {expected} is not there")
         if entry.place < expected:
             return Fault(entry.place, FaultKind.REPEATED, f"place {entry.place} is taken twice")
-        if not _same(entry.code, self.code_of(entry)):
-            return Fault(
-                expected,
-                FaultKind.CHANGED,
-                f"entry {expected} is not the one that was written: edited, put in or moved",
-            )
-        self.head = Head(entry.place, entry.code or "")
-        return None
+        if self._key is None and self.head.key_id:
+            what = f"the key {self.head.key_id} was in force from entry {expected}, and is not here"
+            return Fault(expected, FaultKind.NO_KEY, what)
+        for key in [self._key] if self._key else self._keys.keys:
+            if _same(entry.code, self._code(key, entry)):
+                self._go_on(key, entry, entry.code or "")
+                return None
+        return Fault(
+            expected,
+            FaultKind.CHANGED,
+            f"entry {expected} is not the one that was written: edited, put in or moved",
+        )
+
+    def _go_on(self, key: AuditKey, entry: Entry, code: str) -> None:
+        self._key, key_id = key, key.id
+        if entry.action == ROTATED:
+            key_id = self._keys.after(entry, key)
+            self._key = self._keys.find(key_id)
+        self.head = Head(entry.place, code, key_id)
+
+    def _code(self, key: AuditKey, entry: Entry) -> str:
+        return key.code("chain", {**entry.fields(), "previous": self.head.code})
 
 
 def sign_head(key: AuditKey, head: Head, at: str) -> SignedHead:
-    """The head, signed."""
+    """The head, signed with the key in force."""
     said = {"place": head.place, "code": head.code, "at": at}
-    return SignedHead(head.place, head.code, at, key.code("head", said))
+    return SignedHead(head.place, head.code, at, key.id, key.code("head", said))
 
 
 def verify(
-    key: AuditKey, entries: Iterable[Entry], heads: Iterable[SignedHead], start: Head = BEGINNING
+    keys: AuditKeys, entries: Iterable[Entry], heads: Iterable[SignedHead], start: Head = BEGINNING
 ) -> tuple[Head, Fault | None]:
     """Check entries after ``start``, in order of their places, and what heads say of them.
 
@@ -174,11 +233,11 @@ def verify(
     """
     said: dict[int, SignedHead] = {}
     for head in heads:
-        if not head.is_genuine(key):
-            what = f"a head of place {head.place} is not signed by this log's key"
+        if not head.is_genuine(keys):
+            what = f"a head of place {head.place} is not signed by a key of this log"
             return start, Fault(head.place, FaultKind.HEAD_FORGED, what)
         said[head.place] = head
-    chain = Chain(key, start)
+    chain = Chain(keys, start)
     for entry in entries:
         before = chain.head
         if fault := chain.check(entry) or _against(said.get(entry.place), chain.head):
@@ -192,9 +251,9 @@ def verify(
 
 
 def _against(said: SignedHead | None, found: Head) -> Fault | None:
-    if said is None or _same(said.code, found.code):
+    if said is None or (_same(said.code, found.code) and said.key == found.key_id):
         return None
-    what = f"entry {found.place} was another when its head was signed on {said.at}"
+    what = f"entry {found.place} was another, or of another key, when it was signed on {said.at}"
     return Fault(found.place, FaultKind.REWRITTEN, what)
 
 

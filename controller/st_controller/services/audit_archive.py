@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from st_controller.domain.audit import AuditKey, Chain, Entry, Fault, FaultKind, Head
+from st_controller.domain.audit import AuditKeys, Chain, Entry, Fault, FaultKind, Head
+from st_controller.services.audit_chain import key_in_force
 from st_controller.services.audit_rows import chained
 from st_controller.services.audit_verifying import archives_end, signature_of
 from st_controller.store.database import Database, ReadSession
@@ -37,7 +38,7 @@ class BrokenLogError(RuntimeError):
         self.fault = fault
 
 
-def move(db: Database, objects: ObjectStore, key: AuditKey, age: timedelta) -> int:
+def move(db: Database, objects: ObjectStore, keys: AuditKeys, age: timedelta) -> int:
     """Move the oldest entries that are older than ``age``, a segment at most; how many.
 
     Raises:
@@ -45,32 +46,32 @@ def move(db: Database, objects: ObjectStore, key: AuditKey, age: timedelta) -> i
         StoreUnreachableError: the object store does not take it; all stays as it was.
     """
     with db.read() as session:
-        start, fault = archives_end(session, key)
+        start, fault = archives_end(session, keys)
         if fault:
             raise BrokenLogError(fault)
         entries = list(_due(session, start, db.clock() - age))
     if not entries:
         return 0
-    end = _verified(key, entries, start)
+    end = _verified(keys, entries, start)
     body = gzip.compress(b"".join(_line(entry) for entry in entries), 6, mtime=0)
     digest = hashlib.sha256(body).hexdigest()
     name = f"audit/archive/{start.place + 1:020d}-{digest}.ndjson.gz"
     objects.put(name, io.BytesIO(body), sha256=digest)
     with db.write() as tx:
-        return _replace(tx, key, AuditArchive(**_columns(start, end, name, digest, tx.now)))
+        return _replace(tx, keys, AuditArchive(**_columns(start, end, name, digest, tx.now)))
 
 
-def archived(session: ReadSession, objects: ObjectStore, key: AuditKey) -> Iterator[Entry]:
+def archived(session: ReadSession, objects: ObjectStore, keys: AuditKeys) -> Iterator[Entry]:
     """Every archived entry, read from the object store and verified.
 
     Raises:
         BrokenLogError: an object is missing, or does not hold what was archived.
     """
-    _, fault = archives_end(session, key)
+    _, fault = archives_end(session, keys)
     if fault:
         raise BrokenLogError(fault)
     for record in session.scalars(select(AuditArchive).order_by(AuditArchive.first_place)):
-        yield from _read(objects, key, record)
+        yield from _read(objects, keys, record)
 
 
 def _due(session: ReadSession, start: Head, before: datetime) -> Iterator[Entry]:
@@ -81,8 +82,8 @@ def _due(session: ReadSession, start: Head, before: datetime) -> Iterator[Entry]
     return islice(chained(session, start.place, last), SEGMENT)
 
 
-def _verified(key: AuditKey, entries: list[Entry], start: Head) -> Head:
-    chain = Chain(key, start)
+def _verified(keys: AuditKeys, entries: list[Entry], start: Head) -> Head:
+    chain = Chain(keys, start)
     for entry in entries:
         if fault := chain.check(entry):
             raise BrokenLogError(fault)
@@ -101,12 +102,12 @@ def _columns(start: Head, end: Head, name: str, digest: str, now: datetime) -> d
     }
 
 
-def _replace(tx: Transaction, key: AuditKey, record: AuditArchive) -> int:
+def _replace(tx: Transaction, keys: AuditKeys, record: AuditArchive) -> int:
     """Exchange rows for the record of their archive; 0 where another process has done so."""
     tx.session.get(AuditHead, 1, with_for_update=True)  # one archives at a time
     if tx.session.get(AuditArchive, record.first_place):
         return 0
-    record.signature = signature_of(record, key)
+    record.signature = signature_of(record, key_in_force(tx.session, keys))
     tx.session.add(record)
     count = record.last_place - record.first_place + 1
     tx.session.execute(
@@ -127,7 +128,7 @@ def _line(entry: Entry) -> bytes:
     return json.dumps({**entry.fields(), "code": entry.code}).encode() + b"\n"
 
 
-def _read(objects: ObjectStore, key: AuditKey, record: AuditArchive) -> Iterator[Entry]:
+def _read(objects: ObjectStore, keys: AuditKeys, record: AuditArchive) -> Iterator[Entry]:
     try:
         body = b"".join(objects.open(record.key))
     except ObjectMissingError:
@@ -136,7 +137,7 @@ def _read(objects: ObjectStore, key: AuditKey, record: AuditArchive) -> Iterator
     if hashlib.sha256(body).hexdigest() != record.sha256:
         what = f"the object {record.key} is not the one that was written"
         raise BrokenLogError(Fault(record.first_place, FaultKind.CHANGED, what))
-    chain = Chain(key, Head(record.first_place - 1, record.code_before))
+    chain = Chain(keys, Head(record.first_place - 1, record.code_before))
     for line in gzip.decompress(body).splitlines():
         entry = Entry(**json.loads(line))
         if fault := chain.check(entry):

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from st_controller.domain.audit import BEGINNING, AuditKey, Chain, Head
+from st_controller.domain.audit import BEGINNING, ROTATED, AuditKey, AuditKeys, Chain, Head
 from st_controller.services.audit_rows import entry_of, unchained
 from st_controller.store.schema import AuditEntry, AuditHead
 from st_controller.store.transaction import Transaction
@@ -35,27 +35,45 @@ _PLACE_AT_ONCE = text(
 
 
 class WrongAuditKeyError(RuntimeError):
-    """The log was begun with another key; with this one its chain would break."""
+    """The log is kept with another key; with these its chain would break."""
 
 
-def extend(tx: Transaction, key: AuditKey) -> bool:
+def extend(tx: Transaction, keys: AuditKeys) -> bool:
     """Chain committed entries that have no place yet; whether there may be more.
 
     Raises:
-        WrongAuditKeyError: the log was begun with another key.
+        WrongAuditKeyError: the key in force is not among these.
     """
     if not is_behind(tx.session):
         return False
-    head = _locked_head(tx, key)
-    chain = Chain(key, Head(head.place, head.code))
+    head = _locked_head(tx, keys)
+    chain = Chain(keys, _head(head))
     rows = []
     # Asked under the lock: whoever held it before may have chained them.
     for row in tx.session.execute(_NEXT):
         entry = entry_of(row, chain.head.place + 1)
         rows.append((entry.id, entry.place, chain.append(entry)))
+        if chain.head.key_id != head.key_id:  # whoever goes on needs the next key
+            break
     _write(tx.session, rows)
-    head.place, head.code = chain.head.place, chain.head.code
-    return len(rows) == BATCH
+    is_rotated = chain.head.key_id != head.key_id
+    head.place, head.code, head.key_id = chain.head.place, chain.head.code, chain.head.key_id
+    return is_rotated or len(rows) == BATCH
+
+
+def rotate(tx: Transaction, keys: AuditKeys, to: AuditKey, actor: str) -> str:
+    """Let ``to`` take over once what is written up to now is chained; gives the former key's id.
+
+    Raises:
+        WrongAuditKeyError: the key in force is not among these.
+        ValueError: ``to`` is in force already.
+    """
+    former = keys.find(_locked_head(tx, keys).key_id)
+    assert former is not None  # noqa: S101 - or the head would have been refused
+    if former.id == to.id:
+        raise ValueError(f"the key {to.id} is in force already")
+    tx.audit(actor, ROTATED, to.id, **former.rotation(to))
+    return former.id
 
 
 def is_behind(session: Session) -> bool:
@@ -66,7 +84,7 @@ def is_behind(session: Session) -> bool:
 def current_head(session: Session) -> Head:
     """The end of the chain."""
     found = session.get(AuditHead, 1)
-    return Head(found.place, found.code) if found else BEGINNING
+    return _head(found) if found else BEGINNING
 
 
 def waiting(session: Session) -> int:
@@ -75,35 +93,42 @@ def waiting(session: Session) -> int:
     return session.scalar(query) or 0
 
 
-def must_be_key_of(session: Session, key: AuditKey) -> None:
-    """Refuse a key that is not the log's; one that was not begun takes any.
+def key_in_force(session: Session, keys: AuditKeys) -> AuditKey:
+    """The key that makes the codes now; a log that was not begun takes the first.
 
     Raises:
-        WrongAuditKeyError: the log was begun with another key.
+        WrongAuditKeyError: it is not among these.
     """
     found = session.get(AuditHead, 1)
-    if found is not None:
-        _check(found, key)
+    return _key_of(found, keys) if found is not None else keys.keys[0]
 
 
-def _locked_head(tx: Transaction, key: AuditKey) -> AuditHead:
+def _locked_head(tx: Transaction, keys: AuditKeys) -> AuditHead:
     """The end of the chain; nobody else chains until the transaction ends."""
     head = tx.session.scalar(_LOCK)
     if head is None:
-        values = {"id": 1, "place": 0, "code": BEGINNING.code, "key_id": key.id}
+        begun_with = keys.keys[0].id
+        values = {"id": 1, "place": 0, "code": BEGINNING.code, "key_id": begun_with}
         with suppress(IntegrityError), tx.session.begin_nested():  # another process was faster
             tx.session.execute(insert(AuditHead).values(values))
         head = tx.session.scalars(_LOCK).one()
-    _check(head, key)
+    _key_of(head, keys)
     return head
 
 
-def _check(head: AuditHead, key: AuditKey) -> None:
-    if head.key_id != key.id:
+def _head(row: AuditHead) -> Head:
+    return Head(row.place, row.code, row.key_id)
+
+
+def _key_of(head: AuditHead, keys: AuditKeys) -> AuditKey:
+    key = keys.find(head.key_id)
+    if key is None:
         raise WrongAuditKeyError(
-            "the audit log was begun with another key: give every controller of this database the"
-            " same ST_AUDIT_KEY, or the same file audit.key in its data folder"
+            f"the audit log is kept with another key, {head.key_id}: give every controller of this"
+            " database the same ST_AUDIT_KEY and ST_AUDIT_FORMER_KEYS, or the same files"
+            " audit.key and audit.*.key in its data folder"
         )
+    return key
 
 
 def _write(session: Session, rows: list[tuple[int, int, str]]) -> None:

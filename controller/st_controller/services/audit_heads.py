@@ -41,7 +41,7 @@ def _read(objects: ObjectStore, name: str) -> SignedHead:
         body = b"".join(islice(objects.open(name), 2))[: _MOST_BYTES + 1]
         told = json.loads(body)
         return SignedHead(
-            int(told["place"]), str(told["code"]), str(told["at"]), str(told["signature"])
+            int(told["place"]), *(str(told[name]) for name in ("code", "at", "key", "signature"))
         )
     except (ObjectMissingError, ValueError, KeyError, TypeError):
-        return SignedHead(0, "", name, "")
+        return SignedHead(0, "", name, "", "")

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from st_controller.domain.audit import (
     BEGINNING,
     AuditKey,
+    AuditKeys,
     Fault,
     FaultKind,
     Head,
@@ -37,30 +38,35 @@ class Verdict:
     fault: Fault | None
 
 
-def verify_log(session: Session, key: AuditKey, heads: Iterable[SignedHead]) -> Verdict:
+def verify_log(session: Session, keys: AuditKeys, heads: Iterable[SignedHead]) -> Verdict:
     """Check the log in this session's state; read ``heads`` before the session begins.
 
     Raises:
-        WrongAuditKeyError: the key is not the one with which the log was begun.
+        WrongAuditKeyError: the key in force is not among these.
     """
-    audit_chain.must_be_key_of(session, key)
+    audit_chain.key_in_force(session, keys)
     signed = list(heads)
-    start, fault = archives_end(session, key)
+    start, fault = archives_end(session, keys)
     last = start
     if fault is None:
-        last, fault = verify(key, chained(session, start.place), signed, start)
+        last, fault = verify(keys, chained(session, start.place), signed, start)
     end = audit_chain.current_head(session)
-    if fault is None and end != last:
+    if fault is None and (end.place, end.code) != (last.place, last.code):
         fault = _against_end(end, last)
+    if fault is None and last.key_id not in {"", end.key_id}:
+        what = (
+            f"the key {last.key_id} is in force after entry {last.place}, and {end.key_id} is used"
+        )
+        fault = Fault(last.place, FaultKind.CHANGED, what)
     waiting = audit_chain.waiting(session)
     return Verdict(start.place + 1, last.place, start.place, waiting, len(signed), fault)
 
 
-def archives_end(session: Session, key: AuditKey) -> tuple[Head, Fault | None]:
+def archives_end(session: Session, keys: AuditKeys) -> tuple[Head, Fault | None]:
     """The last entry that was archived, where the records of all archives are right."""
     end = BEGINNING
     for record in session.scalars(select(AuditArchive).order_by(AuditArchive.first_place)):
-        if record.signature != signature_of(record, key):
+        if record.signature not in [signature_of(record, key) for key in keys.keys]:
             what = f"the record of entries {record.first_place} to {record.last_place} is forged"
             return end, Fault(record.first_place, FaultKind.HEAD_FORGED, what)
         if (record.first_place, record.code_before) != (end.place + 1, end.code):

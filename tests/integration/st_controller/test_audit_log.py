@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from st_controller.dispatch.auditing import Auditing
-from st_controller.domain.audit import AuditKey, FaultKind
+from st_controller.domain.audit import AuditKey, AuditKeys, FaultKind
 from st_controller.services import audit_archive, audit_chain, audit_heads
 from st_controller.services.audit_archive import BrokenLogError
 from st_controller.services.audit_chain import WrongAuditKeyError
 from st_controller.services.audit_verifying import verify_log
 from st_controller.store.schema import AuditArchive, AuditEntry, AuditHead
 
-KEY = AuditKey(b"k" * 32)
+KEY, NEXT = AuditKey(b"k" * 32), AuditKey(b"n" * 32)
 
 
 @pytest.fixture
@@ -29,27 +29,29 @@ class Log:
 
     def __init__(self, steps) -> None:
         self.db, self.objects, self.clock = steps.db, steps.objects, steps.clock
-        self.auditing = Auditing(steps.platform, KEY, lambda: True)
+        self.keys = AuditKeys.of(KEY)
+        self.auditing = Auditing(steps.platform, lambda: self.keys, lambda: True)
 
     def write(self, *targets: str) -> None:
         with self.db.write() as tx:
             tx.audit_all("user:a", "thing.done", [(name, {"n": [1, 2.5]}) for name in targets])
 
-    def chain(self, key=KEY) -> None:
+    def chain(self, keys=None) -> None:
         full = True
         while full:
             with self.db.write() as tx:
-                full = audit_chain.extend(tx, key)
+                full = audit_chain.extend(tx, keys or self.keys)
 
     def publish(self) -> None:
         with self.db.read() as session:
             head = audit_chain.current_head(session)
-        audit_heads.publish(self.objects, KEY, head, self.clock())
+            key = audit_chain.key_in_force(session, self.keys)
+        audit_heads.publish(self.objects, key, head, self.clock())
 
     def verify(self):
         heads = list(audit_heads.published(self.objects))
         with self.db.read() as session:
-            return verify_log(session, KEY, heads)
+            return verify_log(session, self.keys, heads)
 
     def fault(self):
         found = self.verify().fault
@@ -64,7 +66,7 @@ class Log:
             tx.session.execute(statement)
 
     def archive(self, days=1) -> int:
-        return audit_archive.move(self.db, self.objects, KEY, timedelta(days=days))
+        return audit_archive.move(self.db, self.objects, self.keys, timedelta(days=days))
 
 
 def test_places_are_dense_whatever_was_undone_and_whoever_was_late(log, db):
@@ -123,8 +125,31 @@ def test_another_key_chains_nothing(log):
     log.chain()
     log.write("b")
     with pytest.raises(WrongAuditKeyError, match="ST_AUDIT_KEY"):
-        log.chain(AuditKey(b"o" * 32))
+        log.chain(AuditKeys.of(AuditKey(b"o" * 32)))
     assert log.verify().waiting == 1
+
+
+def test_a_log_whose_key_was_exchanged_is_verified_with_both(log, clock):
+    log.write("a")
+    with log.db.write() as tx:
+        audit_chain.rotate(tx, log.keys, NEXT, "console")
+    log.write("b")
+    with pytest.raises(WrongAuditKeyError, match=NEXT.id):
+        log.chain()  # what was written before it is chained, with the entry that hands over
+    assert set(log.places()) == {1, 2, None}
+    log.keys = AuditKeys.of(KEY, NEXT)  # the file is there now: the leader finds it by itself
+    log.auditing.work()
+    assert (log.verify().last, log.fault()) == (3, None)
+    clock.advance(86_400 * 2)
+    log.write("c")
+    log.chain()
+    assert log.archive() == 3
+    log.chain()
+    assert (log.verify().archived, log.fault()) == (3, None)
+    with log.db.read() as session:
+        assert len(list(audit_archive.archived(session, log.objects, log.keys))) == 3
+    log.do(update(AuditHead).values(key_id=KEY.id))
+    assert log.fault() == (log.verify().last, FaultKind.CHANGED)
 
 
 def test_truncation_shows_although_the_end_in_the_database_was_set_back(log):
@@ -169,7 +194,7 @@ def test_old_entries_are_archived_and_the_chain_stays_verifiable(log, clock):
     verdict = log.verify()
     assert (verdict.archived, verdict.first, verdict.last, verdict.fault) == (3, 4, 5, None)
     with log.db.read() as session:
-        old = list(audit_archive.archived(session, log.objects, KEY))
+        old = list(audit_archive.archived(session, log.objects, log.keys))
         told = session.scalar(select(AuditEntry).where(AuditEntry.action == "audit.archived"))
     assert [entry.target for entry in old] == ["a", "b", "c"]
     assert told.details["last"] == 3
@@ -253,4 +278,4 @@ def test_an_archive_that_was_changed_is_not_read(archived):
     assert [json.loads(line)["place"] for line in body.splitlines()] == [1, 2, 3]
     archived.objects.delete(record.key)
     with archived.db.read() as session, pytest.raises(BrokenLogError, match="is gone"):
-        list(audit_archive.archived(session, archived.objects, KEY))
+        list(audit_archive.archived(session, archived.objects, archived.keys))

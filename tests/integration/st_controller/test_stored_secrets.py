@@ -15,7 +15,7 @@ from st_controller.errors import (
 from st_controller.services import stored_secrets
 from st_controller.store.schema import AuditEntry
 
-VAULT = Vault(LocalKey(b"k" * 32))
+VAULT = Vault(lambda: [LocalKey(b"k" * 32)])
 VALUE = "hf_never_to_be_seen"
 
 
@@ -127,7 +127,7 @@ def test_a_secret_that_is_gone_is_said_to_be(steps, anna, attempt):
 
 def test_another_key_opens_nothing(steps, attempt):
     with pytest.raises(Unavailable):
-        deliver(steps, *attempt, vault=Vault(LocalKey(b"o" * 32)))
+        deliver(steps, *attempt, vault=Vault(lambda: [LocalKey(b"o" * 32)]))
 
 
 def test_a_row_that_was_put_in_anothers_place_does_not_open(steps, anna, attempt):

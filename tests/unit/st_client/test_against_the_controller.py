@@ -7,6 +7,7 @@ import socket
 import threading
 
 import httpx
+import pyotp
 import pytest
 import uvicorn
 
@@ -52,6 +53,48 @@ def st(controller, st_home, monkeypatch, capsys):
         return json.loads(capsys.readouterr().out) if code == 0 else code
 
     return run_st
+
+
+@pytest.fixture
+def login(controller, st_home, monkeypatch, capsys):
+    """Runs ``st login`` as bob, the password on standard input; who that is, or the exit code."""
+    url, _ = controller
+
+    def run_login(password, *options):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{password}\n"))
+        capsys.readouterr()
+        given = ["--username", "bob", "--password-stdin", "--json", *options]
+        code = run(["login", url, *given])
+        return json.loads(capsys.readouterr().out)["me"]["username"] if code == 0 else code
+
+    return run_login
+
+
+def test_one_signs_in_with_a_reset_token_and_with_a_code(st, login, controller, clock):
+    url, _ = controller
+    st("users", "add", "bob", "--no-password")
+    token = st("users", "reset", "bob")["token"]
+    assert login("first password") == 4
+    assert login("short", "--reset-token", token) == 2
+    assert login("first password", "--reset-token", "st_reset_nothing") == 4
+    assert login("first password", "--reset-token", token) == "bob"
+    assert login("second password", "--reset-token", token) == 4  # it counts once
+    same_site = {"Sec-Fetch-Site": "same-origin"}
+    with httpx.Client(base_url=f"{url}/v1/auth", timeout=60, headers=same_site) as browser:
+        name = {"username": "bob", "password": "first password"}
+        browser.post("/login", json=name).raise_for_status()
+        proof = {"password": "first password"}
+        secret = browser.post("/second-factor", json=proof).json()["secret"]
+        code = {"code": pyotp.TOTP(secret).at(clock())}
+        (first, *_) = browser.post("/second-factor/confirm", json=code).json()["codes"]
+    assert login("first password") == 4
+    assert login("first password", "--code", "000000") == 4
+    clock.advance(60)
+    assert login("first password", "--code", pyotp.TOTP(secret).at(clock())) == "bob"
+    assert login("first password", "--code", first) == "bob"
+    assert login("first password", "--code", first) == 4
+    token = st("users", "reset", "bob", "--clear-second-factor")["token"]
+    assert login("third password", "--reset-token", token) == "bob"
 
 
 def test_a_share_keeps_what_is_not_given(st):

@@ -12,10 +12,11 @@ from sqlalchemy import delete, update
 from st_controller.assembly import open_objects
 from st_controller.cli import main
 from st_controller.console import open_database
-from st_controller.secret_key import load_audit_key
+from st_controller.domain.audit import AuditKey, AuditKeys
+from st_controller.secret_key import load_audit_keys
 from st_controller.services import audit_chain, audit_heads
 from st_controller.settings import Settings
-from st_controller.store.schema import AuditEntry
+from st_controller.store.schema import AuditEntry, AuditHead
 
 
 @pytest.fixture
@@ -23,16 +24,16 @@ def folder(tmp_path, sqlite_template):
     """A data folder with three chained entries and their signed head, and one entry that waits."""
     settings = Settings(data_dir=tmp_path)
     shutil.copy(sqlite_template, tmp_path / "controller.db")
-    key, db = load_audit_key(settings), open_database(settings)
+    keys, db = load_audit_keys(settings), open_database(settings)
     with db.write() as tx:
         tx.audit("user:anna", "job.queued", "job_1", name="=HYPERLINK(1)")
         tx.audit("user:ben", "job.queued", "job_2")
         tx.audit("=cmd", "session.opened", "ses_1")
     with db.write() as tx:
-        audit_chain.extend(tx, key)
+        audit_chain.extend(tx, keys)
     with db.read() as session:
         head = audit_chain.current_head(session)
-    audit_heads.publish(open_objects(settings, db.clock), key, head, db.clock())
+    audit_heads.publish(open_objects(settings, db.clock), keys.keys[0], head, db.clock())
     with db.write() as tx:
         tx.audit("user:anna", "job.cancelled", "job_1")
     db.close()
@@ -76,6 +77,55 @@ def test_without_the_key_nothing_can_be_said(folder):
     (folder / "audit.key").write_text("ab" * 32)
     (folder / "audit.key").chmod(0o600)
     assert "another key" in st_controller("audit", "verify", "--data", folder).output
+
+
+def test_the_key_is_exchanged_and_both_are_kept(folder, monkeypatch):
+    said = st_controller("audit", "rotate-key", "--data", folder, "--json")
+    assert said.exit_code == 0, said.output
+    made = json.loads(said.output)
+    file = folder / f"audit.{made['to']}.key"
+    assert file.stat().st_mode & 0o077 == 0
+    settings = Settings(data_dir=folder)
+    db, keys = open_database(settings), load_audit_keys(settings)
+    with db.write() as tx:
+        audit_chain.extend(tx, keys)
+        tx.audit("user:anna", "job.queued", "job_9")
+    with db.write() as tx:
+        audit_chain.extend(tx, keys)
+    db.close()
+    said = st_controller("audit", "verify", "--data", folder)
+    assert "whole: 6 entries" in said.output
+    monkeypatch.setenv("ST_AUDIT_KEY", bytes.fromhex(file.read_text()).decode("latin1"))
+    said = st_controller("audit", "rotate-key", "--data", folder)
+    assert said.exit_code == 1
+    file.unlink()
+    monkeypatch.delenv("ST_AUDIT_KEY")
+    assert made["to"] in st_controller("audit", "verify", "--data", folder).output
+
+
+def test_keys_of_the_environment_are_exchanged(folder, monkeypatch):
+    monkeypatch.setenv("ST_AUDIT_KEY", "n" * 32)
+    said = st_controller("audit", "rotate-key", "--data", folder)
+    assert said.exit_code == 1
+    assert "ST_AUDIT_FORMER_KEYS" in said.output
+    former = "former key of this log, long enough"
+    monkeypatch.setenv("ST_AUDIT_FORMER_KEYS", json.dumps([former]))
+    settings = Settings(data_dir=folder)
+    db = open_database(settings)
+    with db.write() as tx:
+        tx.session.execute(delete(AuditEntry))
+        tx.session.execute(delete(AuditHead))
+        tx.audit("user:anna", "job.queued", "job_1")
+    with db.write() as tx:
+        audit_chain.extend(tx, AuditKeys.of(AuditKey(former.encode())))
+    assert st_controller("audit", "rotate-key", "--data", folder).exit_code == 0
+    keys = load_audit_keys(settings)
+    with db.write() as tx:
+        audit_chain.extend(tx, keys)
+    with db.read() as session:
+        assert audit_chain.key_in_force(session, keys).secret == b"n" * 32
+    db.close()
+    assert "is in force already" in st_controller("audit", "rotate-key", "--data", folder).output
 
 
 def test_entries_are_exported_with_filters(folder):

@@ -22,7 +22,7 @@ def command(tmp_path):
 
 
 def test_a_value_comes_back_and_what_is_stored_does_not_hold_it():
-    vault = Vault(KEY)
+    vault = Vault(lambda: [KEY])
     sealed = vault.seal(VALUE, "sec_1")
     assert vault.open(sealed, "sec_1") == VALUE
     assert VALUE not in sealed.box + sealed.wrapped_key
@@ -31,7 +31,7 @@ def test_a_value_comes_back_and_what_is_stored_does_not_hold_it():
 
 
 def test_a_value_does_not_open_in_anothers_place_or_when_it_was_changed():
-    vault = Vault(KEY)
+    vault = Vault(lambda: [KEY])
     sealed = vault.seal(VALUE, "sec_1")
     with pytest.raises(SealError, match="another's"):
         vault.open(sealed, "sec_2")
@@ -41,21 +41,27 @@ def test_a_value_does_not_open_in_anothers_place_or_when_it_was_changed():
 
 
 def test_another_key_says_what_is_missing():
-    sealed = Vault(KEY).seal(VALUE, "sec_1")
+    sealed = Vault(lambda: [KEY]).seal(VALUE, "sec_1")
     with pytest.raises(SealError, match="ST_SECRETS_KEY"):
-        Vault(LocalKey(b"o" * 32)).open(sealed, "sec_1")
+        Vault(lambda: [LocalKey(b"o" * 32)]).open(sealed, "sec_1")
 
 
 def test_a_key_is_exchanged_without_touching_values():
-    former, vault = KEY, Vault(LocalKey(b"n" * 32))
-    sealed = Vault(former).seal(VALUE, "sec_1")
-    moved = vault.rewrap(sealed, former)
-    assert moved.box == sealed.box
+    sealed = Vault(lambda: [KEY]).seal(VALUE, "sec_1")
+    keys = [LocalKey(b"n" * 32)]
+    vault = Vault(lambda: keys)
+    with pytest.raises(SealError, match="ST_SECRETS_FORMER_KEYS"):
+        vault.rewrap(sealed)
+    keys.append(KEY)  # looked for again where it is needed
+    assert vault.open(sealed, "sec_1") == VALUE
+    moved = vault.rewrap(sealed)
+    assert (moved.box, moved.key_id) == (sealed.box, keys[0].id)
+    del keys[1]
     assert vault.open(moved, "sec_1") == VALUE
 
 
 def test_a_key_service_is_asked_by_a_command(command):
-    vault = Vault(command)
+    vault = Vault(lambda: [command])
     sealed = vault.seal(VALUE, "sec_1")
     assert vault.open(sealed, "sec_1") == VALUE
     assert sealed.key_id == "command"
@@ -64,7 +70,7 @@ def test_a_key_service_is_asked_by_a_command(command):
 @pytest.mark.parametrize("command", [["/does/not/exist"], ["false"], ["true"]])
 def test_a_key_service_that_fails_is_told_of(command):
     with pytest.raises(SealError, match="the key command"):
-        Vault(KeyCommand(command)).seal(VALUE, "sec_1")
+        Vault(lambda: [KeyCommand(command)]).seal(VALUE, "sec_1")
 
 
 def test_a_key_shows_nothing_of_itself():

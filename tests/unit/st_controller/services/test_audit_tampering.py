@@ -9,11 +9,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from st_controller.domain.audit import AuditKey, Head, sign_head
+from st_controller.domain.audit import AuditKey, AuditKeys, Head, sign_head
 from st_controller.services import audit_chain
 from st_controller.services.audit_verifying import verify_log
 
 KEY = AuditKey(b"k" * 32)
+KEYS = AuditKeys.of(KEY)
 SEED, TAMPERINGS, ENTRIES = 20261126, 1000, 16
 COLUMNS = "seq, at, actor, action, target, details, place, code"
 
@@ -30,7 +31,7 @@ def heads(db, clock):
             actor = ("user:anna", "user:ben", "worker:w1", "system")[number % 4]
             tx.audit(actor, f"thing.{number % 3}", f"thing_{number}", n=number, why={"x": [1, "ü"]})
     with db.write() as tx:
-        audit_chain.extend(tx, KEY)
+        audit_chain.extend(tx, KEYS)
     with db.read() as session:
         head = audit_chain.current_head(session)
         code = session.scalar(text("SELECT code FROM audit_entries WHERE place = 11"))
@@ -171,7 +172,7 @@ def tampered(db, heads, way, chance):
     """Where the log was tampered with, and the fault that was found; then all is as before."""
     with suppress(UndoneError), db.write() as tx:
         place = way(Tamperer(tx.session, chance))
-        fault = verify_log(tx.session, KEY, heads).fault
+        fault = verify_log(tx.session, KEYS, heads).fault
         raise UndoneError
     return place, fault
 
@@ -189,11 +190,11 @@ def test_a_thousand_tamperings_are_found_where_they_were_done(db, heads):
     assert sum(found.values()) == TAMPERINGS
     assert len(found) == len(WAYS)
     with db.read() as session:
-        assert verify_log(session, KEY, heads).fault is None
+        assert verify_log(session, KEYS, heads).fault is None
 
 
 def test_what_was_not_touched_has_no_fault(db, heads, clock):
     clock.advance(timedelta(days=400).total_seconds())
     with db.read() as session:
-        verdict = verify_log(session, KEY, heads)
+        verdict = verify_log(session, KEYS, heads)
     assert (verdict.fault, verdict.last, verdict.heads) == (None, ENTRIES, 2)
