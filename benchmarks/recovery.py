@@ -116,7 +116,7 @@ async def _until_next_offer(server: Controller, api: Api, act: Callable[[], None
 
 
 def _retire_all(api: Api) -> None:
-    for worker in api.call("GET", "/v1/workers")["items"]:
+    for worker in api.call("GET", "/v1/workers?limit=500")["items"]:
         api.call("POST", f"/v1/workers/{worker['id']}/retire")
 
 

@@ -123,8 +123,14 @@ def _described(number: int) -> dict[str, Any]:
 
 
 def _workers(api: Api) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = api.call("GET", "/v1/workers")["items"]
-    return found
+    found: list[dict[str, Any]] = []
+    place = ""
+    while True:
+        page = api.call("GET", f"/v1/workers?limit=500{place}")
+        found += page["items"]
+        if page["next_cursor"] is None:
+            return found
+        place = f"&cursor={page['next_cursor']}"
 
 
 def _resident(server: Controller) -> int:

@@ -402,10 +402,15 @@ class Client:
         Raises:
             MissingError: there is none, or several have the name.
         """
-        every = list(self.workers(retired=True))
-        found = [each for each in every if each.id == named] or [
-            each for each in every if each.name == named and each.desired != WorkerDesired.RETIRED
-        ]
+        by_id = self._items("workers", Page[WorkerView], id=named, retired="true")
+        found = [each for each in by_id if each.id == named]
+        if not found:
+            by_name = self._items("workers", Page[WorkerView], name=named)
+            found = [
+                each
+                for each in by_name
+                if each.name == named and each.desired != WorkerDesired.RETIRED
+            ]
         if len(found) == 1:
             return found[0]
         if found:
@@ -418,7 +423,7 @@ class Client:
     def workers(self, *, retired: bool = False) -> Iterator[WorkerView]:
         """All workers; those that were retired only if asked for."""
         given = {"retired": "true"} if retired else {}
-        return self._items("workers", Page[WorkerView], **given)
+        return self._items("workers", Page[WorkerView], limit=_LONG_PAGE, **given)
 
     def create_join_token(
         self,

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from st_controller.api.dependencies import PlatformDep, requires
+from st_controller.api.paging import Cursor, Limit
+from st_controller.api.submissions import encoded
 from st_controller.platform import Platform
-from st_controller.services import views, worker_credentials, worker_orders, workers
+from st_controller.services import paging, views, worker_credentials, worker_orders, workers
 from st_controller.services.caller import Caller
 from st_controller.store.schema import Worker
 from st_controller.store.transaction import Transaction
@@ -29,14 +31,30 @@ Viewer = Annotated[Caller, requires("worker.view")]
 Operator = Annotated[Caller, requires("admin.workers")]
 
 
-@router.get("")
+@router.get("", response_model=Page[WorkerView])
 def list_workers(
-    platform: PlatformDep, caller: Viewer, retired: Annotated[bool, Query()] = False
-) -> Page[WorkerView]:
-    """Every worker; those that were retired only if asked for."""
+    platform: PlatformDep,
+    caller: Viewer,
+    retired: Annotated[bool, Query()] = False,
+    name: Annotated[
+        str | None, Query(max_length=120, description="Only those of this name")
+    ] = None,
+    ids: Annotated[
+        list[str] | None, Query(alias="id", max_length=100, description="Only these")
+    ] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """Workers by name; those that were retired only if asked for."""
+    after = paging.decode_name(cursor) if cursor else None
     with platform.db.read() as session:
-        found = workers.list_workers(session, retired=retired)
-        return Page(items=views.worker_views(session, caller, found))
+        found = workers.list_workers(
+            session, retired=retired, name=name, ids=ids or (), after=after, limit=limit + 1
+        )
+        shown = views.worker_views(session, caller, found[:limit])
+    is_more = len(found) > limit
+    place = paging.encode_name(shown[-1].name, shown[-1].id) if is_more else None
+    return encoded(Page(items=shown, next_cursor=place), 200)
 
 
 @router.get("/{worker_id}")

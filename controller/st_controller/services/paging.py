@@ -33,6 +33,20 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
         raise _bad("cursor") from None
 
 
+def encode_name(name: str, row_id: str) -> str:
+    """The place after the row with this name and id."""
+    return _pack([name, row_id])
+
+
+def decode_name(cursor: str) -> tuple[str, str]:
+    """The name and id that a cursor stands for, or ``InvalidRequest``."""
+    try:
+        name, row_id = _unpack(cursor)
+        return check_text(str(name)), check_text(str(row_id))
+    except ValueError:
+        raise _bad("cursor") from None
+
+
 def encode_place(attempt: int, seq: int) -> str:
     """The place after line ``seq`` of attempt ``attempt``: ``"2:174"``."""
     return f"{attempt}:{seq}"

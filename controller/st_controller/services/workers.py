@@ -1,9 +1,10 @@
 """Workers: joining, heartbeats, silence. What operators order is in ``worker_orders``."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
@@ -175,12 +176,29 @@ def get_worker(session: Session, worker_id: str, *, lock: bool = False) -> Worke
     return worker
 
 
-def list_workers(session: Session, *, retired: bool = False) -> list[Worker]:
-    """Every worker that was not deleted, by name; those that were retired only if asked for."""
+def list_workers(
+    session: Session,
+    *,
+    retired: bool = False,
+    name: str | None = None,
+    ids: Sequence[str] = (),
+    after: tuple[str, str] | None = None,
+    limit: int | None = None,
+) -> list[Worker]:
+    """Workers that were not deleted, by name and id; those that were retired only if asked for.
+
+    Of all, those of a name or of some ids; up to ``limit`` of them, after a name and id.
+    """
     query = select(Worker).where(Worker.deleted_at.is_(None))
     if not retired:
         query = query.where(Worker.desired != WorkerDesired.RETIRED)
-    return list(session.scalars(query.order_by(Worker.name, Worker.id)))
+    if name is not None:
+        query = query.where(Worker.name == name)
+    if ids:
+        query = query.where(Worker.id.in_(ids))
+    if after is not None:
+        query = query.where(tuple_(Worker.name, Worker.id) > tuple_(*map(literal, after)))
+    return list(session.scalars(query.order_by(Worker.name, Worker.id).limit(limit)))
 
 
 def live_attempts(session: Session, worker_ids: list[str]) -> dict[str, list[Attempt]]:

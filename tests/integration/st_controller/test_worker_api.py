@@ -540,3 +540,26 @@ def test_a_store_that_is_away_is_said_to_pass(app_client, admin_headers, agent, 
     reply = agent.post(f"{lease}/artifacts/complete", done)
     assert codes(reply) == [(503, "unavailable")]
     assert reply.headers["Retry-After"] == "5"
+
+
+def test_workers_are_listed_page_by_page_and_asked_for_by_name_and_id(app_client, admin_headers):
+    token = app_client.post("/v1/join-tokens", json={"uses": 5}, headers=admin_headers).json()
+    joined = [Agent(app_client, token["token"]).register(name=name).json() for name in "cabba"]
+    ids = [each["worker_id"] for each in joined]
+
+    def listed(**asked):
+        return app_client.get("/v1/workers", params=asked, headers=admin_headers).json()
+
+    order = sorted(zip("cabba", ids, strict=True))
+    found, cursor = [], {}
+    for size in (2, 2, 1):
+        page = listed(limit=2, **cursor)
+        assert len(page["items"]) == size
+        found += [(each["name"], each["id"]) for each in page["items"]]
+        cursor = {"cursor": page["next_cursor"]}
+    assert (found, page["next_cursor"]) == (order, None)
+    assert [each["id"] for each in listed(name="b")["items"]] == sorted([ids[2], ids[3]])
+    assert [each["id"] for each in listed(id=[ids[0], ids[4]])["items"]] == [ids[4], ids[0]]
+    assert listed(id="wrk_none", name="b") == {"items": [], "next_cursor": None}
+    for bad in ("x", "bnVsbA", "WzEsMiwzXQ"):
+        assert listed(cursor=bad)["errors"][0]["field"] == "cursor"

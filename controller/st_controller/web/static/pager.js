@@ -6,11 +6,18 @@ export class Pager {
   #cursors = [null]; // of the pages up to the one that is shown
   #following = null;
 
-  /** `turned` is told after each turn. */
-  constructor(turned) {
+  #nav;
+  #back;
+  #on;
+
+  /** `turned` is told after each turn; `list` says of which list, where a page has several. */
+  constructor(turned, list = "") {
     this.turned = turned;
-    byId("newer").addEventListener("click", () => this.#turn(() => this.#cursors.pop()));
-    byId("older").addEventListener("click", () =>
+    this.#nav = byId(`${list}pager`);
+    this.#back = byId(`${list}newer`);
+    this.#on = byId(`${list}older`);
+    this.#back.addEventListener("click", () => this.#turn(() => this.#cursors.pop()));
+    this.#on.addEventListener("click", () =>
       this.#turn(() => this.#cursors.push(this.#following)),
     );
   }
@@ -28,9 +35,9 @@ export class Pager {
   /** Take over where the next page begins; null: there is none. */
   follow(nextCursor) {
     this.#following = nextCursor;
-    byId("newer").disabled = this.#cursors.length === 1;
-    byId("older").disabled = nextCursor === null;
-    byId("pager").hidden = byId("newer").disabled && byId("older").disabled;
+    this.#back.disabled = this.#cursors.length === 1;
+    this.#on.disabled = nextCursor === null;
+    this.#nav.hidden = this.#back.disabled && this.#on.disabled;
   }
 
   #turn(move) {

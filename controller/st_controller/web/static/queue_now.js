@@ -12,6 +12,7 @@ const HELD = {
   approval: "until somebody approves",
 };
 const MOST_SHOWN = 20;
+const MOST_NAMED = 100;
 
 export function showCounts(view) {
   setText(byId("waiting"), count(view.waiting));
@@ -32,7 +33,7 @@ export async function showReservations(reservations) {
   byId("reservations").hidden = reservations.length === 0;
   if (reservations.length === 0) return;
   const shown = reservations.slice(0, MOST_SHOWN);
-  const workers = await workerNames();
+  const workers = await workerNames(shown.flatMap((each) => each.workers).slice(0, MOST_NAMED));
   await learnNames(shown.map((each) => each.job_id));
   const items = shown.map((each) => drawReservation(each, workers));
   const more = reservations.length - shown.length;
@@ -40,8 +41,10 @@ export async function showReservations(reservations) {
   byId("reservation-list").replaceChildren(...items);
 }
 
-async function workerNames() {
-  const page = await call("/v1/workers");
+async function workerNames(ids) {
+  const asked = new URLSearchParams([["retired", "true"], ["limit", MOST_NAMED]]);
+  new Set(ids).forEach((id) => asked.append("id", id));
+  const page = await call(`/v1/workers?${asked}`);
   return new Map(page.items.map((worker) => [worker.id, worker.name]));
 }
 

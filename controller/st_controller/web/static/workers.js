@@ -1,11 +1,14 @@
-/** The workers as cards. */
+/** The first workers as cards. */
 
-import { call } from "./api.js";
+import { call, query } from "./api.js";
 import { badge, byId, element } from "./elements.js";
 
+const MOST = 24;
+
 export async function showWorkers() {
-  const page = await call("/v1/workers");
+  const page = await call(`/v1/workers${query({ limit: MOST })}`);
   byId("workers").replaceChildren(...page.items.map(draw));
+  byId("more-workers").hidden = page.next_cursor === null;
   byId("no-workers").hidden = page.items.length > 0;
 }
 

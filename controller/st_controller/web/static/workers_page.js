@@ -1,29 +1,35 @@
 /** The page of all workers. */
 
-import { call } from "./api.js";
+import { call, query } from "./api.js";
 import { arrange, byId, element, swap } from "./elements.js";
 import { keepFresh } from "./frame.js";
 import { JoinTokens } from "./join_tokens.js";
 import { LabelForm } from "./label_form.js";
 import { attempt } from "./notices.js";
+import { Pager } from "./pager.js";
 import { whoIsHere } from "./person.js";
 import { ORDERS } from "./worker_orders.js";
 import { COLUMNS, drawWorker } from "./worker_row.js";
 
 const REFRESH_MS = 5000;
+const PAGE = 50;
 
 const person = await whoIsHere();
+const pager = new Pager(() => refresh(), "workers-");
 const rows = new Map(); // id -> { view, row }
 const forms = new Map(); // id -> { form, row }, of workers whose labels are being changed
 
 async function show() {
-  const page = await call("/v1/workers");
+  const { cursor } = pager;
+  const page = await call(`/v1/workers${query({ limit: PAGE, cursor })}`);
+  if (pager.cursor !== cursor) return; // another page was asked for meanwhile
   const shown = page.items.flatMap((worker) => {
     forms.get(worker.id)?.form.update(worker);
     return [rowOf(worker), forms.get(worker.id)?.row].filter(Boolean);
   });
   arrange(byId("worker-rows"), shown);
   byId("no-worker-rows").hidden = shown.length > 0;
+  pager.follow(page.next_cursor);
 }
 
 /** The row of a worker; the one that is there as long as nothing has changed. */
