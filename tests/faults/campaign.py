@@ -12,7 +12,7 @@ from pathlib import Path
 from fleet import tiny_job
 
 from faults.agents import FaultyAgent
-from faults.invariants import Wanted, charged, held, settled, usage, violations
+from faults.invariants import Wanted, charged, settled, usage, violations
 from faults.plan import REQUESTS, Fault, Plan, plan
 from faults.rig import Rig
 from faults.windows import is_open
@@ -108,7 +108,6 @@ class Campaign:
         if rig.trainer == "real" and rig.undisturbed is None:
             rig.undisturbed = _real(rig)
             rig.client.wait(rig.undisturbed)
-            rig.charged += held(rig, [rig.undisturbed])[1]
         used = usage(rig)
         orders = rig.no_orders()
         wanted = submit(rig, chosen.seed)
@@ -124,7 +123,6 @@ class Campaign:
         result.violations += settled(rig)
         job_ids = [each.id for each in wanted]
         result.violations += charged(rig, job_ids, used)
-        rig.charged += held(rig, job_ids)[1]
         done = rig.ledger.read_text().splitlines() if rig.ledger.exists() else []
         result.programs_done = sum(
             line.startswith(f"done {each.seed} ") for line in done for each in wanted

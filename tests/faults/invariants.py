@@ -3,12 +3,14 @@
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
 import httpx
 
 from faults.expected import checkpoint_files, loss, result_files, sample
+from faults.plan import LEASE
 
 TIDY_SECONDS = 60.0
 """What stays for so long stays for ever."""
@@ -39,7 +41,7 @@ def violations(rig, wanted: Wanted) -> list[str]:
     found = [*_attempts(attempts)]
     if wanted.kind == "noop":
         return found  # it has no journal
-    found += _lines(rig, wanted, attempts)
+    found += [*_lines(rig, wanted, attempts), *_charged_as_used(rig, attempts)]
     if wanted.kind == "real":
         found += [*_like_undisturbed(rig, wanted, attempts), *_checksums(rig, wanted)]
     elif wanted.kind == "training":
@@ -241,10 +243,6 @@ def settled(rig) -> list[str]:
     return found
 
 
-NOTICED_WITHIN = 0.5
-"""Seconds after which the queue knows at the latest that an attempt has ended."""
-
-
 def usage(rig) -> float:
     """Slot-seconds that were charged so far."""
     return next(tenant.usage for tenant in rig.client.queue().tenants if tenant.path == "")
@@ -261,23 +259,50 @@ def charged(rig, job_ids: list[str], before: float) -> list[str]:
 def usage_violations(rig, job_ids: list[str], before: float) -> list[str]:
     """Slot-seconds are charged once: what these jobs added is the sum over their attempts.
 
-    An attempt holds its slots until its program has ended; while it only uploads it holds none.
-    What was charged too much before, until ends were noticed, is gone once the queue is read anew.
+    An attempt uses its slots from its claim until its program has ended, whoever notices that
+    and when; while it only uploads it uses none.
     """
-    attempts, due = held(rig, job_ids)
-    too_much = max(0.0, before - rig.charged)
-    added = usage(rig) - before
-    if not due - 0.01 * due - 0.1 - too_much < added < due + NOTICED_WITHIN * attempts:
+    due, added = held(rig, job_ids), usage(rig) - before
+    if abs(added - due) > 0.01 * due + 0.1:
         return [f"{added:.2f} slot-seconds were charged, attempts held {due:.2f}"]
     return []
 
 
-def held(rig, job_ids: list[str]) -> tuple[int, float]:
-    """How many attempts these jobs had, and for how many slot-seconds those held slots."""
+def held(rig, job_ids: list[str]) -> float:
+    """For how many slot-seconds attempts of these jobs used slots."""
     attempts = [each for job_id in job_ids for each in rig.client.attempts(job_id)]
-    due = sum(
-        len(each.slots) * (each.released_at - each.offered_at).total_seconds()
-        for each in attempts
-        if each.outcome != "expired"
-    )
-    return len(attempts), due
+    return sum(len(each.slots) * _used(each) for each in attempts)
+
+
+def _used(attempt) -> float:
+    """Seconds from its claim until its slots were free again."""
+    if attempt.claimed_at is None:
+        return 0.0
+    return (attempt.released_at - attempt.claimed_at).total_seconds()
+
+
+def _charged_as_used(rig, attempts):
+    """What is charged is what the worker's disk tells of the program, whatever broke meanwhile.
+
+    A heartbeat that lay about while the controller stood still counts as it came, less a lease.
+    """
+    for attempt in attempts:
+        known = _lasted(rig, attempt)
+        if known is None or attempt.claimed_at is None:
+            continue
+        used = _used(attempt)
+        if not known - 0.1 <= used <= known + LEASE:
+            yield f"attempt {attempt.number} ran for {known:.2f} s, {used:.2f} s are charged"
+
+
+def _lasted(rig, attempt):
+    """Seconds from the first line of a journal to the end that the supervisor noted; if any did."""
+    for agent in rig.agents:
+        run = agent.state / "attempts" / attempt.id / "run"
+        if not (run / "exit.json").exists():
+            continue
+        ended = datetime.fromisoformat(json.loads((run / "exit.json").read_bytes())["ended_at"])
+        with (run / "journal.ndjson").open() as file:
+            begun = datetime.fromisoformat(json.loads(file.readline())["at"])
+        return (ended - begun).total_seconds()
+    return None

@@ -42,8 +42,6 @@ class Rig:
         self.undisturbed: str | None = None
         """A real training to compare others with, once it is done."""
         self.ledger = folder / "ledger"
-        self.charged = 0.0
-        """Slot-seconds that attempts of the runs before have held."""
         self.disk = Disk(folder / "controller", 400) if may_mount() else None
         self.controller = ControllerProcess(folder, {**SETTINGS, **environment})
         self.controller.start()

@@ -7,7 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from faults.expected import loss
-from faults.invariants import Wanted, _attempts, _curve, usage_violations
+from faults.invariants import (
+    Wanted,
+    _attempts,
+    _charged_as_used,
+    _curve,
+    usage_violations,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = Wanted("job_1", "training", seed=7, steps=20, every=10, log_every=5)
@@ -62,22 +68,14 @@ def test_a_job_succeeds_once(outcomes, is_right):
 
 
 @pytest.mark.parametrize(
-    ("charged", "too_much", "is_right"),
-    [
-        (4.0, 0.0, True),
-        (8.0, 0.0, False),
-        (0.0, 0.0, False),
-        (3.3, 0.0, False),
-        (3.3, 0.8, True),  # a controller that began anew has charged what was before exactly
-        (3.1, 0.5, False),
-        (8.0, 0.8, False),
-    ],
+    ("charged", "is_right"), [(4.0, True), (8.0, False), (0.0, False), (3.8, False), (4.3, False)]
 )
-def test_slots_are_charged_once(charged, too_much, is_right):
+def test_slots_are_charged_once(charged, is_right):
     attempt = SimpleNamespace(
         outcome="succeeded",
         slots=[0, 1],
-        offered_at=NOW,
+        offered_at=NOW - timedelta(seconds=3),
+        claimed_at=NOW,
         released_at=NOW + timedelta(seconds=2),
         finished_at=NOW + timedelta(seconds=30),
     )
@@ -85,10 +83,24 @@ def test_slots_are_charged_once(charged, too_much, is_right):
     rig = SimpleNamespace(
         client=SimpleNamespace(
             attempts=lambda _job: [attempt], queue=lambda: SimpleNamespace(tenants=[whole])
-        ),
-        charged=10.0 - too_much,
+        )
     )
     assert (usage_violations(rig, ["job_1"], before=10.0) == []) is is_right
+
+
+@pytest.mark.parametrize(
+    ("used", "is_right"), [(6.0, True), (8.9, True), (9.1, False), (5.8, False)]
+)
+def test_a_program_is_charged_for_as_long_as_it_ran(tmp_path, used, is_right):
+    run = tmp_path / "attempts" / "att_1" / "run"
+    run.mkdir(parents=True)
+    (run / "journal.ndjson").write_text(f'{{"at": "{NOW.isoformat()}"}}\n{{"at": "later"}}\n')
+    ended = NOW + timedelta(seconds=6)
+    (run / "exit.json").write_text(f'{{"ended_at": "{ended.isoformat()}"}}')
+    released = NOW + timedelta(seconds=used)
+    attempt = SimpleNamespace(id="att_1", number=1, claimed_at=NOW, released_at=released)
+    rig = SimpleNamespace(agents=[SimpleNamespace(state=tmp_path)])
+    assert (list(_charged_as_used(rig, [attempt])) == []) is is_right
 
 
 def test_two_jobs_never_share_a_number():

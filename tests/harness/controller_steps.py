@@ -145,9 +145,20 @@ class Steps:
             return workers.register(tx, worker, request, self.patience)
 
     def beat(
-        self, worker_id: str, *attempt_ids: str, epoch=1, leaving=False, usage=None, condition=None
+        self,
+        worker_id: str,
+        *attempt_ids: str,
+        epoch=1,
+        leaving=False,
+        usage=None,
+        condition=None,
+        used=None,
+        ended=False,
     ):
-        holding = [Lease(attempt_id=attempt_id, epoch=epoch) for attempt_id in attempt_ids]
+        holding = [
+            Lease(attempt_id=attempt_id, epoch=epoch, used_seconds=used, ended=ended)
+            for attempt_id in attempt_ids
+        ]
         with self.db.write() as tx:
             worker = workers.get_worker(tx.session, worker_id, lock=True)
             told = Heartbeat(holding=holding, usage=usage, leaving=leaving, condition=condition)
@@ -193,12 +204,12 @@ class Steps:
         self.claim(worker_id, attempt_id)
         return attempt_id
 
-    def ship(self, worker_id, attempt_id, lines=(), *, epoch=1, state=None) -> int:
+    def ship(self, worker_id, attempt_id, lines=(), *, epoch=1, state=None, used=None) -> int:
         """Send journal lines as the worker does; gives what is acknowledged."""
         with self.db.write() as tx:
             attempt, job = leases.held(tx, worker_id, attempt_id, epoch)
             if state:
-                leases.advance(tx, attempt, job, state)
+                leases.advance(tx, attempt, job, state, used)
             journal.append(tx, attempt, job, journal.Batch.of(list(lines)))
             return attempt.acked_seq
 
@@ -206,11 +217,21 @@ class Steps:
         self.ship(worker_id, attempt_id, epoch=epoch, state=AttemptState.RUNNING)
 
     def finish(
-        self, worker_id, attempt_id, outcome=Outcome.SUCCEEDED, *, epoch=1, last=0, failure=None
+        self,
+        worker_id,
+        attempt_id,
+        outcome=Outcome.SUCCEEDED,
+        *,
+        epoch=1,
+        last=0,
+        failure=None,
+        used=None,
     ) -> None:
         with self.db.write() as tx:
             said = Failure(kind=failure, message="it broke") if failure else None
-            request = FinishRequest(epoch=epoch, outcome=outcome, last_seq=last, failure=said)
+            request = FinishRequest(
+                epoch=epoch, outcome=outcome, last_seq=last, failure=said, used_seconds=used
+            )
             finishing.finish(tx, worker_id, attempt_id, request)
 
     def announce(self, worker_id, attempt_id, *files: ArtifactFile, epoch=1):

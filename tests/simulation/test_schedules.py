@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_the_reference_keeps_the_same_promises(seed: int) -> None:
 class _Forgetful(Scheduler):
     """Charges nothing: as a scheduler whose share is only a cap."""
 
-    def finish(self, job_id: str, now: float, *, charge: bool = True) -> None:
+    def finish(self, job_id: str, now: float, *, charge: bool = True, used: Any = None) -> None:
         super().finish(job_id, now, charge=False)
 
 

@@ -61,7 +61,7 @@ class AttemptRun:
             linger_seconds=place.settings.linger_seconds,
         )
         self._journal, self._released = journal, 0
-        self._keeps_run = False
+        self._keeps_run = self._has_ended = False
         self._uploads = Uploads(
             place.controller,
             place.transfer,
@@ -83,6 +83,17 @@ class AttemptRun:
     def lease(self) -> Lease:
         """The lease that it runs under."""
         return self._record().lease
+
+    @property
+    def lease_in_use(self) -> Lease:
+        """The same with what its slots were used for until now."""
+        has_ended = self._has_ended or self._record().ending is not None
+        used = self._used if has_ended else self._record().elapsed
+        return self.lease.model_copy(update={"used_seconds": used, "ended": has_ended})
+
+    @property
+    def _used(self) -> float | None:
+        return self._work.used_seconds
 
     @property
     def record(self) -> AttemptRecord:
@@ -133,6 +144,7 @@ class AttemptRun:
                     group.create_task(self._go_on_using()),
                 ]
                 ending = await self._work.run(slots)
+                self._has_ended = True
                 await slots.aclose()
                 ending = await self._store(ending, shipping, uploads)
                 await self._finish(ending)
@@ -175,7 +187,7 @@ class AttemptRun:
     ) -> Ending:
         """Wait until all is stored and acknowledged; a cancelled job waits for no upload."""
         if self._record().kind != "noop":  # it has nothing to upload, and is over sooner so
-            self._shipping.tell(AttemptState.UPLOADING)
+            self._shipping.tell(AttemptState.UPLOADING, self._used)
         self._shipping.seal()
         self._uploads.seal(keep_trying=ending.outcome == Outcome.SUCCEEDED)
         cancelled = asyncio.create_task(self._orders.wait("cancel"))
@@ -196,6 +208,7 @@ class AttemptRun:
                 outcome=ending.outcome,
                 failure=ending.failure,
                 unstored=self._unstored(),
+                used_seconds=self._used,
                 last_seq=self._shipping.acked_seq,
             )
             try:

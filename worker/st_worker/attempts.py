@@ -18,6 +18,7 @@ from st_worker.occupancy import Ours
 from st_worker.outcome import failed
 from st_worker.record import AttemptRecord
 from st_worker.removal import remove_tree
+from st_worker.slot_time import Instant
 from st_worker.trainer import TrainerProcess
 from st_worker.workplace import Workplace
 
@@ -60,8 +61,8 @@ class Attempts:
 
     @property
     def leases(self) -> list[Lease]:
-        """Of every attempt that this worker runs or still has to report."""
-        return [run.lease for run in self._runs.values()]
+        """Of every attempt that this worker runs or still has to report, as heartbeats tell it."""
+        return [run.lease_in_use for run in self._runs.values()]
 
     @property
     def ours(self) -> Ours:
@@ -168,7 +169,12 @@ class Attempts:
         self.taken += 1
         log.info("attempt.claimed", attempt=claim.attempt_id, job=claim.job_id, slots=claim.slots)
         folder = self._folder.attempt(claim.attempt_id)
-        record = AttemptRecord(claim=claim, claimed_at=self._place.clock(), root=str(folder.root))
+        record = AttemptRecord(
+            claim=claim,
+            claimed_at=self._place.clock(),
+            began=Instant.now(),
+            root=str(folder.root),
+        )
         try:
             folder.create()
             record.save(folder)
@@ -192,6 +198,7 @@ class Attempts:
             epoch=record.claim.epoch,
             outcome=Outcome.PREEMPTED if is_full else Outcome.FAILED,
             failure=ending.failure,
+            used_seconds=record.elapsed,
             last_seq=record.claim.acked_seq,
         )
         try:

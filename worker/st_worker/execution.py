@@ -10,6 +10,7 @@ import structlog
 from st_shared.protocol.states import AttemptState, FailureKind, Outcome
 from st_worker.errors import FULL_DISK, NoRoom, RequestRefused, StaleLease, TransferError
 from st_worker.folder import AttemptFolder
+from st_worker.journal import Journal
 from st_worker.meeting import meet
 from st_worker.notes import Notes
 from st_worker.orders import Orders
@@ -49,6 +50,9 @@ class Execution:
         self._program = program_of(record().kind, place, folder, self._notes, in_gang=in_gang)
         self._secrets = Secrets(place.controller, record().claim)
         self._process: TrainerProcess | None = None
+        self._saw_it_run = self._had_stragglers = False
+        self.used_seconds = record().used_seconds
+        """Once it is over, for how long it had its slots; none: nobody knows."""
 
     async def run(self, slots: AsyncExitStack) -> Ending:
         """How it ended, noted in the record; ``slots`` gets hold of the attempt's slots."""
@@ -56,11 +60,13 @@ class Execution:
         limit = loop.call_later(
             self._record().time_left(self._place.clock()), self._orders.give, "time_limit"
         )
+        known = self._record().ending
         try:
-            ending = self._record().ending or await self._run(slots)
+            ending = known or await self._run(slots)
         finally:
             limit.cancel()
-        self._record.change(ending=ending)
+        if known is None:
+            self._record.change(ending=ending, used_seconds=self.used_seconds)
         return ending
 
     async def end_processes(self) -> None:
@@ -70,6 +76,13 @@ class Execution:
             await sweep(process, self._place.settings.poll_seconds)
 
     async def _run(self, slots: AsyncExitStack) -> Ending:
+        try:
+            return await self._through(slots)
+        finally:
+            if self.used_seconds is None:  # it was never started
+                self.used_seconds = self._record().elapsed
+
+    async def _through(self, slots: AsyncExitStack) -> Ending:
         process = await asyncio.to_thread(self._found)
         if process is None:
             try:
@@ -96,6 +109,7 @@ class Execution:
         self._tell(AttemptState.RUNNING)
         self._process = process
         ended = await self._until_ended(process)
+        self.used_seconds = await asyncio.to_thread(self._used_until, ended)
         await self._secrets.take_out_of(self._folder.output)
         return await asyncio.to_thread(self._concluded, ended)
 
@@ -155,6 +169,7 @@ class Execution:
         answered: StopCause | None = None
         deadline = float("inf")
         while (ended := await _exit(process)) is None:
+            self._saw_it_run = True
             cause = self._orders.cause
             if cause and cause != answered:
                 await asyncio.to_thread(process.ask)
@@ -162,8 +177,24 @@ class Execution:
             if now() >= deadline:
                 await asyncio.to_thread(process.kill)
             await self._orders.pause(self._place.settings.poll_seconds)
-        await sweep(process, self._place.settings.poll_seconds)
+        self._had_stragglers = await sweep(process, self._place.settings.poll_seconds)
         return ended
+
+    def _used_until(self, ended: TrainerExit) -> float | None:
+        """For how long it had its slots; none: nobody knows when it claimed them.
+
+        Until its supervisor noted its end, else until it was seen to be gone; where no agent
+        watched, until the last line that it wrote.
+        """
+        record = self._record()
+        if self._had_stragglers:
+            return record.elapsed
+        if ended.monotonic is not None and record.began is not None:
+            return record.began.until(ended.monotonic)
+        if self._saw_it_run:
+            return record.elapsed
+        wrote = Journal(self._folder.journal).last_at()
+        return max(0.0, (wrote - record.claimed_at).total_seconds()) if wrote else 0.0
 
     def _concluded(self, ended: TrainerExit) -> Ending:
         """The ending, with a last line in the journal for people."""
@@ -206,13 +237,19 @@ async def _exit(process: TrainerProcess) -> TrainerExit | None:
     return process.exit() if process.is_child else await asyncio.to_thread(process.exit)
 
 
-async def sweep(process: TrainerProcess, poll_seconds: float) -> None:
-    """End what is left of a session and return once nothing is; what has ended owns nothing."""
+async def sweep(process: TrainerProcess, poll_seconds: float) -> bool:
+    """End what is left of a session and return once nothing is; whether anything was.
+
+    What has ended owns nothing.
+    """
+    found = False
     while members := await asyncio.to_thread(process.members):
+        found = True
         log.info("program.sweep", pids=members)
         await asyncio.to_thread(process.kill)
         await asyncio.sleep(poll_seconds)
     await _exit(process)  # so that a child of this agent is reaped
+    return found
 
 
 def _explained(error: OSError) -> tuple[FailureKind, str]:

@@ -6,7 +6,9 @@ and numbers of the other lines stay, whoever is writing or reading meanwhile, an
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -97,6 +99,14 @@ class Journal:
         """The place behind the last whole line; after line ``start`` if there is none at all."""
         *_, last = self._places(start)
         return last
+
+    def last_at(self) -> datetime | None:
+        """When the newest whole line was written; none: there is none."""
+        tail = self._tail() if self._path.exists() else []
+        for raw in reversed(tail):
+            with suppress(ValidationError):
+                return journal_event.validate_json(raw).at
+        return None
 
     def last_error(self) -> str | None:
         """The newest log line of level error among the last ones; none when there is none."""

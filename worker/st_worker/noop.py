@@ -20,6 +20,8 @@ class Noop:
     def __init__(self, place: Workplace, record: KeptRecord, orders: Orders, tell: Tell) -> None:
         self._place, self._record = place, record
         self._orders, self._tell = orders, tell
+        self.used_seconds: float | None = None
+        """Once it is over, for how long it had its slots."""
 
     async def run(self, slots: AsyncExitStack) -> Ending:
         """How it ended; ``slots`` gets hold of the attempt's slots."""
@@ -35,6 +37,7 @@ class Noop:
             idling.result()
             return Ending(outcome=Outcome.SUCCEEDED)
         finally:
+            self.used_seconds = self._record().elapsed
             limit.cancel()
             for task in (idling, stopping):
                 task.cancel()

@@ -12,17 +12,19 @@ from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ClaimReply, Failure, Lease
 from st_worker.errors import FULL_DISK, UsageError
 from st_worker.folder import AttemptFolder
+from st_worker.slot_time import Instant
 
 log = structlog.get_logger(__name__)
 
 StopCause = Literal["cancel", "preempt", "stale", "shutdown", "time_limit"]
 """A ``StopReason`` of the controller, or a reason of the agent's own."""
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the records that this agent writes; it reads those from 1 on.
 
 1. ``pid`` of the supervisor
 2. ``process`` in its place, which knows when it was started; ``root``
+3. ``began`` and ``used_seconds``
 """
 
 JobKind = Literal["train", "command", "noop"]
@@ -56,9 +58,11 @@ class AttemptRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     claim: ClaimReply
     claimed_at: datetime
+    began: Instant | None = None
+    """When the answer to its claim came; none: not written down before format 3."""
     root: str | None = None
     """Where the attempt's folder lay when it was claimed; none: not written down by format 1."""
     process: RecordedProcess | None = None
@@ -67,6 +71,8 @@ class AttemptRecord(BaseModel):
     """The strongest order to stop so far."""
     ending: Ending | None = None
     """Once trainer or script has ended."""
+    used_seconds: float | None = None
+    """From ``began`` until it had ended; none: it has not, or nobody knows."""
 
     @classmethod
     def load(cls, folder: AttemptFolder) -> Self:
@@ -118,6 +124,11 @@ class AttemptRecord(BaseModel):
         """Seconds until the time limit, which counts from the claim, restarts included."""
         return self.until(float(self.claim.spec["time_limit"]), now)
 
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds since the claim by a clock that nobody sets; none: nobody knows."""
+        return self.began.elapsed() if self.began else None
+
     def until(self, seconds: float, now: datetime) -> float:
         """Seconds from ``now`` until ``seconds`` after the claim, at least 0."""
         return max(0.0, seconds - (now - self.claimed_at).total_seconds())
@@ -135,7 +146,9 @@ def _upgraded(document: Any, folder: AttemptFolder) -> Any:
         )
     if written == 1:
         pid = document.pop("pid", None)
-        document |= {"format": FORMAT, "process": None if pid is None else {"pid": pid}}
+        document["process"] = None if pid is None else {"pid": pid}
+    if written in (1, 2):
+        document["format"] = FORMAT
     return document
 
 
@@ -155,13 +168,19 @@ class KeptRecord:
         process: RecordedProcess | None = None,
         stop: StopCause | None = None,
         ending: Ending | None = None,
+        used_seconds: float | None = None,
     ) -> None:
         """Take what is given, and keep it on disk before anything else happens.
 
         A full disk is no reason to give an attempt up: all of it is found out again by the next
         agent (the process by its folder, its end by its note, orders with the next heartbeat).
         """
-        given = {"process": process, "stop": stop, "ending": ending}
+        given = {
+            "process": process,
+            "stop": stop,
+            "ending": ending,
+            "used_seconds": used_seconds,
+        }
         changes = {name: value for name, value in given.items() if value is not None}
         self._record = self._record.model_copy(update=changes)
         try:

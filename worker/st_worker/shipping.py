@@ -43,6 +43,7 @@ class Shipping:
         self._place = Cursor.load(self._path, start=start)
         self._state: AttemptState | None = None
         self._told: AttemptState | None = None
+        self._used: float | None = None
         self._is_sealed = False
         self._woken, self._moved = asyncio.Event(), asyncio.Event()
 
@@ -56,9 +57,9 @@ class Shipping:
         """The byte of the journal after it."""
         return self._place.offset
 
-    def tell(self, state: AttemptState) -> None:
-        """Send this state with the next batch."""
-        self._state = state
+    def tell(self, state: AttemptState, used_seconds: float | None = None) -> None:
+        """Send this state with the next batch, and for how long slots were used that are free."""
+        self._state, self._used = state, used_seconds
         self._woken.set()
 
     async def acknowledged(self, seq: int) -> None:
@@ -104,7 +105,12 @@ class Shipping:
     async def _ship(self, lines: list[Line]) -> None:
         state = self._state
         batch = EventBatch.model_validate(
-            {"epoch": self._lease.epoch, "state": state, "events": list(events(lines))}
+            {
+                "epoch": self._lease.epoch,
+                "state": state,
+                "used_seconds": self._used,
+                "events": list(events(lines)),
+            }
         )
         try:
             ack = await self._controller.send_events(self._lease.attempt_id, batch)

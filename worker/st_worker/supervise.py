@@ -18,7 +18,8 @@ from types import FrameType
 
 EXIT_NAME = "exit.json"
 """``{"code": int or null, "signal": int or null, "error": text or null, "ended_at": RFC 3339,
-"pid": int, "oom_kills": int}``, the pid being the supervisor's."""
+"monotonic": seconds since the host was started, "pid": int, "oom_kills": int}``, the pid being the
+supervisor's."""
 
 _OOM_COUNTERS = (
     "proc/vmstat",
@@ -68,7 +69,8 @@ def run(folder: Path, command: list[str]) -> None:
         code = child.wait()
     except OSError as problem:
         error = f"cannot start {command[0]}: {problem.strerror}"
-    _write(aside, code, error, oom_kills(Path("/")) - before)
+    ended = time.monotonic()
+    _write(aside, code, error, oom_kills(Path("/")) - before, ended)
     aside.replace(folder / EXIT_NAME)
 
 
@@ -84,13 +86,14 @@ def oom_kills(root: Path) -> int:
     return max(found)
 
 
-def _write(aside: Path, code: int | None, error: str | None, killed: int) -> None:
+def _write(aside: Path, code: int | None, error: str | None, killed: int, monotonic: float) -> None:
     ended = code is not None and code < 0
     note = {
         "code": None if ended else code,
         "signal": -code if ended and code is not None else None,
         "error": error,
         "ended_at": datetime.now(UTC).isoformat(),
+        "monotonic": monotonic,
         "pid": os.getpid(),
         "oom_kills": max(0, killed),
     }

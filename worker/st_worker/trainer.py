@@ -37,6 +37,8 @@ class TrainerExit(BaseModel):
     code: int | None = None
     signal: int | None = None
     error: str | None = None
+    monotonic: float | None = None
+    """When it ended, by ``time.monotonic``; none: nobody was there to note it."""
     oom_kills: int = 0
     """Processes that the kernel ended for want of memory while it ran, as far as can be told."""
 

@@ -14,7 +14,6 @@ from st_controller.services import (
     idempotency,
     leases,
     offers,
-    queue_usage,
     worker_credentials,
     worker_orders,
     workers,
@@ -180,9 +179,9 @@ class Rounds:
             return
         with self._db.write() as tx:
             lead.prove(tx.session)
-            usage = self._queue.usage(tx.now)
-            if usage is not None:
-                queue_usage.save(tx, usage)
+            is_more = self._queue.count(tx)
+        if is_more:
+            return  # the next round goes on: none of them is to take long
         self._usage_saved = now
         self._long_lived.sweep()
 

@@ -1,8 +1,9 @@
 """How an attempt ends, and what becomes of its job."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from st_controller.domain import use
 from st_controller.domain.attempts import may_move
 from st_controller.domain.jobs import AttemptEnd, after_attempt, backoff, counts_as_try
 from st_controller.errors import IllegalMove
@@ -29,13 +30,17 @@ def end_attempt(
     *,
     failure: Failure | None = None,
     unstored: Sequence[str] = (),
+    used_seconds: float | None = None,
     actor: str = "system",
 ) -> None:
     """Finish an attempt and move its job on; frees the slots and voids the lease.
 
     Of an attempt with several members this ends one; the job moves on when all have ended.
+    ``used_seconds`` is from ``use_told``; none: nobody told, so what is proven counts.
     """
     _must_be_finishable(attempt)
+    if used_seconds is not None:
+        direct.write(tx.session, attempt, {"used_seconds": used_seconds})
     kind = failure.kind if failure else None
     if gangs.only_missed_another(tx.session, attempt, outcome, kind):
         outcome, failure = Outcome.PREEMPTED, None
@@ -48,7 +53,7 @@ def end_attempt(
         "lease_expires_at": None,
     }
     if attempt.nodes == 1 and attempt.released_at is None:
-        ended["released_at"] = tx.now
+        ended["released_at"] = use.released([attempt], tx.now)
     is_news = outcome in {Outcome.LOST, Outcome.EXPIRED} or attempt.state == AttemptState.OFFERED
     direct.write(tx.session, attempt, ended)
     tx.audit(actor, f"attempt.{outcome}", attempt.id, job=job.id, worker=attempt.worker_id)
@@ -104,7 +109,18 @@ def _move_on(
     move_job(tx, job, state, actor, reason)
 
 
-def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]]) -> None:
+def use_told(attempt: Attempt, told: float | None, now: datetime) -> float:
+    """Seconds for which its slots were used, where its worker tells that its program has ended.
+
+    None: it ended just now. What was told first stands.
+    """
+    if attempt.claimed_at is None or attempt.state == AttemptState.UPLOADING:
+        return attempt.used_seconds
+    seen = (now - attempt.claimed_at).total_seconds()
+    return use.ended(attempt.used_seconds, seen if told is None else told, seen)
+
+
+def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]], used: Sequence[float]) -> None:
     """As ``end_attempt`` with the success that their workers tell, for many that are locked."""
     for attempt, _ in pairs:
         _must_be_finishable(attempt)
@@ -117,9 +133,17 @@ def end_well(tx: Transaction, pairs: Sequence[tuple[Attempt, Job]]) -> None:
     }
     attempts = [attempt for attempt, _ in pairs]
     released = [attempt for attempt in attempts if attempt.released_at is not None]
-    holding = [attempt for attempt in attempts if attempt.released_at is None]
     direct.write_all(tx.session, released, ended)
-    direct.write_all(tx.session, holding, ended | {"released_at": tx.now})
+    told = {
+        attempt: {
+            **ended,
+            "used_seconds": seconds,
+            "released_at": use.after(attempt.claimed_at, seconds, tx.now),
+        }
+        for attempt, seconds in zip(attempts, used, strict=True)
+        if attempt.released_at is None
+    }
+    direct.write_each(tx.session, list(told), list(told.values()))
     actors = [f"worker:{attempt.worker_id}" for attempt, _ in pairs]
     for actor, (attempt, job) in zip(actors, pairs, strict=True):
         ended_by = {"job": job.id, "worker": attempt.worker_id}

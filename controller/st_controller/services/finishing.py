@@ -41,7 +41,7 @@ def finish_all(tx: Transaction, endings_of: Sequence[Ending]) -> list[Refusal | 
         dependencies.lock_with_descendants(tx.session, leases.job_ids_of(tx.session, attempt_ids))
     found = leases.load_all(tx.session, attempt_ids)
     refused: list[Refusal | None] = []
-    well: dict[str, tuple[Attempt, Job]] = {}
+    well: dict[str, tuple[tuple[Attempt, Job], float]] = {}
     for worker_id, attempt_id, each in endings_of:
         locked = found.get(attempt_id, (None, None))
         try:
@@ -54,10 +54,10 @@ def finish_all(tx: Transaction, endings_of: Sequence[Ending]) -> list[Refusal | 
         refused.append(None)
         alone = held is not None and held[0].nodes == 1 and not each.unstored
         if held is not None and alone and each.outcome is Outcome.SUCCEEDED:
-            well[attempt_id] = held
+            well[attempt_id] = held, endings.use_told(held[0], each.used_seconds, tx.now)
         elif held is not None:
             _end(tx, *held, each)
-    endings.end_well(tx, list(well.values()))
+    endings.end_well(tx, [pair for pair, _ in well.values()], [used for _, used in well.values()])
     return refused
 
 
@@ -69,5 +69,6 @@ def _end(tx: Transaction, attempt: Attempt, job: Job, request: FinishRequest) ->
         Outcome(request.outcome),
         failure=request.failure,
         unstored=request.unstored,
+        used_seconds=endings.use_told(attempt, request.used_seconds, tx.now),
         actor=f"worker:{attempt.worker_id}",
     )

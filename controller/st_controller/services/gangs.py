@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from st_controller.domain import use
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.gangs import MemberEnd, after_member, deciding, is_excused
 from st_controller.errors import InvalidRequest
@@ -89,7 +90,7 @@ def settle(tx: Transaction, ended: Attempt) -> Attempt | None:
             tell(tx, member.worker_id, StopOrder(attempt_id=member.id, reason="preempt"))
     if any(member.state in LIVE for member in everybody):
         return None
-    direct.write_all(tx.session, everybody, {"released_at": tx.now})
+    direct.write_all(tx.session, everybody, {"released_at": use.released(everybody, tx.now)})
     counts = deciding([_end_of(member) for member in everybody])
     return everybody[counts.node]
 

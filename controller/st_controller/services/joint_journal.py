@@ -84,6 +84,6 @@ def _stored(
     attempt, job = leases.in_force(*(found or (None, None)), shipment.worker_id, sent.epoch)
     fresh = batch.after(attempt.acked_seq)
     if sent.state is not None:
-        leases.advance(tx, attempt, job, sent.state)
+        leases.advance(tx, attempt, job, sent.state, sent.used_seconds)
     journal.append(tx, attempt, job, fresh)
     return EventAck.model_validate({"acked_seq": attempt.acked_seq, "stop": attempt.stop})

@@ -1,19 +1,33 @@
 """Leases: claimed, proven, renewed, and lost when nobody renews them."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, select, tuple_, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Float,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session, aliased, defer
 
+from st_controller.domain import use
 from st_controller.domain.attempts import LEASED, LIVE, is_known, may_move
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, StaleLease
 from st_controller.services import gangs, topics
-from st_controller.services.endings import end_attempt
+from st_controller.services.endings import end_attempt, use_told
 from st_controller.services.moves import move_job
 from st_controller.store import direct
+from st_controller.store.json_each import JsonEach
 from st_controller.store.moments import Moment
 from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job
@@ -43,12 +57,28 @@ _LEASES = _MANY.options(*_LATER)
 
 # Attempts are locked in the order of their jobs, as everywhere.
 _HELD = (
-    select(Attempt.id, Attempt.worker_id, Attempt.epoch, Attempt.state, Attempt.stop)
+    select(
+        Attempt.id,
+        Attempt.worker_id,
+        Attempt.epoch,
+        Attempt.state,
+        Attempt.stop,
+        Attempt.claimed_at,
+        Attempt.used_seconds,
+    )
     .where(Attempt.id.in_(_IDS))
     .order_by(Attempt.job_id, Attempt.id)
     .with_for_update()
 )
-_RENEW = update(Attempt).where(Attempt.id.in_(_IDS)).values(lease_expires_at=bindparam("until"))
+_USES = JsonEach(bindparam("uses", type_=Text)).table_valued("key", "value", name="uses")
+_RENEW = (
+    update(Attempt)
+    .where(Attempt.id == _USES.c.key)
+    .values(
+        lease_expires_at=bindparam("until"),
+        used_seconds=cast(cast(_USES.c.value, Text), Float),
+    )
+)
 
 UPLOADING = Reason(
     code="uploading",
@@ -155,8 +185,17 @@ def load_all(
     return {attempt.id: (attempt, job) for job, attempt in rows}
 
 
-def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState) -> None:
-    """Take the state that the worker reports; what is already known changes nothing."""
+def advance(
+    tx: Transaction,
+    attempt: Attempt,
+    job: Job,
+    reported: AttemptState,
+    used_seconds: float | None = None,
+) -> None:
+    """Take the state that the worker reports; what is already known changes nothing.
+
+    ``used_seconds`` is how long it had its slots, where its program has ended.
+    """
     known = AttemptState(attempt.state)
     if is_known(reported, known):
         return
@@ -166,8 +205,10 @@ def advance(tx: Transaction, attempt: Attempt, job: Job, reported: AttemptState)
     if reported in {AttemptState.RUNNING, AttemptState.UPLOADING}:
         moved["started_at"] = attempt.started_at or tx.now
     only_uploads = reported == AttemptState.UPLOADING and attempt.nodes == 1
-    if only_uploads:
-        moved["released_at"] = tx.now
+    if reported == AttemptState.UPLOADING:
+        moved["used_seconds"] = used = use_told(attempt, used_seconds, tx.now)
+        if only_uploads:
+            moved["released_at"] = use.after(attempt.claimed_at, used, tx.now)
     direct.write(tx.session, attempt, moved)
     if "started_at" in moved and job.state == JobState.ASSIGNED and attempt.node == 0:
         move_job(tx, job, JobState.RUNNING, f"worker:{attempt.worker_id}")
@@ -184,20 +225,32 @@ def _free_slots(tx: Transaction, job: Job) -> None:
 
 
 def renew(
-    tx: Transaction, worker_id: str, holding: Sequence[Lease], patience: Patience
+    tx: Transaction,
+    worker_id: str,
+    holding: Sequence[Lease],
+    patience: Patience,
+    *,
+    proves_use: bool = True,
 ) -> list[StopOrder]:
-    """Renew the leases that the worker names; what it must stop comes back."""
-    (orders,) = renew_all(tx, [(worker_id, holding)], patience)
+    """Renew the leases that the worker names; what it must stop comes back.
+
+    That a program runs is proven by heartbeats alone, and not by a worker that comes back.
+    """
+    (orders,) = renew_all(tx, [(worker_id, holding)], patience, proves_use=proves_use)
     return orders
 
 
 def renew_all(
-    tx: Transaction, holdings: Sequence[tuple[str, Sequence[Lease]]], patience: Patience
+    tx: Transaction,
+    holdings: Sequence[tuple[str, Sequence[Lease]]],
+    patience: Patience,
+    *,
+    proves_use: bool = True,
 ) -> list[list[StopOrder]]:
     """The same for many workers: for each, in their order, what it must stop."""
     found = lock(tx.session, [holding for _, holding in holdings])
     orders: list[list[StopOrder]] = []
-    renewed: set[str] = set()
+    renewed: dict[str, float] = {}
     for worker_id, holding in holdings:
         stops: list[StopOrder] = []
         for lease in holding:
@@ -205,14 +258,25 @@ def renew_all(
             if row is None or not _is_force(row, worker_id, lease.epoch):
                 stops.append(StopOrder(attempt_id=lease.attempt_id, reason="stale"))
                 continue
-            renewed.add(row.id)
+            told = lease if proves_use else lease.model_copy(update={"ended": True})
+            renewed[row.id] = _proven(row, told, tx.now, patience)
             if row.stop:
                 stops.append(StopOrder(attempt_id=row.id, reason=row.stop))
         orders.append(stops)
     until = tx.now + timedelta(seconds=patience.lease_ttl)
-    for part in parts(sorted(renewed)):
-        tx.session.connection().execute(_RENEW, {"ids": part, "until": until})
+    if renewed:
+        written = {"uses": json.dumps(renewed), "until": until}
+        tx.session.connection().execute(_RENEW, written)
     return orders
+
+
+def _proven(row: Any, told: Lease, now: datetime, patience: Patience) -> float:
+    """Seconds for which an attempt has had its slots, as far as is proven now."""
+    known: float = row.used_seconds
+    if told.ended or row.claimed_at is None or row.state == AttemptState.UPLOADING:
+        return known
+    seen = (now - row.claimed_at).total_seconds()
+    return use.proven(known, told.used_seconds, seen, patience.lease_ttl)
 
 
 def lock(session: Session, holdings: Iterable[Sequence[Lease]]) -> dict[str, Any]:

@@ -20,7 +20,13 @@ from st_controller.services.policy import price_rows
 from st_controller.services.queue_marks import Mark, Tally
 from st_controller.services.queue_rows import JobNow
 from st_controller.services.slot_prices import SlotPrices
-from st_controller.store.transaction import QUEUE_JOB, QUEUE_RELOAD, QUEUE_RULES, QUEUE_WORKER
+from st_controller.store.transaction import (
+    QUEUE_JOB,
+    QUEUE_RELOAD,
+    QUEUE_RULES,
+    QUEUE_WORKER,
+    Transaction,
+)
 
 OVERLAP = timedelta(seconds=30)
 """How long a transaction may take from its beginning to its commit and still be noticed at once."""
@@ -190,10 +196,15 @@ class LiveQueue:
                     self._forecast = made
             return made
 
-    def usage(self, now: datetime) -> dict[str, tuple[float, float]] | None:
-        """Usage and forfeited share of every node; none: this process does not decide."""
+    def count(self, tx: Transaction) -> bool:
+        """Write down what was used and forfeited; whether there may be more to be counted."""
         with self.lock:
-            return self.scheduler.usage(now.timestamp()) if self.scheduler else None
+            if self.scheduler is None:
+                return False
+            usage = self.scheduler.usage(tx.now.timestamp())
+            half_life = self.scheduler.policy.half_life
+        forfeited = {path: lapsed for path, (_, lapsed) in usage.items()}
+        return queue_usage.count(tx, half_life, forfeited)
 
     @property
     def length(self) -> int:
@@ -269,7 +280,7 @@ class LiveQueue:
             self._attempts[job.id] = job.attempt or ""
             return
         self._attempts.pop(job.id, None)
-        scheduler.finish(job.id, now, charge=not job.last_expired)
+        scheduler.finish(job.id, now, charge=job.used is not None, used=job.used)
         if job.waits is None:
             scheduler.withdraw(job.id, now)
         elif scheduler.waiting(job.id) != job.waits:

@@ -219,4 +219,6 @@ def _new_attempt(
         "rendezvous": None,
         "booked_until": None,
         "booked": False,
+        "used_seconds": 0.0,
+        "counted": False,
     }

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
+from st_controller.domain import use
 from st_controller.domain.scheduling.model import (
     Grant,
     Level,
@@ -23,7 +25,7 @@ from st_controller.services.queue_marks import Mark
 from st_controller.store.requests import kept_as
 from st_controller.store.schema import Attempt, Dataset, Job, User
 from st_shared.protocol.content_room import needed
-from st_shared.protocol.states import AttemptState, JobState, Outcome
+from st_shared.protocol.states import AttemptState, JobState
 
 HOLDS = (JobState.ASSIGNED, JobState.RUNNING)
 """States of a job whose attempt holds slots."""
@@ -53,8 +55,15 @@ class JobNow:
     runs: RunningJob | None
     attempt: str | None
     """The live attempt of a job that runs."""
-    last_expired: bool
-    """Whether its last attempt was an offer that nobody claimed, so that nothing ran."""
+    used: tuple[float, float] | None
+    """From when until when its last attempt, which is over, is charged; none: nothing ran."""
+
+
+class Together(NamedTuple):
+    """The members of the newest attempt of a job, the leader first."""
+
+    grants: tuple[Grant, ...]
+    claims: tuple[datetime | None, ...]
 
 
 def job_columns(*more: Any) -> Select[Any]:
@@ -98,28 +107,31 @@ ATTEMPT: tuple[Any, ...] = (  # what is read of the newest attempt
     Attempt.state.label("attempt_state"),
     Attempt.slots.label("attempt_slots"),
     Attempt.nodes.label("attempt_nodes"),
-    Attempt.outcome,
     Attempt.worker_id,
     Attempt.offered_at,
+    Attempt.claimed_at,
+    Attempt.released_at,
     Attempt.checkpoint_at,
     Attempt.stop,
     Attempt.price,
 )
 
 
-def gangs(session: Session, rows: Iterable[Row[Any]]) -> dict[str, tuple[Grant, ...]]:
-    """The slots of every member, of jobs whose newest attempt has several."""
+def gangs(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Together]:
+    """Slots and claims of every member, of jobs whose newest attempt has several."""
     ids = sorted(row.id for row in rows if (row.attempt_nodes or 1) > 1)
-    found: dict[str, tuple[Grant, ...]] = {}
+    found: dict[str, Together] = {}
     for start in range(0, len(ids), MOST_IDS):
         query = (
-            select(Attempt.job_id, Attempt.worker_id, Attempt.slots)
+            select(Attempt.job_id, Attempt.worker_id, Attempt.slots, Attempt.claimed_at)
             .join(Job, (Job.id == Attempt.job_id) & (Job.attempts == Attempt.number))
             .where(Job.id.in_(ids[start : start + MOST_IDS]))
             .order_by(Attempt.job_id, Attempt.node)
         )
-        for job_id, worker_id, slots in session.execute(query):
-            found[job_id] = (*found.get(job_id, ()), Grant(worker_id, tuple(slots)))
+        for job_id, worker_id, slots, claimed in session.execute(query):
+            grants, claims = found.get(job_id, Together((), ()))
+            grant = Grant(worker_id, tuple(slots))
+            found[job_id] = Together((*grants, grant), (*claims, claimed))
     return found
 
 
@@ -127,9 +139,9 @@ def now(
     row: Row[Any],
     datasets: Mapping[str, Content],
     learned: Durations,
-    together: Mapping[str, tuple[Grant, ...]],
+    together: Mapping[str, Together],
 ) -> JobNow:
-    """How the job of a row stands; ``together`` are the slots of gangs, by job."""
+    """How the job of a row stands; ``together`` are its gangs, by job."""
     # The members of a gang give their slots back together.
     only_uploads = row.attempt_state == AttemptState.UPLOADING and row.attempt_nodes == 1
     if row.state in HOLDS and not only_uploads:
@@ -141,20 +153,29 @@ def now(
         waits=pending(row, datasets, learned, {}) if waits else None,
         runs=None,
         attempt=None,
-        last_expired=row.outcome == Outcome.EXPIRED,
+        used=_used(row, together.get(row.id)),
     )
+
+
+def _used(row: Row[Any], gang: Together | None) -> tuple[float, float] | None:
+    claims = gang.claims if gang else (row.claimed_at,)
+    since = use.begun_of(claims, row.attempt_nodes or 1)
+    if since is None or row.released_at is None:
+        return None
+    return since.timestamp(), max(since, row.released_at).timestamp()
 
 
 def running(
     row: Row[Any],
     datasets: Mapping[str, Content],
     learned: Durations,
-    together: Mapping[str, tuple[Grant, ...]],
+    together: Mapping[str, Together],
 ) -> JobNow:
     """The job of a row that holds slots."""
+    gang = together.get(row.id)
     held = RunningJob(
         pending(row, datasets, learned, {}),
-        together.get(row.id) or (Grant(row.worker_id, tuple(row.attempt_slots)),),
+        gang.grants if gang else (Grant(row.worker_id, tuple(row.attempt_slots)),),
         row.offered_at.timestamp(),
         row.checkpoint_at.timestamp() if row.checkpoint_at else None,
         stopping=row.stop is not None,
@@ -166,7 +187,7 @@ def running(
         waits=None,
         runs=held,
         attempt=row.attempt_id,
-        last_expired=False,
+        used=None,
     )
 
 

@@ -78,7 +78,7 @@ def register(
     worker.name = request.name
     worker.last_heartbeat_at = tx.now
     worker.observed = WorkerState.ONLINE
-    orders = renew(tx, worker.id, request.holding, patience)
+    orders = renew(tx, worker.id, request.holding, patience, proves_use=False)
     spared = tx.now - timedelta(seconds=patience.offer_ttl)
     lose_unknown(tx, worker.id, request.holding, spared)
     tx.wake(f"{QUEUE_WORKER}{worker.id}")

@@ -50,6 +50,27 @@ def write_all(session: Session, rows: Sequence[Table], values: Mapping[str, Any]
             set_committed_value(row, name, value)
 
 
+def write_each(
+    session: Session, rows: Sequence[Table], values: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the same columns of rows of one table, which are loaded and locked, each its own."""
+    if not rows:
+        return
+    table = cast(SqlTable, inspect(type(rows[0])).local_table)
+    statement = _statement(table, tuple(values[0]), ())
+    (key,) = table.primary_key
+    session.connection().execute(
+        statement,
+        [
+            {**each, f"key_{key.name}": getattr(row, key.name)}
+            for row, each in zip(rows, values, strict=True)
+        ],
+    )
+    for row, each in zip(rows, values, strict=True):
+        for name, value in each.items():
+            set_committed_value(row, name, value)
+
+
 @lru_cache(maxsize=64)
 def _statement_for_all(table: SqlTable, columns: tuple[str, ...]) -> Update:
     (key,) = table.primary_key

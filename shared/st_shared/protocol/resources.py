@@ -309,7 +309,8 @@ class AttemptView(Resource):
     started_at: Moment | None
     finished_at: Moment | None
     released_at: Moment | None = None
-    """When its slots were given back: from then on they serve others, while it may still upload."""
+    """When its slots were given back, up to which they are charged: its program had ended, by the
+    clock of its worker. It may still upload after that."""
     acked_seq: int
 
 

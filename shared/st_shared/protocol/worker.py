@@ -56,6 +56,11 @@ Labels = Annotated[
 """What is known of a worker, such as ``{"region": "eu-west", "rack": "7"}``."""
 
 
+UsedSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""For how long a worker has given slots to an attempt, by its monotonic clock: from the answer to
+its claim to the end of its program. The controller charges that, as far as it fits what it sees."""
+
+
 Vendor = Literal["nvidia", "amd", "apple", "cpu"]
 """Who made an accelerator, which decides how it is given to one process alone."""
 
@@ -130,6 +135,10 @@ class Lease(Message):
 
     attempt_id: Identifier
     epoch: int = Field(ge=1)
+    used_seconds: UsedSeconds | None = None
+    """In heartbeats: of an attempt whose program has not ended, until now."""
+    ended: bool = False
+    """In heartbeats: its program has ended."""
 
 
 class RegisterRequest(Message):
@@ -379,6 +388,8 @@ class EventBatch(Message):
     state: Literal[AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.UPLOADING] | None = (
         None
     )
+    used_seconds: UsedSeconds | None = None
+    """With ``uploading``, and then for good; none, as of older workers: until it is told."""
     events: list[dict[str, Any]] = Field(default_factory=list, max_length=2000)
     """Each a ``JournalEvent``; the first has the ``seq`` after the last acknowledged one."""
 
@@ -512,6 +523,8 @@ class FinishRequest(Message):
         default_factory=list, max_length=50
     )
     """A sentence for each file that the store did not take in all the time that it was given."""
+    used_seconds: UsedSeconds | None = None
+    """None, as of older workers: until this is told."""
     last_seq: int = Field(ge=0)
 
 

@@ -105,7 +105,7 @@ def test_an_offer_that_nobody_claimed_costs_nothing(steps):
     queue = LiveQueue()
     with steps.db.read() as session:
         queue.load(session, steps.clock())  # the record was made while the offer stood
-    assert not any(used for used, _ in queue.usage(steps.clock()).values())
+    assert not any(used for used, _ in queue.scheduler.usage(steps.clock().timestamp()).values())
 
 
 def charged(steps, queue: LiveQueue) -> tuple[float, float]:
@@ -113,7 +113,7 @@ def charged(steps, queue: LiveQueue) -> tuple[float, float]:
     steps.rounds.place(steps.lead)
     with steps.db.read() as session:
         heir = LiveQueue().load(session, steps.clock()).usage(steps.clock().timestamp())
-    led = queue.usage(steps.clock())
+    led = queue.scheduler.usage(steps.clock().timestamp())
     return tuple(usage.get("", (0.0, 0.0))[0] for usage in (led, heir))
 
 

@@ -95,6 +95,8 @@ class DoubleAttempt:
     is_stale: bool = False
     stop: str | None = None
     states: list[str] = field(default_factory=list)
+    used: float | None = None
+    """Seconds that were told with the state, once its program has ended."""
     lines: list[dict[str, Any]] = field(default_factory=list)
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     completed: list[str] = field(default_factory=list)
@@ -366,6 +368,7 @@ class ControllerDouble:
             if fresh and fresh[0]["seq"] != acked + 1:
                 raise DoubleRefusal(409, "sequence_gap", acked)
             attempt.lines += fresh
+            attempt.used = body.used_seconds or attempt.used
             if body.state and (not attempt.states or attempt.states[-1] != body.state):
                 attempt.states.append(str(body.state))
             self._fault("events", before=False)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -477,3 +478,47 @@ async def test_an_agent_that_restarts_goes_on_with_what_is_owed(double, start_ag
     finish = await _finished(double, attempt)
     assert (finish.outcome, finish.unstored) == (Outcome.SUCCEEDED, [])
     assert attempt.completed == ["w.bin"]
+
+
+async def test_slots_are_used_until_the_program_ends_however_late_that_is_told(
+    double, start_agent, tmp_path
+):
+    await start_agent()
+    attempt = double.offer([["wait", str(tmp_path / "go")]])
+    await double.until(lambda: "running" in attempt.states and _held(double))
+    first = _held(double)[0]
+    double.faults = {"events": [503] * 10, "finish": [503] * 3}
+    (tmp_path / "go").touch()
+    used = (await _finished(double, attempt)).used_seconds
+    assert not first.ended
+    assert 0 < first.used_seconds < used == attempt.used
+    assert {lease.used_seconds for lease in _held(double) if lease.ended} <= {used}
+
+
+def _held(double):
+    return [lease for beat in double.heartbeats for lease in beat.holding]
+
+
+async def test_of_a_program_that_went_with_its_host_counts_what_it_wrote_last(
+    double, start_agent, state_folder
+):
+    hands = await start_agent()
+    attempt = double.offer([["log", "up"], ["until_stopped"]], time_limit=1e9)
+    await double.until(lambda: "up" in attempt.messages)
+    (run,) = hands.agent._attempts._runs.values()
+    process = run._work._process
+    hands.agent.leave(Departure.FAULT)
+    await hands.left()
+    for pid in sorted(process.members(), key=lambda pid: pid != process.pid):
+        os.kill(pid, signal.SIGKILL)  # the supervisor first: nobody notes the end
+    process._child.wait()
+    folder = state_folder.attempt(attempt.claim.attempt_id)
+    record = json.loads(folder.record.read_text())
+    wrote = datetime.fromisoformat(attempt.lines[-1]["at"])
+    record["claimed_at"] = (wrote - timedelta(seconds=10)).isoformat()
+    record["began"]["seconds"] -= 3600  # the agent comes back after an hour
+    folder.record.write_text(json.dumps(record))
+    await start_agent(token=None)
+    finish = await _finished(double, attempt)
+    assert finish.failure.kind == FailureKind.KILLED
+    assert finish.used_seconds == 10.0

@@ -60,7 +60,16 @@ def test_a_record_of_the_first_format_is_read(folder):
     assert record.claimed_at == datetime(2026, 1, 1, tzinfo=UTC)
     record.save(folder)
     assert AttemptRecord.load(folder) == record
-    assert json.loads(folder.record.read_text())["format"] == 2
+    assert json.loads(folder.record.read_text())["format"] == 3
+
+
+def test_a_record_of_the_second_format_is_read(folder):
+    before = {key: value for key, value in FORMAT_1.items() if key != "pid"}
+    process = {"pid": 4711, "started": 1.5}
+    _write(folder, before | {"format": 2, "process": process, "root": str(folder.root)})
+    record = AttemptRecord.load(folder)
+    assert record.process == RecordedProcess(pid=4711, started=1.5)
+    assert (record.began, record.used_seconds, record.elapsed) == (None, None, None)
 
 
 def test_a_record_of_the_first_format_may_have_no_process_yet(folder):
@@ -69,9 +78,9 @@ def test_a_record_of_the_first_format_may_have_no_process_yet(folder):
 
 
 def test_a_record_of_a_newer_agent_is_refused_and_left_as_it_is(folder):
-    newer = FORMAT_1 | {"format": 3, "cgroup": "/st"}
+    newer = FORMAT_1 | {"format": 4, "cgroup": "/st"}
     _write(folder, newer)
-    with pytest.raises(UsageError, match=r"newer agent \(format 3; this one reads up to 2\)"):
+    with pytest.raises(UsageError, match=r"newer agent \(format 4; this one reads up to 3\)"):
         AttemptRecord.load(folder)
     assert json.loads(folder.record.read_text()) == newer
 

@@ -83,7 +83,7 @@ async def test_place_moves_to_what_was_acknowledged(ship):
 
 async def test_state_goes_without_lines_too(ship):
     _, batches, _, _ = await ship(0, lambda _: _ack(0), states=[AttemptState.UPLOADING])
-    assert batches == [{"epoch": 3, "state": "uploading", "events": []}]
+    assert batches == [{"epoch": 3, "state": "uploading", "used_seconds": None, "events": []}]
 
 
 async def test_gap_sends_again_from_where_the_controller_is(ship):

@@ -82,7 +82,8 @@ def test_trainer_is_found_by_another_and_ended_whole(tmp_path):
         mine.kill()
     while (ended := mine.exit()) is None:
         pass
-    assert ended == TrainerExit(signal=9)
+    assert ended.monotonic is not None
+    assert ended == TrainerExit(signal=9, monotonic=ended.monotonic)
     assert mine.members() == []
     assert output.stat().st_mode & 0o777 == 0o600
 

@@ -64,14 +64,26 @@ class RunningJobs:
         self.held[job.id].stopping = begun.stopping
         return hosts
 
-    def end(self, running: Running, now: float, *, charge: bool) -> list[Host]:
-        """A job gives its slots back, without ``charge`` as if it had never had them."""
+    def end(
+        self,
+        running: Running,
+        now: float,
+        *,
+        charge: bool,
+        used: tuple[float, float] | None = None,
+    ) -> list[Host]:
+        """A job gives its slots back, without ``charge`` as if it had never had them.
+
+        When that is noticed is of no account where it is known for how long they were ``used``.
+        """
         if charge:
-            used = min(1.0, (now - running.started) / running.job.shape.limit)
-            self._used_of_limit += LEARNING * (used - self._used_of_limit)
+            begun, ended = used or (running.started, now)
+            part = min(1.0, (ended - begun) / running.job.shape.limit)
+            self._used_of_limit += LEARNING * (part - self._used_of_limit)
         self._tenants.stop(running.leaf, running.slots, running.rate, now)
-        if not charge:
-            self._tenants.refund(running.leaf, running.rate, running.started, now)
+        if not charge or used is not None:
+            due = used if charge else None
+            self._tenants.correct(running.leaf, running.rate, running.started, now, due)
         found = [self._fleet.release(running.job.id, grant.worker) for grant in running.grants]
         return [host for host in found if host is not None]
 

@@ -102,13 +102,23 @@ class Scheduler:
         self.backlog.array_runs(running.job)
         self.reservations.taken(self._running.adopt(running, now))
 
-    def finish(self, job_id: str, now: float, *, charge: bool = True) -> None:
-        """A job gives its slots back; without ``charge`` as if it had never had them."""
+    def finish(
+        self,
+        job_id: str,
+        now: float,
+        *,
+        charge: bool = True,
+        used: tuple[float, float] | None = None,
+    ) -> None:
+        """A job gives its slots back; without ``charge`` as if it had never had them.
+
+        ``used`` is from when until when it is charged; none: from when it started until now.
+        """
         running = self.held.pop(job_id, None)
         if running is None:
             return
         attention = self._attention
-        freed = self._running.end(running, now, charge=charge)
+        freed = self._running.end(running, now, charge=charge, used=used)
         if not charge:
             attention.unexamined = EVERYTHING
         elif running.leaf.is_limited_anywhere:

@@ -97,9 +97,22 @@ class Tenants:
             if node.waiting:
                 self._reorder(node)
 
-    def refund(self, leaf: Node, rate: float, since: float, now: float) -> None:
-        """Take back the charge for slots that were held in vain since a moment."""
+    def correct(
+        self,
+        leaf: Node,
+        rate: float,
+        since: float,
+        now: float,
+        used: tuple[float, float] | None,
+    ) -> None:
+        """Charge slots that were charged from ``since`` until now for the time of their use alone.
+
+        None: they were held in vain.
+        """
         charged = rate * self._grown(now - since)
+        if used is not None:
+            begun, ended = used
+            charged -= rate * (self._grown(now - begun) - self._grown(now - ended))
         leaf.look_anew()
         for node in leaf.ancestry:
             self._accrue(node, now)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import and_, bindparam, or_, select, text
 
+from st_controller.domain import use
 from st_controller.domain.attempts import LEASED
 from st_controller.domain.policy import quotas
 from st_controller.domain.policy.estimates import MARGIN, Amounts, of_time
@@ -95,9 +96,11 @@ def _spend(
     used, held = ledger.spend(book, tx, job, attempts)
     over = [attempt for attempt in attempts if attempt.released_at is not None]
     live = [attempt for attempt in attempts if attempt.released_at is None]
-    direct.write_all(tx.session, over, {"booked": True, "booked_until": tx.now})
+    direct.write_all(tx.session, over, {"booked": True})
     if used:
-        direct.write_all(tx.session, live, {"booked_until": tx.now})
+        direct.write_each(
+            tx.session, live, [{"booked_until": use.used_until(attempt)} for attempt in live]
+        )
     runs = bool(live) and all(attempt.state in LEASED for attempt in live)
     if not ledger.is_counted(job) or not runs or job.stop_reason is not None:
         return None

@@ -1,13 +1,14 @@
 """What jobs use: written down in charges, and counted where a quota counts it.
 
-An attempt is charged from the moment at which all its members have claimed it until its slots are
-given back, however it ends; one that was never claimed costs nothing.
+An attempt is charged for the time that ``domain.use`` says, however it ends: while it runs as far
+as that is proven, which only grows; one that was never claimed costs nothing.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 
+from st_controller.domain import use
 from st_controller.domain.policy.estimates import NOTHING, Amounts, of_time
 from st_controller.domain.policy.periods import cuts
 from st_controller.services.policy.quota_book import Payer
@@ -46,8 +47,8 @@ def settle(tx: Transaction, ended: Sequence[tuple[Job, Sequence[Attempt]]]) -> N
 def spend(
     book: Settlement, tx: Transaction, job: Job, attempts: Sequence[Attempt]
 ) -> tuple[Amounts, Amounts]:
-    """Charge what attempts used until now; gives that, and what is still held for their job."""
-    used = used_since(attempts, tx.now, book.quotas.zone(job.org))
+    """Charge what attempts provably used; gives that, and what is still held for their job."""
+    used = used_since(attempts, book.quotas.zone(job.org))
     total = sum((each.amounts for each in used), NOTHING)
     payer = payer_of(job)
     book.charge(job.id, payer, used)
@@ -83,29 +84,25 @@ def hold(tx: Transaction, job: Job, amounts: Amounts) -> None:
     direct.write(tx.session, job, columns)
 
 
-def used_since(attempts: Sequence[Attempt], now: datetime, zone: tzinfo) -> list[Used]:
+def used_since(attempts: Sequence[Attempt], zone: tzinfo) -> list[Used]:
     """What members of attempts used since it was written down last, day by day."""
     found = []
     by_number: dict[tuple[str, int], list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         by_number[attempt.job_id, attempt.number].append(attempt)
     for members in by_number.values():
-        claimed = [each.claimed_at for each in members if each.claimed_at is not None]
-        if len(claimed) < members[0].nodes:
-            continue
         for member in members:
-            if not member.booked:
-                found += _used(member, max(claimed), now, zone)
+            if not member.booked and (had := use.span(members, member)) is not None:
+                found += _used(member, *had, zone)
     return found
 
 
-def _used(member: Attempt, begun: datetime, now: datetime, zone: tzinfo) -> list[Used]:
-    until = member.released_at or now
+def _used(member: Attempt, begun: datetime, until: datetime, zone: tzinfo) -> list[Used]:
     slots = len(member.slots)
     return [
         Used(
             start,
             of_time(member.rate, slots, end - begun) - of_time(member.rate, slots, start - begun),
         )
-        for start, end in cuts(member.booked_until or begun, until, zone, UTC)
+        for start, end in cuts(max(begun, member.booked_until or begun), until, zone, UTC)
     ]

@@ -123,7 +123,7 @@ def _unbooked(session: Session, place: Place, now: datetime) -> int:
     total, key = 0, place.period(now)
     for job_id in {job.id for job, _ in rows}:
         attempts = [attempt for job, attempt in rows if job.id == job_id]
-        used = ledger.used_since(attempts, now, place.zone)
+        used = ledger.used_since(attempts, place.zone)
         total += sum(
             of(each.amounts, place.meter) for each in used if place.period(each.since) == key
         )

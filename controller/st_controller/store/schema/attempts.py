@@ -55,11 +55,15 @@ class Attempt(Table):
     offer_expires_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
+    used_seconds: Mapped[float] = mapped_column(default=0.0)
+    """Since its claim, for which its use is proven: by heartbeats, in the end by its worker."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]
-    """When its slots were given back, up to which they are charged: before its end while it only
-    uploads; by the members of a gang together, when the last has ended."""
+    """When its slots were given back, up to which they are charged, see ``domain.use``: before its
+    end while it only uploads; by the members of a gang together, when the last has ended."""
+    counted: Mapped[bool] = mapped_column(default=False)
+    """Whether its use, which is over, stands in ``tenant_usage``."""
     acked_seq: Mapped[int]
     """Journal lines 1 to ``acked_seq`` are stored, each once."""
     stored_seq: Mapped[int] = mapped_column(default=0)
@@ -78,5 +82,11 @@ class Attempt(Table):
             "job_id",
             sqlite_where=text("NOT booked"),
             postgresql_where=text("NOT booked"),
+        ),
+        Index(
+            "ix_attempts_uncounted",
+            "released_at",
+            sqlite_where=text("NOT counted"),
+            postgresql_where=text("NOT counted"),
         ),
     )

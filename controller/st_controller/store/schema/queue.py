@@ -25,7 +25,10 @@ class ShareNode(Table):
 
 
 class TenantUsage(Table):
-    """Decayed, price-weighted slot-seconds of a tenant, as they stood at ``as_of``."""
+    """Decayed, price-weighted slot-seconds of a tenant, as they stood at ``as_of``.
+
+    Of attempts that are ``counted``, and of no others.
+    """
 
     __tablename__ = "tenant_usage"
 

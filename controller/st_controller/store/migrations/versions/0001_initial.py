@@ -600,9 +600,11 @@ def upgrade() -> None:
         sa.Column("offer_expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("used_seconds", sa.Double(), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("released_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("counted", sa.Boolean(), nullable=False),
         sa.Column("acked_seq", sa.Integer(), nullable=False),
         sa.Column("stored_seq", sa.Integer(), nullable=False),
         sa.Column("met_at", sa.DateTime(timezone=True), nullable=True),
@@ -624,6 +626,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("NOT booked"),
         postgresql_where=sa.text("NOT booked"),
+    )
+    op.create_index(
+        "ix_attempts_uncounted",
+        "attempts",
+        ["released_at"],
+        unique=False,
+        sqlite_where=sa.text("NOT counted"),
+        postgresql_where=sa.text("NOT counted"),
     )
     op.create_index("ix_attempts_worker", "attempts", ["worker_id", "state"], unique=False)
     op.create_table(
@@ -788,6 +798,12 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_job_dependencies_parent_id"), table_name="job_dependencies")
     op.drop_table("job_dependencies")
     op.drop_index("ix_attempts_worker", table_name="attempts")
+    op.drop_index(
+        "ix_attempts_uncounted",
+        table_name="attempts",
+        sqlite_where=sa.text("NOT counted"),
+        postgresql_where=sa.text("NOT counted"),
+    )
     op.drop_index(
         "ix_attempts_unbooked",
         table_name="attempts",
