@@ -54,6 +54,11 @@ coverage: $(VENV)/made-dev ## all tests with a table of what they leave out, a f
 test-families: $(VENV)/made-dev ## the contract of every model family, one process, minutes
 	$(BIN)/python -m pytest tests/unit/st_trainer -m families $(PYTEST_ARGS)
 
+.PHONY: test-distributed
+test-distributed: $(VENV)/made-dev ## every strategy on two processes against one, minutes; installs DeepSpeed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[deepspeed]'
+	$(BIN)/python benchmarks/distributed_equal.py --json benchmarks/results/distributed.json
+
 .PHONY: test-faults
 test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks and full disks, minutes
 	ST_FAULT_RUNS=$${ST_FAULT_RUNS:-30} $(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(PYTEST_ARGS)

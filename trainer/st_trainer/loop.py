@@ -63,7 +63,7 @@ def train(
                 checkpoint(session, writer, journal)
                 saved = session.step
             validated = session.step % spec.validation.every == 0 or session.step == spec.steps
-            if validated and session.ranks.is_first:
+            if validated and (session.ranks.is_first or session.strategy.is_spread):
                 tell_held_out_loss(session, journal)
                 draw_samples(session, folder, journal)
         if saved != session.step:
@@ -100,9 +100,9 @@ def backward(session: Session, indexes: Sequence[int]) -> Tensor:
     for part in range(parts):
         session.generator.set_state(before)
         share = Share(whole.rank * parts + part, whole.parts * parts)
-        with session.ranks.adding_up(session.answer, last=part == parts - 1):
+        with session.strategy.adding_up(last=part == parts - 1):
             loss = batch_loss(session, indexes, share) / parts
-            session.accelerator.backward(loss)
+            session.accelerator.backward(loss * session.ranks.together)  # each has a part of it
         losses.append(loss.detach())
     return torch.stack(losses).sum()
 
@@ -112,10 +112,7 @@ def gradient_norm(session: Session) -> Tensor:
     if session.fused:
         return session.fused.gradient_norm()
     most = session.spec.optimizer.max_grad_norm
-    norm: Tensor = session.accelerator.clip_grad_norm_(
-        session.denoiser.module.parameters(), float("inf") if most is None else most
-    )
-    return norm
+    return session.strategy.clip(float("inf") if most is None else most)
 
 
 def batch_loss(session: Session, indexes: Sequence[int], share: Share | None = None) -> Tensor:
@@ -151,8 +148,10 @@ def checkpoint(session: Session, writer: CheckpointWriter, journal: Journal) -> 
     """Begin to write a checkpoint; every rank takes part, and the first writes."""
     journal.progress("saving", session.step, session.spec.steps)
     random = session.ranks.gather(random_state(session))
-    if session.ranks.is_first:
-        writer.write(take_snapshot(session, random))
+    if session.strategy.is_spread or session.ranks.is_first:
+        snapshot = take_snapshot(session, random)
+        if session.ranks.is_first:
+            writer.write(snapshot)
 
 
 def checkpoint_writer(session: Session, folder: RunFolder, journal: Journal) -> CheckpointWriter:

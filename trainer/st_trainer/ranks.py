@@ -1,28 +1,25 @@
 """The processes that train one model together, and what they must agree on.
 
-Each has the whole model and a share of every batch; gradients are averaged while they are computed
-(``DistributedDataParallel``), over NCCL on GPUs and gloo on CPUs. Rank 0 alone writes,
-but for the index of the datasets, of which each writes the part that it has read.
+Each has a share of every batch, or of the tokens of one; they speak over NCCL on GPUs and gloo on
+CPUs. How the model is shared is the strategy's. Rank 0 alone writes, but for the index of the
+datasets, of which each writes the part that it has read.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
+from accelerate.utils import DistributedType
+from torch import Tensor, distributed
 
+from st_shared.spec.distributed import DistributedSpec
 from st_shared.spec.training import TrainingSpec
 from st_trainer.errors import BadSpecError
-from st_trainer.families.family import Condition, Denoiser
 from st_trainer.share import Share
-
-Answer = Callable[[Tensor, Tensor, Condition], Tensor]
-"""``Denoiser.predict``, or what synchronises its gradients."""
+from st_trainer.strategies.registry import strategy_of
 
 _PATIENCE = timedelta(hours=4)
 """How long ranks wait for one another, such as while rank 0 alone draws samples and validates."""
@@ -43,67 +40,99 @@ def processes_here(environment: Mapping[str, str]) -> int:
     return int(environment.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def make_accelerator(spec: TrainingSpec) -> Accelerator:
-    """Device and precision of the run; joins the processes that a launcher has started.
+def join(asked: DistributedSpec) -> PartialState:
+    """Join the processes that a launcher has started, over what the strategy needs.
 
     Raises:
         BadSpecError: accelerate does not see all of them, and would train replicas that never
-            exchange a gradient.
+            exchange a gradient; or there are others than were asked for.
     """
+    if asked.strategy != "ddp":
+        _prepare_for_spreading(asked)
     world = world_of(os.environ)
-    accelerator = Accelerator(
-        mixed_precision="no" if spec.precision == "fp32" else spec.precision,
-        cpu=world > 1 and not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
-    )
+    is_cpu = not torch.accelerator.is_available()
+    state = PartialState(cpu=_is_joined(asked) and is_cpu, timeout=_PATIENCE)
     joined = distributed.get_world_size() if distributed.is_initialized() else 1
-    if not accelerator.num_processes == joined == world:
+    if not state.num_processes == joined == world:
         raise BadSpecError(
             f"{world} processes were started, but {joined} have joined and accelerate knows of "
-            f"{accelerator.num_processes}: they would not exchange gradients; start them with "
+            f"{state.num_processes}: they would not exchange gradients; start them with "
             "`st-train launch` or `torchrun`"
+        )
+    if asked.processes not in {None, world}:
+        raise BadSpecError(
+            f"training.distributed.processes: {asked.processes} are asked for, but {world} were "
+            "started: change resources.slots, resources.nodes or `st-train launch --processes`, "
+            "or drop the key"
+        )
+    if world % asked.context_parallel:
+        raise BadSpecError(
+            f"training.distributed.context_parallel: {asked.context_parallel} does not divide the "
+            f"{world} processes that were started"
+        )
+    if is_cpu and asked.strategy != "ddp":
+        # Accelerate spreads weights over devices alone, and would start replicas on CPUs.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # noqa: SLF001
+    return state
+
+
+def _prepare_for_spreading(asked: DistributedSpec) -> None:
+    """What accelerate reads from the environment; one process is a group of one."""
+    if asked.strategy == "fsdp2":
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+        os.environ["FSDP_OFFLOAD_PARAMS"] = str(asked.offload_parameters == "cpu").lower()
+    else:
+        strategy_of(asked)  # DeepSpeed must be told of the device before it is loaded
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    if "WORLD_SIZE" not in os.environ:
+        os.environ |= {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+
+
+def _is_joined(asked: DistributedSpec) -> bool:
+    """Whether the processes form a group, be it of one."""
+    return world_of(os.environ) > 1 or asked.strategy != "ddp"
+
+
+def make_accelerator(spec: TrainingSpec) -> Accelerator:
+    """Device, precision and strategy of the run; joins the processes if they have not.
+
+    Raises:
+        BadSpecError: see ``join``; or the strategy cannot be had here.
+    """
+    asked = spec.distributed
+    join(asked)
+    is_cpu = asked.strategy == "ddp" and _is_joined(asked) and not torch.accelerator.is_available()
+    accelerator = Accelerator(
+        cpu=is_cpu,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        **strategy_of(asked).arguments(spec),
+    )
+    if accelerator.num_processes != world_of(os.environ):
+        raise BadSpecError(
+            f"accelerate knows of {accelerator.num_processes} processes of "
+            f"{world_of(os.environ)}: they would not exchange gradients"
         )
     return accelerator
 
 
 class Ranks:
-    """This process among those that train together."""
+    """This process among those that train together.
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.share = Share(accelerator.process_index, accelerator.num_processes)
-        self._device = accelerator.device
+    ``together`` of them, one after the other, take the same samples and share their tokens.
+    """
 
-    @property
-    def count(self) -> int:
-        """Processes in all."""
-        return self.share.parts
+    def __init__(self, state: Accelerator | PartialState, together: int = 1) -> None:
+        self.rank: int = state.process_index
+        self.count: int = state.num_processes
+        self.together = together
+        self.share = Share(self.rank // together, self.count // together)
+        self._device: torch.device = state.device
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one that writes."""
-        return self.share.rank == 0
-
-    def synchronised(self, denoiser: Denoiser) -> Answer:
-        """``denoiser.predict``; gradients of what it answers are means over all ranks.
-
-        Parameters and buffers of rank 0 are given to the others now.
-        """
-        if self.count == 1:
-            return denoiser.predict
-        wrapped = DistributedDataParallel(
-            _Answering(denoiser),
-            device_ids=None if self._device.type == "cpu" else [self._device],
-            find_unused_parameters=True,  # some models keep weights that no answer depends on
-        )
-        wrapped.broadcast_buffers = False  # no step changes them, and each would send all of them
-        return cast("Answer", wrapped)
-
-    def adding_up(self, answer: Answer, *, last: bool) -> AbstractContextManager[None]:
-        """Within it, gradients of ``answer`` are added up; those of the ``last`` are averaged."""
-        if last or not isinstance(answer, DistributedDataParallel):
-            return nullcontext()
-        waits: AbstractContextManager[None] = answer.no_sync()
-        return waits
+        return self.rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a scalar over all ranks, the same to the last bit on each."""
@@ -131,16 +160,3 @@ class Ranks:
     def wait(self) -> None:
         """Return once every rank has come here."""
         self.gather(None)
-
-
-class _Answering(nn.Module):
-    """A denoiser as one module, whichever way its family calls the model."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.module = denoiser.module
-        self._denoiser = denoiser
-
-    def forward(self, noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:
-        """The answer."""
-        return self._denoiser.predict(noisy, times, condition)

@@ -38,16 +38,18 @@ def draw_samples(session: Session, folder: RunFolder, journal: Journal) -> None:
 def write_results(session: Session, folder: RunFolder, journal: Journal) -> None:
     """Write weights, loss curve and the last samples, and tell of each."""
     spec = session.spec
-    with session.evaluating() as denoiser:
-        weights = session.adapter.write(folder.output, denoiser, session.step)
-    for path in beside(weights, folder):
-        journal.output("file", folder.relative(path))
-    journal.output("weights", folder.relative(weights))
+    with session.evaluating() as denoiser, session.strategy.assembled(session.adapter):
+        if session.ranks.is_first:
+            weights = session.adapter.write(folder.output, denoiser, session.step)
+            for path in beside(weights, folder):
+                journal.output("file", folder.relative(path))
+            journal.output("weights", folder.relative(weights))
     write_picture(folder.loss_curve, loss_curve(session.history.points, spec.steps))
     journal.output("loss_curve", folder.relative(folder.loss_curve))
     if not spec.validation.prompts:
         return
-    if not all(path.exists() for path in sample_paths(session.denoiser, spec, folder, spec.steps)):
+    drawn = sample_paths(session.denoiser, spec, folder, spec.steps)
+    if session.agree(not all(path.exists() for path in drawn)):
         draw_samples(session, folder, journal)  # resumed at the last step, into a new run folder
     if _draws_pictures(session.denoiser):
         with Image.open(folder.sample(session.step)) as picture:

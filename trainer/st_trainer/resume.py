@@ -37,7 +37,7 @@ def go_on(session: Session, folder: RunFolder, journal: Journal, resume: Resume)
         restore_verified(session, resume)
         journal.log(f"resumed from {resume.name}, step {session.step}")
         return
-    fetched = folder.fetched(session.ranks.share.rank)
+    fetched = folder.fetched(session.ranks.rank)
     place, candidates = newest_first(folder, resume, fetched)
     for bring in candidates:
         try:

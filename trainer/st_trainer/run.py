@@ -1,8 +1,10 @@
 """One run: from a specification and folders to weights, pictures and an exit code."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from st_shared.protocol.journal import ExitCode
 from st_shared.spec.section import Section
@@ -22,7 +24,7 @@ from st_trainer.execution.demands import device_type, must_suit
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
-from st_trainer.ranks import Ranks, make_accelerator, processes_here, rank_of, world_of
+from st_trainer.ranks import Ranks, join, processes_here, rank_of, world_of
 from st_trainer.results import draw_with_base, write_results
 from st_trainer.resume import Resume, go_on
 from st_trainer.run_folder import RunFolder
@@ -68,16 +70,33 @@ def run_training(
     if resume != "none":
         go_on(session, folder, journal, resume)
         must_agree(session)
-    ending = train(session, folder, journal, stop)
-    session.encodings.flush()
-    if ending is Ending.STOPPED:
-        journal.log(f"stopped at step {session.step} of {spec.steps}; resume to go on from there")
-        return ExitCode.PREEMPTED
-    if session.ranks.is_first:
-        write_results(session, folder, journal)
+    with place_of(session, folder) as place:
+        ending = train(session, place, journal, stop)
+        session.encodings.flush()
+        if ending is Ending.STOPPED:
+            said = f"stopped at step {session.step} of {spec.steps}; resume to go on from there"
+            journal.log(said)
+            return ExitCode.PREEMPTED
+        if session.ranks.is_first or session.strategy.is_spread:
+            write_results(session, place, journal)
     session.ranks.wait()
     journal.progress("done", session.step, spec.steps)
     return ExitCode.SUCCEEDED
+
+
+@contextmanager
+def place_of(session: Session, folder: RunFolder) -> Iterator[RunFolder]:
+    """The folder of the run, for the first process.
+
+    Where weights are spread, the others draw samples with it, and what they draw is thrown away.
+    """
+    if session.ranks.is_first or not session.strategy.is_spread:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="st-train-") as aside:
+        place = RunFolder(Path(aside))
+        place.create()
+        yield place
 
 
 def must_agree(session: Session) -> None:
@@ -101,7 +120,7 @@ def open_session(
     drawn = placed(spec.validation, sources[0])
     pictures(drawn, denoiser)  # what cannot be drawn is told now
     encodings = prepare_encodings(
-        spec, denoiser, (samples, held_out), make_accelerator(spec), folder.cache, journal
+        spec, denoiser, (samples, held_out), join(spec.distributed), folder.cache, journal
     )
     return Session(spec, samples, denoiser, drawn, held_out, encodings)
 
@@ -136,7 +155,7 @@ def load_samples(
     kept below ``root``.
     """
     medium = in_buckets(REGISTRY[spec.model.family].medium(config), spec)
-    peers = peers_of(Ranks(make_accelerator(spec)), journal)
+    peers = peers_of(Ranks(join(spec.distributed)), journal)
     cache = Path(os.environ.get(CACHE_VARIABLE) or root)
 
     def read(*, held_out: bool) -> Reading:
@@ -175,7 +194,7 @@ def peers_of(ranks: Ranks, journal: Journal) -> Peers:
     """The processes of this training, which divide the machine's cores while they read."""
     threads = min(MOST_THREADS, (os.cpu_count() or 1) // processes_here(os.environ))
     told = IndexProgress(journal)
-    return Peers(ranks.share.rank, ranks.count, ranks.gather, max(1, threads), told)
+    return Peers(ranks.rank, ranks.count, ranks.gather, max(1, threads), told)
 
 
 def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal, what: str) -> None:
@@ -218,8 +237,9 @@ def sentence(change: Change, medium: Medium) -> str:
 def tell_what_is_trained(session: Session, journal: Journal) -> None:
     """Say what is trained and where, and which prompts hold words that the model cannot learn."""
     spec, denoiser = session.spec, session.denoiser
-    count = sum(parameter.numel() for parameter in session.module.parameters())
-    learned = sum(parameter.numel() for parameter in trained(session.module).values())
+    numel = session.strategy.count
+    count = sum(numel(parameter) for parameter in session.module.parameters())
+    learned = sum(numel(parameter) for parameter in trained(session.module).values())
     ranks = session.ranks.count
     together = f", {ranks} processes together" if ranks > 1 else ""
     part = "" if learned == count else f" of which {learned:,} are trained ({spec.adapter_kind}),"

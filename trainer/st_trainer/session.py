@@ -21,6 +21,8 @@ from st_trainer.optimizers.fused import FusedBackward
 from st_trainer.optimizers.groups import parameter_groups
 from st_trainer.optimizers.registry import make_optimizer, peak_rate
 from st_trainer.ranks import Ranks, make_accelerator
+from st_trainer.strategies.context_parallel import share_tokens
+from st_trainer.strategies.registry import strategy_of
 from st_trainer.techniques.registry import make_techniques
 
 
@@ -52,33 +54,25 @@ class Session:
         groups = parameter_groups(trained(denoiser.module), spec)
         optimizer = make_optimizer(groups, spec.optimizer, peak_rate(spec))
         self.fused = FusedBackward(optimizer) if spec.optimizer.fused_backward else None
-        self.ranks = Ranks(self.accelerator)
-        # Prepared as if it were evaluated: what wraps it for several ranks is below.
-        module = self.accelerator.prepare_model(
-            denoiser.module.train(),
-            device_placement=not spec.memory.offload.level,
-            evaluation_mode=True,
-        )
+        self.ranks = Ranks(self.accelerator, spec.distributed.context_parallel)
+        self.strategy = strategy_of(spec.distributed)(spec, self.accelerator)
+        denoiser = replace(denoiser, objective_spec=spec.objective, listener=self.adapter.listener)
+        if self.ranks.together > 1:
+            share_tokens(denoiser, spec.distributed, self.ranks.count)
+        ready = self.strategy.prepare(denoiser, self.fused or optimizer)
+        self.denoiser, self.optimizer = ready.denoiser, ready.optimizer
+        self.answer = ready.answer
+        """What a step asks for the model's answer, so that gradients are those of all ranks."""
         self.offloading = offloaded(denoiser.module, spec.memory.offload, self.accelerator.device)
-        self.optimizer = self.accelerator.prepare_optimizer(self.fused or optimizer)
-        denoiser.to(self.accelerator.device)
-        self.denoiser = replace(
-            denoiser,
-            module=module,
-            objective_spec=spec.objective,
-            listener=self.adapter.listener,
-        )
         self.encodings = encodings or Encodings(denoiser, spec.cache.at_once)
         """What samples and captions are encoded with, and what is remembered of that."""
         self.encodings.device = self.accelerator.device
         if not spec.adapter.text_encoder:  # then gradients must reach it
             self.denoiser = replace(self.denoiser, remembered=self.encodings.texts)
-        self.answer = self.ranks.synchronised(self.denoiser)
-        """What a step asks for the model's answer, so that gradients are those of all ranks."""
         self.generator = torch.Generator().manual_seed(spec.seed)
         """Noise, times and dropped captions, drawn on the CPU: the same on every device."""
         if not self.ranks.is_first:  # dropout in the model differs from rank to rank
-            torch.manual_seed(spec.seed + self.ranks.share.rank)
+            torch.manual_seed(spec.seed + self.ranks.rank)
         self.move_sampler(Cursor())
         self.history = LossHistory()
         for technique in self.techniques:
@@ -102,6 +96,7 @@ class Session:
                 yield self.denoiser.with_module(module)
             finally:
                 module.train()
+                self.strategy.settle()
                 self.encodings.rest()
 
     def encode(
@@ -116,10 +111,17 @@ class Session:
         condition |= self.adapter.told(samples, indexes, self.encodings)
         return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
+    def agree(self, flag: bool) -> bool:
+        """Whether any of the ranks that come here says so: all, or the first alone.
+
+        What only the first does is done by all where weights are spread.
+        """
+        return self.ranks.any(flag) if self.strategy.is_spread else flag
+
     @property
     def batch_size(self) -> int:
         """Samples of one step, of all ranks together."""
-        return self.spec.batch_size * self.spec.accumulation * self.ranks.count
+        return self.spec.batch_size * self.spec.accumulation * self.ranks.share.parts
 
     def move_sampler(self, cursor: Cursor) -> None:
         """Go on with the batch at ``cursor``."""

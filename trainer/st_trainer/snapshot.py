@@ -38,24 +38,31 @@ class Snapshot:
 
 
 def take_snapshot(session: Session, random: Sequence[Mapping[str, Tensor]]) -> Snapshot:
-    """Copy the state of ``session``; it may go on at once. ``random`` is that of each rank."""
-    denoiser = session.denoiser.with_module(session.module)
+    """Copy the state of ``session``; it may go on at once. ``random`` is that of each rank.
+
+    Where weights are spread, every rank must ask, and what the first gets is complete.
+    """
+    denoiser, strategy = session.denoiser.with_module(session.module), session.strategy
     moments: dict[str, Tensor] = {}
-    optimizer = session.optimizer.state_dict()
+    optimizer = strategy.optimizer_state()
     document = {
         "state": take_apart(optimizer["state"], "", moments),
         "groups": take_apart(optimizer["param_groups"], "groups", moments),
     }
     kept = {each.name: each.state() for each in session.techniques}
+    made_of_parts = {each.name for each in session.techniques if each.keeps_parts}
     files: dict[str, Mapping[str, Tensor]] = {
-        WEIGHTS_NAME: session.adapter.tensors(session.module),
+        WEIGHTS_NAME: strategy.whole(session.adapter.tensors(session.module), strategy.parts()),
         _OPTIMIZER: moments,
         _RANDOM: {
             "session": session.generator.get_state(),
             **{_of_rank(n, name): t for n, each in enumerate(random) for name, t in each.items()},
         },
     }
-    files |= {f"{name}.safetensors": each.tensors for name, each in kept.items() if each.tensors}
+    for name, each in kept.items():
+        if each.tensors:
+            parts = each.tensors if name in made_of_parts else {}
+            files[f"{name}.safetensors"] = strategy.whole(each.tensors, parts)
     is_own = isinstance(denoiser.family, FromScratch)
     state = {
         "step": session.step,
@@ -70,7 +77,7 @@ def take_snapshot(session: Session, random: Sequence[Mapping[str, Tensor]]) -> S
     return Snapshot(
         session.step,
         spec_sha256(session.spec),
-        {name: _copied(tensors) for name, tensors in files.items()},
+        {name: _copied(each, copy=not strategy.spreads_state) for name, each in files.items()},
         {WEIGHTS_NAME: description(denoiser, session.step)} if is_own else {},
         state,
     )
@@ -87,14 +94,16 @@ def put_back(session: Session, folder: Path, state: dict[str, Any]) -> None:
             f"training.datasets: the samples have changed since {folder.name} was written; "
             "restore them, or start anew in another --run-dir"
         )
-    session.adapter.load(session.module, load_file(folder / WEIGHTS_NAME))
+    strategy = session.strategy
+    strategy.load(session.adapter, load_file(folder / WEIGHTS_NAME))
     for technique in session.techniques:
         file = folder / f"{technique.name}.safetensors"
         tensors = load_file(file) if file.exists() else {}
+        tensors = strategy.cut_all(tensors) if technique.keeps_parts else tensors
         technique.restore(TechniqueState(tensors, state["techniques"][technique.name]))
     moments = load_file(folder / _OPTIMIZER)
     document = state["optimizer"]
-    session.optimizer.load_state_dict(
+    strategy.load_optimizer(
         {
             "state": put_together(document["state"], moments),
             "param_groups": put_together(document["groups"], moments),
@@ -106,8 +115,9 @@ def put_back(session: Session, folder: Path, state: dict[str, Any]) -> None:
     session.step = state["step"]
 
 
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
+def _copied(tensors: Mapping[str, Tensor], *, copy: bool) -> dict[str, Tensor]:
+    """``tensors`` in host memory; those that were gathered are copies already."""
+    return {name: each.detach().to("cpu", copy=copy) for name, each in tensors.items()}
 
 
 def random_state(session: Session) -> dict[str, Tensor]:
@@ -120,7 +130,7 @@ def random_state(session: Session) -> dict[str, Tensor]:
 
 def _restore_random(session: Session, states: dict[str, Tensor]) -> None:
     session.generator.set_state(states["session"])
-    rank, device = session.ranks.share.rank, session.accelerator.device
+    rank, device = session.ranks.rank, session.accelerator.device
     if (own := states.get(_of_rank(rank, "torch"))) is not None:  # there may be more ranks now
         torch.set_rng_state(own)
     if device.type == "cuda" and (own := states.get(_of_rank(rank, "cuda"))) is not None:

@@ -8,6 +8,7 @@ from st_shared.spec.adapter import AdapterKind, AdapterSpec
 from st_shared.spec.buckets import LENGTHS, BucketSpec
 from st_shared.spec.cache import CacheSpec
 from st_shared.spec.dataset import DatasetSpec, FilterSpec
+from st_shared.spec.distributed import DistributedSpec
 from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.memory import MemorySpec, SpeedSpec
 from st_shared.spec.objective import ObjectiveSpec
@@ -121,6 +122,7 @@ class TrainingSpec(Section):
     speed: SpeedSpec = Field(default_factory=SpeedSpec)
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
     ema: EmaSpec = Field(default_factory=EmaSpec)
+    distributed: DistributedSpec = Field(default_factory=DistributedSpec)
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     validation: ValidationSpec = Field(default_factory=ValidationSpec)
 
@@ -326,6 +328,13 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"validation.conditioning has {found} pictures for {wanted} prompts: give one each"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_strategy_that_fits(self) -> Self:
+        said = self.distributed.misfit(self)
+        if said:
+            raise ValueError(f"distributed: {said}")
         return self
 
     @model_validator(mode="after")

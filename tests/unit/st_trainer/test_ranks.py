@@ -6,7 +6,6 @@ import shutil
 import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,12 +14,13 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from st_shared.protocol.journal import ExitCode, journal_event
-from st_trainer import loop, ranks
+from st_trainer import loop, ranks, run
 from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.errors import BadSpecError, CheckpointError, TrainerError
 from st_trainer.journal import Journal, SilentJournal
 from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
+from st_trainer.strategies.replicated import synchronised
 
 SECONDS = 60
 CPU = torch.device("cpu")
@@ -144,8 +144,44 @@ def test_two_ranks_with_half_the_batch_learn_what_one_learns(spec_of, tmp_path, 
         assert difference(one / file, two / file) < CLOSE.get(kind, 1e-5)
 
 
+def test_weights_that_are_spread_learn_the_same_and_go_on_in_processes_that_hold_all(
+    spec_of, tmp_path, monkeypatch
+):
+    """FSDP2; DeepSpeed and more kinds: benchmarks/distributed_equal.py."""
+    carry_out(
+        spec_of("full", 4, **{**SHORT, "steps": 2, "checkpoint": {"every": 2}}), tmp_path / "one"
+    )
+    changes = SHORT | {"steps": 2, "checkpoint": {"every": 1}}
+    whole = spec_of("full", 2, **changes)
+    spread = spec_of("full", 2, **changes, distributed={"strategy": "fsdp2", "processes": 2})
+    kept = {}
+
+    def held(session, folder, *others):
+        part, every = session.strategy.parts(), dict(session.module.named_parameters())
+        kept["less"] = sum(map(torch.numel, part.values())) < sum(map(torch.numel, every.values()))
+        return train(session, folder, *others)
+
+    train = loop.train
+    monkeypatch.setattr(run, "train", held)
+
+    def both(rank):
+        counted = iter(range(9))
+        code = carry_out(spread, tmp_path / "two", stop=lambda: next(counted) >= 1)
+        if code != ExitCode.PREEMPTED or not kept["less"]:
+            return ExitCode.CRASHED
+        os.environ.pop("ACCELERATE_USE_FSDP")
+        return carry_out(whole, tmp_path / "two", "latest")
+
+    assert together(both) == [0, 0]
+    one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
+    for file in ("weights.safetensors", "optimizer.safetensors", "ema.safetensors"):
+        assert difference(one / file, two / file) < 1e-5
+
+
 class Counting:
     """A denoiser with a buffer; as much of one as ranks see."""
+
+    dtype = torch.float32
 
     def __init__(self, value):
         self.module = torch.nn.Linear(1, 1)
@@ -158,9 +194,8 @@ class Counting:
 def test_buffers_are_given_to_the_others_once_and_not_at_every_step():
     def work(rank):
         distributed.init_process_group("gloo")
-        mine = ranks.Ranks(SimpleNamespace(process_index=rank, num_processes=2, device=CPU))
         denoiser = Counting(rank + 5)
-        answer = mine.synchronised(denoiser)
+        answer = synchronised(denoiser, 2, CPU)
         given = denoiser.module.seen.item()
         denoiser.module.seen.fill_(rank)
         answer(torch.ones(1, 1), torch.ones(1), None)

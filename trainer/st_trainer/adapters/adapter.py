@@ -1,7 +1,7 @@
 """What every adapter answers. After ``attach``, what is trained is what requires a gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -60,6 +60,11 @@ class Adapter(ABC):
     def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:
         """Write the result below ``folder``; gives the path of its weights."""
 
+    def written(self, module: nn.Module) -> Iterable[str]:
+        """Names of the frozen parameters that ``write`` needs beside the trained ones."""
+        del module
+        return ()
+
     def tensors(self, module: nn.Module) -> dict[str, Tensor]:
         """What a checkpoint keeps of ``module``."""
         return dict(trained(module))
@@ -91,10 +96,15 @@ def copy_into(present: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
     Raises:
         ValueError: names or shapes differ.
     """
-    if present.keys() != wanted.keys():
-        differ = sorted(present.keys() ^ wanted.keys())
-        raise ValueError(f"{len(differ)} tensors have no counterpart, such as {differ[0]}")
+    check_names(present, wanted)
     for name, tensor in present.items():
         if tensor.shape != wanted[name].shape:
             raise ValueError(f"{name} has another shape, {tuple(wanted[name].shape)}")
         tensor.copy_(wanted[name])
+
+
+def check_names(present: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` unless both hold tensors of the same names."""
+    if present.keys() != wanted.keys():
+        differ = sorted(present.keys() ^ wanted.keys())
+        raise ValueError(f"{len(differ)} tensors have no counterpart, such as {differ[0]}")

@@ -1,6 +1,6 @@
 """ControlNet: a copy of the network's first part that reads a picture; Zhang et al. 2023."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
@@ -78,6 +78,11 @@ class ControlNet(Adapter):
         merged(controlnet).save_pretrained(part, max_shard_size=_WHOLE)
         write_tensors(part / LORA_NAME, self._small(controlnet))
         return part / "diffusion_pytorch_model.safetensors"
+
+    def written(self, module: nn.Module) -> Iterable[str]:
+        """All of the copy, which is written whole."""
+        every = module.get_submodule(_PLACE).named_parameters(_PLACE)
+        return (name for name, each in every if not each.requires_grad)
 
     def _small(self, controlnet: nn.Module) -> dict[str, Tensor]:
         """What was trained alone: matrices with a scale of 1, and the layers of a new copy."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import PartialState
 from torch import nn
 
 from st_shared.spec.cache import CacheMode
@@ -49,7 +49,7 @@ def prepare_encodings(
     spec: TrainingSpec,
     denoiser: Denoiser,
     samples: tuple[Samples, Samples | None],
-    accelerator: Accelerator,
+    processes: PartialState,
     root: Path,
     journal: Journal,
 ) -> Encodings:
@@ -62,7 +62,7 @@ def prepare_encodings(
         BadSpecError: ``cache.share`` cannot be.
         TrainerError: a folder cannot be made.
     """
-    ranks = Ranks(accelerator)
+    ranks = Ranks(processes)
     modes = modes_of(spec, len(samples[0]), ranks.count)
     if set(modes.values()) == {"off"} or not isinstance(denoiser.family, Pretrained):
         return Encodings(denoiser, spec.cache.at_once)
@@ -76,7 +76,7 @@ def prepare_encodings(
     if spec.cache.share:
         preparing.what_is_missing([each for each in every if modes[each.kind] == "on_demand"])
     if any(len(missing) for _, missing in ahead):
-        denoiser.to(accelerator.device)
+        denoiser.to(processes.device)
         preparing.fill(ahead)
     done = preparing.done(ahead)
     tell_freed(encodings.set_down(unneeded(denoiser, modes, done)), journal)

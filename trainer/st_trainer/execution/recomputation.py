@@ -41,8 +41,10 @@ def _recomputed(block: nn.Module) -> Callable[..., Any]:
     plain = block.forward
 
     def forward(*told: Any, **named: Any) -> Any:
-        for hook in block._forward_pre_hooks.values():  # noqa: SLF001 -- there is no public way
-            hook(block, told)
+        with_names = block._forward_pre_hooks_with_kwargs  # noqa: SLF001 -- no public way
+        for number, hook in block._forward_pre_hooks.items():  # noqa: SLF001
+            if number not in with_names:  # those are FSDP's, which has brought its weights already
+                hook(block, told)
         return plain(*told, **named)
 
     def call(*told: Any, **named: Any) -> Any:

@@ -33,6 +33,9 @@ a posterior from which latents are drawn anew each time, or their one ``value``.
 
 VALUE, MEAN, STD = "value", "mean", "std"
 
+Answer = Callable[[Tensor, Tensor, Condition], Tensor]
+"""``Denoiser.predict``, or what does it by several processes together."""
+
 Guide = Callable[[Tensor, Tensor], Tensor]
 """One answer of those with and without caption; it may remember those of earlier steps."""
 
@@ -171,6 +174,8 @@ class Denoiser:
     """Told, before each answer, how far towards noise each sample is, ``(B,)``, 0 to 1."""
     remembered: Callable[[Sequence[str]], Condition] | None = None
     """Asked for captions in place of the text encoders."""
+    through: Answer | None = None
+    """What answers where the weights are spread over processes: all must ask it."""
 
     @cached_property
     def objective(self) -> Objective:
@@ -193,8 +198,10 @@ class Denoiser:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        return next(self.module.parameters()).device
+        """Where the weights lie while they are used."""
+        first = next(self.module.parameters())
+        mesh = getattr(first, "device_mesh", None)  # between uses they may lie elsewhere
+        return torch.device(mesh.device_type) if mesh else first.device
 
     @property
     def sample_shape(self) -> Shape:
@@ -262,6 +269,8 @@ class Denoiser:
 
     def predict(self, noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:
         """The answer in the convention of the objective, of the shape and type of ``noisy``."""
+        if self.through:
+            return self.through(noisy, times, condition)
         dtype = self.dtype
         told = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor

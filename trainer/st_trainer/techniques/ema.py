@@ -1,15 +1,15 @@
 """Exponential moving average of what is trained: smoother samples than the weights themselves."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from st_shared.spec.optimizer import EmaSpec
-from st_trainer.adapters.adapter import copy_into, trained
+from st_trainer.adapters.adapter import copy_into
 from st_trainer.techniques.technique import Technique, TechniqueState
 
 if TYPE_CHECKING:
@@ -23,49 +23,47 @@ class Ema(Technique):
     """
 
     name = "ema"
+    keeps_parts = True
 
     def __init__(self, spec: EmaSpec) -> None:
         self.spec = spec
         self.updates = 0
         self.average: dict[str, Tensor] = {}
-        """The averages, by the name of the parameter."""
+        """The averages, by the name of the parameter; where weights are spread, of the part that
+        lies here."""
 
     def begin(self, session: "Session") -> None:
         """Start from the weights as they are."""
-        self.start(session.module)
+        self.start(session.strategy.parts())
 
-    def start(self, module: nn.Module) -> None:
-        """Start from the weights of ``module``."""
+    def start(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from ``weights``."""
         self.average = {
-            name: each.detach().to(self._device(each), copy=True)
-            for name, each in trained(module).items()
+            name: each.detach().to(self._device(each), copy=True) for name, each in weights.items()
         }
 
     def stepped(self, session: "Session") -> None:
         """Every ``spec.every`` steps, move the average."""
         if (session.step + 1) % self.spec.every == 0:
-            self.update(session.module)
+            self.update(session.strategy.parts())
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Move the average towards the present weights of ``module``."""
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Move the average towards the present ``weights``."""
         kept = kept_share(self.spec, self.updates)
         averages = list(self.average.values())
-        present = [each.detach() for each in trained(module).values()]
-        weights = [each.to(ours.device) for each, ours in zip(present, averages, strict=True)]
-        torch._foreach_lerp_(averages, weights, 1 - kept)
+        present = [
+            each.detach().to(ours.device)
+            for each, ours in zip(weights.values(), averages, strict=True)
+        ]
+        torch._foreach_lerp_(averages, present, 1 - kept)
         self.updates += 1
 
     @contextmanager
     def evaluating(self, session: "Session") -> Iterator[None]:
         """The average stands in for the weights."""
-        present = trained(session.module)
-        before = {name: each.detach().clone() for name, each in present.items()}
-        copy_into(present, self.average)
-        try:
+        with session.strategy.showing(self.average):
             yield
-        finally:
-            copy_into(present, before)
 
     def state(self) -> TechniqueState:
         """The averages, and how often they were moved."""

@@ -30,7 +30,7 @@ class PriorRegularisation(Technique):
     def prepare(self, session: "Session", batch: "Batch") -> None:
         """Ask the model before training."""
         chosen = torch.tensor(session.samples.regularised(batch.indexes))
-        if not chosen.any():
+        if not session.agree(bool(chosen.any())):
             return
         with torch.no_grad(), session.adapter.off(session.module), session.accelerator.autocast():
             condition = batch.condition

@@ -9,7 +9,7 @@ has answered, ``stepped`` once the optimiser has moved the weights. Around sampl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -32,6 +32,9 @@ class Technique:
 
     name = "technique"
     """Name of its file in a checkpoint, such as ``ema.safetensors``."""
+
+    keeps_parts: ClassVar[bool] = False
+    """Whether the tensors of its state are parts of parameters; see ``strategies.strategy``."""
 
     def attach(self, denoiser: "Denoiser") -> None:
         """The adapter is attached; the optimiser is not made yet.

@@ -51,6 +51,63 @@ BAD = [
         "training",
         "buckets.step 12 must be a multiple of 8 for family sd1",
     ),
+    (
+        "key of another strategy",
+        changed("training.distributed", {"strategy": "fsdp2", "zero_stage": 3}),
+        "training",
+        "distributed: zero_stage means nothing for strategy fsdp2: drop it",
+    ),
+    (
+        "weights that are not spread",
+        changed(
+            "training.distributed",
+            {"strategy": "deepspeed", "offload_optimizer": "cpu", "offload_parameters": "cpu"},
+        ),
+        "training",
+        "distributed: offload_parameters needs zero_stage 3",
+    ),
+    (
+        "weights elsewhere than the optimiser",
+        changed(
+            "training.distributed",
+            {"strategy": "deepspeed", "zero_stage": 3, "offload_parameters": "cpu"},
+        ),
+        "training",
+        "distributed: offload_parameters needs offload_optimizer too",
+    ),
+    (
+        "optimiser of whole matrices",
+        changed(
+            "training",
+            GOOD["training"]
+            | {"optimizer": {"name": "muon"}, "distributed": {"strategy": "fsdp2"}},
+        ),
+        "training",
+        "optimizer.name muon needs them whole: use strategy ddp",
+    ),
+    (
+        "text encoder in parts",
+        changed(
+            "training",
+            SD1 | {"adapter": {"text_encoder": True}, "distributed": {"strategy": "fsdp2"}},
+        ),
+        "training",
+        "adapter.text_encoder needs the encoders whole",
+    ),
+    (
+        "tokens of a ControlNet",
+        changed(
+            "training",
+            SD1
+            | {
+                "datasets": [{"path": "a", "conditioning": "b"}],
+                "adapter": {"kind": "controlnet"},
+                "distributed": {"context_parallel": 2},
+            },
+        ),
+        "training",
+        "context_parallel does not cut the pictures of a ControlNet",
+    ),
     ("aspect", changed("training.buckets.max_aspect", 0.5), "training.buckets.max_aspect", "1"),
     ("missing datasets", changed("training.datasets", None), "training.datasets", "required"),
     (

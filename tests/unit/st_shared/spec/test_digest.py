@@ -15,6 +15,10 @@ def test_folders_and_written_out_defaults_do_not_matter():
     assert len(digest()) == 64
 
 
+def test_how_processes_share_the_work_does_not_matter():
+    assert digest(distributed={"strategy": "fsdp2", "offload_parameters": "cpu"}) == digest()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

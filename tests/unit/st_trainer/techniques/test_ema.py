@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from st_shared.spec import EmaSpec
+from st_trainer.adapters.adapter import trained
+from st_trainer.strategies.replicated import Replicated
 from st_trainer.techniques.ema import Ema, kept_share
 from st_trainer.techniques.technique import TechniqueState
 
@@ -16,9 +18,16 @@ def layer(value):
     return module
 
 
+def whole(module):
+    """A process that trains alone."""
+    strategy = Replicated(None, None)
+    strategy.module = module
+    return strategy
+
+
 def started(module, **spec):
     ema = Ema(EmaSpec(**spec))
-    ema.start(module)
+    ema.start(trained(module))
     return ema
 
 
@@ -27,7 +36,7 @@ def test_the_average_follows_the_weights_by_its_formula():
     ema, expected = started(module, decay=0.5), 0.0
     for update, value in enumerate([1.0, 3.0, -2.0, 5.0, 5.0, 1.0, 0.0, 8.0, 8.0, 8.0]):
         nn.init.constant_(module.weight, value)
-        ema.update(module)
+        ema.update(trained(module))
         kept = min(0.5, (1 + update) / (10 + update))
         expected = kept * expected + (1 - kept) * value
         assert ema.average["weight"][0, 0].item() == pytest.approx(expected, rel=1e-5)
@@ -60,7 +69,7 @@ def test_while_evaluating_the_average_stands_in_and_then_the_weights_are_back():
     module = layer(1.0)
     ema = started(module)
     nn.init.constant_(module.weight, 2.0)
-    with ema.evaluating(SimpleNamespace(module=module)):
+    with ema.evaluating(SimpleNamespace(strategy=whole(module))):
         assert torch.equal(module.weight, torch.ones(2, 2))
     assert torch.equal(module.weight, 2 * torch.ones(2, 2))
 
@@ -69,13 +78,13 @@ def test_only_every_so_many_steps_move_the_average():
     module = layer(1.0)
     ema = started(module, every=3)
     for step in range(7):
-        ema.stepped(SimpleNamespace(module=module, step=step))
+        ema.stepped(SimpleNamespace(strategy=whole(module), step=step))
     assert ema.updates == 2
 
 
 def test_a_kept_state_is_taken_back_and_another_is_refused():
     ema = started(layer(1.0))
-    ema.update(layer(5.0))
+    ema.update(trained(layer(5.0)))
     again = started(layer(0.0))
     again.restore(TechniqueState(ema.state().tensors, ema.state().numbers))
     assert torch.equal(again.average["weight"], ema.average["weight"])

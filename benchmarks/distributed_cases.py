@@ -1,0 +1,71 @@
+"""Trains several specifications one after the other in the processes that torchrun has started.
+
+``distributed_cases.py FILE``: a JSON list of cases, each with ``spec``, ``root`` and ``resume``.
+Libraries are imported once for all of them.
+"""
+
+import gc
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from time import monotonic
+
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from st_shared.spec.training import TrainingSpec
+from st_trainer.errors import TrainerError
+from st_trainer.journal import Journal, SilentJournal
+from st_trainer.run import run_training
+from st_trainer.run_folder import RunFolder
+
+_OF_ACCELERATE = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "FSDP_VERSION")
+
+
+def carry_out(case: dict) -> int:
+    """Train one case; gives its exit code."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()  # noqa: SLF001 -- as if the process were new
+    for name in _OF_ACCELERATE:
+        os.environ.pop(name, None)
+    spec, folder = TrainingSpec.model_validate(case["spec"]), RunFolder(Path(case["root"]))
+    folder.create()
+    stop_after = case.get("stop_after")
+    asked = iter(range(1_000_000))
+    sources = [Path(dataset.path) for dataset in spec.datasets]
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    with Journal(folder.journal) if is_first else SilentJournal() as journal:
+        return run_training(
+            spec,
+            sources,
+            folder,
+            journal,
+            resume=case.get("resume", "none"),
+            stop=lambda: stop_after is not None and next(asked) >= stop_after,
+        )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for case in json.loads(Path(sys.argv[1]).read_text()):
+        started = monotonic()
+        try:
+            code = carry_out(case)
+        except TrainerError as error:
+            code = error.exit_code
+            print(f"{case['root']}: {error}", file=sys.stderr, flush=True)
+        except Exception:  # noqa: BLE001 -- the other process waits: end it all
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        if int(os.environ.get("RANK", "0")) == 0:
+            note = {"code": code, "seconds": monotonic() - started}
+            (Path(case["root"]) / "ended.json").write_text(json.dumps(note))
+            print(f"{Path(case['root']).name}: {note}", flush=True)
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How several processes share one model: whole in each, or spread over them."""
