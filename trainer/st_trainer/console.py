@@ -23,6 +23,8 @@ from st_shared.protocol.journal import (
 from st_trainer.journal import Listener
 
 _STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red"}
+_PACED = ("caching", "training")
+"""Phases in which work is counted and the time left is known."""
 _PLAIN_SHARE = 20
 """Without a terminal, progress is told about this many times in a run."""
 
@@ -56,7 +58,7 @@ class ProgressLine:
     def __call__(self, event: JournalEvent) -> None:
         """Show ``event``."""
         if isinstance(event, ProgressEvent):
-            if event.phase == "training":
+            if event.phase in _PACED:
                 self._pace = pace_of(event)
             self._progress.update(
                 self._task,
@@ -75,16 +77,17 @@ class PlainLines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told = -1
+        self._told = ("", -1)
 
     def __call__(self, event: JournalEvent) -> None:
         """Print ``event``, unless it is progress that says little new."""
         text = sentence_of(event)
-        if isinstance(event, ProgressEvent) and event.phase == "training":
-            share = event.step * _PLAIN_SHARE // max(1, event.steps)
-            if share != self._told:
-                self._told = share
-                text = f"step {event.step} of {event.steps}  {pace_of(event)}"
+        if isinstance(event, ProgressEvent) and event.phase in _PACED:
+            told = event.phase, event.step * _PLAIN_SHARE // max(1, event.steps)
+            if told != self._told:
+                self._told = told
+                what = "step" if event.phase == "training" else event.phase
+                text = f"{what} {event.step} of {event.steps}  {pace_of(event)}".rstrip()
         if text:
             self._console.print(text, markup=False, soft_wrap=True)
 

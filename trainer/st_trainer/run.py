@@ -65,7 +65,7 @@ def run_training(
         )
     must_suit(spec, device_type())
     journal.progress("loading", 0, spec.steps)
-    session = open_session(spec, sources, folder, journal)
+    session = open_session(spec, sources, folder, journal, stop)
     tell_what_is_trained(session, journal)
     if resume != "none":
         go_on(session, folder, journal, resume)
@@ -107,9 +107,13 @@ def must_agree(session: Session) -> None:
 
 
 def open_session(
-    spec: TrainingSpec, sources: Sequence[Place], folder: RunFolder, journal: Journal
+    spec: TrainingSpec,
+    sources: Sequence[Place],
+    folder: RunFolder,
+    journal: Journal,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Session:
-    """The model, and the samples in the form that it wants."""
+    """The model, and the samples in the form that it wants, encoded ahead until told to stop."""
     root = Path(os.environ.get(INDEX_VARIABLE) or folder.index)
     if spec.model.base:
         denoiser = open_denoiser(spec, list)
@@ -120,7 +124,7 @@ def open_session(
     drawn = placed(spec.validation, sources[0])
     pictures(drawn, denoiser)  # what cannot be drawn is told now
     encodings = prepare_encodings(
-        spec, denoiser, (samples, held_out), join(spec.distributed), folder.cache, journal
+        spec, denoiser, (samples, held_out), join(spec.distributed), folder.cache, journal, stop
     )
     return Session(spec, samples, denoiser, drawn, held_out, encodings)
 

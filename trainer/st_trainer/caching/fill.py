@@ -153,21 +153,26 @@ class Filling:
     """Works off what is missing, and tells how far it is."""
 
     def __init__(
-        self, encodings: Encodings, at_once: int, told: Told, timer: Callable[[], float] = monotonic
+        self,
+        encodings: Encodings,
+        at_once: int,
+        told: Told,
+        timer: Callable[[], float] = monotonic,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._encodings, self._at_once = encodings, at_once
-        self._told, self._timer = told, timer
+        self._told, self._timer, self._stop = told, timer, stop
         self._done = self.total = 0
         self._last = timer()
 
     def encode(self, work: Work, mine: Missing) -> None:
-        """Encode ``mine`` and keep it; inputs are read ahead in other threads."""
+        """Encode ``mine`` and keep it, until told to stop; other threads read ahead."""
         folder = self._encodings.folders[work.kind]
         chunks = chunks_of(work, mine, self._at_once)
         threads = 1 if work.kind is Kind.TEXT else _READERS  # captions come one after another
         with ThreadPoolExecutor(threads, "read") as pool:
             for (keys, _), inputs in read_ahead(pool, work, chunks, threads * _AHEAD):
-                if folder.is_full:
+                if folder.is_full or self._stop():
                     break
                 made = self._encodings.encoded(work.kind, inputs)
                 for key, row in zip(keys, split(made, len(keys)), strict=True):

@@ -1,7 +1,7 @@
 """Before the first step: which encodings are kept, and what of them is made ahead."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -52,11 +52,13 @@ def prepare_encodings(
     processes: PartialState,
     root: Path,
     journal: Journal,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Encodings:
     """What a session encodes with: folders opened and, where that is wanted, filled.
 
     ``samples`` are those that are trained on and those that are held out. Encoders whose work is
     all done leave memory. ``root`` is where folders lie unless ``ST_CACHE_DIR`` names another.
+    Once ``stop`` says so, the rest is left to be encoded on demand.
 
     Raises:
         BadSpecError: ``cache.share`` cannot be.
@@ -70,7 +72,7 @@ def prepare_encodings(
         spec, denoiser, modes, Path(os.environ.get(CACHE_VARIABLE) or root), journal
     )
     encodings = Encodings(denoiser, spec.cache.at_once, folders)
-    preparing = _Preparing(spec, encodings, ranks, journal)
+    preparing = _Preparing(spec, encodings, ranks, journal, stop)
     every = works(spec, modes, samples)
     ahead = preparing.what_is_missing([each for each in every if modes[each.kind] == "before"])
     if spec.cache.share:
@@ -196,6 +198,7 @@ class _Preparing:
     encodings: Encodings
     ranks: Ranks
     journal: Journal
+    stop: Callable[[], bool]
 
     def what_is_missing(self, every: Sequence[Work]) -> list[tuple[Work, Missing]]:
         """Each with what it lacks, once the bucket was looked into."""
@@ -218,7 +221,7 @@ class _Preparing:
             number, count = group_of(self.ranks, self.encodings.folders[work.kind])
             parts.append((work, missing.part(number, count)))
         told = teller(self.journal, self.ranks.count)
-        filling = Filling(self.encodings, self.spec.cache.at_once, told)
+        filling = Filling(self.encodings, self.spec.cache.at_once, told, stop=self.stop)
         filling.total = sum(len(mine) for _, mine in parts)
         self.journal.progress("caching", 0, filling.total * self.ranks.count)
         for work, mine in parts:

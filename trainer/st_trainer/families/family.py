@@ -15,6 +15,7 @@ from st_shared.spec.section import Section
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import Images
 from st_trainer.data.medium import Medium, Shape
+from st_trainer.families.parts import Parts
 from st_trainer.objectives.flow_matching import FlowMatching
 from st_trainer.objectives.objective import Objective
 from st_trainer.share import WHOLE, Share
@@ -287,9 +288,8 @@ class Denoiser:
 
     def to(self, device: torch.device) -> None:
         """Move what the model carries beside its weights, as far as it is made of tensors."""
-        for part in self.assets.values():
-            if isinstance(part, nn.Module):
-                part.to(device)
+        if isinstance(self.assets, Parts):
+            self.assets.to(device)
 
     def with_module(self, module: nn.Module) -> "Denoiser":
         """The same model in another module, such as what accelerate wraps around it."""

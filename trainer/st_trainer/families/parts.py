@@ -18,17 +18,22 @@ class Parts(dict[str, Any]):
         """``load`` gives the part of a name as it was at first, on the CPU."""
         super().__init__(parts)
         self._load = load
+        self._device = torch.device("cpu")
         self._configs: dict[str, Any] = {}
-        self._down: dict[str, torch.device] = {}
-        """Where each was that was set down at least once."""
+        """Of the parts that were set down at least once."""
 
     def __missing__(self, name: str) -> Any:
-        """Load the part of ``name`` where it was before; ``KeyError`` where there is none."""
-        if name not in self._down:
+        """Load the part of ``name`` to where the others are; ``KeyError`` where there is none."""
+        if name not in self._configs:
             raise KeyError(name)
-        part = self._load(name).to(self._down[name])
-        self[name] = part
+        part = self[name] = self._load(name).to(self._device)
         return part
+
+    def to(self, device: torch.device) -> None:
+        """Move the networks there, also those that come back later."""
+        self._device = device
+        for part in self.modules().values():
+            part.to(device)
 
     def config(self, name: str) -> Any:
         """The options of a part, which stay known while it is set down."""
@@ -42,7 +47,6 @@ class Parts(dict[str, Any]):
             if part is not None:
                 freed += module_bytes(part)
                 self._configs[name] = part.config
-                self._down[name] = next(part.parameters()).device
                 del part
         if freed >= _WORTH_COLLECTING:
             gc.collect()  # a library may have tied modules into cycles; it takes a moment

@@ -70,8 +70,10 @@ function progressCell(job) {
   const bar = element("progress");
   bar.max = Math.max(1, progress.steps);
   bar.value = progress.step;
-  bar.setAttribute("aria-label", `${progress.step} of ${progress.steps} steps`);
-  cell.append(bar, element("span", "quiet", `${progress.step} / ${progress.steps}`));
+  const what = progress.phase === "caching" ? "encodings" : "steps";
+  bar.setAttribute("aria-label", `${progress.step} of ${progress.steps} ${what}`);
+  const before = progress.phase === "caching" ? "caching " : "";
+  cell.append(bar, element("span", "quiet", `${before}${progress.step} / ${progress.steps}`));
   return cell;
 }
 

@@ -15,6 +15,9 @@ from st_trainer import run as run_module
 from st_trainer.families.parts import module_bytes
 from st_trainer.families.pretrained import Pretrained
 from st_trainer.families.sd1 import Sd1
+from st_trainer.journal import Journal
+from st_trainer.run import run_training
+from st_trainer.run_folder import RunFolder
 
 from .conftest import carry_out, events, final_state, said
 
@@ -51,37 +54,54 @@ def encoded(monkeypatch):
                      "regularisation": True}},
         {"family": "flux", "adapter": {"kind": "controlnet"},
          "dataset": {"conditioning": "edges", "captions": {"source": "name"}}},
-        {"family": "sdxl", "dataset": {"captions": {"source": "name"}}},
+        pytest.param({"family": "sdxl"}, marks=pytest.mark.families),
     ],
     ids=["captions, dropout, masks and slider", "shuffled captions and regularisation",
          "ControlNet on latents", "sdxl"],
 )  # fmt: skip
 def test_the_same_weights_whether_cached_or_not(spec_of, tmp_path, cache, changes):
-    is_shuffled = "shuffle" in changes["dataset"].get("captions", {})
-    ahead = BEFORE | ({"text": "on_demand"} if is_shuffled else {})
-    for name, caches in {"off": OFF, "before": ahead, "on demand": DEMAND}.items():
+    is_shuffled = "shuffle" in changes.get("dataset", {}).get("captions", {})
+    cached = {"latents": "before", "text": "on_demand"} if is_shuffled else BEFORE
+    for name, caches in {"off": OFF, "cached": cached}.items():
         code = carry_out(spec_of(cache=caches, **changes), tmp_path / name)
         assert code == ExitCode.SUCCEEDED
-        assert final_state(tmp_path / name) == final_state(tmp_path / "off")
-        assert cache.exists() is (name != "off")
-        shutil.rmtree(cache, ignore_errors=True)
+        assert cache.exists() is (name == "cached")
+    assert final_state(tmp_path / "cached") == final_state(tmp_path / "off")
+
+
+def test_on_demand_the_weights_and_samples_are_the_same(spec_of, tmp_path, cache, encoded):
+    validation = {"prompts": ["red noise", "blue"], "every": 3, "sampler_steps": 2}
+    for name, caches in {"off": OFF, "on demand": DEMAND, "found": DEMAND}.items():
+        encoded.clear()
+        carry_out(spec_of(cache=caches, validation=validation), tmp_path / name)
+    assert not encoded
+    states = [final_state(tmp_path / name) for name in ("off", "on demand", "found")]
+    assert states[0] == states[1] == states[2]
+    drawn = [Path(tmp_path, n, "samples", "step-000003.png") for n in ("off", "on demand", "found")]
+    assert len({path.read_bytes() for path in drawn}) == 1
 
 
 def test_each_sample_and_caption_is_encoded_once(spec_of, tmp_path, cache, encoded):
     captions = {"captions": {"lines": "each"}}
     carry_out(spec_of(cache=BEFORE, dataset=captions), tmp_path / "one")
     assert encoded == {"latents": 6, "text": 2 * 6 + 1}  # and the empty text
+    told = [each for each in events(tmp_path / "one", "progress") if each.phase == "caching"]
+    assert [(each.step, each.steps) for each in (told[0], told[-1])] == [(0, 19), (19, 19)]
+    assert told[-1].eta_seconds == 0
+    assert any(text.startswith("cached 6 latents, 13 captions") for text in said(tmp_path / "one"))
     carry_out(spec_of(cache=BEFORE, dataset=captions, steps=4), tmp_path / "two")
     assert encoded == {"latents": 6, "text": 13}
 
 
-def test_only_what_changed_is_encoded_again(spec_of, tmp_path, cache, encoded, pictures):
-    carry_out(spec_of(cache=BEFORE), tmp_path / "one")
+def test_only_what_changed_is_encoded_again(
+    spec_of, tmp_path, cache, encoded, pictures, base_folder
+):
+    carry_out(spec_of(cache=BEFORE, steps=1), tmp_path / "one")
     encoded.clear()
     moved = pictures.rename(tmp_path / "elsewhere")
     (moved / "0.png").rename(moved / "new name.png")
     (moved / "0.txt").rename(moved / "new name.txt")
-    spec = spec_of(cache=BEFORE, dataset={"path": str(moved)})
+    spec = spec_of(cache=BEFORE, dataset={"path": str(moved)}, steps=1)
     carry_out(spec, tmp_path / "moved and renamed")
     assert not encoded
     (moved / "1.txt").write_text("another caption")
@@ -94,21 +114,20 @@ def test_only_what_changed_is_encoded_again(spec_of, tmp_path, cache, encoded, p
     encoded.clear()
     carry_out(spec.model_copy(update={"precision": "bf16"}), tmp_path / "bf16")
     assert encoded == {"latents": 6, "text": 7}
-
-
-def test_another_vae_is_a_miss(spec_of, tmp_path, cache, encoded, base_folder):
-    carry_out(spec_of(cache=BEFORE), tmp_path / "one")
     encoded.clear()
+    other = spec.model.model_copy(update={"base": str(with_another_vae(base_folder, tmp_path))})
+    carry_out(spec.model_copy(update={"model": other}), tmp_path / "vae")
+    assert encoded == {"latents": 6}
+
+
+def with_another_vae(base_folder, tmp_path):
     base = tmp_path / "other base"
     shutil.copytree(base_folder("sd1"), base)
     vae = AutoencoderKL.from_pretrained(base / "vae")
     with torch.no_grad():
         vae.encoder.conv_in.bias[0] += 2**-20
     vae.save_pretrained(base / "vae")
-    spec = spec_of(cache=BEFORE)
-    changed = spec.model.model_copy(update={"base": str(base)})
-    carry_out(spec.model_copy(update={"model": changed}), tmp_path / "two")
-    assert encoded == {"latents": 6}
+    return base
 
 
 def test_encoders_are_out_of_memory_before_the_first_step(spec_of, tmp_path, cache, monkeypatch):
@@ -140,18 +159,10 @@ def test_encoders_are_out_of_memory_before_the_first_step(spec_of, tmp_path, cac
     assert freed in said(tmp_path / "run")
 
 
-def test_samples_are_drawn_as_without_caches(spec_of, tmp_path, cache, encoded):
-    validation = {"prompts": ["red noise", "blue"], "every": 3, "sampler_steps": 2}
-    for name, caches in {"off": OFF, "before": BEFORE}.items():
-        carry_out(spec_of(cache=caches, validation=validation), tmp_path / name)
-    one, two = (Path(tmp_path, name, "samples", "step-000003.png") for name in ("off", "before"))
-    assert one.read_bytes() == two.read_bytes()
-
-
 def test_held_out_samples_are_cached_as_well(spec_of, tmp_path, cache, encoded, pictures):
     held_out = tmp_path / "held out"
     shutil.copytree(pictures, held_out)
-    spec = spec_of(cache=BEFORE, validation={"every": 1})
+    spec = spec_of(cache=BEFORE, validation={"every": 3, "evaluation_times": 1})
     more = spec.datasets[0].model_copy(update={"path": str(held_out), "evaluation": True})
     spec = spec.model_copy(update={"datasets": [*spec.datasets, more]})
     carry_out(spec, tmp_path / "cached")
@@ -171,18 +182,43 @@ def test_resumes_exactly(spec_of, tmp_path, cache):
     assert final_state(tmp_path / "cut") == final_state(tmp_path / "whole")
 
 
-def test_tells_how_far_caching_is(spec_of, tmp_path, cache):
-    carry_out(spec_of(cache=BEFORE), tmp_path / "run")
-    told = [each for each in events(tmp_path / "run", "progress") if each.phase == "caching"]
-    assert [(each.step, each.steps) for each in (told[0], told[-1])] == [(0, 13), (13, 13)]
-    assert told[-1].eta_seconds == 0
-    assert any(
-        text.startswith("cached 6 latents, 7 captions in ") for text in said(tmp_path / "run")
-    )
-
-
 def test_a_short_run_encodes_on_demand_alone(spec_of, tmp_path, cache, encoded):
     carry_out(spec_of(steps=1), tmp_path / "run")
     assert encoded == {"latents": 2, "text": 2}
     carry_out(spec_of(steps=1), tmp_path / "again")
     assert encoded == {"latents": 2, "text": 2}
+
+
+def test_damage_that_a_step_meets_is_mended_and_said(spec_of, tmp_path, cache, encoded):
+    """The encoder, which had left memory, comes back for it."""
+    carry_out(spec_of(cache=BEFORE), tmp_path / "one")
+    (path,) = cache.glob("latents/*/*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    encoded.clear()
+    assert carry_out(spec_of(cache=BEFORE), tmp_path / "two") == ExitCode.SUCCEEDED
+    assert final_state(tmp_path / "two") == final_state(tmp_path / "one")
+    assert 0 < encoded["latents"] <= 6
+    damaged = [text for text in said(tmp_path / "two") if "damaged and made anew" in text]
+    assert len(damaged) == 1
+    assert path.name in damaged[0]
+
+
+def test_a_run_that_is_told_to_stop_while_it_caches_goes_on_from_there(
+    spec_of, tmp_path, cache, encoded
+):
+    spec = spec_of(cache=BEFORE)
+
+    def stop():
+        return encoded["latents"] >= 2
+
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    with Journal(folder.journal) as journal:
+        places = [Path(spec.datasets[0].path)]
+        ended = run_training(spec, places, folder, journal, resume="none", stop=stop)
+    assert ended == ExitCode.PREEMPTED
+    assert encoded == {"latents": 2}
+    carry_out(spec, tmp_path / "again")
+    assert encoded == {"latents": 6, "text": 7}
