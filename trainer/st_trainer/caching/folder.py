@@ -77,10 +77,10 @@ class CacheFolder:
         """Whether something was not kept for want of room."""
         return self._full
 
-    def scan(self) -> None:
-        """Take in what others have written since."""
+    def scan(self, *, surely: bool = False) -> None:
+        """Take in what others have written since; ``surely``: also within the same moment."""
         changed = self.folder.stat().st_mtime_ns
-        if changed == self._changed:
+        if changed == self._changed and not surely:
             return
         self._changed = changed
         known = set(self._names)

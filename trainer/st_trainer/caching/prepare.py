@@ -7,11 +7,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from torch import nn
 
 from st_shared.spec.cache import CacheMode
 from st_shared.spec.training import TrainingSpec
+from st_trainer.bounds import bound_of
 from st_trainer.caching.bucket import SharedShards, connect_share
 from st_trainer.caching.digests import encoder_digest
 from st_trainer.caching.encodings import Encodings, Kind
@@ -35,6 +37,7 @@ from st_trainer.families.parts import Parts
 from st_trainer.families.pretrained import Pretrained
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
+from st_trainer.quantization.model import quantise_text_encoder
 from st_trainer.ranks import Ranks
 
 CACHE_VARIABLE = "ST_CACHE_DIR"
@@ -68,6 +71,7 @@ def prepare_encodings(
     modes = modes_of(spec, len(samples[0]), ranks.count)
     if set(modes.values()) == {"off"} or not isinstance(denoiser.family, Pretrained):
         return Encodings(denoiser, spec.cache.at_once)
+    quantise_text_encoders(spec, denoiser, modes, processes.device)
     folders = open_folders(
         spec, denoiser, modes, Path(os.environ.get(CACHE_VARIABLE) or root), journal
     )
@@ -85,9 +89,27 @@ def prepare_encodings(
     return encodings
 
 
+def quantise_text_encoders(
+    spec: TrainingSpec, denoiser: Denoiser, modes: Mapping[Kind, CacheMode], device: torch.device
+) -> None:
+    """Hold text encoders in fewer bits now, where that is wanted, so that no other is cached."""
+    quantization, parts = spec.memory.quantization, denoiser.assets
+    if modes[Kind.TEXT] == "off" or not quantization.text_encoders:
+        return
+    assert isinstance(parts, Parts)  # noqa: S101 -- those of every pretrained family are
+
+    def ready(name: str, part: Any) -> None:
+        if name.startswith("text_encoder") and isinstance(part, nn.Module):
+            quantise_text_encoder(part, quantization, device)
+
+    for name, part in parts.items():
+        ready(name, part)
+    parts.made_ready = ready
+
+
 def modes_of(spec: TrainingSpec, count: int, processes: int) -> dict[Kind, CacheMode]:
     """How each kind is cached, of a run on ``count`` samples."""
-    sees_all = spec.steps * spec.batch_size * processes >= count
+    sees_all = spec.steps * spec.batch_size * spec.accumulation * processes >= count
     usual: CacheMode = "before" if sees_all else "on_demand"
     shuffled = any(each.captions.shuffle and not each.evaluation for each in spec.datasets)
     text, latents = spec.cache.text, spec.cache.latents
@@ -110,7 +132,7 @@ def open_folders(
     journal: Journal,
 ) -> dict[Kind, CacheFolder]:
     """A folder for each kind that is cached, named by what encodes it."""
-    bound = min(spec.cache.max_gb, float(os.environ.get(BOUND_VARIABLE) or "inf"))
+    bound = bound_of(os.environ, BOUND_VARIABLE, spec.cache.max_gb)
     room, store = Room(root, int(bound * 1e9)), connect_share(spec.cache, os.environ)
     folders = {}
     for kind, mode in modes.items():
@@ -209,7 +231,7 @@ class _Preparing:
             if folder.shared is not None:
                 fetch_shared(folder, missing, *group_of(self.ranks, folder))
                 self.ranks.wait()
-                folder.scan()
+                folder.scan(surely=True)
                 missing = missing_of(work, folder)
             found.append((work, missing))
         return found
@@ -238,7 +260,7 @@ class _Preparing:
         found = set()
         for work, missing in ahead:
             folder = self.encodings.folders[work.kind]
-            folder.scan()
+            folder.scan(surely=True)
             raw = missing.keys.tobytes()
             keys = (raw[at : at + 16] for at in range(0, len(raw), 16))
             if all(map(folder.has, keys)):

@@ -9,6 +9,8 @@ from st_trainer.caching.shard_file import PARTIAL, SUFFIX
 
 RECENT_SECONDS = 3600.0
 """A file that was used within this time stays: a run may need it."""
+_LOOKED_AFTER = 16
+"""Files after which a process looks how much others have written."""
 _SPARE = 0.9
 """Once the bound is passed, room is made down to this share of it, as far as that goes."""
 
@@ -20,16 +22,19 @@ class Room:
         self._root, self._limit, self._clock = root, limit, clock
         self._taken: int | None = None
         """Bytes that are there as far as this process knows."""
+        self._admitted = 0
         self._lock = Lock()
 
     def admit(self, size: int) -> bool:
         """Whether ``size`` bytes more may be written; what is old makes room for them."""
         with self._lock:
-            if self._taken is None or self._taken + size > self._limit:
+            is_due = self._admitted % _LOOKED_AFTER == 0
+            if self._taken is None or is_due or self._taken + size > self._limit:
                 self._taken = self._make(size)
             if self._taken + size > self._limit:
                 return False
             self._taken += size
+            self._admitted += 1
             return True
 
     def _make(self, size: int) -> int:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from st_shared.spec.dataset import BUCKET_SCHEME, DatasetSpec
+from st_trainer.bounds import bound_of
 from st_trainer.data.bucket_files import BucketFiles, connect_bucket
 from st_trainer.data.csv_rows import CsvRows
 from st_trainer.data.file_source import FileSource
@@ -85,6 +86,6 @@ def _bucket(dataset: DatasetSpec, uri: str, cache: Path, apart: str | None) -> F
     if not uri.startswith(BUCKET_SCHEME):
         raise BadDataError(f"training.datasets: {uri} is neither a folder nor s3://bucket/prefix")
     store, place = connect_bucket(uri, dataset.endpoint_url, os.environ)
-    most = min(dataset.cache_gb, float(os.environ.get(BOUND_VARIABLE) or "inf"))
+    most = bound_of(os.environ, BOUND_VARIABLE, dataset.cache_gb)
     kept = ObjectCache(cache / "objects", int(most * 1e9))
     return BucketFiles(store, place, kept, apart)

@@ -18,6 +18,8 @@ class Parts(dict[str, Any]):
         """``load`` gives the part of a name as it was at first, on the CPU."""
         super().__init__(parts)
         self._load = load
+        self.made_ready: Callable[[str, Any], None] = _as_it_is
+        """Done to a part that comes back, as it was done at first."""
         self._device = torch.device("cpu")
         self._configs: dict[str, Any] = {}
         """Of the parts that were set down at least once."""
@@ -26,7 +28,9 @@ class Parts(dict[str, Any]):
         """Load the part of ``name`` to where the others are; ``KeyError`` where there is none."""
         if name not in self._configs:
             raise KeyError(name)
-        part = self[name] = self._load(name).to(self._device)
+        part = self._load(name)
+        self.made_ready(name, part)
+        self[name] = part.to(self._device)
         return part
 
     def to(self, device: torch.device) -> None:
@@ -57,6 +61,10 @@ class Parts(dict[str, Any]):
     def modules(self) -> dict[str, nn.Module]:
         """The parts that are networks and are here now."""
         return {name: part for name, part in self.items() if isinstance(part, nn.Module)}
+
+
+def _as_it_is(_name: str, _part: Any) -> None:
+    pass
 
 
 def module_bytes(module: nn.Module) -> int:

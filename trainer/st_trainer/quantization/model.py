@@ -32,11 +32,21 @@ def quantised(denoiser: Denoiser, spec: QuantizationSpec, device: torch.device) 
         names = frozen_linears(denoiser.module, spec.exclude, (*_OWN, *encoders))
         replace_layers(denoiser.module, names, chosen, device)
     if spec.text_encoders:
-        field = "training.memory.quantization.text_encoders"
-        chosen = quantizer_for(spec.text_encoders, None, device.type, field)
         for encoder in text_encoders(denoiser):
-            replace_layers(encoder, frozen_linears(encoder), chosen, device)
+            quantise_text_encoder(encoder, spec, device)
     return replace(denoiser, computed_in=dtype)
+
+
+def quantise_text_encoder(encoder: nn.Module, spec: QuantizationSpec, device: torch.device) -> None:
+    """Round the frozen linear layers of a text encoder, once; ``spec`` says that it is wanted.
+
+    Raises:
+        BadSpecError: the format does not run on ``device``, or its library is not installed.
+    """
+    assert spec.text_encoders  # noqa: S101 -- whoever calls this has looked
+    field = "training.memory.quantization.text_encoders"
+    chosen = quantizer_for(spec.text_encoders, None, device.type, field)
+    replace_layers(encoder, frozen_linears(encoder), chosen, device)
 
 
 def text_encoders(denoiser: Denoiser) -> list[nn.Module]:

@@ -52,11 +52,14 @@ def encoded(monkeypatch):
                      "slider_strength": -1.0}},
         {"dataset": {"captions": {"lines": "each", "shuffle": True, "separator": " "},
                      "regularisation": True}},
+        {"memory": {"quantization": {"text_encoders": "int8"}},
+         "validation": {"prompts": ["a", "b"], "every": 3, "sampler_steps": 1}},
         {"family": "flux", "adapter": {"kind": "controlnet"},
          "dataset": {"conditioning": "edges", "captions": {"source": "name"}}},
         pytest.param({"family": "sdxl"}, marks=pytest.mark.families),
     ],
     ids=["captions, dropout, masks and slider", "shuffled captions and regularisation",
+         "text encoders in fewer bits",
          "ControlNet on latents", "sdxl"],
 )  # fmt: skip
 def test_the_same_weights_whether_cached_or_not(spec_of, tmp_path, cache, changes):

@@ -9,13 +9,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from st_trainer.bounds import bound_of
 from st_trainer.caching import folder as folder_module
 from st_trainer.caching.digests import encoder_digest
 from st_trainer.caching.folder import CacheFolder
 from st_trainer.caching.known_keys import KnownKeys
 from st_trainer.caching.room import RECENT_SECONDS, Room
 from st_trainer.caching.shard_file import DamagedShardError, ShardFile, write_shard
-from st_trainer.errors import TrainerError
+from st_trainer.errors import BadSpecError, TrainerError
 
 
 def key(number):
@@ -269,3 +270,20 @@ def test_an_encoder_is_known_by_weights_type_and_words(load_tiny):
     third = encoder_digest(chosen, {"caption_length": 77})
     chosen["tokenizer"].add_tokens(["noise"])
     assert len({first, second, third, encoder_digest(chosen, {"caption_length": 77})}) == 4
+
+
+def test_what_other_processes_write_counts_as_well(tmp_path):
+    mine, theirs = Room(tmp_path, 1000), tmp_path / "text" / "clip" / "a.safetensors"
+    assert mine.admit(10)
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"x" * 995)
+    assert [mine.admit(10) for _ in range(16)] == [True] * 15 + [False]
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "0", "nan", "inf"])
+def test_a_bound_that_is_no_size_is_named(given):
+    assert bound_of({"ST_CACHE_GB": "5"}, "ST_CACHE_GB", 7) == 5
+    assert bound_of({"ST_CACHE_GB": "9"}, "ST_CACHE_GB", 7) == 7
+    assert bound_of({}, "ST_CACHE_GB", 7) == 7
+    with pytest.raises(BadSpecError, match=f"ST_CACHE_GB: '{given}' is no size"):
+        bound_of({"ST_CACHE_GB": given}, "ST_CACHE_GB", 7)
