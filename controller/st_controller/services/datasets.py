@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from st_controller.errors import Conflict, NotFound
 from st_controller.services.actor import Actor
+from st_controller.services.policy import storage
 from st_controller.services.uploads import sign_upload
 from st_controller.store.schema import Dataset
 from st_controller.store.transaction import Transaction
@@ -15,7 +16,11 @@ from st_shared.protocol.resources import DatasetRequest, DatasetTicket
 
 
 def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
-    """The row of this content under this name, made if it is new."""
+    """The row of this content under this name, made if it is new.
+
+    Raises:
+        QuotaExceeded: a quota of what is stored has too little left for what is new.
+    """
     dataset = _find(tx.session, actor.org, request.name, request.digest) or _new_dataset(
         tx, actor, request
     )
@@ -26,6 +31,7 @@ def announce(tx: Transaction, actor: Actor, request: DatasetRequest) -> Dataset:
             for file in request.archives
         ]
         sizes = [file.size for file in request.archives]
+        storage.must_have_room(tx, actor, sum(sizes))
         dataset.room = sum(sizes) + max(sizes)
     return dataset
 

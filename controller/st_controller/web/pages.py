@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -14,6 +14,7 @@ from st_controller.platform import Platform
 from st_controller.services.caller import Caller
 from st_controller.services.setup import is_set_up
 from st_shared import __version__
+from st_shared.protocol.quotas import QuotaAction, QuotaKind
 
 router = APIRouter(include_in_schema=False)
 
@@ -35,7 +36,15 @@ _TABS = {
     "Queue": "/queue",
     "Approvals": "/approvals",
     "Workers": "/workers",
+    "Quotas": "/quotas",
+    "People": "/people",
 }
+_NEEDS = {
+    "Queue": {"queue.view"},
+    "Quotas": {"job.view.own"},
+    "People": {"admin.users", "admin.levels", "team.view"},
+}
+"""Pages that are of no use to who holds none of these."""
 
 _pages = Environment(
     loader=PackageLoader("st_controller.web", "templates"), autoescape=select_autoescape()
@@ -71,6 +80,19 @@ def workers(platform: PlatformDep, person: Person) -> Response:
 def approvals(platform: PlatformDep, person: Person) -> Response:
     """The jobs that wait for a person's word, and deciding on them."""
     return _shell("approvals.html", "Approvals", platform, person)
+
+
+@router.get("/quotas", dependencies=[public()])
+def quotas(platform: PlatformDep, person: Person) -> Response:
+    """What may be used, is used and is left; setting limits, for whoever may."""
+    kinds, actions = get_args(QuotaKind), get_args(QuotaAction)
+    return _shell("quotas.html", "Quotas", platform, person, kinds=kinds, actions=actions)
+
+
+@router.get("/people", dependencies=[public()])
+def people(platform: PlatformDep, person: Person) -> Response:
+    """Users, teams and roles, as far as each may see and change them."""
+    return _shell("people.html", "People", platform, person)
 
 
 @router.get("/arrays", dependencies=[public()])
@@ -136,7 +158,9 @@ def _shell(
     if person is None:
         return RedirectResponse("/login", status_code=303)
     tabs = [
-        (path, name) for name, path in _TABS.items() if name != "Queue" or person.may("queue.view")
+        (path, name)
+        for name, path in _TABS.items()
+        if name not in _NEEDS or person.permissions & _NEEDS[name]
     ]
     return _page(
         template,

@@ -8,11 +8,12 @@ from sqlalchemy import delete, event, select, update
 
 from st_controller.dispatch.accounting import Books
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted, QuotaExceeded
-from st_controller.services import steering, submission, tenants
+from st_controller.services import datasets, steering, submission, tenants
 from st_controller.services.drafts import Rules
 from st_controller.services.policy import quota_book, quota_setting, quota_usage
 from st_controller.store.schema import Job, Organisation, QuotaCounter
 from st_shared.protocol.quotas import QuotaRequest
+from st_shared.protocol.resources import ArchiveFile, DatasetRequest
 from st_shared.protocol.states import FailureKind, JobState, Outcome
 from st_shared.protocol.tenancy import OrgChange
 
@@ -596,3 +597,26 @@ def test_the_leader_counts_what_is_stored(steps, purse, running):
     steps.clock.advance(61)
     books.keep()
     assert purse.counter(ORG, "storage_bytes") == (150, 0)
+
+
+@pytest.mark.embedded
+def test_datasets_count_as_stored_for_those_who_pushed_them(steps, purse):
+    ann = steps.user("ann", "researcher", "default", "vision")
+    for path in (ORG, "default/vision", "default/vision/ann", TEAM, "all"):
+        purse.quota(path, "storage_bytes", 1000)
+    for name, sizes in (("one", (300, 200)), ("same", (300, 200))):
+        files = [ArchiveFile(size=size, sha256=f"{size:064x}") for size in sizes]
+        request = DatasetRequest(name=name, digest="ab" * 32, samples=1, archives=files)
+        with steps.db.write() as tx:
+            datasets.announce(tx, ann, request)
+        with steps.db.write() as tx:
+            datasets.complete(tx, ann, name, request.digest, [])
+    steps.clock.advance(61)
+    Books(steps.db).keep()
+    for path in (ORG, "default/vision", "default/vision/ann", "all"):
+        assert purse.counter(path, "storage_bytes") == (500, 0), path
+    assert purse.counter(TEAM, "storage_bytes") == (0, 0)
+    large = [ArchiveFile(size=501, sha256="cd" * 32)]
+    request = DatasetRequest(name="two", digest="cd" * 32, samples=1, archives=large)
+    with pytest.raises(QuotaExceeded, match="has too little left"), steps.db.write() as tx:
+        datasets.announce(tx, ann, request)

@@ -35,7 +35,7 @@ class Kind(StrEnum):
     SUBMISSIONS_PER_DAY = "submissions_per_day"
     """Jobs submitted in a calendar day."""
     STORAGE_BYTES = "storage_bytes"
-    """Bytes of stored artifacts."""
+    """Bytes of stored artifacts and datasets."""
 
 
 class Action(StrEnum):

@@ -14,7 +14,16 @@ from st_controller.domain.policy.quotas import HELD, RULES, RUNNING, Counter, Ki
 from st_controller.services.policy import counters, ledger, quota_book, tenants
 from st_controller.services.policy.quota_book import QuotaBook
 from st_controller.services.policy.settlement import of
-from st_controller.store.schema import Artifact, Attempt, Charge, Job, QuotaCounter, QuotaRow
+from st_controller.store.schema import (
+    Artifact,
+    Attempt,
+    Charge,
+    Dataset,
+    Job,
+    QuotaCounter,
+    QuotaRow,
+    User,
+)
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.states import JobState
 
@@ -89,7 +98,11 @@ def _submissions(session: Session, place: Place, now: datetime) -> int:
 
 
 def _stored(session: Session, path: str) -> int:
-    """Bytes of what is stored; equal content of several jobs counts once."""
+    """Bytes of what is stored; equal content counts once."""
+    return _artifacts(session, path) + _datasets(session, path)
+
+
+def _artifacts(session: Session, path: str) -> int:
     each = (
         select(func.max(Artifact.size).label("size"))
         .join(Job, Job.id == Artifact.job_id)
@@ -98,6 +111,25 @@ def _stored(session: Session, path: str) -> int:
         .subquery()
     )
     return int(session.scalar(select(func.coalesce(func.sum(each.c.size), 0))) or 0)
+
+
+def _datasets(session: Session, path: str) -> int:
+    """Those of an organisation; below it, of whose who registered them are at home there."""
+    org, team, user, *_ = [*path.split("/"), "", "", ""]
+    query = select(Dataset.archives).where(Dataset.stored_at.is_not(None))
+    if org:
+        query = query.where(Dataset.org == org)
+    if team:
+        query = query.join(User, User.id == Dataset.created_by)
+        query = query.where(User.org == org, User.team == team)
+    if user:
+        query = query.where(User.username == user)
+    sizes = {
+        archive["key"]: int(archive["size"])
+        for archives in session.scalars(query.execution_options(yield_per=_PAGE))
+        for archive in archives
+    }
+    return sum(sizes.values())
 
 
 def _charged(session: Session, place: Place, now: datetime) -> int:

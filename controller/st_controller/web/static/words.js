@@ -34,6 +34,13 @@ export function secondsOf(text) {
   return [...parts].reduce((sum, [, count, unit]) => sum + Number(count) * UNITS[unit], 0);
 }
 
+/** A number of bytes: "3.2 GiB". */
+export function bytes(number) {
+  const unit = Math.min(4, Math.floor(Math.log2(Math.max(1, number)) / 10));
+  const name = ["B", "KiB", "MiB", "GiB", "TiB"][unit];
+  return `${(number / 1024 ** unit).toFixed(unit ? 1 : 0)} ${name}`;
+}
+
 export const count = (value) => value.toLocaleString();
 
 export const rounded = (value, digits) => (value == null ? "" : value.toFixed(digits));

@@ -13,6 +13,8 @@ PAGES = {
     "/arrays": "arrays.js",
     "/approvals": "approvals.js",
     "/workers": "workers_page.js",
+    "/quotas": "quotas.js",
+    "/people": "people.js",
     "/account": "account.js",
     "/arrays/arr_1": "array.js",
     "/jobs/job_1": "job_page.js",
@@ -80,7 +82,10 @@ def test_an_id_cannot_become_markup(signed_in, kind):
 def test_the_way_to_the_queue_is_shown_to_those_who_may_see_it(signed_in, role, sees_it):
     with signed_in.app.state.platform.db.write() as tx:
         tx.session.query(User).update({"role": role})
-    assert ('href="/queue"' in signed_in.get("/").text) is sees_it
+    page = signed_in.get("/").text
+    assert ('href="/queue"' in page) is sees_it
+    assert 'href="/quotas"' in page
+    assert 'href="/people"' not in page
 
 
 @pytest.mark.parametrize(("path", "script"), PAGES.items())
