@@ -58,6 +58,7 @@ from st_controller.background import Background
 from st_controller.dispatch.accounting import Accounting
 from st_controller.dispatch.archiving import Archiving
 from st_controller.dispatch.auditing import Auditing
+from st_controller.dispatch.retention import Retention
 from st_controller.dispatch.service import Dispatcher
 from st_controller.dispatch.upload_garbage import UploadGarbage
 from st_controller.embedded.valkey import EmbeddedValkey, ValkeyMissingError, find_server
@@ -210,6 +211,8 @@ async def _start(
         accounting = Accounting(platform, lambda: dispatcher.leadership is not None)
         background.keep("accounting", accounting.run)
         background.keep("upload garbage", UploadGarbage(platform).run)
+        retention = Retention(platform, lambda: dispatcher.leadership is not None)
+        background.keep("retention", retention.run)
         auditing = Auditing(platform, audit_keys, lambda: dispatcher.leadership is not None)
         background.keep("auditing", auditing.run)
     app.state.setup_token = token

@@ -91,6 +91,8 @@ class Settings(BaseSettings):
 
     worker_credential_days: float = Field(30.0, gt=0, le=3650)
     """Age at which workers are told to fetch a new credential."""
+    deleted_job_days: float = Field(7.0, ge=0, le=3650)
+    """For so long the files of a deleted job stay in the object store."""
 
     slot_prices: dict[
         Annotated[str, Field(min_length=1, max_length=200)], Annotated[float, Field(gt=0, le=1e6)]

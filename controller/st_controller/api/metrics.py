@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from st_controller.api.dependencies import PlatformDep, metrics_reader
 from st_controller.services.metrics import (
     attempts_by_outcome,
+    faulty_slots,
     jobs_by_state,
     workers_by_state,
 )
@@ -33,9 +34,13 @@ class SqlFigures(Collector):
         """Jobs and workers by state, attempts by outcome."""
         with self._db.read() as session:
             jobs, workers = jobs_by_state(session), workers_by_state(session)
-            attempts = attempts_by_outcome(session)
+            attempts, faulty = attempts_by_outcome(session), faulty_slots(session)
         yield _gauge("st_jobs", "Jobs by state.", "state", jobs)
         yield _gauge("st_workers", "Workers by observed state.", "state", workers)
+        said = (
+            "Slots of live workers that are offered no more, because they failed again and again."
+        )
+        yield GaugeMetricFamily("st_slots_faulty", said, value=faulty)
         yield _gauge("st_attempts", "Attempts that ended, by outcome.", "outcome", attempts)
 
 

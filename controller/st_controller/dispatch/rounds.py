@@ -11,6 +11,7 @@ from st_controller.domain.scheduling.model import Decision, Placement, Preemptio
 from st_controller.domain.workers import Patience
 from st_controller.services import (
     deadlines,
+    faulty_slots,
     idempotency,
     leases,
     offers,
@@ -108,13 +109,17 @@ class Rounds:
                 late = approvals.expire(tx) > 0
 
     def _prune(self, lead: Leadership) -> None:
-        """Forget old idempotency keys, some at a time: a sweep must not take long."""
+        """Forget old keys, faults and workers, some at a time: a sweep must not take long."""
         now, pruned = self._db.clock(), self._pruned
         if pruned is not None and (now - pruned).total_seconds() < PRUNE_SECONDS:
             return
         with self._db.write() as tx:
             lead.prove(tx.session)
             removed = idempotency.prune(tx, tx.now - idempotency.KEPT)
+            faulty_slots.prune(tx)
+        with self._db.write() as tx:
+            lead.prove(tx.session)
+            worker_orders.retire_vanished(tx)
         self._pruned = now if removed < idempotency.MOST_PRUNED else None
 
     def place(self, lead: Leadership, news: News | None = None) -> int:

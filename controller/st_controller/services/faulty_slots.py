@@ -76,6 +76,12 @@ def forget(tx: Transaction, worker_id: str) -> None:
     tx.wake(f"{QUEUE_WORKER}{worker_id}")
 
 
+def prune(tx: Transaction) -> None:
+    """Drop faults that are too old to count and cordon nothing."""
+    old = ~SlotFault.cordons & (SlotFault.at <= tx.now - WINDOW)
+    tx.session.execute(delete(SlotFault).where(old))
+
+
 def _first_line(message: str) -> str:
     lines = message.strip().splitlines()
     return lines[0][:_SHOWN] if lines else "no message"

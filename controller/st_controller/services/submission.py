@@ -195,6 +195,7 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
         "started_at": None,
         "finished_at": None,
         "deleted_at": None,
+        "purged_at": None,
         "max_attempts": spec.retry.max_attempts,
         "attempts": 0,
         "tries_used": 0,

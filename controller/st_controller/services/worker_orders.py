@@ -21,6 +21,9 @@ from st_shared.protocol.resources import LabelChange
 from st_shared.protocol.states import AttemptState, WorkerDesired, WorkerState
 from st_shared.protocol.worker import DesiredChange, GarbageOrder, GarbageReport, StopOrder
 
+VANISHED = timedelta(hours=1)
+"""For so long an ephemeral worker that fell silent may come back as the same worker."""
+
 
 def order(
     tx: Transaction,
@@ -192,6 +195,30 @@ def one_job_at_most(tx: Transaction, caller: WorkerCaller) -> Iterator[list[str]
     tx.session.flush()
     if any(held.state in LEASED for held in live_attempts(tx.session, [worker.id])[worker.id]):
         order(tx, f"worker:{worker.id}", worker.id, WorkerDesired.DRAINING, why="takes one job")
+
+
+def retire_vanished(tx: Transaction, most: int = 100) -> int:
+    """Retire ephemeral workers that have been gone for ``VANISHED``; how many.
+
+    Whoever ended their hosts did not let them sign off, and another that takes their place joins
+    anew: their credentials are void from now on, and faults of their slots are nobody's business.
+    A worker that is not ephemeral may come back with the same accelerators.
+    """
+    vanished = tx.session.scalars(
+        select(Worker)
+        .where(
+            Worker.ephemeral,
+            Worker.observed == WorkerState.GONE,
+            Worker.desired != WorkerDesired.RETIRED,
+            func.coalesce(Worker.last_heartbeat_at, Worker.joined_at) <= tx.now - VANISHED,
+        )
+        .order_by(Worker.id)
+        .limit(most)
+        .with_for_update(skip_locked=True, key_share=True)
+    ).all()
+    for worker in vanished:
+        order(tx, "system", worker.id, WorkerDesired.RETIRED, why="vanished")
+    return len(vanished)
 
 
 def leave(tx: Transaction, worker_id: str) -> None:

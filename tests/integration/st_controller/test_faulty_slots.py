@@ -4,7 +4,7 @@ import pytest
 from controller_steps import document
 from sqlalchemy import select
 
-from st_controller.services import faulty_slots, finishing, job_arrays, workers
+from st_controller.services import faulty_slots, finishing, job_arrays, metrics, workers
 from st_controller.services.drafts import Rules
 from st_controller.store.schema import SlotFault
 from st_shared.protocol.resources import JobArrayRequest
@@ -21,6 +21,12 @@ def fail(steps, worker_id, kind=FailureKind.DEVICE_FAULT):
 def faulty(steps):
     [view] = steps.worker_views()
     return [(slot.index, slot.message) for slot in view.faulty]
+
+
+def figure(steps) -> int:
+    """What monitoring is told."""
+    with steps.db.read() as session:
+        return metrics.faulty_slots(session)
 
 
 @pytest.fixture
@@ -123,3 +129,42 @@ def test_the_other_slots_of_the_worker_are_offered_on(steps):
     with steps.db.read() as session:
         [held] = workers.live_attempts(session, [worker_id])[worker_id]
     assert held.slots == [1]
+
+
+def gone(steps, seconds: float) -> None:
+    """Nobody is heard for so long, and the leader looks now and then."""
+    for _ in range(2):
+        steps.clock.advance(seconds / 2)
+        steps.sweep()
+
+
+def test_an_ephemeral_worker_that_vanished_leaves_no_faults_behind(steps, failing):
+    with steps.db.write() as tx:
+        workers.get_worker(tx.session, failing).ephemeral = True
+    for _ in range(faulty_slots.MOST):
+        fail(steps, failing)
+    assert figure(steps) == 1
+    gone(steps, 1800)
+    assert steps.worker(failing).desired == WorkerDesired.ACTIVE  # it may come back
+    assert figure(steps) == 0  # and is nobody's business meanwhile
+    gone(steps, 1900)
+    assert steps.worker(failing).desired == WorkerDesired.RETIRED
+    with steps.db.read() as session:
+        assert session.scalars(select(SlotFault)).all() == []
+    assert "worker.retired" in [entry.action for entry in steps.audit_of(failing)]
+
+
+def test_the_slots_of_a_host_that_stays_are_not_offered_when_it_comes_back(steps, failing):
+    for _ in range(faulty_slots.MOST):
+        fail(steps, failing)
+    gone(steps, 7 * 86_400)
+    steps.beat(failing)
+    assert faulty(steps) == [(0, "it broke")]
+    assert figure(steps) == 1
+
+
+def test_faults_that_are_too_old_to_count_are_dropped(steps, failing):
+    fail(steps, failing)
+    gone(steps, faulty_slots.WINDOW.total_seconds() + 120)
+    with steps.db.read() as session:
+        assert session.scalars(select(SlotFault)).all() == []

@@ -3,7 +3,7 @@
 from st_controller.store.schema.approvals import Approval, ApprovalDecision, ApprovalRule
 from st_controller.store.schema.attempts import Attempt
 from st_controller.store.schema.base import DEFAULT_TENANT, Table
-from st_controller.store.schema.contents import Artifact, ArtifactUpload, Dataset
+from st_controller.store.schema.contents import Artifact, ArtifactUpload, Dataset, DoomedObject
 from st_controller.store.schema.events import (
     AuditArchive,
     AuditEntry,
@@ -50,6 +50,7 @@ __all__ = [
     "Charge",
     "CustomRole",
     "Dataset",
+    "DoomedObject",
     "EventOrder",
     "GarbageOrderOfAll",
     "IdempotencyKey",

@@ -54,6 +54,15 @@ class ArtifactUpload(Table):
     begun_at: Mapped[datetime]
 
 
+class DoomedObject(Table):
+    """An object that a deleted job left; it is removed, unless some artifact names it by then."""
+
+    __tablename__ = "doomed_objects"
+
+    key: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    doomed_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class Dataset(Table):
     """Content that was registered under a name; ``current`` marks what the name stands for."""
 

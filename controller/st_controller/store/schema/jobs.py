@@ -9,6 +9,7 @@ from sqlalchemy import (
     Index,
     String,
     Text,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -67,7 +68,10 @@ class Job(Table):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
-    """No list and no route knows it any more; what it used and holds in store still counts."""
+    """No list and no route knows it any more; what it used still counts, for good, and what it
+    stored until that is removed."""
+    purged_at: Mapped[datetime | None]
+    """When the last of its files was given up, some time after it was deleted."""
     max_attempts: Mapped[int]
     attempts: Mapped[int]
     """Attempts made so far; also the number of the newest."""
@@ -89,6 +93,12 @@ class Job(Table):
         Index("ix_jobs_queue", "state", "level", "submitted_at"),
         Index("ix_jobs_submitted_at", "submitted_at", "id"),
         Index("ix_jobs_org", "org", "submitted_at"),
+        Index(
+            "ix_jobs_unpurged",
+            "deleted_at",
+            sqlite_where=text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+            postgresql_where=text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+        ),
     )
 
 

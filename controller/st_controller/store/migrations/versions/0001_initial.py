@@ -73,6 +73,15 @@ def upgrade() -> None:
     op.create_index("ix_charges_day", "charges", ["org", "day"], unique=False)
     op.create_index("ix_charges_utc_day", "charges", ["utc_day"], unique=False)
     op.create_table(
+        "doomed_objects",
+        sa.Column("key", sa.String(length=1024), nullable=False),
+        sa.Column("doomed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_doomed_objects")),
+    )
+    op.create_index(
+        op.f("ix_doomed_objects_doomed_at"), "doomed_objects", ["doomed_at"], unique=False
+    )
+    op.create_table(
         "event_order",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("last_position", sa.BigInteger(), nullable=False),
@@ -533,6 +542,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("tries_used", sa.Integer(), nullable=False),
@@ -553,6 +563,14 @@ def upgrade() -> None:
     op.create_index("ix_jobs_queue", "jobs", ["state", "level", "submitted_at"], unique=False)
     op.create_index("ix_jobs_submitted_at", "jobs", ["submitted_at", "id"], unique=False)
     op.create_index(op.f("ix_jobs_submitted_by"), "jobs", ["submitted_by"], unique=False)
+    op.create_index(
+        "ix_jobs_unpurged",
+        "jobs",
+        ["deleted_at"],
+        unique=False,
+        sqlite_where=sa.text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+        postgresql_where=sa.text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+    )
     op.create_table(
         "approvals",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -815,6 +833,12 @@ def downgrade() -> None:
     op.drop_index("ix_approvals_pending", table_name="approvals")
     op.drop_index(op.f("ix_approvals_job_id"), table_name="approvals")
     op.drop_table("approvals")
+    op.drop_index(
+        "ix_jobs_unpurged",
+        table_name="jobs",
+        sqlite_where=sa.text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+        postgresql_where=sa.text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+    )
     op.drop_index(op.f("ix_jobs_submitted_by"), table_name="jobs")
     op.drop_index("ix_jobs_submitted_at", table_name="jobs")
     op.drop_index("ix_jobs_queue", table_name="jobs")
@@ -864,6 +888,8 @@ def downgrade() -> None:
     op.drop_table("leader_leases")
     op.drop_table("garbage_order_of_all")
     op.drop_table("event_order")
+    op.drop_index(op.f("ix_doomed_objects_doomed_at"), table_name="doomed_objects")
+    op.drop_table("doomed_objects")
     op.drop_index("ix_charges_utc_day", table_name="charges")
     op.drop_index("ix_charges_day", table_name="charges")
     op.drop_table("charges")
