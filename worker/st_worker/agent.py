@@ -16,6 +16,7 @@ from st_shared.protocol.endpoints import WorkerEvent, read_event
 from st_shared.protocol.sse import ServerSentEvent
 from st_shared.protocol.states import WorkerDesired
 from st_shared.protocol.worker import (
+    MOST_CACHED,
     Condition,
     DesiredChange,
     GarbageOrder,
@@ -96,13 +97,16 @@ class Agent:
         room = room_of(folder, settings)
         self._sampler = sampler or Sampler.of_processors(description.inventory, folder.root, room)
         self._cache = DatasetCache(folder, transfer)
+        self._models = folder.model_caches(settings)
         self._told_cached: list[str] = []
         self._told_condition = Condition()
-        self._told_models = description.inventory.cached_models
+        # What nobody is given of the host's own cache is not told either.
+        self._told_models = description.inventory.cached_models if settings.shares_models else []
         place = Workplace(
             controller,
             transfer,
             self._cache,
+            self._models,
             Slots([slot.index for slot in description.inventory.slots]),
             description.inventory,
             self._sampler.room,
@@ -170,11 +174,11 @@ class Agent:
 
     async def _join(self, token: str | None, records: list[AttemptRecord]) -> RegisterReply:
         holding = [record.lease for record in records]
-        cached = self._cache.digests()
+        await asyncio.to_thread(self._models.look)
+        cached = self._contents()
         sample = await self._sampler.take(ours_of(records), self._settings.first_sample_seconds)
-        inventory = self._description.inventory.model_copy(
-            update={"cached": cached, "condition": sample.condition}
-        )
+        told = {"cached": cached, "condition": sample.condition, "cached_models": self._told_models}
+        inventory = self._description.inventory.model_copy(update=told)
         description = self._description.model_copy(
             update={"holding": holding, "inventory": inventory}
         )
@@ -228,16 +232,21 @@ class Agent:
 
     async def _heartbeat(self) -> Heartbeat:
         sample = await self._sampler.take(self._attempts.ours, self._settings.sample_seconds)
-        cached = self._cache.digests()
+        cached = self._contents()
+        models = sample.models if self._settings.shares_models else None
         return Heartbeat(
             cached=cached if cached != self._told_cached else None,
             holding=self._attempts.leases,
             usage=sample.usage,
-            cached_models=sample.models if sample.models != self._told_models else None,
+            cached_models=models if models != self._told_models else None,
             condition=sample.condition if sample.condition != self._told_condition else None,
             leaving=self._departure.done(),
             deaf=self._stream.is_deaf(2 * self._interval),
         )
+
+    def _contents(self) -> list[str]:
+        """Names of datasets and models that need not be fetched here."""
+        return [*self._cache.digests(), *self._models.known][:MOST_CACHED]
 
     def _take_event(self, received: ServerSentEvent) -> None:
         try:
@@ -284,7 +293,9 @@ class Agent:
 
     async def _collect_garbage(self) -> None:
         live = [lease.attempt_id for lease in self._attempts.leases]
-        report = await asyncio.to_thread(garbage.collect, self._folder, live, time.time())
+        report = await asyncio.to_thread(
+            garbage.collect, self._folder, self._models, live, time.time()
+        )
         log.info("garbage.collected", removed=report.removed, freed_gb=round(report.freed_gb, 3))
         try:
             await self._controller.report_garbage(report)

@@ -1,6 +1,7 @@
 """One attempt from its claim to its finish, begun here or taken over from an agent that died."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 import structlog
@@ -247,6 +248,9 @@ class AttemptRun:
             self._folder.keep()
         else:
             await asyncio.to_thread(self._folder.remove)
+        if self._record().kind == "noop":
+            return
+        await asyncio.to_thread(self._place.models.tidy, time.time())
         if self._record().kind != "train":
             return
         try:

@@ -119,6 +119,18 @@ _state_dir = click.option(
     help="What trainers may keep from job to job, GiB.  [default: a quarter of the cache's disk]",
 )
 @click.option(
+    "--models-gb",
+    type=click.FloatRange(min=0.001),
+    envvar="ST_WORKER_MODELS_GB",
+    help="What pretrained models beside the cache may take, GiB.  [default: half of its disk]",
+)
+@click.option(
+    "--share-models",
+    is_flag=True,
+    envvar="ST_WORKER_SHARE_MODELS",
+    help="Let jobs of all organisations use the Hugging Face cache of this user (HF_HOME).",
+)
+@click.option(
     "--min-free-gb",
     type=click.FloatRange(min=0),
     default=2.0,
@@ -142,6 +154,8 @@ def join(
     cache_dir: Path | None,
     cache_gb: float | None,
     trainer_cache_gb: float | None,
+    models_gb: float | None,
+    share_models: bool,
     min_free_gb: float,
     keep_runs: bool,
 ) -> None:
@@ -171,7 +185,11 @@ def join(
         folder, name or _host_name(), slots, labels, ephemeral, found, one_job=one_job
     )
     settings = AgentSettings(
-        keep_runs=keep_runs, idle_timeout_seconds=idle_timeout, min_free_gb=min_free_gb
+        keep_runs=keep_runs,
+        idle_timeout_seconds=idle_timeout,
+        models_gb=models_gb,
+        shares_models=share_models,
+        min_free_gb=min_free_gb,
     )
     end_with(serve(address, folder, secret, description, settings, found))
 

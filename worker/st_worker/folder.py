@@ -13,8 +13,10 @@ import structlog
 from st_shared.content_cache import ContentCache, default_bytes
 from st_shared.protocol.journal import JOURNAL_NAME
 from st_worker.errors import UsageError
+from st_worker.model_caches import ModelCaches
 from st_worker.removal import remove_tree
 from st_worker.script.run import SCRIPT_NAME, WORK_NAME
+from st_worker.settings import AgentSettings
 from st_worker.trainer_cache import TrainerCache
 from st_worker.trainer_cache import default_bytes as trainer_bytes
 
@@ -153,9 +155,21 @@ class StateFolder:
         return self.cache_root / "datasets"
 
     @property
+    def models(self) -> Path:
+        """Pretrained models by organisation."""
+        return self.cache_root / "models"
+
+    @property
     def cache_root(self) -> Path:
         """The folder of the cache."""
         return self.cache or self.root / "cache"
+
+    def model_caches(self, settings: AgentSettings) -> ModelCaches:
+        """Pretrained models, for each organisation apart."""
+        self.models.mkdir(mode=0o700, parents=True, exist_ok=True)
+        most = settings.models_gb
+        allowed = default_bytes(self.models) if most is None else int(most * 2**30)
+        return ModelCaches(self.models, allowed, is_shared=settings.shares_models)
 
     def content_cache(self) -> ContentCache:
         """The cache of content."""
@@ -197,6 +211,7 @@ class StateFolder:
             remove_tree(attempt.root)
         if self.cache is None:
             self.trainer_cache().clear()
+            remove_tree(self.models)
             self.content_cache().clear()
         for file in (self.credential, self.pulse, self.root / "lock"):
             file.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Removes what no attempt needs any more."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import structlog
 
 from st_shared.protocol.worker import GarbageReport
 from st_worker.folder import StateFolder
+from st_worker.model_caches import ModelCaches
 from st_worker.removal import opened_folders, remove_tree
 
 log = structlog.get_logger(__name__)
@@ -17,17 +18,25 @@ _GIB = 2**30
 _YOUNG_SECONDS = 60.0
 
 
-def collect(folder: StateFolder, live: Collection[str], now: float) -> GarbageReport:
-    """Remove the folders of attempts that are over, and what is past the bound of the cache.
+def collect(
+    folder: StateFolder, models: ModelCaches, live: Collection[str], now: float
+) -> GarbageReport:
+    """Remove the folders of attempts that are over, and what is past the bounds of the caches.
 
     ``live`` names attempts that are not over; one that has a record is not over either, whether
     or not this agent knows of it. ``now`` is in seconds since the epoch. What cannot be removed
     stays and is logged: an order that is never reported is given for ever.
     """
     removed, freed = 0, 0
-    for collected in (_attempts, _content, _kept):
+    collected: tuple[Callable[[], tuple[int, int]], ...] = (
+        lambda: _attempts(folder, live, now),
+        lambda: folder.content_cache().shrink(),
+        lambda: folder.trainer_cache().trim(),
+        lambda: models.shrink(now),
+    )
+    for each in collected:
         try:
-            count, size = collected(folder, live, now)
+            count, size = each()
         except OSError as error:
             log.warning("garbage.left", why=str(error))
         else:
@@ -47,14 +56,6 @@ def _attempts(folder: StateFolder, live: Collection[str], now: float) -> tuple[i
             if remove_tree(attempt.root):
                 removed, freed = removed + 1, freed + size
     return removed, freed
-
-
-def _kept(folder: StateFolder, _live: Collection[str], _now: float) -> tuple[int, int]:
-    return folder.trainer_cache().trim()
-
-
-def _content(folder: StateFolder, _live: Collection[str], _now: float) -> tuple[int, int]:
-    return folder.content_cache().shrink()
 
 
 def size_of(root: Path) -> int:

@@ -72,7 +72,8 @@ class Trainer:
         """Fetch datasets and checkpoint, and write the job file."""
         place = self._place
         arguments = await self._preparation.run(claim)
-        environment = trainer_environment(place.environment, place.inventory, claim.slots)
+        base = await asyncio.to_thread(place.models.given, place.environment, claim.org)
+        environment = trainer_environment(base, place.inventory, claim.slots)
         processes = len(claim.slots)
         if processes > 1 or self._in_gang:
             arguments = ["launch", "--processes", str(processes), *arguments]
@@ -130,7 +131,8 @@ class Script:
             "ST_ATTEMPT": str(claim.number),
             "ST_RUN_DIR": str(folder.work),
         }
-        allowed = script_environment(place.environment, place.inventory, claim.slots)
+        base = await asyncio.to_thread(place.models.given, place.environment, claim.org)
+        allowed = script_environment(base, place.inventory, claim.slots)
         return Launch([*SCRIPT_COMMAND, str(folder.run)], {**allowed, **told})
 
     def joined(self, launch: Launch, where: Rendezvous) -> Launch:

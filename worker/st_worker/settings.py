@@ -57,6 +57,10 @@ class AgentSettings:
     """How long a heartbeat waits for the driver of the accelerators at most."""
     first_sample_seconds: float = 5.0
     """The same before this agent registers, so that nothing in use is offered from the start."""
+    models_gb: float | None = None
+    """What pretrained models of all organisations may take, GiB; none: half of their disk."""
+    shares_models: bool = False
+    """Whether jobs of all organisations use the model cache of the host's user."""
     min_free_gb: float = 2.0
     """Free space of the state folder's disk, GiB, below which no job is taken."""
     refused_disk_seconds: float = 60.0

@@ -8,6 +8,7 @@ from st_shared.clock import Clock, utc_now
 from st_shared.protocol.worker import Inventory
 from st_worker.client import Controller
 from st_worker.datasets import DatasetCache
+from st_worker.model_caches import ModelCaches
 from st_worker.room import Room
 from st_worker.settings import AgentSettings
 from st_worker.slots import Slots
@@ -22,6 +23,7 @@ class Workplace:
     controller: Controller
     transfer: Transfer
     cache: DatasetCache
+    models: ModelCaches
     slots: Slots
     inventory: Inventory
     room: Room

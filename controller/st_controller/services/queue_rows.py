@@ -1,7 +1,7 @@
 """Rows of jobs and attempts as the scheduler knows them: what waits, and what holds slots."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -22,8 +22,9 @@ from st_controller.domain.scheduling.model import (
 )
 from st_controller.services.durations import Durations
 from st_controller.services.queue_marks import Mark
-from st_controller.store.requests import kept_as
+from st_controller.store.requests import kept_as, model_of
 from st_controller.store.schema import Attempt, Dataset, Job, User
+from st_shared.protocol.content import model_kept_as
 from st_shared.protocol.content_room import needed
 from st_shared.protocol.states import AttemptState, JobState
 
@@ -213,12 +214,23 @@ def pending(
         waiting_since=row.queued_at.timestamp() if row.queued_at else submitted,
         shape=shape_of(row.request, sum([each.room_gb for each in fetched])),
         not_before=row.not_before.timestamp() if row.not_before else 0.0,
-        wants=tuple(datasets[want].kept_as if want in datasets else want for want in row.wants),
+        wants=tuple(_wanted(row, datasets)),
         array=row.array_id,
         expected=row.expected_seconds or learned.of(row.submitted_by, row.name, row.family),
         preemptible=row.preemptible,
         preemptions=row.preemptions,
     )
+
+
+def _wanted(row: Row[Any], datasets: Mapping[str, Content]) -> Iterator[str]:
+    """What workers call the contents that a job wants; a model as its organisation has it first."""
+    for want in row.wants:
+        if (model := model_of(want)) is not None:
+            yield _model_of(row.org, model)
+        yield datasets[want].kept_as if want in datasets else want
+
+
+_model_of = lru_cache(maxsize=10_000)(model_kept_as)
 
 
 @lru_cache(maxsize=10_000)

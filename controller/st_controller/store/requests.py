@@ -39,6 +39,12 @@ def kept_as(org: str, digest: str) -> str:
     return hashlib.sha256(f"{org}\n{digest}".encode()).hexdigest()
 
 
+def model_of(content: str) -> str | None:
+    """The model of a ``base_content``; none: it is another content."""
+    kind, _, model = content.partition(":")
+    return model if kind == "base" and model else None
+
+
 def request_of(context: DefaultExecutionContext) -> str:
     """``request_text`` of a new row."""
     return request_text(_column(context, "spec"))

@@ -21,3 +21,11 @@ def content_digest(files: Iterable[ContentFile]) -> str:
     for file in sorted(files, key=lambda file: file.path.encode()):
         digest.update(f"{file.path}\0{file.size}\0{file.sha256}\n".encode())
     return digest.hexdigest()
+
+
+def model_kept_as(org: str, model: str) -> str:
+    """What a pretrained model that a worker keeps for an organisation is called among contents.
+
+    Other organisations' jobs do not look for it, and it shows nobody a list of models.
+    """
+    return hashlib.sha256(f"model\n{org}\n{model}".encode()).hexdigest()

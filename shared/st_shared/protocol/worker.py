@@ -38,8 +38,12 @@ LARGEST_PART = 10_000
 PROTOCOL_VERSION = 1
 """Raised when either side could no longer understand the other."""
 
-CachedDigests = Annotated[list[Sha256], Field(max_length=1000)]
-"""Digests of datasets that a worker need not fetch; at most those that it got last."""
+MOST_CACHED = 1000
+"""Contents that a worker tells of."""
+
+CachedDigests = Annotated[list[Sha256], Field(max_length=MOST_CACHED)]
+"""Digests of datasets that a worker need not fetch, at most those that it got last, and names of
+pretrained models that it keeps for one organisation (``content.model_kept_as``)."""
 
 CachedModels = Annotated[list[Annotated[Text, Field(max_length=200)]], Field(max_length=1000)]
 """Pretrained models on the worker's disk, as ``owner/name``."""
@@ -354,7 +358,8 @@ class ClaimReply(Resource):
     number: int
     """1 for the job's first attempt."""
     org: str = Field("default", pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=40)
-    """Whose job it is: what its trainer keeps on the host is for this organisation's jobs alone."""
+    """Whose job it is: what its programs keep on the host, and fetch with their credentials, is for
+    this organisation's jobs alone."""
     slots: list[int]
     spec: dict[str, Any]
     """The JobSpec, as ``JobSpec.model_dump(mode="json")`` gives it."""

@@ -14,6 +14,7 @@ from st_controller.services.jobs import get_job
 from st_controller.services.live_queue import LiveQueue
 from st_controller.services.offers import Priced
 from st_controller.store.schema import Attempt, AuditEntry, LeaderLease, Worker
+from st_shared.protocol.content import model_kept_as
 from st_shared.protocol.states import FailureKind, JobState, Outcome, WorkerDesired
 from st_shared.protocol.worker import BusySlot, Condition, Heartbeat
 
@@ -153,10 +154,18 @@ def test_a_worker_whose_disk_is_full_costs_a_job_no_try_and_is_offered_nothing(s
     assert steps.place() == 1
 
 
-def test_a_job_goes_to_a_worker_that_has_its_base_model(steps):
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"cached_models": ["black-forest-labs/FLUX.1-dev"]},
+        {"cached": [model_kept_as("default", "black-forest-labs/FLUX.1-dev")]},
+    ],
+    ids=["for all", "for its organisation"],
+)
+def test_a_job_goes_to_a_worker_that_has_its_base_model(steps, told):
     hosts = [steps.join(name) for name in ("a", "b", "c")]
     with steps.db.write() as tx:
-        told = Heartbeat(cached_models=["black-forest-labs/FLUX.1-dev"])
+        told = Heartbeat(**told)
         workers.heartbeat(tx, tx.session.get_one(Worker, hosts[1]), told, steps.patience)
     training = {
         "model": {"family": "flux", "base": "black-forest-labs/FLUX.1-dev"},

@@ -182,6 +182,7 @@ class ControllerDouble:
         older: list[CheckpointDownload] | None = None,
         acked_seq: int = 0,
         gang: GangMember | None = None,
+        org: str = "default",
         **work: Any,
     ) -> DoubleAttempt:
         """Offer an attempt whose trainer will do as ``script`` says, unless ``work`` is given."""
@@ -200,6 +201,7 @@ class ControllerDouble:
             older=older or [],
             acked_seq=acked_seq,
             gang=gang,
+            org=org,
         )
         expires_at = datetime.now(UTC) + timedelta(seconds=60)
         attempt = self.attempts[attempt_id] = DoubleAttempt(claim, expires_at)

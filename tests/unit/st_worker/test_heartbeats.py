@@ -142,11 +142,11 @@ async def test_somebody_else_is_told_once_and_when_they_have_gone(double, start_
 
 
 async def test_models_that_jobs_have_fetched_are_told_when_they_are_seen(
-    double, start_agent, tmp_path, monkeypatch
+    double, start_agent, agent_settings, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("st_worker.sampling.MODELS_SECONDS", 0.0)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    await start_agent()
+    await start_agent(settings=replace(agent_settings, shares_models=True))
     await double.until(lambda: double.heartbeats)
     revision = tmp_path / "models--acme--tiny" / "snapshots" / "a1"
     revision.mkdir(parents=True)

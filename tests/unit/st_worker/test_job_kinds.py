@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from st_shared.clock import utc_now
+from st_shared.protocol.content import model_kept_as
 from st_shared.protocol.states import FailureKind, Outcome
 from st_worker.agent import Departure
 from st_worker.notes import Notes
@@ -276,3 +277,30 @@ async def test_secrets_are_asked_for_again_until_they_come(double, start_agent):
     await start_agent()
     attempt = _command(double, "test $HF_TOKEN = hf_never_seen", secrets={"HF_TOKEN": "hub"})
     assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
+
+
+async def test_models_are_fetched_into_a_folder_of_their_organisation(
+    double, start_agent, monkeypatch, state_folder
+):
+    monkeypatch.setenv("HF_HOME", "/home/somebody/.cache/huggingface")
+    monkeypatch.setenv("HF_HUB_CACHE", "/models")
+    await start_agent()
+    fetch = (
+        'echo "$HF_HOME ${HF_HUB_CACHE-none}"; ls -1 $HF_HOME;'
+        " mkdir -p $HF_HOME/hub/models--acme--gated/snapshots/a1;"
+        " touch $HF_HOME/hub/models--acme--gated/snapshots/a1/model_index.json"
+    )
+    ours, theirs = "acme", "globex"
+    seen = []
+    for org in (ours, theirs, ours):
+        attempt = _command(double, fetch, org=org)
+        await _finished(double, attempt)
+        seen.append(attempt.messages[1:])
+    models = state_folder.cache_root / "models"
+    assert seen == [
+        [f"{models / ours} none"],
+        [f"{models / theirs} none"],  # it finds nothing of ours
+        [f"{models / ours} none", "hub"],
+    ]
+    known = {model_kept_as(org, "acme/gated") for org in (ours, theirs)}
+    await double.until(lambda: any(set(beat.cached or ()) == known for beat in double.heartbeats))

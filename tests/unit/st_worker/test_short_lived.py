@@ -12,6 +12,7 @@ from st_shared.protocol.states import Outcome
 from st_worker import garbage
 from st_worker.agent import Departure
 from st_worker.folder import StateFolder
+from st_worker.settings import AgentSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -99,7 +100,7 @@ def cluttered(tmp_path) -> StateFolder:
 
 def _collected(folder, later: float):
     now = max(path.lstat().st_mtime for path in folder.attempts.iterdir()) + later
-    return garbage.collect(folder, [RUNNING], now)
+    return garbage.collect(folder, folder.model_caches(AgentSettings()), [RUNNING], now)
 
 
 def test_garbage_is_what_no_attempt_needs(cluttered):
