@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -284,25 +284,30 @@ def _used(attempt) -> float:
 def _charged_as_used(rig, attempts):
     """What is charged is what the worker's disk tells of the program, whatever broke meanwhile.
 
-    A heartbeat that lay about while the controller stood still counts as it came, less a lease.
+    Of what was lost only what heartbeats prove is charged. One that lay about while the controller
+    stood still counts as it came, less a lease.
     """
     for attempt in attempts:
         known = _lasted(rig, attempt)
         if known is None or attempt.claimed_at is None:
             continue
-        used = _used(attempt)
-        if not known - 0.1 <= used <= known + LEASE:
-            yield f"attempt {attempt.number} ran for {known:.2f} s, {used:.2f} s are charged"
+        (ran, held), used = known, _used(attempt)
+        least = 0.0 if attempt.outcome == "lost" else ran - 0.1
+        if not least <= used <= held + LEASE:
+            yield f"attempt {attempt.number} ran for {ran:.2f} s, {used:.2f} s are charged"
 
 
 def _lasted(rig, attempt):
-    """Seconds from the first line of a journal to the end that the supervisor noted; if any did."""
+    """Seconds from the first line of a journal to the end of the program as its supervisor noted
+    it, and until the supervisor ended too, which waits for room for that note; if there is one."""
     for agent in rig.agents:
         run = agent.state / "attempts" / attempt.id / "run"
         if not (run / "exit.json").exists():
             continue
-        ended = datetime.fromisoformat(json.loads((run / "exit.json").read_bytes())["ended_at"])
+        note = run / "exit.json"
+        ended = datetime.fromisoformat(json.loads(note.read_bytes())["ended_at"])
+        written = datetime.fromtimestamp(note.stat().st_mtime, UTC)
         with (run / "journal.ndjson").open() as file:
             begun = datetime.fromisoformat(json.loads(file.readline())["at"])
-        return (ended - begun).total_seconds()
+        return tuple((each - begun).total_seconds() for each in (ended, max(ended, written)))
     return None

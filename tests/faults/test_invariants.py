@@ -1,5 +1,6 @@
 """The campaign's judges themselves: each broken promise is seen."""
 
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -89,16 +90,32 @@ def test_slots_are_charged_once(charged, is_right):
 
 
 @pytest.mark.parametrize(
-    ("used", "is_right"), [(6.0, True), (8.9, True), (9.1, False), (5.8, False)]
+    ("used", "outcome", "waited", "is_right"),
+    [
+        (6.0, "succeeded", 0, True),
+        (8.9, "succeeded", 0, True),
+        (9.1, "succeeded", 0, False),
+        (9.1, "failed", 1, True),  # its supervisor waited for room on a full disk
+        (5.8, "succeeded", 0, False),
+        (5.8, "lost", 0, True),
+        (9.1, "lost", 0, False),
+    ],
 )
-def test_a_program_is_charged_for_as_long_as_it_ran(tmp_path, used, is_right):
+def test_a_program_is_charged_for_as_long_as_it_ran(tmp_path, used, outcome, waited, is_right):
     run = tmp_path / "attempts" / "att_1" / "run"
     run.mkdir(parents=True)
     (run / "journal.ndjson").write_text(f'{{"at": "{NOW.isoformat()}"}}\n{{"at": "later"}}\n')
     ended = NOW + timedelta(seconds=6)
-    (run / "exit.json").write_text(f'{{"ended_at": "{ended.isoformat()}"}}')
-    released = NOW + timedelta(seconds=used)
-    attempt = SimpleNamespace(id="att_1", number=1, claimed_at=NOW, released_at=released)
+    note = run / "exit.json"
+    note.write_text(f'{{"ended_at": "{ended.isoformat()}"}}')
+    os.utime(note, (ended.timestamp() + waited,) * 2)
+    attempt = SimpleNamespace(
+        id="att_1",
+        number=1,
+        outcome=outcome,
+        claimed_at=NOW,
+        released_at=NOW + timedelta(seconds=used),
+    )
     rig = SimpleNamespace(agents=[SimpleNamespace(state=tmp_path)])
     assert (list(_charged_as_used(rig, [attempt])) == []) is is_right
 
