@@ -7,7 +7,9 @@ the way of a message. What the controller sees for itself bounds what a worker t
 
 - nothing is charged beyond the moment at which the end is told;
 - while heartbeats say that a program runs, its time goes on: a worker whose clock is slow, or that
-  lies, is believed no further back than a lease lasts (``lease_ttl``);
+  lies, and has been behind by more than a lease lasts (``lease_ttl``) for so long, is believed no
+  further back than that. Who is behind for a moment had heartbeats on the way while a controller
+  stood still;
 - an end that nobody told of (the worker vanished, or was retired) is taken to be the moment up to
   which its last heartbeat proves use. That may be one interval of heartbeats too little, and is
   never too much: nobody pays for what cannot be shown.
@@ -38,13 +40,23 @@ class Member(Protocol):
         """When the slots of all members were given back."""
 
 
-def proven(known: float, told: float | None, seen: float, lease_ttl: float) -> float:
+def is_behind(told: float | None, seen: float, lease_ttl: float) -> bool:
+    """Whether a worker tells of much less time than has passed since the claim."""
+    return told is not None and seen - told > lease_ttl
+
+
+def proven(
+    known: float, told: float | None, seen: float, lease_ttl: float, behind: float = 0.0
+) -> float:
     """Seconds of use that a heartbeat proves, of a program that runs.
 
     ``known`` were proven before, ``told`` says the worker, none: an older one that does not;
-    ``seen`` have passed for the controller since the claim.
+    ``seen`` have passed for the controller since the claim; for ``behind`` seconds all its
+    heartbeats have been behind.
     """
-    believed = seen if told is None else max(told, seen - lease_ttl)
+    believed = seen if told is None else told
+    if is_behind(told, seen, lease_ttl) and behind >= lease_ttl:
+        believed = max(believed, seen - lease_ttl)
     return max(known, min(believed, seen))
 
 

@@ -65,6 +65,7 @@ _HELD = (
         Attempt.stop,
         Attempt.claimed_at,
         Attempt.used_seconds,
+        Attempt.behind_since,
     )
     .where(Attempt.id.in_(_IDS))
     .order_by(Attempt.job_id, Attempt.id)
@@ -79,6 +80,8 @@ _RENEW = (
         used_seconds=cast(cast(_USES.c.value, Text), Float),
     )
 )
+
+_BEHIND = update(Attempt).where(Attempt.id.in_(_IDS)).values(behind_since=bindparam("since"))
 
 UPLOADING = Reason(
     code="uploading",
@@ -251,6 +254,7 @@ def renew_all(
     found = lock(tx.session, [holding for _, holding in holdings])
     orders: list[list[StopOrder]] = []
     renewed: dict[str, float] = {}
+    turned: dict[bool, list[str]] = {True: [], False: []}
     for worker_id, holding in holdings:
         stops: list[StopOrder] = []
         for lease in holding:
@@ -259,7 +263,9 @@ def renew_all(
                 stops.append(StopOrder(attempt_id=lease.attempt_id, reason="stale"))
                 continue
             told = lease if proves_use else lease.model_copy(update={"ended": True})
-            renewed[row.id] = _proven(row, told, tx.now, patience)
+            renewed[row.id], is_behind = _proven(row, told, tx.now, patience)
+            if is_behind is not (row.behind_since is not None):
+                turned[is_behind].append(row.id)
             if row.stop:
                 stops.append(StopOrder(attempt_id=row.id, reason=row.stop))
         orders.append(stops)
@@ -267,16 +273,23 @@ def renew_all(
     if renewed:
         written = {"uses": json.dumps(renewed), "until": until}
         tx.session.connection().execute(_RENEW, written)
+    for is_behind, ids in turned.items():
+        if ids:
+            since = tx.now if is_behind else None
+            tx.session.connection().execute(_BEHIND, {"ids": ids, "since": since})
     return orders
 
 
-def _proven(row: Any, told: Lease, now: datetime, patience: Patience) -> float:
-    """Seconds for which an attempt has had its slots, as far as is proven now."""
+def _proven(row: Any, told: Lease, now: datetime, patience: Patience) -> tuple[float, bool]:
+    """Seconds for which an attempt has had its slots, as far as is proven; whether it is behind."""
     known: float = row.used_seconds
+    was_behind = row.behind_since is not None
     if told.ended or row.claimed_at is None or row.state == AttemptState.UPLOADING:
-        return known
-    seen = (now - row.claimed_at).total_seconds()
-    return use.proven(known, told.used_seconds, seen, patience.lease_ttl)
+        return known, was_behind
+    seen, most = (now - row.claimed_at).total_seconds(), patience.lease_ttl
+    behind = (now - row.behind_since).total_seconds() if was_behind else 0.0
+    proof = use.proven(known, told.used_seconds, seen, most, behind)
+    return proof, use.is_behind(told.used_seconds, seen, most)
 
 
 def lock(session: Session, holdings: Iterable[Sequence[Lease]]) -> dict[str, Any]:

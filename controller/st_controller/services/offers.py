@@ -220,5 +220,6 @@ def _new_attempt(
         "booked_until": None,
         "booked": False,
         "used_seconds": 0.0,
+        "behind_since": None,
         "counted": False,
     }

@@ -107,6 +107,17 @@ def test_a_lost_worker_is_charged_for_until_its_last_heartbeat(steps, queue):
     assert charged(steps) == approx(19.8)
 
 
+def test_heartbeats_that_lay_about_while_nobody_listened_prove_what_they_tell(steps, queue):
+    """Seed 72 of the campaign: the controller stood still for longer than a lease."""
+    worker_id, attempt_id = begun(steps)
+    steps.clock.advance(600.0)
+    for used in (1.0, 2.0):
+        steps.beat(worker_id, attempt_id, used=used)
+    steps.finish(worker_id, attempt_id, used=2.5)
+    steps.place()
+    assert usage_of(steps, queue) == approx((5.0, 5.0))
+
+
 def test_a_worker_that_comes_back_proves_no_use(steps, queue):
     """Its host was started again, and it tells what it did before that."""
     worker_id, attempt_id = begun(steps)

@@ -57,6 +57,8 @@ class Attempt(Table):
     claimed_at: Mapped[datetime | None]
     used_seconds: Mapped[float] = mapped_column(default=0.0)
     """Since its claim, for which its use is proven: by heartbeats, in the end by its worker."""
+    behind_since: Mapped[datetime | None]
+    """Since when its heartbeats have told of much less use than there was time for."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]

@@ -28,19 +28,20 @@ class _Member:
 
 
 @pytest.mark.parametrize(
-    ("known", "told", "seen", "proof"),
+    ("known", "told", "seen", "behind", "proof"),
     [
-        (5.0, 10.0, 10.2, 10.0),  # the way of the message is not charged
-        (5.0, None, 10.2, 10.2),  # an older worker measures nothing
-        (5.0, 10.0, 14.0, 10.0),  # a heartbeat that lay about while the controller stood still
-        (5.0, 10.0, 600.0, 575.0),  # a clock that stands still, or a lie: no further than a lease
-        (5.0, 0.0, 10.0, 5.0),  # what is proven stays so
-        (5.0, 1e9, 10.0, 10.0),  # nor is the future charged
-        (5.0, 1.0, -3600.0, 5.0),  # the clock of the controller was set back
+        (5.0, 10.0, 10.2, 0.0, 10.0),  # the way of the message is not charged
+        (5.0, None, 10.2, 0.0, 10.2),  # an older worker measures nothing
+        (5.0, 10.0, 600.0, 1.0, 10.0),  # it lay about while the controller stood still
+        (5.0, 10.0, 600.0, 25.0, 575.0),  # a clock that stands still, or a lie
+        (5.0, 599.0, 600.0, 25.0, 599.0),  # it has caught up
+        (5.0, 0.0, 10.0, 0.0, 5.0),  # what is proven stays so
+        (5.0, 1e9, 10.0, 0.0, 10.0),  # nor is the future charged
+        (5.0, 1.0, -3600.0, 0.0, 5.0),  # the clock of the controller was set back
     ],
 )
-def test_a_heartbeat_proves_use(known, told, seen, proof):
-    assert use.proven(known, told, seen, LEASE) == pytest.approx(proof)
+def test_a_heartbeat_proves_use(known, told, seen, behind, proof):
+    assert use.proven(known, told, seen, LEASE, behind) == pytest.approx(proof)
 
 
 @pytest.mark.parametrize(
