@@ -1,7 +1,7 @@
 """The part of an attempt that ends with its process: fetch, start or take over, stop, look back."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from typing import Protocol
 
@@ -146,7 +146,8 @@ class Execution:
         given = await self._secrets.environment()
         launch = replace(prepared, environment={**prepared.environment, **given})
         await slots.enter_async_context(self._place.slots.hold(claim.slots))
-        where = await meet(self._place.controller, claim, self._place.environment)
+        held = slots.enter_context(ExitStack())  # until the end: nobody knows when it listens
+        where = await meet(self._place.controller, claim, self._place.environment, held)
         if where is None:
             return launch
         self._notes.log(f"all {where.nodes} nodes are ready; they meet at {where.address}")

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -35,11 +36,11 @@ class Rendezvous:
 
 
 async def meet(
-    controller: Controller, claim: ClaimReply, environment: Mapping[str, str]
+    controller: Controller, claim: ClaimReply, environment: Mapping[str, str], held: ExitStack
 ) -> Rendezvous | None:
     """Wait until every member has all that it needs; none: the attempt has no other.
 
-    The first member offers a port of this host that is free now.
+    The first member offers a port of this host, which is kept from others until ``held`` closes.
     """
     gang = claim.gang
     if gang is None:
@@ -47,7 +48,7 @@ async def meet(
     host = port = None
     if gang.node == 0:
         host = environment.get(ADDRESS) or own_address(controller.url)
-        port = free_port()
+        port = held.enter_context(kept_port())
     meeting = Meeting(epoch=claim.epoch, host=host, port=port)
     while True:
         place = await controller.meet(claim.attempt_id, meeting)
@@ -66,11 +67,17 @@ def own_address(url: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A TCP port that nobody else is given as long as the block lasts.
+
+    Whoever wants to listen on it can, where it allows that addresses are used again, as servers do:
+    that of the trainer begins to minutes later, when all members have what they need.
+    """
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("", 0))
+        yield int(keeper.getsockname()[1])
 
 
 def network_environment(url: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from st_shared.protocol.worker import GangMember
 from st_worker.meeting import (
     ADDRESS,
     Rendezvous,
-    free_port,
+    kept_port,
     network_environment,
     own_address,
 )
@@ -81,8 +81,20 @@ async def test_a_script_of_a_gang_knows_the_others(double, start_agent):
 
 def test_the_address_is_that_on_the_way_to_the_controller():
     assert own_address("http://127.0.0.1:8080") == "127.0.0.1"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", free_port()))
+
+
+def test_a_port_is_kept_from_others_until_the_server_that_it_is_for_listens():
+    with kept_port() as port, socket.socket() as other, socket.socket() as server:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("0.0.0.0", port))
+        server.listen()
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
 
 
 def test_collectives_take_the_interface_of_that_address_unless_told_otherwise():
