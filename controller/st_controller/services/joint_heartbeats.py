@@ -20,7 +20,7 @@ from st_shared.protocol.worker import Heartbeat, HeartbeatReply, StopOrder
 
 MOST = 1024
 """Heartbeats in one transaction."""
-REST_SECONDS = 0.1
+REST_SECONDS = 0.05
 """Between two transactions: nobody waits for the answer to a heartbeat."""
 
 # Made once: building a statement costs more than running it.
