@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.workers import Patience
@@ -24,7 +24,10 @@ _ANY = select(
             )
         )
         .exists(),
-        drained_late(bindparam("now")).exists(),
+        and_(  # few workers drain, and many attempts run
+            select(Worker.id).where(Worker.drain_until <= bindparam("now")).exists(),
+            drained_late(bindparam("now")).exists(),
+        ),
     )
 )
 
