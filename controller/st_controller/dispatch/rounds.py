@@ -86,11 +86,12 @@ class Rounds:
         while self._is_any_due():
             with self._db.write() as tx:
                 lead.prove(tx.session)
-                workers.watch_silence(tx, self._patience)
+                silent = workers.watch_silence(tx, self._patience)
                 worker_orders.press_drains(tx)
                 worker_credentials.rotate_old(tx, tx.now - self._credential_age)
-                if not leases.sweep(tx):
-                    break
+                ended = leases.sweep(tx)
+            if not silent and not ended:
+                break  # others are changing what there is just now
         self._expire_approvals(lead)
         self._prune(lead)
 

@@ -14,7 +14,7 @@ from st_controller.services.known_credentials import KnownCredentials
 from st_controller.store.database import Database, DatabaseError
 from st_controller.store.json_each import JsonEach
 from st_controller.store.schema import Worker
-from st_controller.store.transaction import Transaction
+from st_controller.store.transaction import QUEUE_WORKER, Transaction
 from st_shared.protocol.states import WorkerDesired, WorkerState
 from st_shared.protocol.worker import Heartbeat, HeartbeatReply, StopOrder
 
@@ -42,6 +42,11 @@ _HEARD = (
     update(Worker)
     .where(Worker.id.in_(bindparam("ids", expanding=True)))
     .values(last_heartbeat_at=bindparam("now"))
+)
+_BACK = (
+    update(Worker)
+    .where(Worker.id.in_(bindparam("ids", expanding=True)))
+    .values(observed=WorkerState.ONLINE)
 )
 _USES = JsonEach(bindparam("uses", type_=Text)).table_valued("key", "value", name="uses")
 _USED = (
@@ -118,6 +123,7 @@ def _take(
 ) -> list[HeartbeatReply | BaseException]:
     plain = [beat for beat in beats if _is_plain(known.get(beat.worker_id), beat.told)]
     _note_alive(tx, plain)
+    _note_back(tx, plain, known)
     if len(plain) < len(beats):  # the others' leases are renewed one by one, and all in one order
         leases.lock(tx.session, [beat.told.holding for beat in beats])
     orders = leases.renew_all(tx, [(beat.worker_id, beat.told.holding) for beat in plain], patience)
@@ -142,11 +148,8 @@ def _reply(worker: Any, stops: list[StopOrder]) -> HeartbeatReply:
 
 
 def _is_plain(worker: Any, told: Heartbeat) -> bool:
-    """Whether a heartbeat changes nothing that anybody has to be told of."""
-    if worker is None or _is_void(worker):
-        return False
-    is_known = worker.observed == WorkerState.ONLINE
-    return is_known and told.is_plain and not told.deaf
+    """Whether it says no more than that a worker is there, perhaps again."""
+    return worker is not None and not _is_void(worker) and told.is_plain and not told.deaf
 
 
 def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:
@@ -164,6 +167,16 @@ def _note_alive(tx: Transaction, beats: Sequence[Beat]) -> None:
     others = sorted({beat.worker_id for beat in beats} - uses.keys())
     if others:
         connection.execute(_HEARD, {"ids": others, "now": tx.now})
+
+
+def _note_back(tx: Transaction, beats: Sequence[Beat], known: Mapping[str, Any]) -> None:
+    """Who had been silent is online again: all are, where this process was what did not work."""
+    ids = {beat.worker_id for beat in beats}
+    back = sorted(each for each in ids if known[each].observed != WorkerState.ONLINE)
+    if back:
+        tx.session.connection().execute(_BACK, {"ids": back})
+        for worker_id in back:
+            tx.wake(f"{QUEUE_WORKER}{worker_id}")
 
 
 def _take_other(tx: Transaction, beat: Beat, patience: Patience) -> HeartbeatReply | BaseException:

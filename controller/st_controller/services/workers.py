@@ -26,6 +26,8 @@ from st_shared.protocol.worker import (
     Sync,
 )
 
+MOST_SILENT = 250
+"""Workers that are marked as silent in one transaction; others write between two."""
 _CHANGING = {"cached", "cached_models", "condition"}
 """What of an inventory heartbeats tell anew."""
 
@@ -225,11 +227,13 @@ def limits_of_silence(now: datetime, patience: Patience) -> tuple[datetime, date
     return now - timedelta(seconds=silent), now - timedelta(seconds=gone)
 
 
-def watch_silence(tx: Transaction, patience: Patience) -> None:
-    """Mark workers that have fallen silent, whichever they are and however many."""
+def watch_silence(tx: Transaction, patience: Patience) -> int:
+    """Mark workers that have fallen silent, up to ``MOST_SILENT`` of them; how many."""
+    marked = 0
     for worker in tx.session.scalars(
         select(Worker)
         .where(fallen_silent(*limits_of_silence(tx.now, patience)))
+        .limit(MOST_SILENT)
         # A worker whose row is locked is being heard just now.
         .with_for_update(skip_locked=True, key_share=True)
     ):
@@ -240,6 +244,8 @@ def watch_silence(tx: Transaction, patience: Patience) -> None:
             if state is WorkerState.GONE:
                 tx.wake(FLEET_LESS)
             tx.audit("system", f"worker.{state}", worker.id, name=worker.name)
+            marked += 1
+    return marked
 
 
 def forgive(tx: Transaction) -> None:

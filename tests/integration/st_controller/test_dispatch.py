@@ -332,3 +332,10 @@ def test_a_sweep_locks_nothing_until_a_deadline_has_passed(steps, monkeypatch):
     steps.sweep()
     assert locked
     assert steps.job(job_id).state == JobState.QUEUED
+
+
+def test_a_fleet_that_falls_silent_is_marked_some_at_a_time(steps, monkeypatch):
+    monkeypatch.setattr(workers, "MOST_SILENT", 2)
+    ids = [steps.join(f"w{number}") for number in range(5)]
+    steps.wait(steps.patience.silent_after)
+    assert {steps.worker(each).observed for each in ids} == {"silent"}

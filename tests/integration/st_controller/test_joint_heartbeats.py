@@ -137,3 +137,18 @@ def test_those_that_come_at_once_share_a_transaction(steps, fleet, monkeypatch):
     assert [each.stops for each in answers] == [[]] * 12
     assert sum(parts) >= 11
     assert len(parts) <= 2
+
+
+def test_all_who_were_silent_are_online_again_in_one_go(steps, at_once, monkeypatch):
+    """They are, where the controller did not listen; one by one takes too long then."""
+    ids = [steps.join(name) for name in ("a", "b", "c")]
+    steps.wait(steps.patience.silent_after)
+    assert {steps.worker(each).observed for each in ids} == {WorkerState.SILENT}
+    news = []
+    steps.db.notify = news.append
+    monkeypatch.setattr(joint_heartbeats, "_take_other", lambda *_: pytest.fail("one by one"))
+    at_once((ids[0], Heartbeat()), (ids[1], Heartbeat(usage=USAGE)), (ids[0], Heartbeat()))
+    assert [steps.worker(each).observed for each in ids] == ["online", "online", "silent"]
+    assert {each for topics in news for each in topics} == {
+        f"queue/worker/{each}" for each in ids[:2]
+    }
