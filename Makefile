@@ -90,6 +90,10 @@ bench: $(VENV)/made-dev ## measure; prints tables, writes benchmarks/results/ (s
 	$(BIN)/python benchmarks/trainer_speed.py --json benchmarks/results/trainer_speed.json
 	$(BIN)/python benchmarks/caching.py --json benchmarks/results/caching.json
 
+.PHONY: bench-memory
+bench-memory: $(VENV)/made-dev ## measure what plans foretell against what runs hold; a minute
+	$(BIN)/python benchmarks/memory_plan.py --json benchmarks/results/memory_plan.json
+
 QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery
 .PHONY: bench-queue
 bench-queue: $(VENV)/made-dev ## measure the queue, shorter runs; half an hour

@@ -150,6 +150,36 @@ def validate(file: Path, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--gpu",
+    metavar="NAME|BYTES",
+    help="Propose a setting that fits it: H100-80GB, RTX4090-24GB, 24GB ...",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(file: Path, gpu: str | None, as_json: bool) -> None:
+    """Predict memory and pace of the job FILE from the configuration of its model.
+
+    No weights are read or downloaded. Exit code 6: it fits --gpu with no setting known here.
+    """
+    training = _training_of(_read_job(file, as_json), file, as_json)
+    from st_shared.spec import SpecProblem  # noqa: PLC0415
+    from st_trainer.errors import BadSpecError  # noqa: PLC0415
+    from st_trainer.planning.command import plan_command  # noqa: PLC0415 -- torch
+
+    try:
+        fits, found, text = plan_command(training, gpu)
+    except BadSpecError as error:
+        field, _, said = str(error).partition(": ")
+        _refuse(file, [SpecProblem(field, said)], as_json)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--gpu") from None
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(text))
+    if not fits:
+        sys.exit(ExitCode.OUT_OF_MEMORY)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the whole JSON Schema.")
 def schema(as_json: bool) -> None:
     """Show what a job file may hold: a table of keys, or the JSON Schema with --json."""

@@ -126,6 +126,16 @@ class AceStep(Pretrained[AceStepConfig]):
         wanted = torch.ones(len(texts), length, channels, device=silence.device)
         return {"text": sequence, "context": torch.cat([source, wanted.to(source.dtype)], dim=-1)}
 
+    def longest(self, config: AceStepConfig, assets: Assets) -> Condition:
+        """All tokens of caption and lyrics, and one of timbre; the encoder looks at values."""
+        channels, length = self.latent_shape(config, assets)
+        width = assets["condition_encoder"].null_condition_emb.shape[-1]
+        tokens = config.caption_length + config.lyrics_length + 1
+        return {
+            "text": torch.zeros(1, tokens, width),
+            "context": torch.zeros(1, length, 2 * channels),
+        }
+
     def null(self, config: AceStepConfig, assets: Assets, condition: Condition) -> Condition:
         """The null embedding, as long as the captions are."""
         del config

@@ -1,7 +1,9 @@
 """The parts of a pretrained model: classes by name, weights from a folder of Diffusers' layout."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import nn
 
 from st_trainer.errors import BadSpecError
 
+_LOADER: ContextVar["Loader | None"] = ContextVar("loader", default=None)
 _FAILED = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
@@ -51,16 +54,36 @@ def _quieten() -> None:
         logging.disable_progress_bar()
 
 
+Loader = Callable[[str, str, str, torch.dtype], Any]
+"""Gives a part: of a base, the name of the part, its class, the type of its weights."""
+
+
+@contextmanager
+def built_by(loader: Loader) -> Iterator[None]:
+    """While it lasts, ``loader`` makes the parts that ``load_components`` gives."""
+    before = _LOADER.set(loader)
+    try:
+        yield
+    finally:
+        _LOADER.reset(before)
+
+
+def offline(base: str) -> dict[str, bool]:
+    """What keeps the libraries from asking Hugging Face about a folder."""
+    return {"local_files_only": True} if Path(base).is_dir() else {}
+
+
 def _load(base: str, name: str, place: str, dtype: torch.dtype) -> Any:
+    if loader := _LOADER.get():
+        return loader(base, name, place, dtype)
     kind = class_named(place)
-    offline = {"local_files_only": True} if Path(base).is_dir() else {}
     wanted = {"torch_dtype" if place.startswith("diffusers.") else "dtype": dtype}
     is_module = isinstance(kind, type) and issubclass(kind, nn.Module)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".torch.nn.utils.weight_norm. is", FutureWarning)
             part = kind.from_pretrained(
-                base, subfolder=name, **offline, **(wanted if is_module else {})
+                base, subfolder=name, **offline(base), **(wanted if is_module else {})
             )
     except _FAILED as error:
         raise BadSpecError(
@@ -79,11 +102,10 @@ def load_part(folder: str, place: str, field: str) -> Any:
         BadSpecError: there is none, or it does not fit its class.
     """
     _quieten()
-    offline = {"local_files_only": True} if Path(folder).is_dir() else {}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".FluxPosEmbed. is deprecated", FutureWarning)
-            return class_named(place).from_pretrained(folder, **offline)
+            return class_named(place).from_pretrained(folder, **offline(folder))
     except _FAILED as error:
         raise BadSpecError(
             f"{field}: {folder} cannot be loaded as {place}: {type(error).__name__}: {error}"

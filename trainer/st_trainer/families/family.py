@@ -69,6 +69,10 @@ class FamilyCode(ABC, Generic[ConfigT]):
     def encode(self, config: ConfigT, assets: Assets, captions: Sequence[str]) -> Condition:
         """Captions as tensors; the empty text is the null caption of guidance."""
 
+    def longest(self, config: ConfigT, assets: Assets) -> Condition:
+        """One caption of the greatest length, of no matter which values, to plan memory with."""
+        return self.encode(config, assets, ["word"])
+
     def null(self, config: ConfigT, assets: Assets, condition: Condition) -> Condition | None:
         """The null caption of guidance for each sample of ``condition``; None: the empty text."""
         del config, assets, condition
@@ -235,6 +239,11 @@ class Denoiser:
         condition = self.texts(captions)
         told = facts or [drawn] * len(captions)
         return condition | self.family.describe(self.config, told)
+
+    def longest(self) -> Condition:
+        """What the model is told of one sample, as large as it may become."""
+        told = self.family.describe(self.config, [SampleFacts.whole(*self.sample_shape[1:][-2:])])
+        return self.family.longest(self.config, self.assets) | told
 
     def texts(self, captions: Sequence[str]) -> Condition:
         """Captions as tensors, remembered or encoded now."""

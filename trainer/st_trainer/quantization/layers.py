@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from st_trainer.quantization.libraries import library
 
@@ -15,15 +16,46 @@ Quantise = Callable[[nn.Linear, torch.device], nn.Module]
 
 
 def by_torchao(config: str) -> Quantise:
-    """Weights of torchao, by the name of a configuration; the layer stays what it is."""
+    """Weights of torchao, by the name of a configuration."""
 
     def quantise(layer: nn.Linear, device: torch.device) -> nn.Module:
         torchao = library("torchao.quantization")
         torchao.quantize_(layer.to(device), getattr(torchao, config)(), filter_fn=_is_linear)
-        layer.requires_grad_(requires_grad=False)
-        return layer
+        made = TorchaoLinear(
+            layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta"
+        )
+        made.weight, made.bias = layer.weight, layer.bias
+        made.requires_grad_(requires_grad=False).train(layer.training)
+        return made
 
     return quantise
+
+
+class TorchaoLinear(nn.Linear):
+    """A linear layer whose weight is spread out while it is used, and at no other time.
+
+    Left to itself, torchao keeps what it spread out until the gradient is known: all weights in
+    full, once a step.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(..., in)`` to ``(..., out)``."""
+        answer: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return answer
+
+
+class _Product(torch.autograd.Function):
+    """``input @ weight.T + bias`` of a frozen weight, which is spread out again going back."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return functional.linear(values, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return gradient @ ctx.weight.dequantize().to(gradient.dtype), None, None
 
 
 def by_quanto(kind: str) -> Quantise:

@@ -15,6 +15,7 @@ from st_trainer.adapters.registry import make_adapter
 from st_trainer.errors import BadSpecError
 from st_trainer.execution.prepare import prepared
 from st_trainer.quantization import registry
+from st_trainer.quantization.layers import TorchaoLinear
 from st_trainer.quantization.model import frozen_linears, quantised
 from st_trainer.quantization.registry import QUANTIZERS, quantizer_for, quantizers
 
@@ -176,11 +177,8 @@ def test_excluded_layers_and_those_of_no_format_stay(load_tiny):
 def test_text_encoders_are_held_in_fewer_bits_too(load_tiny):
     denoiser = made(load_tiny, memory={"quantization": {"text_encoders": "int8"}})
     encoder = denoiser.assets["text_encoder"]
-    assert frozen_linears(encoder)
-    assert all(
-        type(encoder.get_submodule(name).weight) is not nn.Parameter
-        for name in frozen_linears(encoder)
-    )
+    assert not frozen_linears(encoder)
+    assert any(isinstance(each, TorchaoLinear) for each in encoder.modules())
     assert torch.isfinite(denoiser.encode(["a"])["text"]).all()
 
 

@@ -1,0 +1,153 @@
+"""What is foretold of a run, against what the run then holds."""
+
+import gc
+import shutil
+
+import pytest
+import torch
+from fixtures.tiny import TINY
+from PIL import Image
+from torch.profiler import ProfilerActivity, profile
+
+from st_shared.spec import TrainingSpec
+from st_trainer.adapters.adapter import trained
+from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
+from st_trainer.errors import BadSpecError
+from st_trainer.planning.estimate import estimate
+from st_trainer.session import Session
+from st_trainer.weights import open_denoiser
+
+SIDE = 64
+"""Pixels; activations then outweigh what a step holds besides."""
+
+
+@pytest.fixture
+def spec_of(base_folder):
+    def make(family="sd1", **changes):
+        config = TINY[family].config
+        if "resolution" in config:
+            config = config | {"resolution": SIDE}
+        document = {
+            "model": {"family": family, "base": str(base_folder(family)), "config": config},
+            "datasets": [{"path": "x"}],
+            "batch_size": 4,
+            "cache": {"latents": "off", "text": "off"},
+        }
+        return TrainingSpec.model_validate(document | changes)
+
+    return make
+
+
+def peak_of(session):
+    """Bytes that torch's allocator adds at most while gradients are made."""
+    denoiser = session.denoiser
+    generator = torch.Generator().manual_seed(0)
+    count = session.spec.batch_size
+    noisy = torch.randn(count, *denoiser.latent_shape, generator=generator)
+    times = denoiser.objective.from_share(torch.rand(count, generator=generator))
+    with torch.no_grad():
+        condition = denoiser.encode(["a"] * count)
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        answer = denoiser.predict(noisy, times, condition)
+        answer.float().square().mean().backward()
+    sizes = [
+        event.nbytes() for event in watched.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]  # fmt: skip
+    now = peak = 0
+    for each in sizes:
+        now += each
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.fixture
+def session_of(spec_of, tmp_path):
+    Image.new("RGB", (SIDE, SIDE), (200, 30, 60)).save(tmp_path / "0.png")
+    (tmp_path / "0.txt").write_text("a colour")
+
+    def make(family="sd1", **changes):
+        spec = spec_of(family, datasets=[{"path": str(tmp_path)}], **changes)
+        samples = read_datasets(spec.datasets, [tmp_path], Images(3, SIDE, SIDE)).samples
+        return Session(spec, samples, open_denoiser(spec, list))
+
+    return make
+
+
+@pytest.mark.parametrize("checkpointing", [pytest.param(None, marks=pytest.mark.families), 1])
+@pytest.mark.parametrize(
+    "family", ["flux", *(pytest.param(n, marks=pytest.mark.families) for n in ("sd1", "sd3"))]
+)
+def test_activations_are_foretold(spec_of, session_of, family, checkpointing):
+    changes = {"memory": {"gradient_checkpointing": checkpointing}}
+    found = estimate(spec_of(family, **changes))
+    measured = peak_of(session_of(family, **changes))
+    assert found.activations + found.gradients == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"adapter": {"kind": "full"}}], ids=["lora", "full"])
+def test_what_always_lies_there_is_foretold(spec_of, session_of, changes):
+    session, found = session_of(**changes), estimate(spec_of(**changes))
+    learned = trained(session.module)
+    size = sum(each.nbytes for each in learned.values())
+    own = [*session.module.parameters(), *session.module.buffers()]
+    assert found.base == sum(each.nbytes for each in own) - size
+    assert found.adapter == found.gradients == found.average == size
+    assert found.optimizer == 2 * size
+    assets = session.denoiser.assets
+    for part, foretold in (("text_encoder", found.text_encoders), ("vae", found.vae)):
+        tensors = [*assets[part].parameters(), *assets[part].buffers()]
+        assert foretold == sum(each.nbytes for each in tensors)
+
+
+FORMATS = ["int8", "nf4", *(pytest.param(n, marks=pytest.mark.families) for n in ("fp8", "int4"))]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_base_in_each_format_is_foretold(spec_of, session_of, format_):
+    """Measured: the bytes of every storage that the frozen part of the model leads to."""
+    changes = {"memory": {"quantization": {"format": format_}}}
+    session, found = session_of("flux", **changes), estimate(spec_of("flux", **changes))
+    learned = {id(each) for each in trained(session.module).values()}
+    frozen = [each for each in session.module.parameters() if id(each) not in learned]
+    frozen += list(session.module.buffers())
+    assert found.base == pytest.approx(sum(map(storage_bytes, frozen)), rel=0.1)
+
+
+def storage_bytes(tensor):
+    if hasattr(tensor, "__tensor_flatten__"):
+        return sum(storage_bytes(getattr(tensor, n)) for n in tensor.__tensor_flatten__()[0])
+    size = tensor.untyped_storage().nbytes()
+    state = getattr(tensor, "quant_state", None)
+    if state is not None:
+        size += state.absmax.nbytes + state.state2.absmax.nbytes
+    return size
+
+
+@pytest.mark.families
+@pytest.mark.parametrize("family", TINY)
+def test_every_family_can_be_planned(spec_of, family):
+    found = estimate(spec_of(family, batch_size=1))
+    assert min(found.base, found.adapter, found.operations) > 0
+
+
+def test_nothing_is_read_but_configurations(spec_of, base_folder, tmp_path):
+    bare = tmp_path / "bare"
+    weights = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(base_folder("sd1"), bare, ignore=weights)
+    assert not list(bare.rglob("*.safetensors"))
+    spec = spec_of()
+    other = spec.model_copy(update={"model": spec.model.model_copy(update={"base": str(bare)})})
+    assert estimate(other) == estimate(spec)
+    shutil.rmtree(bare / "unet")
+    with pytest.raises(BadSpecError, match=r"training\.model\.base: .* has no folder unet"):
+        estimate(other)
+
+
+def test_encoders_that_leave_memory_are_not_counted(spec_of):
+    here, gone = estimate(spec_of()), estimate(spec_of(cache={}))
+    assert (gone.text_encoders, gone.vae) == (0, 0)
+    assert min(here.text_encoders, here.vae) > 0
+    assert gone.operations < here.operations

@@ -1,0 +1,148 @@
+"""Which changes are proposed so that a run fits, and how accelerators are named."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+from fixtures.tiny import TINY
+
+from st_shared.spec import TrainingSpec
+from st_trainer.cli import main
+from st_trainer.planning.accelerators import ACCELERATORS, Accelerator, accelerator
+from st_trainer.planning.estimate import Estimate
+from st_trainer.planning.proposal import applied, proposed
+from st_trainer.planning.step_time import step_seconds
+
+SPEC = TrainingSpec.model_validate(
+    {
+        "model": {"family": "sd1", "base": "b"},
+        "datasets": [{"path": "x"}],
+        "batch_size": 4,
+    }
+)
+
+
+def estimate(spec):
+    """Round numbers that move as the true ones do; those are held to runs in test_estimate.py."""
+    width = 4 if spec.precision == "fp32" else 2
+    kinds = {None: width, "int8": 1, "fp8": 1, "nf4": 0.5, "int4": 0.5}
+    share = 0.25 if spec.memory.gradient_checkpointing else 1
+    base = int(10_000 * kinds[spec.memory.quantization.format])
+    waiting = base * 9 // 10 if spec.memory.offload.level else 0
+    moments = 1_000 if "8bit" in spec.optimizer.name else 4_000
+    return Estimate(
+        base=base - waiting,
+        adapter=2_000,
+        gradients=2_000,
+        optimizer=0 if spec.optimizer.offload else moments,
+        average=0 if spec.ema.device == "cpu" else 2_000,
+        activations=int(spec.batch_size * 1_000 * width * share),
+        text_encoders=0,
+        vae=0,
+        host=waiting,
+        operations=10**12,
+        moved=10**9,
+        transferred=0,
+    )
+
+
+def room(size):
+    """An accelerator in which a run may take so many bytes."""
+    like = ACCELERATORS["L4-24GB"]
+    memory = int((size + 2**29) / 0.97) + 2
+    return Accelerator("small", memory, like.half, like.single, like.bandwidth)
+
+
+def test_what_fits_is_left_alone_and_else_the_cheapest_changes_are_proposed():
+    spec = SPEC
+    whole = estimate(spec).total
+    kept = proposed(spec, room(whole), estimate)
+    assert (kept.fits, kept.changes, kept.spec) == (True, (), spec)
+    found = proposed(spec, room(int(whole * 0.8)), estimate)
+    assert found.fits
+    assert [each.field for each in found.changes] == ["precision"]
+    assert found.estimate.total <= whole * 0.8
+    assert estimate(applied(spec, found.changes)) == found.estimate
+
+
+def test_changes_that_are_not_needed_are_taken_back():
+    """Without any of those that are proposed it would not fit."""
+    spec = SPEC
+    whole = estimate(spec).total
+    tight = proposed(spec, room(int(whole * 0.4)), estimate)
+    assert tight.fits
+    for change in tight.changes:
+        rest = tuple(each for each in tight.changes if each is not change)
+        without = applied(spec, rest)
+        assert without is None or estimate(without).total > whole * 0.4
+
+
+def test_where_nothing_helps_the_nearest_is_told():
+    found = proposed(SPEC, room(1000), estimate)
+    assert not found.fits
+    assert found.estimate.total < estimate(SPEC).total / 2
+
+
+def test_a_step_takes_as_long_as_the_slower_of_arithmetic_and_memory():
+    spec, found = SPEC, replace(estimate(SPEC), transferred=7)
+    slow = Accelerator("slow", 1, 1e9, 1e6, 1e15)
+    assert step_seconds(spec, found, slow) == pytest.approx(found.operations / 0.4e6)
+    narrow = Accelerator("narrow", 1, 1e15, 1e15, 1e3)
+    assert step_seconds(spec, found, narrow) == pytest.approx(found.moved / 0.7e3)
+
+
+@pytest.mark.parametrize(
+    ("text", "memory"),
+    [("h100-80gb", 80 * 2**30), ("24GB", 24 * 10**9), ("24GiB", 24 * 2**30), ("1e9", 10**9)],
+)
+def test_an_accelerator_is_a_name_or_bytes(text, memory):
+    assert accelerator(text).memory == memory
+
+
+@pytest.mark.parametrize("text", ["H1000", "-3", "0", "nan", "1e999"])
+def test_what_is_neither_is_refused(text):
+    with pytest.raises(ValueError, match="is no accelerator: give bytes, such as 24GB"):
+        accelerator(text)
+
+
+@pytest.fixture
+def job(base_folder, tmp_path):
+    file = tmp_path / "job.yaml"
+    model = {"family": "sd1", "base": str(base_folder("sd1")), "config": TINY["sd1"].config}
+    file.write_text(
+        json.dumps({"name": "a", "training": {"model": model, "datasets": [{"path": "x"}]}})
+    )
+    return file
+
+
+def test_the_command_tells_people_and_programs(job):
+    said = CliRunner().invoke(main, ["plan", str(job)])
+    assert said.exit_code == 0
+    assert "frozen weights" in said.output
+    assert "together" in said.output
+    found = CliRunner().invoke(main, ["plan", str(job), "--gpu", "H100-80GB", "--json"])
+    plan = json.loads(found.output)
+    assert plan["fits"]
+    assert plan["proposal"]["changes"] == []
+    assert plan["estimate"]["total_bytes"] == sum(plan["estimate"]["bytes"].values())
+    assert plan["estimate"]["step_seconds"] > 0
+
+
+def test_the_command_refuses_what_is_no_accelerator_or_no_model(job):
+    refused = CliRunner().invoke(main, ["plan", str(job), "--gpu", "H1000"])
+    assert refused.exit_code == 2
+    assert "is no accelerator" in refused.output
+    job.write_text(job.read_text().replace("sd1", "sdxl", 1))
+    wrong = CliRunner().invoke(main, ["plan", str(job), "--json"])
+    assert wrong.exit_code == 2
+    [problem] = json.loads(wrong.output)["problems"]
+    assert problem["field"] == "training.model.base"
+
+
+@pytest.mark.families
+def test_the_command_says_when_nothing_makes_it_fit(job):
+    found = CliRunner().invoke(main, ["plan", str(job), "--gpu", "537000000"])
+    assert found.exit_code == 6
+    assert "nothing that is known here makes it fit" in found.output
+    assert "training.precision: bf16" in found.output

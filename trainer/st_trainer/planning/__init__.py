@@ -1,0 +1,1 @@
+"""What a run will take, before its weights are there: bytes of each part, seconds of a step."""
