@@ -1,6 +1,7 @@
 """Quotas under any order of events, and under real processes that race for what is left."""
 
 import multiprocessing
+import os
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
 )
 from purse import ORG, TEAM, Purse
 from quota_racer import BODY, PATIENCE, race
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from st_controller.dispatch.accounting import Books
 from st_controller.domain.attempts import LEASED
@@ -39,13 +40,15 @@ from st_controller.services.policy import quota_book, stock, tenants
 from st_controller.services.policy.settlement import of
 from st_controller.settings import Settings
 from st_controller.store.database import Database
-from st_controller.store.schema import Attempt, Job, QuotaCounter, Worker
+from st_controller.store.schema import Attempt, Charge, Job, QuotaCounter, Worker
 from st_shared.clock import ManualClock
 from st_shared.protocol.states import FailureKind, JobState, Outcome
 
 SUBMITTERS = 8
 NAMES = [f"user{number}" for number in range(SUBMITTERS)]
 PROCESSES = 3
+EXAMPLES = int(os.environ.get("ST_QUOTA_EXAMPLES", "6"))
+"""Orders of events that are tried; `make test-nightly` tries more and longer ones."""
 STEP = 40.0
 """Seconds between two counts, fewer than what a hold keeps for the last checkpoint."""
 LIMITS = {
@@ -121,7 +124,7 @@ class Ledger(RuleBasedStateMachine):
         self.steps.place()
         held = []
         for worker in self.workers if claims_it else ():
-            for attempt in self.offers(worker):
+            for attempt in offers_of(self.db, worker):
                 self.steps.claim(worker, attempt)
                 held.append((worker, attempt))
         return held
@@ -163,7 +166,7 @@ class Ledger(RuleBasedStateMachine):
     @rule()
     def night(self):
         """A day passes in which nothing runs."""
-        if not any(self.leased(worker) for worker in self.workers):
+        if not any(leased(self.db, worker) for worker in self.workers):
             self.clock.advance(86_400)
             self.steps.sweep()
 
@@ -212,28 +215,30 @@ class Ledger(RuleBasedStateMachine):
             for job in session.scalars(select(Job).where(Job.state.in_(over))):
                 assert (job.held_micros, job.held_slot_ms) in {(0, 0), (None, None)}
 
-    def offers(self, worker):
-
-        with self.db.read() as session:
-            found = workers.sync(session, session.get_one(Worker, worker)).offers
-        return [offer.attempt_id for offer in found]
-
-    def leased(self, worker):
-        with self.db.read() as session:
-            query = select(Attempt.id, Attempt.epoch)
-            mine = query.where(Attempt.worker_id == worker, Attempt.state.in_(LEASED))
-            return session.execute(mine).all()
-
     def beat(self, worker):
         self.steps.beat(worker)
-        for attempt, epoch in self.leased(worker):
+        for attempt, epoch in leased(self.db, worker):
             self.steps.beat(worker, attempt, epoch=epoch)
 
     def teardown(self):
         self.db.close()
 
 
+def offers_of(db, worker):
+    with db.read() as session:
+        found = workers.sync(session, session.get_one(Worker, worker)).offers
+    return [offer.attempt_id for offer in found]
+
+
+def leased(db, worker):
+    with db.read() as session:
+        query = select(Attempt.id, Attempt.epoch)
+        mine = query.where(Attempt.worker_id == worker, Attempt.state.in_(LEASED))
+        return session.execute(mine).all()
+
+
 @pytest.mark.embedded
+@pytest.mark.timeout(300 if EXAMPLES < 50 else 7200)
 def test_no_order_of_events_passes_a_ceiling_or_loses_a_hold(sqlite_template, tmp_path):
 
     numbers = count()
@@ -248,8 +253,8 @@ def test_no_order_of_events_passes_a_ceiling_or_loses_a_hold(sqlite_template, tm
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=6,
-            stateful_step_count=20,
+            max_examples=EXAMPLES,
+            stateful_step_count=20 if EXAMPLES < 50 else 35,
             deadline=None,
             database=None,
             phases=[Phase.generate],
@@ -309,6 +314,7 @@ class Crowd:
         ]
         self.draft = submission.check(steps.admin, BODY, Rules())
         self.draw, self.leader = random.Random(5), Books(self.db)
+        self.workers = [steps.join(f"w{number}", slots=4) for number in range(2)]
 
     def submit(self, number):
         with self.db.write(places_events=True) as tx:
@@ -336,6 +342,31 @@ class Crowd:
             with suppress(Conflict, QuotaExceeded), self.db.write() as tx:
                 steering.retry(tx, self.steps.admin, self.draw.choice(ids), Rules())
 
+    def place(self, number):
+        """A round of the leader."""
+        del number
+        for worker in self.workers:
+            self.steps.beat(worker)
+        self.steps.place()
+
+    def work(self, number):
+        """Two workers claim what they are offered, and end it in one way or another."""
+        for worker in self.workers:
+            for attempt in offers_of(self.db, worker):
+                with suppress(Conflict):  # cancelled meanwhile
+                    self.steps.claim(worker, attempt)
+                    self.steps.run(worker, attempt)
+        self.steps.clock.advance(1)  # in which they use something
+        self.end(number)
+
+    def end(self, number):
+        for worker in self.workers:
+            for attempt, epoch in leased(self.db, worker)[number % 2 :]:
+                with suppress(Conflict):  # the other of us was faster, or it is to be cancelled
+                    how = Outcome.FAILED if number % 3 else Outcome.SUCCEEDED
+                    kind = FailureKind.CRASHED if how is Outcome.FAILED else None
+                    self.steps.finish(worker, attempt, how, epoch=epoch, failure=kind)
+
     def set_another(self, number):
         self.purse.quota(self.people[number % len(self.people)].org, "cost_daily", 900 + number)
 
@@ -345,7 +376,8 @@ class Crowd:
 
 
 def test_whoever_meets_at_counters_locks_them_in_one_order(steps, db):
-    """Submissions, alone and together, cancellations, retries, counts and new quotas at once."""
+    """Submissions, alone and together, cancels, retries, claims and ends by workers, counts and new
+    quotas at once."""
     if db.is_sqlite:
         pytest.skip("SQLite has one writer at a time")
     purse = Purse(steps)
@@ -357,7 +389,8 @@ def test_whoever_meets_at_counters_locks_them_in_one_order(steps, db):
         purse.quota(f"{who.org}/{who.team}/{who.username}", "submissions_per_day", "500")
     actions = [
         crowd.submit, crowd.submit, crowd.submit_together, crowd.submit_together, crowd.cancel,
-        crowd.cancel, crowd.retry, crowd.set_another, crowd.count,
+        crowd.cancel, crowd.retry, crowd.set_another, crowd.count, crowd.place, crowd.work,
+        crowd.end,
     ]  # fmt: skip
     with ThreadPoolExecutor(len(actions)) as pool:
         working = [
@@ -365,5 +398,15 @@ def test_whoever_meets_at_counters_locks_them_in_one_order(steps, db):
         ]
         for each in working:
             each.result(PATIENCE)
+    crowd.submit(0)
+    crowd.place(0)
+    crowd.work(0)
+    crowd.end(0)
     crowd.count(0)
     purse.agrees()
+    with db.read() as session:
+        ended = session.scalars(select(Job).where(Job.finished_at.is_not(None))).all()
+        used = session.scalar(select(func.count()).select_from(Charge))
+    assert {(job.held_micros, job.held_slot_ms) for job in ended} <= {(0, 0), (None, None)}
+    assert "succeeded" in {job.state for job in ended}
+    assert used
