@@ -1,23 +1,20 @@
-"""Rules for approval as people make them; each change is audited and holds for the next job."""
+"""Rules for approval as people make them."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.approval_rules import Condition
-from st_controller.domain.policy.reach import Reach
 from st_controller.domain.policy.resource_rules import Subject
 from st_controller.domain.policy.roles import BUILT_IN
-from st_controller.errors import NotFound
 from st_controller.services.actor import Actor
-from st_controller.services.policy import book
 from st_controller.services.policy.approval_rows import rule_of
 from st_controller.services.policy.governing import must_exist, must_govern
+from st_controller.services.policy.rule_keeping import RuleKind, page_of
 from st_controller.store.schema import ApprovalRule, CustomRole
 from st_controller.store.transaction import Transaction
-from st_shared.ids import new_id
 from st_shared.protocol.policy_approvals import ApprovalRuleRequest, ApprovalRuleView
 from st_shared.protocol.resources import Page
 
@@ -32,14 +29,7 @@ def create(tx: Transaction, actor: Actor, wanted: ApprovalRuleRequest) -> Approv
         NotPermitted: it reaches farther than the actor, or binds the actor or one of their rank.
         InvalidRequest: a role, user or organisation that it names does not exist.
     """
-    row = ApprovalRule(id=new_id("apl"), created_by=actor.user_id, **_columns(wanted))
-    row.changed_at = tx.now
-    _must_be_theirs(tx.session, actor, row)
-    _must_make_sense(tx.session, wanted)
-    tx.session.add(row)
-    tx.audit(actor.signature, "approval_rule.made", row.id, rule=wanted.model_dump())
-    book.changed(tx)
-    return view(row)
+    return view(_KIND.create(tx, actor, wanted))
 
 
 def replace(
@@ -49,28 +39,12 @@ def replace(
 
     The refusals are those of ``create``, of the rule as it was and as it is to be; and NotFound.
     """
-    row = _found(tx.session, actor, rule_id)
-    _must_be_theirs(tx.session, actor, row)
-    before = view(row).model_dump(mode="json")
-    for name, value in _columns(wanted).items():
-        setattr(row, name, value)
-    row.changed_at = tx.now
-    _must_be_theirs(tx.session, actor, row)
-    _must_make_sense(tx.session, wanted)
-    after = wanted.model_dump()
-    tx.audit(actor.signature, "approval_rule.changed", row.id, before=before, after=after)
-    book.changed(tx)
-    return view(row)
+    return view(_KIND.replace(tx, actor, rule_id, wanted))
 
 
 def remove(tx: Transaction, actor: Actor, rule_id: str) -> None:
     """Take a rule away."""
-    row = _found(tx.session, actor, rule_id)
-    _must_be_theirs(tx.session, actor, row)
-    before = view(row).model_dump(mode="json")
-    tx.session.delete(row)
-    tx.audit(actor.signature, "approval_rule.removed", rule_id, rule=before)
-    book.changed(tx)
+    _KIND.remove(tx, actor, rule_id)
 
 
 def list_rules(
@@ -80,15 +54,14 @@ def list_rules(
     query = select(ApprovalRule).order_by(ApprovalRule.id)
     if cursor:
         query = query.where(ApprovalRule.id > cursor)
-    if actor.widest < Reach.SYSTEM:
-        query = query.where(or_(ApprovalRule.org.is_(None), ApprovalRule.org == actor.org))
+    query = _KIND.in_sight(query, actor)
     if actor.may(MANAGE):
         found = list(session.scalars(query.limit(limit + 1)))
     else:
         rows = session.scalars(query.where(ApprovalRule.enabled))
         found = [row for row in rows if rule_of(row, 0).binds(_subject(actor))]
-    more = found[limit - 1].id if len(found) > limit else None
-    return Page(items=[view(row) for row in found[:limit]], next_cursor=more)
+    shown, more = page_of(found, limit)
+    return Page(items=[view(row) for row in shown], next_cursor=more)
 
 
 def view(row: ApprovalRule) -> ApprovalRuleView:
@@ -103,14 +76,6 @@ def view(row: ApprovalRule) -> ApprovalRuleView:
             "pattern": row.pattern if condition.has_glob else None,
         },
     )
-
-
-def _found(session: Session, actor: Actor, rule_id: str) -> ApprovalRule:
-    row = session.get(ApprovalRule, rule_id, with_for_update=True)
-    hidden = row is not None and actor.widest < Reach.SYSTEM and row.org not in {None, actor.org}
-    if row is None or hidden:
-        raise NotFound(f"there is no approval rule {rule_id}")
-    return row
 
 
 def _must_be_theirs(session: Session, actor: Actor, row: ApprovalRule) -> None:
@@ -156,3 +121,18 @@ def _columns(wanted: ApprovalRuleRequest) -> dict[str, Any]:
         "exempt_roles": sorted(set(wanted.exempt_roles)),
         "exempt_users": sorted(set(wanted.exempt_users)),
     }
+
+
+def _told(row: ApprovalRule) -> dict[str, Any]:
+    return view(row).model_dump(mode="json")
+
+
+_KIND = RuleKind(
+    ApprovalRule,
+    "apl",
+    "approval_rule",
+    _columns,
+    _told,
+    _must_be_theirs,
+    _must_make_sense,
+)
