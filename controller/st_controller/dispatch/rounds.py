@@ -23,6 +23,7 @@ from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.offers import Priced
 from st_controller.services.policy import approvals
 from st_controller.store.database import Database
+from st_controller.store.moments import microseconds
 from st_controller.store.transaction import Transaction
 
 log = structlog.get_logger(__name__)
@@ -166,7 +167,7 @@ class Rounds:
             if placement.job_id not in made:
                 self._queue.retract(placement.job_id, self._db.clock())
         for offer in offered:
-            self._queue.note(offer.job_id, (offer.version, tx.now))
+            self._queue.note(offer.job_id, (offer.version, microseconds(tx.now)))
             log.info(
                 "offered",
                 attempt=offer.attempt_id,

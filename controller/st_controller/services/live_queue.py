@@ -17,7 +17,7 @@ from st_controller.services import durations, queue_marks, queue_reading, queue_
 from st_controller.services.capacities import Capacities, Look
 from st_controller.services.durations import Durations
 from st_controller.services.policy import price_rows
-from st_controller.services.queue_marks import Mark, Tally
+from st_controller.services.queue_marks import Mark, Noticed
 from st_controller.services.queue_rows import JobNow
 from st_controller.services.slot_prices import SlotPrices
 from st_controller.store.transaction import (
@@ -32,8 +32,6 @@ OVERLAP = timedelta(seconds=30)
 """How long a transaction may take from its beginning to its commit and still be noticed at once."""
 UNCOMMITTED = timedelta(seconds=5)
 """How long before everything was read a transaction may have begun that was not read."""
-THOROUGH = timedelta(seconds=60)
-"""The longest between two looks at every job that was written of; in between they are counted."""
 PAGE = 5000
 """Jobs that are read at one time."""
 EACH = 50
@@ -89,8 +87,9 @@ class LiveQueue:
         self.is_led = False
         """Whether this process decides with it."""
         self._read_at: datetime | None = None
-        self._looked_at: datetime | None = None
-        self._seen: dict[str, Mark] = {}
+        self._noticed = Noticed()
+        self._sure_until = 0
+        """Of what was written in a second before this one, nothing was overlooked."""
         self._attempts: dict[str, str] = {}
         self._again: set[str] = set()
         self._forecast: Forecast | None = None
@@ -168,7 +167,7 @@ class LiveQueue:
     def note(self, job_id: str, mark: Mark) -> None:
         """This process wrote of a job what the scheduler knows already."""
         with self.lock:
-            self._seen[job_id] = max(mark, self._seen.get(job_id, mark))
+            self._noticed.put_later(job_id, mark)
 
     def retract(self, job_id: str, now: datetime) -> None:
         """A decision could not be made true; the job is looked at again."""
@@ -240,9 +239,11 @@ class LiveQueue:
         at = now.timestamp()
         policy = queue_reading.policy(session)
         self.scheduler = scheduler = Scheduler(policy)
-        self._seen, self._attempts, self._again = {}, {}, set()
+        self._noticed, self._attempts, self._again = Noticed(), {}, set()
         self._forecast = None
-        self._read_at = self._looked_at = now
+        self._read_at = now
+        # What was committed when everything was read is known, of a long queue it is much.
+        self._sure_until = queue_marks.second_of(now - UNCOMMITTED)
         self._take_rules(session, now)
         self._capacities = Capacities(self._prices)
         for worker in self._capacities.look(session).changed:
@@ -263,7 +264,7 @@ class LiveQueue:
 
     def _found(self, session: Session, wanted: set[str]) -> Iterator[JobNow]:
         for job in queue_reading.jobs(session, wanted, self._learned):
-            self._seen[job.id] = job.mark
+            self._noticed.put(job.id, job.mark)
             yield job
 
     def _take(self, job: JobNow, now: float) -> None:
@@ -322,32 +323,23 @@ class LiveQueue:
         shares, caps = queue_reading.shares(session), queue_reading.array_caps(session)
         return bool(scheduler.shared() - set(shares) or scheduler.capped() - set(caps))
 
-    def _counts_fit(self, session: Session, since: datetime) -> bool:
-        """Whether as much was written as was noticed; what fits by chance is found later."""
-        noticed = Tally.of(self._seen.values(), since)
-        return queue_marks.count_changed_since(session, since) == noticed
-
     def _overlooked(self, session: Session, now: datetime) -> set[str]:
         """Jobs that were written of lately and have not been looked at since.
 
-        Moments are those of a transaction's beginning, so one that took long is seen late; the
-        look reaches back far enough for it.
+        Moments are those of a transaction's beginning, so one that took long is seen late. The jobs
+        of each second are counted at every look until it is old enough for that, and read where the
+        count does not fit; and once, at the end, in any case.
         """
-        since = (self._looked_at or now) - OVERLAP
-        if self._read_at is not None:
-            # What was committed when everything was read is known, of a long queue it is much.
-            since = max(since, self._read_at - UNCOMMITTED)
-        if (
-            self._looked_at
-            and now - self._looked_at < THOROUGH
-            and self._counts_fit(session, since)
-        ):
-            return set()
-        self._looked_at = now
+        old = queue_marks.second_of(now - OVERLAP)
+        told = queue_marks.tallies(session, self._sure_until)
+        wanted = self._noticed.differing(told, self._sure_until)
+        wanted |= {second for second in told if second < old}
         found = {
             job_id
-            for job_id, mark in queue_marks.changed_since(session, since)
-            if self._seen.get(job_id) != mark
+            for job_id, mark in queue_marks.changed_in(session, wanted)
+            if not self._noticed.has(job_id, mark)
         }
-        self._seen = {job_id: mark for job_id, mark in self._seen.items() if mark[1] >= since}
+        if old > self._sure_until:
+            self._sure_until = old
+            self._noticed.forget(old)
         return found

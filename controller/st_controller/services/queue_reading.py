@@ -1,11 +1,12 @@
 """What the scheduler is told of the database: jobs that wait or run, shares and rules."""
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, and_, bindparam, func, or_, select
+from sqlalchemy import ARRAY, Row, String, and_, any_, bindparam, column, func, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.quotas import Meter
@@ -117,19 +118,25 @@ def running(session: Session, learned: Durations) -> Iterator[JobNow]:
 def jobs(session: Session, ids: Iterable[str], learned: Durations) -> list[JobNow]:
     """How these jobs stand; those that do not exist are left out."""
     wanted = sorted(ids)
+    connection = session.connection()
+    on_sqlite = connection.dialect.name == "sqlite"
     found: list[JobNow] = []
     for start in range(0, len(wanted), queue_rows.MOST_IDS):
-        rows = session.execute(
-            _JOBS_NOW, {"ids": wanted[start : start + queue_rows.MOST_IDS]}
-        ).all()
+        part = wanted[start : start + queue_rows.MOST_IDS]
+        if on_sqlite:
+            rows = connection.execute(_JOBS_NOW_SQLITE, {"ids": json.dumps(part)}).all()
+        else:
+            rows = connection.execute(_JOBS_NOW, {"ids": part}).all()
         datasets, together = contents(session, rows), gangs(session, rows)
-        found += [queue_rows.now(row, datasets, learned, together) for row in rows]
+        tenants: dict[tuple[str, str, str], Tenant] = {}
+        found += [queue_rows.now(row, datasets, learned, together, tenants) for row in rows]
     return found
 
 
-# Made once: building a statement costs more than running it.
-_JOBS_NOW = (
-    job_columns(*ATTEMPT)
-    .outerjoin(Attempt, its_attempt())
-    .where(Job.id.in_(bindparam("ids", expanding=True)))
+# Made once: building a statement costs more than running it. Its words are the same for any number
+# of ids, so that PostgreSQL plans it once a connection.
+_EACH_NOW = job_columns(*ATTEMPT).outerjoin(Attempt, its_attempt())
+_JOBS_NOW = _EACH_NOW.where(Job.id == any_(bindparam("ids", type_=ARRAY(String))))
+_JOBS_NOW_SQLITE = _EACH_NOW.where(
+    Job.id.in_(select(column("value", String)).select_from(func.json_each(bindparam("ids"))))
 )

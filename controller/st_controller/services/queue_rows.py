@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, Text, cast, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain import use
@@ -21,7 +21,8 @@ from st_controller.domain.scheduling.model import (
     limit_step,
 )
 from st_controller.services.durations import Durations
-from st_controller.services.queue_marks import Mark
+from st_controller.services.queue_marks import SECOND, Mark
+from st_controller.store.moments import Microseconds
 from st_controller.store.requests import kept_as, model_of
 from st_controller.store.schema import Attempt, Dataset, Job, User
 from st_shared.protocol.content import model_kept_as
@@ -76,11 +77,12 @@ def job_columns(*more: Any) -> Select[Any]:
         User.username,
         Job.level,
         Job.override,
-        Job.submitted_at,
-        Job.queued_at,
+        # Numbers and text, which are read quicker than moments and JSON.
+        Microseconds(Job.submitted_at).label("submitted"),
+        Microseconds(Job.queued_at).label("queued"),
         Job.request,
-        Job.not_before,
-        Job.wants,
+        Microseconds(Job.not_before).label("not_before"),
+        cast(Job.wants, Text).label("wants"),
         Job.array_id,
         Job.expected_seconds,
         Job.submitted_by,
@@ -91,7 +93,7 @@ def job_columns(*more: Any) -> Select[Any]:
         Job.state,
         Job.open_parents,
         Job.version,
-        Job.changed_at,
+        Microseconds(Job.changed_at).label("changed"),
         *more,
     )
     joined: Select[Any] = columns.join(User, User.id == Job.submitted_by)
@@ -141,8 +143,12 @@ def now(
     datasets: Mapping[str, Content],
     learned: Durations,
     together: Mapping[str, Together],
+    tenants: dict[tuple[str, str, str], Tenant],
 ) -> JobNow:
-    """How the job of a row stands; ``together`` are its gangs, by job."""
+    """How the job of a row stands; ``together`` are its gangs, by job.
+
+    ``tenants`` are shared by the jobs of a reading.
+    """
     # The members of a gang give their slots back together.
     only_uploads = row.attempt_state == AttemptState.UPLOADING and row.attempt_nodes == 1
     if row.state in HOLDS and not only_uploads:
@@ -150,8 +156,8 @@ def now(
     waits = row.state == JobState.QUEUED and row.open_parents == 0
     return JobNow(
         row.id,
-        (row.version, row.changed_at),
-        waits=pending(row, datasets, learned, {}) if waits else None,
+        (row.version, row.changed),
+        waits=pending(row, datasets, learned, tenants) if waits else None,
         runs=None,
         attempt=None,
         used=_used(row, together.get(row.id)),
@@ -184,7 +190,7 @@ def running(
     )
     return JobNow(
         row.id,
-        (row.version, row.changed_at),
+        (row.version, row.changed),
         waits=None,
         runs=held,
         attempt=row.attempt_id,
@@ -204,16 +210,17 @@ def pending(
     if tenant is None:
         tenant = tenants[names] = Tenant(*names)
     level = row.level if row.override is None else row.override
-    submitted = row.submitted_at.timestamp()
-    fetched = [datasets[want] for want in row.wants if want in datasets]
+    submitted = row.submitted / SECOND
+    wants = _wants(row.wants)
+    fetched = [datasets[want] for want in wants if want in datasets]
     return PendingJob(
         id=row.id,
         tenant=tenant,
         level=Level(level // 10),
         submitted=submitted,
-        waiting_since=row.queued_at.timestamp() if row.queued_at else submitted,
+        waiting_since=row.queued / SECOND if row.queued is not None else submitted,
         shape=shape_of(row.request, sum([each.room_gb for each in fetched])),
-        not_before=row.not_before.timestamp() if row.not_before else 0.0,
+        not_before=row.not_before / SECOND if row.not_before is not None else 0.0,
         wants=tuple(_wanted(row, datasets)),
         array=row.array_id,
         expected=row.expected_seconds or learned.of(row.submitted_by, row.name, row.family),
@@ -224,13 +231,19 @@ def pending(
 
 def _wanted(row: Row[Any], datasets: Mapping[str, Content]) -> Iterator[str]:
     """What workers call the contents that a job wants; a model as its organisation has it first."""
-    for want in row.wants:
+    for want in _wants(row.wants):
         if (model := model_of(want)) is not None:
             yield _model_of(row.org, model)
         yield datasets[want].kept_as if want in datasets else want
 
 
 _model_of = lru_cache(maxsize=10_000)(model_kept_as)
+
+
+@lru_cache(maxsize=10_000)
+def _wants(told: str) -> tuple[str, ...]:
+    """The contents that a job wants."""
+    return tuple(json.loads(told))
 
 
 @lru_cache(maxsize=10_000)
@@ -251,7 +264,7 @@ def shape_of(request: str, content_gb: float = 0.0) -> Shape:
 
 def contents(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Content]:
     """Dataset id -> what workers know of its content, of what these jobs want."""
-    wanted = sorted({want for row in rows for want in row.wants})
+    wanted = sorted({want for row in rows for want in _wants(row.wants)})
     found: dict[str, Content] = {}
     for start in range(0, len(wanted), MOST_IDS):
         part = wanted[start : start + MOST_IDS]

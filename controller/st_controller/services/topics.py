@@ -6,7 +6,7 @@ from typing import Protocol
 from st_controller.domain.policy.reach import Owner
 from st_controller.store.transaction import QUEUE, QUEUE_JOB, QUEUE_RELOAD, Transaction
 
-MOST_NAMED = 200
+MOST_NAMED = 1000
 """With more changed jobs than that the scheduler is told to look at all that changed."""
 
 JOBS = "jobs"

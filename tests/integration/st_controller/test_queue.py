@@ -4,13 +4,21 @@ import threading
 from datetime import timedelta
 
 import pytest
+from controller_steps import document
 
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.policy.roles import Role
 from st_controller.domain.scheduling.forecast import foretell
 from st_controller.domain.scheduling.model import Level
 from st_controller.errors import InvalidRequest
-from st_controller.services import explaining, queue_marks, queue_overview, queue_rules, steering
+from st_controller.services import (
+    explaining,
+    queue_marks,
+    queue_overview,
+    queue_rules,
+    steering,
+    submission,
+)
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.services.slot_prices import SlotPrices
 from st_shared.protocol.queue import QueueRules, ShareRequest
@@ -419,11 +427,11 @@ def test_a_wake_up_that_was_lost_is_made_up_for(steps):
     assert steps.job(job_id).state == JobState.ASSIGNED
 
 
-@pytest.mark.parametrize("counts", [True, False], ids=["counted", "looked at"])
-def test_a_lost_wake_up_of_an_override_is_made_up_for(steps, monkeypatch, counts):
+@pytest.mark.parametrize("wait", [10, 40], ids=["counted", "looked at"])
+def test_a_lost_wake_up_of_an_override_is_made_up_for(steps, monkeypatch, wait):
     """It is no change of state, so the version of the job stays."""
-    if not counts:
-        monkeypatch.setattr(LiveQueue, "_counts_fit", lambda *_: False)
+    if wait > 10:  # the count fits by chance; what is old is read all the same
+        monkeypatch.setattr(queue_marks.Noticed, "differing", lambda *_: set())
     queue = LiveQueue()
     with steps.db.read() as session:
         queue.load(session, steps.clock())
@@ -433,7 +441,7 @@ def test_a_lost_wake_up_of_an_override_is_made_up_for(steps, monkeypatch, counts
     steps.clock.advance(10)
     with steps.db.write() as tx:
         steering.override(tx, steps.admin, job_id, 50)
-    steps.clock.advance(10)
+    steps.clock.advance(wait)
     look(steps, queue)
     assert queue.scheduler.waiting(job_id).level == Level.FIRST
 
@@ -455,7 +463,7 @@ def test_a_lost_wake_up_of_a_released_child_is_made_up_for(steps):
     assert queue.scheduler.waiting(child) is not None
 
 
-def test_what_fits_is_counted_and_not_read(steps, monkeypatch):
+def test_what_fits_is_counted_and_read_once(steps, monkeypatch):
     steps.submit("old")
     queue, reads = LiveQueue(), []
     with steps.db.read() as session:
@@ -465,16 +473,56 @@ def test_what_fits_is_counted_and_not_read(steps, monkeypatch):
     steps.clock.advance(0.123457)
     steps.cancel(ids[0])
     look(steps, queue)
-    real = queue_marks.changed_since
+    real = queue_marks.changed_in
     monkeypatch.setattr(
-        queue_marks, "changed_since", lambda *asked: reads.append(1) or real(*asked)
+        queue_marks,
+        "changed_in",
+        lambda session, seconds: reads.append(len(seconds)) or real(session, seconds),
     )
-    steps.clock.advance(10)
+    for _ in range(6):
+        steps.clock.advance(10)
+        look(steps, queue)
+    assert reads == [0, 0, 0, 1, 0, 0]  # once it is so old that nothing can come late
+
+
+def test_what_is_committed_late_is_noticed(steps):
+    queue = LiveQueue()
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60)
+    with steps.db.write() as tx:  # began at a moment to which others have looked meanwhile
+        began = steps.clock()
+        for _ in range(2):
+            steps.clock.advance(10)
+            look(steps, queue)
+        job_id = submission.submit(tx, steps.admin, document())[0].id
+    assert steps.job(job_id).changed_at == began
+    assert queue.scheduler.waiting(job_id) is None
     look(steps, queue)
-    assert reads == []
-    steps.clock.advance(50)  # once in a minute all the same
+    assert queue.scheduler.waiting(job_id) is not None
+
+
+def test_jobs_that_changed_together_are_found_however_many_and_no_other_is_read(steps, monkeypatch):
+    queue, read = LiveQueue(), []
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    steps.clock.advance(60)
+    told = [steps.submit(f"told-{number}") for number in range(3)]
+    with steps.db.read() as session:
+        queue.catch_up(session, News(jobs=set(told)), steps.clock())
+    steps.clock.advance(1)
+    silent = {steps.submit(f"silent-{number}") for number in range(3)}
+    monkeypatch.setattr(
+        queue_marks,
+        "changed_in",
+        lambda *asked: [read.append(found[0]) or found for found in _CHANGED_IN(*asked)],
+    )
     look(steps, queue)
-    assert reads == [1]
+    assert set(read) == silent
+    assert set(queue.scheduler.pending()) == {*told, *silent}
+
+
+_CHANGED_IN = queue_marks.changed_in
 
 
 def look(steps, queue: LiveQueue) -> None:
