@@ -8,6 +8,7 @@ does not.
     def submit(platform: PlatformDep, caller: Annotated[Caller, requires("job.submit")]) -> ...
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -228,13 +229,24 @@ async def _holder(
     look_up: Callable[[Platform, str], Holder | None],
     secret: str | None,
 ) -> Holder | None:
-    """Who holds this secret; only what was not looked up a moment ago costs a thread."""
+    """Who holds this secret; only what was not looked up a moment ago costs a thread.
+
+    Those who show it at the same time share one look, unless something has ended since it began.
+    """
     if not secret:
         return None
     digest, now = secrets.digest(secret), platform.db.clock()
-    return known.recall(digest, now) or await run_in_threadpool(
-        known.find, digest, now, lambda: look_up(platform, secret)
-    )
+    holder = known.recall(digest, now)
+    if holder is not None:
+        return holder
+    key = (digest, known.forgotten)
+    look = known.looks.get(key)
+    if look is None:
+        look = known.looks[key] = asyncio.ensure_future(
+            run_in_threadpool(known.find, digest, now, lambda: look_up(platform, secret))
+        )
+        look.add_done_callback(lambda _: known.looks.pop(key, None))
+    return await asyncio.shield(look)
 
 
 def _user(platform: Platform, secret: str) -> Caller | None:

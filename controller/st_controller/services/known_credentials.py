@@ -1,5 +1,6 @@
 """Credentials that were looked up a moment ago, so that not every request asks the database."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from threading import Lock
@@ -29,6 +30,8 @@ class KnownCredentials(Generic[Holder]):
         self._lock = Lock()
         self._known: dict[str, tuple[Holder, datetime]] = {}
         self._forgotten = 0
+        self.looks: dict[tuple[str, int], asyncio.Future[Holder | None]] = {}
+        """Looks that are under way, by digest and by ``forgotten`` when they began."""
 
     @property
     def forgotten(self) -> int:
