@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ARRAY, Row, String, and_, any_, bindparam, column, func, or_, select
+from sqlalchemy import ARRAY, Row, String, and_, bindparam, column, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.quotas import Meter
@@ -134,9 +134,16 @@ def jobs(session: Session, ids: Iterable[str], learned: Durations) -> list[JobNo
 
 
 # Made once: building a statement costs more than running it. Its words are the same for any number
-# of ids, so that PostgreSQL plans it once a connection.
+# of ids, so that PostgreSQL plans it once a connection; each job is sought alone, because a plan of
+# the time when there were few would go through all of them, however many there are by now.
 _EACH_NOW = job_columns(*ATTEMPT).outerjoin(Attempt, its_attempt())
-_JOBS_NOW = _EACH_NOW.where(Job.id == any_(bindparam("ids", type_=ARRAY(String))))
+_WANTED = (
+    func.unnest(bindparam("ids", type_=ARRAY(String)))
+    .table_valued("id")
+    .render_derived(name="wanted")
+)
+_ONE = _EACH_NOW.where(Job.id == _WANTED.c.id).limit(1).lateral("one")
+_JOBS_NOW = select(_ONE).select_from(_WANTED.join(_ONE, true()))
 _JOBS_NOW_SQLITE = _EACH_NOW.where(
     Job.id.in_(select(column("value", String)).select_from(func.json_each(bindparam("ids"))))
 )
