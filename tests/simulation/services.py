@@ -18,6 +18,7 @@ from simulation.killing import Death, Killed
 from simulation.service_controllers import Controller
 from simulation.service_machines import Machine
 from st_controller.dispatch.leadership import LeadershipLostError
+from st_controller.dispatch.rounds import MOST
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, InvalidRequest
 from st_controller.events.hub import Hub
@@ -255,12 +256,27 @@ class World:
         self._try_to_decide(controller)
 
     def _stall(self, controller: Controller) -> None:
-        """It is frozen until another one leads, and then goes on as if nothing had happened."""
+        """It decides, is frozen until another one leads, and goes on as if nothing had happened."""
+        lead, decisions = controller.lead, []
+        assert lead is not None
+        if controller.queue.scheduler is not None:
+            with self.db.read() as session:
+                controller.queue.catch_up(session, controller.news(), self.clock())
+            decisions = controller.queue.decide(self.clock(), MOST)
         self.clock.advance(5.0)
         for other in self._controllers:
             if other is not controller:
                 other.lead = None
                 self._lead(other)
+        if decisions:
+            try:
+                self.counts["offers"] += controller.rounds._make_true(lead, decisions)
+            except LeadershipLostError:
+                self.counts["late writes refused"] += 1
+                controller.lead = None
+                return
+            if any(other.lead for other in self._controllers if other is not controller):
+                raise Broken("a leader that was replaced could write")
         self._try_to_decide(controller)
 
     def _try_to_decide(self, controller: Controller) -> None:
