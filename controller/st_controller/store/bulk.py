@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import JSON, Connection, Dialect, Insert, Table
 from sqlalchemy.dialects import postgresql
+
+from st_controller.store.moments import UtcMoment
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of one table: all have the same columns, and leave none to Python's defaults."""
@@ -107,7 +109,10 @@ def _encoder(table: Table, column: str, dialect: Dialect) -> Callable[[Any], Any
     kind = table.c[column].type
     if isinstance(kind, JSON):
         return _json
-    return kind.dialect_impl(dialect).bind_processor(dialect)
+    encode = kind.dialect_impl(dialect).bind_processor(dialect)
+    if encode and isinstance(kind, UtcMoment):
+        return lru_cache(16)(encode)  # rows of one transaction hold its moment again and again
+    return encode
 
 
 def _json(value: Any) -> str | None:
