@@ -59,6 +59,11 @@ test-distributed: $(VENV)/made-dev ## every strategy on two processes against on
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[deepspeed]'
 	$(BIN)/python benchmarks/distributed_equal.py --json benchmarks/results/distributed.json
 
+.PHONY: test-trackers
+test-trackers: $(VENV)/made-dev ## wandb, tensorboard and mlflow for real; installs them, 100 MB
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[trackers]'
+	$(BIN)/python -m pytest tests/unit/st_trainer/trackers -m 'trackers or not trackers' $(PYTEST_ARGS)
+
 .PHONY: test-faults
 test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks and full disks, minutes
 	ST_FAULT_RUNS=$${ST_FAULT_RUNS:-30} $(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(PYTEST_ARGS)

@@ -177,6 +177,8 @@ def options(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         options = [each for each in field.get("anyOf", []) if each.get("type") != "null"]
         if reference is None and len(options) == 1:  # a section that may be left out
             reference = options[0].get("$ref")
+        if reference is None and [each.get("type") for each in options[:1]] == ["string"]:
+            reference = next((each["$ref"] for each in options if "$ref" in each), None)
         if reference is None and len(field.get("allOf", [])) == 1:
             reference = field["allOf"][0].get("$ref")
         if not reference:

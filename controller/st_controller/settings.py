@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(16 * 2**20, ge=2**16)
     """Largest request body; uploads by signed URL are bounded by their signature instead."""
     allow_command_jobs: bool = False
-    """Whether holders of ``job.command`` may submit jobs that run a shell command."""
+    """Whether holders of ``job.command`` may submit jobs that run shell commands, hooks too."""
     metrics_public: bool = False
     """Whether ``/metrics`` answers everybody; otherwise this machine and holders of a key."""
 

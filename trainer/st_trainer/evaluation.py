@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -11,16 +13,35 @@ from st_trainer.journal import Journal
 from st_trainer.session import Session
 
 METRIC = "evaluation_loss"
+_MOST_PARTS = 8
+"""Parts of the path to noise whose loss is told by itself, at most."""
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """The loss on held-out samples, the mean over all and in each part of the path to noise."""
+
+    mean: float
+    parts: tuple[float, ...]
+    """Means in parts of equal length, from clean to noise."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """By name: ``evaluation_loss``, and ``evaluation_loss_0.25-0.5`` for a part of several."""
+        count = len(self.parts)
+        names = (f"{METRIC}_{part / count:g}-{(part + 1) / count:g}" for part in range(count))
+        parts = dict(zip(names, self.parts, strict=True)) if count > 1 else {}
+        return {METRIC: self.mean, **parts}
 
 
 def tell_held_out_loss(session: Session, journal: Journal) -> None:
     """Measure it, where there are such samples, with the model that is sampled from."""
     if session.held_out is not None:
-        journal.metric(session.step, {METRIC: held_out_loss(session, session.held_out)})
+        journal.metric(session.step, held_out_loss(session, session.held_out).metrics)
 
 
 @torch.no_grad()
-def held_out_loss(session: Session, held_out: Samples) -> float:
+def held_out_loss(session: Session, held_out: Samples) -> HeldOutLoss:
     """The mean loss on ``held_out`` over evenly spread times.
 
     What is drawn follows from ``validation.seed`` alone, and no random number of training is used:
@@ -29,7 +50,7 @@ def held_out_loss(session: Session, held_out: Samples) -> float:
     spec, device = session.spec, session.accelerator.device
     count = spec.validation.evaluation_times
     shares = (torch.arange(count) + 0.5) / count
-    total = seen = 0.0
+    totals, seen = [0.0] * count, 0
     with session.evaluating() as denoiser, session.accelerator.autocast():
         objective = denoiser.objective
         for indexes in batches(
@@ -38,15 +59,23 @@ def held_out_loss(session: Session, held_out: Samples) -> float:
             generator = torch.Generator().manual_seed(spec.validation.seed + indexes[0])
             clean = session.encodings.latents(held_out, indexes, generator)
             condition = session.encode(held_out.captions_at(indexes), indexes, held_out)
-            for share in shares:
+            for place, share in enumerate(shares):
                 noise = torch.randn(clean.shape, generator=generator).to(device)
                 times = objective.from_share(share.expand(len(indexes))).to(device)
                 known = clean.to(device)
                 answer = denoiser.predict(objective.noisy(known, noise, times), times, condition)
                 loss = objective.loss(answer, objective.target(known, noise, times), times)
-                total += loss.double().item() * len(indexes)
-                seen += len(indexes)
-    return total / seen
+                totals[place] += loss.double().item() * len(indexes)
+            seen += len(indexes)
+    means = [total / seen for total in totals]
+    return HeldOutLoss(fmean(means), _in_parts(means))
+
+
+def _in_parts(means: list[float]) -> tuple[float, ...]:
+    """The means of ``means`` in as many parts as divide them evenly, at most ``_MOST_PARTS``."""
+    count = next(n for n in range(min(len(means), _MOST_PARTS), 0, -1) if len(means) % n == 0)
+    size = len(means) // count
+    return tuple(fmean(means[start : start + size]) for start in range(0, len(means), size))
 
 
 def batches(samples: Samples, most: int, seed: int, size: int) -> Iterator[list[int]]:

@@ -45,7 +45,7 @@ class Journal:
     ) -> None:
         """``patience``: seconds that all lines together wait for room on a full disk."""
         self._clock = clock
-        self._listener = listener
+        self._listeners = [listener] if listener else []
         self._patience, self._sleep = patience, sleep
         self._redactor = from_environment(os.environ)
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -63,6 +63,14 @@ class Journal:
     def seq(self) -> int:
         """Number of the last line; 0 while there is none."""
         return self._seq
+
+    def add_listener(self, listener: Listener) -> None:
+        """From now on ``listener`` is told of each event, once it is written; it may write too."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """It is told of nothing more."""
+        self._listeners.remove(listener)
 
     def log(self, message: str, level: Level = "info") -> None:
         """A line for people."""
@@ -103,8 +111,8 @@ class Journal:
         event = journal_event.validate_python({"seq": self._seq + 1, "at": self._clock(), **fields})
         self._write(_line(event))
         self._seq += 1
-        if self._listener:
-            self._listener(event)
+        for listener in list(self._listeners):
+            listener(event)
 
     def _write(self, line: bytes) -> None:
         """Append ``line`` whole, or leave the file as it was and raise the ``OSError``.
@@ -136,6 +144,7 @@ class SilentJournal(Journal):
 
     def __init__(self) -> None:
         self._seq = 0
+        self._listeners = []
 
     def __exit__(self, *_: object) -> None:
         """There is nothing to close."""

@@ -12,13 +12,11 @@ from st_trainer.batch import draw_batch
 from st_trainer.checkpoint import prune_checkpoints
 from st_trainer.checkpoint_writer import CheckpointWriter
 from st_trainer.errors import NotFiniteError
-from st_trainer.evaluation import tell_held_out_loss
 from st_trainer.journal import Journal
 from st_trainer.optimizers.groups import rate_of
 from st_trainer.optimizers.registry import peak_rate
 from st_trainer.optimizers.schedule import learning_rate
 from st_trainer.pace import Pace
-from st_trainer.results import draw_samples
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
 from st_trainer.share import Share
@@ -43,8 +41,11 @@ def train(
     journal: Journal,
     stop: Callable[[], bool],
     timer: Callable[[], float] = monotonic,
+    validate: Callable[[], None] = lambda: None,
 ) -> Ending:
     """Train ``session`` to its last step, or to a checkpoint once ``stop`` says so.
+
+    The first rank calls ``validate`` at the steps that the specification names.
 
     Raises:
         NotFiniteError: the loss or its gradient became NaN or infinite.
@@ -64,8 +65,9 @@ def train(
                 saved = session.step
             validated = session.step % spec.validation.every == 0 or session.step == spec.steps
             if validated and (session.ranks.is_first or session.strategy.is_spread):
-                tell_held_out_loss(session, journal)
-                draw_samples(session, folder, journal)
+                if spec.validation.script:
+                    writer.finish()  # it is told of the newest checkpoint
+                validate()
         if saved != session.step:
             checkpoint(session, writer, journal)
     session.ranks.wait()  # whoever ends first must not end those that still write

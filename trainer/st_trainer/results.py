@@ -1,42 +1,27 @@
-"""What a run leaves behind: samples, the loss curve and the weights."""
+"""What a run leaves behind: the loss curve, the weights, the last samples."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from st_shared.durable import move_durably
-from st_shared.spec.training import TrainingSpec, ValidationSpec
-from st_trainer.data.sounds import Sounds
-from st_trainer.data.videos import Videos
+from st_shared.spec.training import TrainingSpec
+from st_shared.spec.validation import ValidationSpec
 from st_trainer.families.family import Denoiser
 from st_trainer.journal import Journal
-from st_trainer.pictures.grid import sample_grid
 from st_trainer.pictures.loss_curve import loss_curve
-from st_trainer.recordings import write_sound, write_video
 from st_trainer.run_folder import RunFolder
-from st_trainer.sampling import draw, guidance_of
 from st_trainer.session import Session
-
-
-def draw_samples(session: Session, folder: RunFolder, journal: Journal) -> None:
-    """Draw the prompts of the specification with the present model, where there are any."""
-    spec, step = session.spec, session.step
-    if not spec.validation.prompts:
-        return
-    journal.progress("validating", step, spec.steps)
-    with session.evaluating() as denoiser:
-        if not _draws_pictures(denoiser):
-            write_recordings(denoiser, spec, folder, journal, step)
-            return
-        grid = prompt_grid(denoiser, session.drawn, f"step {step:,} of {spec.steps:,}")
-    path = folder.sample(step)
-    write_picture(path, grid)
-    journal.sample(step, folder.relative(path), spec.validation.prompts)
+from st_trainer.validation.samples import (
+    draw_all,
+    grid_of,
+    tell_samples,
+    write_picture,
+    write_samples,
+)
 
 
 def write_results(session: Session, folder: RunFolder, journal: Journal) -> None:
-    """Write weights, loss curve and the last samples, and tell of each."""
+    """Write weights and loss curve, and tell of each and of the last samples."""
     spec = session.spec
     with session.evaluating() as denoiser, session.strategy.assembled(session.adapter):
         if session.ranks.is_first:
@@ -46,15 +31,18 @@ def write_results(session: Session, folder: RunFolder, journal: Journal) -> None
             journal.output("weights", folder.relative(weights))
     write_picture(folder.loss_curve, loss_curve(session.history.points, spec.steps))
     journal.output("loss_curve", folder.relative(folder.loss_curve))
-    if not spec.validation.prompts:
-        return
-    drawn = sample_paths(session.denoiser, spec, folder, spec.steps)
-    if session.agree(not all(path.exists() for path in drawn)):
-        draw_samples(session, folder, journal)  # resumed at the last step, into a new run folder
-    if _draws_pictures(session.denoiser):
-        with Image.open(folder.sample(session.step)) as picture:
+    grid = _last_grid(folder, session.step)
+    if grid:
+        with Image.open(grid) as picture:
             write_picture(folder.sample_grid, picture)
         journal.output("sample_grid", folder.relative(folder.sample_grid))
+
+
+def _last_grid(folder: RunFolder, step: int) -> Path | None:
+    """The grid of ``step``, of the model's own size if there is one; none of videos and sounds."""
+    own = folder.sample(step)
+    sized = sorted(folder.samples.glob(f"{own.stem}-*x*.png"))
+    return next((path for path in [own, *sized] if path.is_file()), None)
 
 
 def beside(weights: Path, folder: RunFolder) -> list[Path]:
@@ -65,63 +53,17 @@ def beside(weights: Path, folder: RunFolder) -> list[Path]:
 
 
 def draw_with_base(
-    denoiser: Denoiser, spec: TrainingSpec, folder: RunFolder, journal: Journal
+    denoiser: Denoiser,
+    spec: TrainingSpec,
+    settings: ValidationSpec,
+    folder: RunFolder,
+    journal: Journal,
 ) -> None:
-    """Draw the prompts of the specification with a model that was not trained."""
-    if not _draws_pictures(denoiser):
-        write_recordings(denoiser, spec, folder, journal, 0)
+    """Draw the prompts of ``settings`` with a model that was not trained."""
+    drawn, title = draw_all(denoiser, settings), Path(str(spec.model.base)).name
+    if denoiser.medium.kind == "image" and len({each.size for each in drawn}) == 1:
+        write_picture(folder.sample_grid, grid_of(drawn, denoiser, settings, title))
+        journal.output("sample_grid", folder.relative(folder.sample_grid))
         return
-    grid = prompt_grid(denoiser, spec.validation, Path(str(spec.model.base)).name)
-    write_picture(folder.sample_grid, grid)
-    journal.output("sample_grid", folder.relative(folder.sample_grid))
-
-
-def sample_paths(
-    denoiser: Denoiser, spec: TrainingSpec, folder: RunFolder, step: int
-) -> Iterator[Path]:
-    """Where the samples of ``step`` lie: one grid of pictures, or a file a prompt."""
-    if _draws_pictures(denoiser):
-        yield folder.sample(step)
-        return
-    suffix = ".mp4" if isinstance(denoiser.medium, Videos) else ".wav"
-    for prompt in range(len(spec.validation.prompts)):
-        yield folder.sample_of(step, prompt, suffix)
-
-
-def write_recordings(
-    denoiser: Denoiser, spec: TrainingSpec, folder: RunFolder, journal: Journal, step: int
-) -> None:
-    """Draw each prompt of ``spec`` as a video or a sound, and tell of each."""
-    prompts, medium = spec.validation.prompts, denoiser.medium
-    drawn = draw(denoiser, prompts, spec.validation).numpy()
-    paths = sample_paths(denoiser, spec, folder, step)
-    for path, prompt, values in zip(paths, prompts, drawn, strict=True):
-        if isinstance(medium, Videos):
-            write_video(path, values, medium.rate)
-        elif isinstance(medium, Sounds):
-            write_sound(path, values, medium.rate)
-        journal.sample(step, folder.relative(path), [prompt])
-
-
-def prompt_grid(denoiser: Denoiser, settings: ValidationSpec, title: str) -> Image.Image:
-    """The prompts of ``settings`` drawn with ``denoiser``, with a line that says how."""
-    images = draw(denoiser, settings.prompts, settings)
-    how = f"{settings.sampler_steps} Euler steps, guidance {guidance_of(denoiser, settings):g}"
-    return sample_grid(
-        images.numpy(),
-        settings.prompts,
-        title=f"{title}  ·  {how}, seed {settings.seed}",
-        columns=settings.columns,
-        scale=settings.scale,
-    )
-
-
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """Write a PNG at ``path``, whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    picture.save(aside, format="PNG", optimize=True)
-    move_durably(aside, path)
-
-
-def _draws_pictures(denoiser: Denoiser) -> bool:
-    return denoiser.medium.kind == "image"
+    written = write_samples(drawn, denoiser, settings, folder, 0, title)
+    tell_samples(written, folder, journal, 0)

@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 
 from st_shared.protocol.journal import ExitCode
 from st_shared.spec.section import Section
-from st_shared.spec.training import TrainingSpec, ValidationSpec
+from st_shared.spec.training import TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.caching.prepare import prepare_encodings
 from st_trainer.checkpoint import complete_checkpoints
+from st_trainer.companion import Companion, accompanied
 from st_trainer.data.bucketing import described, in_buckets
 from st_trainer.data.index import MOST_THREADS, Peers
 from st_trainer.data.locate import Place
@@ -24,12 +25,18 @@ from st_trainer.execution.demands import device_type, must_suit
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
+from st_trainer.publishing.publisher import Publisher
 from st_trainer.ranks import Ranks, join, processes_here, rank_of, world_of
+from st_trainer.report.report import Report
 from st_trainer.results import draw_with_base, write_results
 from st_trainer.resume import Resume, go_on
 from st_trainer.run_folder import RunFolder
 from st_trainer.sampling import pictures
+from st_trainer.scripts.hooks import Hooks
 from st_trainer.session import Session
+from st_trainer.trackers.trackers import Trackers
+from st_trainer.validation.prompts import checked, placed
+from st_trainer.validation.validator import Validator
 from st_trainer.weights import load_base, model_config, open_denoiser
 
 INDEX_VARIABLE = "ST_INDEX_DIR"
@@ -71,16 +78,40 @@ def run_training(
         go_on(session, folder, journal, resume)
         must_agree(session)
     with place_of(session, folder) as place:
-        ending = train(session, place, journal, stop)
-        session.encodings.flush()
-        if ending is Ending.STOPPED:
-            said = f"stopped at step {session.step} of {spec.steps}; resume to go on from there"
-            journal.log(said)
-            return ExitCode.PREEMPTED
-        if session.ranks.is_first or session.strategy.is_spread:
-            write_results(session, place, journal)
+        validates = session.ranks.is_first or session.strategy.is_spread
+        validator = Validator(session, place, journal, stop) if validates else None
+        if not session.ranks.is_first:
+            return train_and_write(session, validator, place, journal, stop)
+        with accompanied(companions_of(session, place, journal, stop), journal) as ends:
+            code = train_and_write(session, validator, place, journal, stop)
+            ends.how = "succeeded" if code == ExitCode.SUCCEEDED else "stopped"
+    if code == ExitCode.SUCCEEDED:
+        journal.progress("done", session.step, spec.steps)
+    return code
+
+
+def train_and_write(
+    session: Session,
+    validator: Validator | None,
+    folder: RunFolder,
+    journal: Journal,
+    stop: Callable[[], bool],
+) -> int:
+    """Train ``session``; gives SUCCEEDED or PREEMPTED. Whoever has a ``validator`` writes."""
+    if validator:
+        validator.begin()
+    ending = train(
+        session, folder, journal, stop, validate=validator.validate if validator else idle
+    )
+    session.encodings.flush()
+    if ending is Ending.STOPPED:
+        steps = session.spec.steps
+        journal.log(f"stopped at step {session.step} of {steps}; resume to go on from there")
+        return ExitCode.PREEMPTED
+    if validator:
+        validator.complete()
+        write_results(session, folder, journal)
     session.ranks.wait()
-    journal.progress("done", session.step, spec.steps)
     return ExitCode.SUCCEEDED
 
 
@@ -97,6 +128,25 @@ def place_of(session: Session, folder: RunFolder) -> Iterator[RunFolder]:
         place = RunFolder(Path(aside))
         place.create()
         yield place
+
+
+def idle() -> None:
+    """What the others do while the first process validates."""
+
+
+def companions_of(
+    session: Session, folder: RunFolder, journal: Journal, stop: Callable[[], bool]
+) -> list[Companion]:
+    """What goes along with the run; the report comes last, since it tells of the others."""
+    spec = session.spec
+    hooks = Hooks(spec.hooks, folder, journal, stop)
+    found: list[Companion] = [
+        Publisher(each, session, folder, journal, uploaded=hooks.uploaded) for each in spec.publish
+    ]
+    found.append(hooks)  # behind the publishers, which it hears of
+    if spec.trackers:
+        found.append(Trackers(spec.trackers, spec, folder, journal, os.environ))
+    return [*found, Report(session, folder, journal)]
 
 
 def must_agree(session: Session) -> None:
@@ -121,22 +171,20 @@ def open_session(
     else:
         samples, held_out = load_samples(spec, model_config(spec.model), sources, root, journal)
         denoiser = open_denoiser(spec, lambda: samples.captions)
-    drawn = placed(spec.validation, sources[0])
-    pictures(drawn, denoiser)  # what cannot be drawn is told now
+    drawn = checked(spec, placed(spec.validation, sources[0]))
+    with_pictures = [each for each in drawn.prompts if each.conditioning]
+    if with_pictures:
+        pictures(with_pictures, denoiser, None)  # what cannot be drawn is told now
     encodings = prepare_encodings(
-        spec, denoiser, (samples, held_out), join(spec.distributed), folder.cache, journal, stop
+        spec.model_copy(update={"validation": drawn}),  # with the prompts of libraries
+        denoiser,
+        (samples, held_out),
+        join(spec.distributed),
+        folder.cache,
+        journal,
+        stop,
     )
     return Session(spec, samples, denoiser, drawn, held_out, encodings)
-
-
-def placed(settings: ValidationSpec, dataset: Place) -> ValidationSpec:
-    """``settings`` with its conditioning pictures found in the folder of the first dataset.
-
-    Where that is no folder on this machine, they are found in the working folder.
-    """
-    folder = dataset if isinstance(dataset, Path) else Path()
-    found = [str(folder / path) for path in settings.conditioning]  # absolute ones stay
-    return settings.model_copy(update={"conditioning": found})
 
 
 def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> int:
@@ -145,7 +193,8 @@ def validate_base(spec: TrainingSpec, folder: RunFolder, journal: Journal) -> in
     denoiser = load_base(spec.model)
     journal.log(f"loaded {spec.model.base}: weights fit family {spec.model.family}")
     journal.progress("validating", 0, 0)
-    draw_with_base(denoiser, spec, folder, journal)
+    drawn = checked(spec, placed(spec.validation, Path()))
+    draw_with_base(denoiser, spec, drawn, folder, journal)
     journal.progress("done", 0, 0)
     return ExitCode.SUCCEEDED
 
@@ -252,7 +301,8 @@ def tell_what_is_trained(session: Session, journal: Journal) -> None:
         f"{session.accelerator.device}{together}; {spec.steps} steps of {session.batch_size} "
         "samples"
     )
-    unknown = {word for text in spec.validation.prompts for word in denoiser.unknown_words(text)}
+    texts = [each.prompt for each in session.drawn.prompts]
+    unknown = {word for text in texts for word in denoiser.unknown_words(text)}
     if unknown:
         words = ", ".join(sorted(unknown))
         journal.log(f"validation.prompts hold words that no caption has: {words}", "warning")

@@ -79,17 +79,50 @@ class RunFolder:
         """The last sample grid."""
         return self.output / "sample_grid.png"
 
-    def sample(self, step: int) -> Path:
-        """The sample grid of ``step``."""
-        return self.samples / f"{step_name(step)}.png"
+    def sample(self, step: int, size: tuple[int, int] | None = None) -> Path:
+        """The sample grid of ``step``; of that height and width where not the model's own."""
+        return self.samples / f"{step_name(step)}{_sized(size)}.png"
 
-    def sample_of(self, step: int, prompt: int, suffix: str) -> Path:
+    def sample_of(
+        self, step: int, prompt: int, suffix: str, size: tuple[int, int] | None = None
+    ) -> Path:
         """The video or sound of the prompt of that number, drawn at ``step``."""
-        return self.samples / f"{step_name(step)}-{prompt:03d}{suffix}"
+        return self.samples / f"{step_name(step)}{_sized(size)}-{prompt:03d}{suffix}"
+
+    def sweep(self, step: int) -> Path:
+        """The adapter sweep of ``step``, where it is of pictures."""
+        return self.samples / f"{step_name(step)}-sweep.png"
+
+    @property
+    def previews(self) -> Path:
+        """Small copies of samples, for the report."""
+        return self.root / "previews"
+
+    def judged(self, step: int) -> Path:
+        """Samples one by one, while a script judges them."""
+        return self.root / "judged" / step_name(step)
+
+    def held(self, name: str) -> Path:
+        """Files that something beside the training still needs, such as a checkpoint."""
+        return self.root / "held" / name
+
+    @property
+    def trackers(self) -> Path:
+        """Files of trackers that write to this machine."""
+        return self.root / "trackers"
+
+    @property
+    def report(self) -> Path:
+        """The report of the run, one file."""
+        return self.output / "report.html"
 
     def relative(self, path: Path) -> str:
         """``path`` below the run folder, with forward slashes, as events carry it."""
         return path.relative_to(self.root).as_posix()
+
+
+def _sized(size: tuple[int, int] | None) -> str:
+    return f"-{size[1]}x{size[0]}" if size else ""
 
 
 def step_name(step: int) -> str:

@@ -1,21 +1,28 @@
 """Draws samples: the steps of the objective from noise to clean, with guidance."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from st_shared.spec.training import ValidationSpec
+from st_shared.spec.validation import PromptSpec, ValidationSpec, size_of
+from st_trainer.data.buckets import Size
 from st_trainer.data.conditioning import read_conditioning
 from st_trainer.data.content import Content
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Shape
 from st_trainer.families.control import CONTROL
 from st_trainer.families.family import Condition, Denoiser, Guide
 
-_AT_ONCE = {"image": 64, "video": 1, "audio": 1}
-"""Samples that pass through the model together."""
+Strengthened = Callable[[float], AbstractContextManager[None]]
+"""While it lasts, what is trained counts so many times."""
+
+_AT_ONCE, _PIXELS_AT_ONCE = 64, 2**20
+"""Pictures that pass through the model together: at most so many, and at most so many pixels."""
 
 
 @torch.no_grad()
@@ -24,27 +31,127 @@ def draw(denoiser: Denoiser, captions: Sequence[str], settings: ValidationSpec) 
 
     The noise of each sample depends on ``settings.seed`` and its place in ``captions`` alone.
     """
-    noise = starting_noise(len(captions), denoiser.latent_shape, settings.seed)
-    told, kind = pictures(settings, denoiser), denoiser.medium.kind
-    samples = []
-    for part in _parts(len(captions), _AT_ONCE[kind]):
-        own = {name: tensor[part] for name, tensor in told.items()}
-        latents = denoise(denoiser, list(captions[part]), noise[part], settings, own)
-        samples.append(denoiser.samples(latents).cpu())
-    drawn = torch.cat(samples)
-    return drawn.float().clamp(-1, 1) if kind == "audio" else as_bytes(drawn)
+    return torch.stack(draw_prompts(denoiser, [PromptSpec(prompt=c) for c in captions], settings))
 
 
-def pictures(settings: ValidationSpec, denoiser: Denoiser) -> Condition:
+@torch.no_grad()
+def draw_prompts(
+    denoiser: Denoiser,
+    prompts: Sequence[PromptSpec],
+    settings: ValidationSpec,
+    size: Size | None = None,
+    strengthened: Strengthened | None = None,
+) -> list[Tensor]:
+    """One sample a prompt, ``(C, ...)``, as ``draw`` gives them, at ``size`` (height, width).
+
+    The noise of a prompt without a seed depends on ``settings.seed`` and its place alone. A prompt
+    with a resolution is drawn at that.
+    """
+    drawn: dict[int, Tensor] = {}
+    for like, places in _alike(prompts, size).items():
+        noise = _noise(denoiser, prompts, places, settings.seed, like.size)
+        guidance = settings.guidance if like.guidance is None else like.guidance
+        own = settings.model_copy(update={"guidance": guidance})
+        with strengthened(like.strength) if strengthened else nullcontext():
+            for part in _parts(len(places), _at_once(denoiser, like.size)):
+                chosen = [prompts[place] for place in places[part]]
+                found = _draw_together(denoiser, chosen, noise[part], own, like)
+                drawn |= zip(places[part], found, strict=True)
+    return [drawn[place] for place in range(len(prompts))]
+
+
+@dataclass(frozen=True)
+class _Like:
+    """What prompts have in common that pass through the model together."""
+
+    size: Size | None
+    guidance: float | None
+    strength: float
+    has_negative: bool
+    has_picture: bool
+
+
+def _alike(prompts: Sequence[PromptSpec], size: Size | None) -> dict[_Like, list[int]]:
+    """Places of prompts that may pass through the model together."""
+    found: dict[_Like, list[int]] = {}
+    for place, each in enumerate(prompts):
+        like = _Like(
+            size_of(each.resolution) if each.resolution else size,
+            each.guidance,
+            1.0 if each.adapter_strength is None else each.adapter_strength,
+            each.negative is not None,
+            each.conditioning is not None,
+        )
+        found.setdefault(like, []).append(place)
+    return found
+
+
+def _noise(
+    denoiser: Denoiser,
+    prompts: Sequence[PromptSpec],
+    places: list[int],
+    seed: int,
+    size: Size | None,
+) -> Tensor:
+    """The noise of the prompts at ``places``, ``(B, C, ...)``."""
+    shape = latent_shape(denoiser, size)
+    by_place = starting_noise(max(places) + 1, shape, seed)
+    found = []
+    for place in places:
+        own = prompts[place].seed
+        found.append(by_place[place] if own is None else starting_noise(1, shape, own)[0])
+    return torch.stack(found)
+
+
+def _draw_together(
+    denoiser: Denoiser,
+    prompts: Sequence[PromptSpec],
+    noise: Tensor,
+    settings: ValidationSpec,
+    like: _Like,
+) -> Tensor:
+    """Samples ``(B, C, ...)`` of prompts that are alike."""
+    latents = denoise(
+        denoiser,
+        [each.prompt for each in prompts],
+        noise,
+        settings,
+        pictures(prompts, denoiser, like.size) if like.has_picture else None,
+        negatives=[str(each.negative) for each in prompts] if like.has_negative else None,
+        size=like.size,
+    )
+    values = denoiser.samples(latents).cpu()
+    return values.float().clamp(-1, 1) if denoiser.medium.kind == "audio" else as_bytes(values)
+
+
+def _at_once(denoiser: Denoiser, size: Size | None) -> int:
+    """Samples that pass through the model together."""
+    if denoiser.medium.kind != "image":
+        return 1
+    height, width = size or denoiser.sample_shape[-2:]
+    return min(max(_PIXELS_AT_ONCE // (height * width), 1), _AT_ONCE)
+
+
+def latent_shape(denoiser: Denoiser, size: Size | None) -> Shape:
+    """Shape ``(C, ...)`` of the latents of a sample of ``size``; none: of the model's own."""
+    own = denoiser.latent_shape
+    if size is None:
+        return own
+    sides = zip(size, own[-2:], denoiser.sample_shape[-2:], strict=True)
+    return (*own[:-2], *(side * latent // pixels for side, latent, pixels in sides))
+
+
+def pictures(prompts: Sequence[PromptSpec], denoiser: Denoiser, size: Size | None) -> Condition:
     """What samples are drawn with beside their captions: conditioning pictures.
 
     Raises:
         BadDataError: one cannot be read.
     """
-    if not settings.conditioning:
-        return {}
-    size = denoiser.sample_shape[-2], denoiser.sample_shape[-1]
-    read = [read_conditioning(Content.of_file(Path(path)), size) for path in settings.conditioning]
+    height, width = size or denoiser.sample_shape[-2:]
+    read = [
+        read_conditioning(Content.of_file(Path(str(each.conditioning))), (height, width))
+        for each in prompts
+    ]
     return {CONTROL: denoiser.control(torch.stack(read))}
 
 
@@ -61,16 +168,26 @@ def denoise(
     noise: Tensor,
     settings: ValidationSpec,
     told: Condition | None = None,
+    *,
+    negatives: Sequence[str] | None = None,
+    size: Size | None = None,
 ) -> Tensor:
     """Latents ``(B, C, ...)`` reached from standard normal ``noise`` along the sampler's path.
 
-    ``told`` is what the model is told beside the captions, with guidance and without.
+    ``told`` is what the model is told beside the captions, with guidance and without;
+    ``negatives`` are captions that guidance leads away from, ``size`` is that of the samples.
     """
     objective, device = denoiser.objective, denoiser.device
     guidance = guidance_of(denoiser, settings)
     guide = denoiser.family.guide(denoiser.module, guidance)
-    condition = _condition(denoiser, captions, guidance) | _to(told or {}, device)
+    against = negatives or [] if guide else []
+    texts = [*captions, *against]  # together, so that all are padded to one length
+    every = _condition(denoiser, texts, guidance, size)
+    condition = {name: each[: len(captions)] for name, each in every.items()}
+    condition |= _to(told or {}, device)
     null = _to(denoiser.null(condition), device) if guide else {}
+    if against:
+        null |= {name: each[len(captions) :] for name, each in every.items()}
     tokens = denoiser.tokens(noise)
     path = objective.path(settings.sampler_steps, tokens)
     latents = objective.start(noise.to(device), tokens)
@@ -112,9 +229,12 @@ def guided(
     return guide(with_caption, without)
 
 
-def _condition(denoiser: Denoiser, captions: Sequence[str], guidance: float) -> Condition:
+def _condition(
+    denoiser: Denoiser, captions: Sequence[str], guidance: float, size: Size | None
+) -> Condition:
     """The captions, and for a distilled model its guidance."""
-    condition = _to(denoiser.encode(captions), denoiser.device)
+    facts = [SampleFacts.whole(*size)] * len(captions) if size else None
+    condition = _to(denoiser.encode(captions, facts), denoiser.device)
     if denoiser.family.is_distilled:
         condition["guidance"] = torch.full_like(condition["guidance"], guidance)
     return condition

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from st_shared.spec.training import TrainingSpec, ValidationSpec
+from st_shared.spec.training import TrainingSpec
+from st_shared.spec.validation import ValidationSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.adapters.registry import make_adapter
 from st_trainer.caching.encodings import Encodings

@@ -1,9 +1,9 @@
 """The environment of a job: its own slots are all that it sees, and none of our secrets."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from st_shared.protocol.worker import Inventory, Slot
+from st_shared.secret_likeness import looks_secret
 
 VISIBILITY = (
     "CUDA_VISIBLE_DEVICES",
@@ -15,8 +15,6 @@ VISIBILITY = (
 """What runtimes read; each is given anew or removed, whatever the agent was started with."""
 
 _SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
-_SECRET_NAME = re.compile("TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE")
-_ADDRESS_WITH_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 
 
 def visible_devices(slots: Sequence[Slot]) -> dict[str, str]:
@@ -60,9 +58,7 @@ def script_environment(
     return {
         name: value
         for name, value in trainer_environment(base, inventory, slots).items()
-        if not name.startswith("ST_")
-        and not _SECRET_NAME.search(name.upper())
-        and not _ADDRESS_WITH_PASSWORD.search(value)
+        if not name.startswith("ST_") and not looks_secret(name, value)
     }
 
 

@@ -104,12 +104,12 @@ def _forbidden(actor: Actor, spec: JobSpec, rules: Rules) -> list[tuple[str, str
         found.append(("bypass_quota", f"passing quotas needs the permission {BYPASS_QUOTA}"))
     if spec.secrets and not actor.may("secret.own"):
         found.append(("secrets", "using secrets needs the permission secret.own"))
-    if spec.command is not None:
+    for field in spec.scripts():
         if not rules.allow_commands:
             said = "this controller runs no commands; ST_ALLOW_COMMAND_JOBS=1 would let it"
-            found.append(("command", said))
+            found.append((field, said))
         elif not actor.may("job.command"):
-            found.append(("command", "a shell command needs the permission job.command"))
+            found.append((field, "a shell command needs the permission job.command"))
     return found
 
 

@@ -77,7 +77,7 @@ def retry(tx: Transaction, actor: Actor, job_id: str, rules: Rules) -> Job:
     actor.must_cover(owner(job), "job.cancel.all")
     _must_be_over(job)
     spec = JobSpec.model_validate(job.spec)
-    if spec.command is not None or spec.bypass_quota:
+    if spec.scripts() or spec.bypass_quota:
         drafts.must_be_allowed(actor, [Draft("", spec, "")], rules)
     lost = next((parent for parent, _ in parents.values() if parent.is_lost), None)
     if lost and spec.on_parent_failure == "cancel":

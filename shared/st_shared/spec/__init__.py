@@ -8,11 +8,8 @@ from st_shared.spec.job import JobSpec, Priority, ResourceRequest, RetryPolicy
 from st_shared.spec.objective import LossSpec, NoiseSpec, ObjectiveSpec, TimestepSpec
 from st_shared.spec.optimizer import EmaSpec, OptimizerSpec, ScheduleSpec
 from st_shared.spec.reading import SpecProblem, SpecProblems, read_job_file, validate_job
-from st_shared.spec.training import (
-    CheckpointSpec,
-    TrainingSpec,
-    ValidationSpec,
-)
+from st_shared.spec.training import CheckpointSpec, TrainingSpec
+from st_shared.spec.validation import PromptSpec, ValidationSpec
 
 __all__ = [
     "FAMILIES",
@@ -30,6 +27,7 @@ __all__ = [
     "OptimizerSpec",
     "PixelDitConfig",
     "Priority",
+    "PromptSpec",
     "ResourceRequest",
     "RetryPolicy",
     "ScheduleSpec",

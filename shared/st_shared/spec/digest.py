@@ -12,7 +12,8 @@ def spec_sha256(training: TrainingSpec) -> str:
     Taken over JSON with sorted keys and every default written out. Folders of datasets are left
     out, since they differ from machine to machine: the checkpoint holds a checksum of the samples.
     So is what is cached and where, which changes no number; how much is encoded at once may. So is
-    how processes share the work, which changes nothing but rounding.
+    how processes share the work, which changes nothing but rounding. And so is what
+    runs beside the training.
     """
     document = training.model_dump(
         mode="json",
@@ -20,6 +21,9 @@ def spec_sha256(training: TrainingSpec) -> str:
             "datasets": {"__all__": {"path"}},
             "cache": {"latents", "text", "share", "endpoint_url", "max_gb"},
             "distributed": True,
+            "hooks": True,
+            "trackers": True,
+            "publish": True,
         },
     )
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

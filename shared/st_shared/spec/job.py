@@ -162,6 +162,13 @@ class JobSpec(Section):
             return "train"
         return "command" if self.command is not None else "noop"
 
+    def scripts(self) -> list[str]:
+        """Fields that hold shell commands, which need the permission `job.command`."""
+        found = ["command"] if self.command is not None else []
+        if self.training is not None:
+            found += [f"training.{field}" for field in self.training.scripts()]
+        return found
+
     @model_validator(mode="after")
     def _does_one_thing(self) -> Self:
         given = [self.training is not None, self.command is not None, self.noop is not None]

@@ -1,5 +1,6 @@
 """TrainingSpec: everything that decides what a training run computes."""
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,7 +14,11 @@ from st_shared.spec.families import FAMILIES, ModelSpec
 from st_shared.spec.memory import MemorySpec, SpeedSpec
 from st_shared.spec.objective import ObjectiveSpec
 from st_shared.spec.optimizer import EmaSpec, OptimizerSpec, ScheduleSpec
+from st_shared.spec.publishing import PublishSpec
+from st_shared.spec.scripts import HooksSpec
 from st_shared.spec.section import Section
+from st_shared.spec.trackers import TrackerSpec
+from st_shared.spec.validation import ValidationSpec, size_of
 
 
 class CheckpointSpec(Section):
@@ -33,51 +38,6 @@ class CheckpointSpec(Section):
     background: bool = Field(
         True, description="Write while training goes on, from a copy in host memory."
     )
-
-
-class ValidationSpec(Section):
-    """Which samples are drawn while training, and how."""
-
-    prompts: list[str] = Field(
-        default_factory=list, max_length=256, description="Captions to draw; none: no samples."
-    )
-    conditioning: list[str] = Field(
-        default_factory=list,
-        max_length=256,
-        description="The picture that a ControlNet reads for each prompt; a relative one lies in "
-        "the folder of the first dataset.",
-    )
-    every: int = Field(200, ge=1, le=10_000_000, description="Steps between samples.")
-    columns: int | None = Field(
-        None, ge=1, le=32, description="Pictures in a row of the grid; none: near square."
-    )
-    scale: int | None = Field(
-        None,
-        ge=1,
-        le=64,
-        description="Enlargement of each picture in the grid; none: to about 128 pixels.",
-    )
-    evaluation_samples: int = Field(
-        64,
-        ge=1,
-        le=1_000_000,
-        description="Held-out samples whose loss is measured, always the same ones.",
-    )
-    evaluation_times: int = Field(
-        4,
-        ge=1,
-        le=1000,
-        description="Times at which it is measured, spread evenly from clean to noise.",
-    )
-    sampler_steps: int = Field(24, ge=1, le=1000, description="Euler steps from noise to sample.")
-    guidance: float | None = Field(
-        None,
-        ge=0,
-        le=50,
-        description="Classifier-free guidance, Ho & Salimans 2022, or the guidance that a "
-        "distilled model is told; 1: none of it; none: what suits the family.",
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the starting noise.")
 
 
 class TrainingSpec(Section):
@@ -125,12 +85,25 @@ class TrainingSpec(Section):
     distributed: DistributedSpec = Field(default_factory=DistributedSpec)
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     validation: ValidationSpec = Field(default_factory=ValidationSpec)
+    hooks: HooksSpec = Field(default_factory=HooksSpec)
+    trackers: list[TrackerSpec] = Field(
+        default_factory=list, max_length=8, description="Where metrics and samples are sent too."
+    )
+    publish: list[PublishSpec] = Field(
+        default_factory=list, max_length=8, description="Where the result is published."
+    )
 
     @property
     def adapter_kind(self) -> AdapterKind:
         """What is trained, with the default of the family filled in."""
         needs_base = FAMILIES[self.model.family].needs_base
         return self.adapter.kind or ("lora" if needs_base else "full")
+
+    def scripts(self) -> Iterator[str]:
+        """Fields that hold shell commands."""
+        if self.validation.script is not None:
+            yield "validation.script"
+        yield from (f"hooks.{name}" for name, _ in self.hooks.given())
 
     def bucket_step(self, side: int) -> int | None:
         """Pixels between the sides of buckets around ``side``; None: all have one size."""
@@ -307,7 +280,8 @@ class TrainingSpec(Section):
     def _has_what_a_controlnet_reads(self) -> Self:
         given = [dataset.has_conditioning for dataset in self.datasets]
         if self.adapter_kind != "controlnet":
-            if any(given) or self.validation.conditioning:
+            prompts = self.validation.prompts
+            if any(given) or self.validation.conditioning or any(p.conditioning for p in prompts):
                 raise ValueError(
                     "conditioning pictures are read by a ControlNet alone: give adapter.kind "
                     "controlnet, or drop datasets.conditioning and validation.conditioning"
@@ -323,7 +297,8 @@ class TrainingSpec(Section):
                 f"datasets.{given.index(False)}.conditioning is missing: give the folder of the "
                 "pictures that the ControlNet reads"
             )
-        wanted, found = len(self.validation.prompts), len(self.validation.conditioning)
+        own = [each for each in self.validation.prompts if each.conditioning is None]
+        wanted, found = len(own), len(self.validation.conditioning)
         if wanted != found:
             raise ValueError(
                 f"validation.conditioning has {found} pictures for {wanted} prompts: give one each"
@@ -338,10 +313,56 @@ class TrainingSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _validates_what_it_can(self) -> Self:
+        family, validation = FAMILIES[self.model.family], self.validation
+        sizes = [*validation.resolutions, *(each.resolution for each in validation.prompts)]
+        for text in filter(None, sizes):
+            if family.alignment is None:
+                raise ValueError(
+                    f"validation.resolutions mean nothing for family {family.name}, whose samples "
+                    "have one size: drop them"
+                )
+            if any(side % family.alignment for side in size_of(text)):
+                raise ValueError(
+                    f"validation.resolutions: {text} must be multiples of {family.alignment} for "
+                    f"family {family.name}"
+                )
+        if validation.clip and family.media == "audio":
+            raise ValueError("validation.clip is for pictures and videos: drop it")
+        if validation.sweep and self.adapter_kind not in {"lora", "lycoris"}:
+            raise ValueError(
+                f"validation.sweep is for adapter.kind lora or lycoris, not {self.adapter_kind}: "
+                "drop it"
+            )
+        if validation.sweep and self.adapter.init not in {"default", "gaussian"}:
+            raise ValueError(
+                f"validation.sweep asks the base alone, whose weights adapter.init "
+                f"{self.adapter.init} changes: use default or gaussian, or drop it"
+            )
+        moved = {
+            "distributed.strategy": self.distributed.spreads_weights,
+            "memory.quantization": bool(self.memory.quantization.format),
+            "memory.offload": bool(self.memory.offload.level),
+        }
+        for key, is_given in moved.items():
+            if is_given and validation.sweep and validation.sweep.adapters:
+                raise ValueError(
+                    f"validation.sweep.adapters are added to the frozen weights, which {key} keeps "
+                    "in another form: drop one of them"
+                )
+        strengths = any(each.adapter_strength is not None for each in validation.prompts)
+        if strengths and self.adapter_kind not in {"lora", "lycoris"}:
+            raise ValueError(
+                "validation.prompts.adapter_strength is for adapter.kind lora or lycoris, not "
+                f"{self.adapter_kind}: drop it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.steps == 0 and self.model.base is None:
             raise ValueError("steps is 0, which only validates: give model.base, or steps >= 1")
-        if self.steps == 0 and not self.validation.prompts:
+        if self.steps == 0 and not self.validation.draws:
             raise ValueError("steps is 0, which only validates: give validation.prompts to draw")
         if self.steps and not self.datasets:
             raise ValueError("datasets is empty: give at least one, with its name or its path")

@@ -183,6 +183,27 @@ def test_a_command_needs_the_setting_and_the_permission(steps, role, allowed_her
     assert said in refused.value.detail
 
 
+@pytest.mark.parametrize(
+    ("field", "section"),
+    [
+        ("training.validation.script", {"validation": {"prompts": ["a"], "script": {"run": "x"}}}),
+        ("training.hooks.post_checkpoint", {"hooks": {"post_checkpoint": {"run": "x"}}}),
+        ("training.hooks.post_upload", {"hooks": {"post_upload": {"run": "x"}}}),
+    ],
+)
+def test_a_script_of_a_training_needs_what_a_command_needs(steps, field, section):
+    job = {"name": "n", "training": {"model": {"family": "pixel_dit"}, **section}}
+    job["training"]["datasets"] = [{"name": "d"}]
+    ann = steps.user("ann", Role.RESEARCHER)
+    for actor, rules in ((steps.admin, Rules()), (ann, Rules(allow_commands=True))):
+        with pytest.raises(NotPermitted) as refused:
+            submission.check(actor, job, rules)
+        assert [error.field for error in refused.value.errors] == [field]
+    submission.check(steps.admin, job, Rules(allow_commands=True))
+    del job["training"][field.split(".")[1]]
+    submission.check(ann, job, Rules())
+
+
 def test_a_command_is_not_retried_where_it_could_not_be_submitted(steps):
     with steps.db.write() as tx:
         job_id = submission.submit(tx, steps.admin, COMMAND, rules=Rules(allow_commands=True))[0].id

@@ -34,7 +34,7 @@ def test_run_prints_its_results_as_json(job_file, tmp_path):
     assert result.stderr == ""
     document = json.loads(result.stdout)
     assert document["outcome"] == "succeeded"
-    assert set(document["outputs"]) == {"weights", "loss_curve", "sample_grid"}
+    assert set(document["outputs"]) == {"weights", "loss_curve", "sample_grid", "report"}
 
 
 def test_run_shows_its_progress_and_results(job_file, tmp_path):

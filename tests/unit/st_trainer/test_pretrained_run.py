@@ -146,7 +146,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(sd1_spec
     assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     for path in (tmp_path / "whole/output").rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != "report.html":  # which tells when it was written
             other = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
             assert path.read_bytes() == other.read_bytes()
 
@@ -353,7 +353,7 @@ def test_zero_steps_draw_the_prompts_with_the_base(sd1_spec, tmp_path):
 
 def test_a_video_model_leaves_a_video_of_each_prompt(spec_of, tmp_path):
     prompts = ["a red square", "a blue square"]
-    validation = {"prompts": prompts, "every": 2, "sampler_steps": 1}
+    validation = {"prompts": prompts, "every": 2, "sampler_steps": 1, "baseline": False}
     spec = spec_of("wan", steps=2, validation=validation)
     folder = Path(spec.datasets[0].path)
     (folder / "0.mp4").write_bytes(b"broken")
@@ -373,7 +373,7 @@ def test_a_video_model_leaves_a_video_of_each_prompt(spec_of, tmp_path):
 
 def test_a_music_model_reads_lyrics_and_leaves_a_sound_of_each_prompt(spec_of, tmp_path):
     prompts = ["a song\n[verse]\nla la la", "a song"]
-    validation = {"prompts": prompts, "every": 2, "sampler_steps": 1}
+    validation = {"prompts": prompts, "every": 2, "sampler_steps": 1, "baseline": False}
     spec = spec_of("ace_step", steps=2, batch_size=4, log_every=1, validation=validation)
     folder = Path(spec.datasets[0].path)
     (folder / "1.wav").write_bytes(b"broken")

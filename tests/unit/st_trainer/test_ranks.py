@@ -156,10 +156,10 @@ def test_weights_that_are_spread_learn_the_same_and_go_on_in_processes_that_hold
     spread = spec_of("full", 2, **changes, distributed={"strategy": "fsdp2", "processes": 2})
     kept = {}
 
-    def held(session, folder, *others):
+    def held(session, folder, *others, **named):
         part, every = session.strategy.parts(), dict(session.module.named_parameters())
         kept["less"] = sum(map(torch.numel, part.values())) < sum(map(torch.numel, every.values()))
-        return train(session, folder, *others)
+        return train(session, folder, *others, **named)
 
     train = loop.train
     monkeypatch.setattr(run, "train", held)

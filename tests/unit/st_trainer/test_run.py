@@ -153,7 +153,7 @@ def test_a_run_tells_of_every_file_once_it_is_there(tiny_spec, tmp_path):
         "samples/step-000008.png",
     ]
     outputs = {e.name: e.path for e in events(root, "output")}
-    assert list(outputs) == ["weights", "loss_curve", "sample_grid"]
+    assert list(outputs) == ["weights", "loss_curve", "sample_grid", "report"]
     assert all((root / path).is_file() for path in outputs.values())
     assert [e.step for e in events(root, "metric")] == list(range(1, 9))
     assert events(root)[-1].phase == "done"

@@ -1,8 +1,8 @@
 """What every adapter answers. After ``attach``, what is trained is what requires a gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -55,6 +55,22 @@ class Adapter(ABC):
         """
         del module, strength
         raise NotImplementedError(type(self).__name__)
+
+    @contextmanager
+    def at(self, module: nn.Module, strength: float) -> Iterator[None]:
+        """While it lasts, what is trained counts ``strength`` times; 0: as ``off``."""
+        if strength == 0:
+            with self.off(module):
+                yield
+            return
+        if strength == 1:
+            yield
+            return
+        self.strengthen(module, strength)
+        try:
+            yield
+        finally:
+            self.strengthen(module, 1.0)
 
     @abstractmethod
     def write(self, folder: Path, denoiser: Denoiser, step: int) -> Path:

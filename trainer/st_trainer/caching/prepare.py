@@ -192,7 +192,7 @@ def works(
         if held_out:
             for group in groups:
                 yield from held_out.captions_at(group)
-        yield from settings.prompts
+        yield from settings.texts()
         yield ""
 
     return [

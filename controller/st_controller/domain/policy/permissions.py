@@ -37,7 +37,7 @@ _OWN: dict[str, str] = {
     "job.bypass.queue": "submit before everything else in the queue",
     "job.bypass.quota": "submit beyond quotas that block, where the job file asks for it",
     "job.cancel.own": "cancel one's own jobs",
-    "job.command": "submit jobs that run a shell command",
+    "job.command": "submit jobs that run a shell command, hooks of trainings included",
     "job.delete.own": "delete one's own jobs that are over",
     "job.priority.high": "ask for the priority class high",
     "job.priority.urgent": "ask for the classes urgent and critical, which preempt others",

@@ -224,6 +224,36 @@ BAD = [
     ),
     ("no slots", changed("resources.slots", 0), "resources.slots", "greater than or equal to 1"),
     ("not finite", changed("training.optimizer.epsilon", float("inf")), "epsilon", "finite"),
+    (
+        "a sweep of what has no strength",
+        changed("training.validation", {"prompts": ["a"], "sweep": {}}),
+        "training",
+        "validation.sweep is for adapter.kind lora or lycoris, not full",
+    ),
+    (
+        "sizes where there is one",
+        changed("training.validation", {"prompts": ["a"], "resolutions": ["8x8"]}),
+        "training",
+        "validation.resolutions mean nothing for family pixel_dit",
+    ),
+    (
+        "a size of another form",
+        changed("training.validation", {"prompts": ["a"], "resolutions": ["8"]}),
+        "training.validation.resolutions.0",
+        "write WIDTHxHEIGHT",
+    ),
+    (
+        "a script without samples",
+        changed("training.validation", {"script": {"run": "true"}}),
+        "training.validation",
+        "script judges samples: give prompts",
+    ),
+    (
+        "a prompt with an unknown key",
+        changed("training.validation", {"prompts": [{"prompt": "a", "sed": 1}]}),
+        "training.validation.prompts.0.sed",
+        "did you mean 'seed'?",
+    ),
     ("validation only, no base", changed("training.steps", 0), "training", "model.base"),
     ("name with a line break", changed("name", "a\nb"), "name", "pattern"),
 ]

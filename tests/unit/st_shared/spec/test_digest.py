@@ -12,6 +12,7 @@ def digest(**changes):
 def test_folders_and_written_out_defaults_do_not_matter():
     assert digest(datasets=[{"path": "/b"}]) == digest()
     assert digest(seed=0, ema={"decay": 0.995}) == digest()
+    assert digest(hooks={"post_checkpoint": {"run": "true"}}) == digest()
     assert len(digest()) == 64
 
 

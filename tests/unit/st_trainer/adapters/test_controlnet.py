@@ -1,6 +1,7 @@
 """ControlNets of every family that has them, against the stock pipelines that users run them in."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from st_trainer.loop import batch_loss
 from st_trainer.run import run_training
 from st_trainer.sampling import denoise, pictures, starting_noise
 from st_trainer.session import Session
+from st_trainer.validation.prompts import placed
 from st_trainer.weights import open_denoiser
 
 PIPELINES = {
@@ -104,7 +106,7 @@ def woken(session):
 
 
 def ours(denoiser, noise, settings):
-    told = pictures(settings, denoiser)
+    told = pictures(placed(settings, Path()).prompts, denoiser, None)
     return denoise(denoiser, PROMPTS, noise, settings, told)
 
 

@@ -147,10 +147,10 @@ def test_encoders_are_out_of_memory_before_the_first_step(spec_of, tmp_path, cac
             alive.extend(weakref.ref(each) for each in module.parameters())
         return denoiser
 
-    def watched(session, *rest):
+    def watched(session, *rest, **named):
         assert [each for each in alive if each() is not None] == []
         assert session.denoiser.assets.modules() == {}
-        return train(session, *rest)
+        return train(session, *rest, **named)
 
     monkeypatch.setattr(run_module, "open_denoiser", opened)
     monkeypatch.setattr(run_module, "train", watched)

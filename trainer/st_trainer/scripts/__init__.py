@@ -1,0 +1,1 @@
+"""Shell commands that a run starts: scripts that judge samples, and hooks."""

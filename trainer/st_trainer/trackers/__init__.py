@@ -1,0 +1,1 @@
+"""Trackers: services and files that metrics and samples are sent to."""

@@ -1,0 +1,1 @@
+"""Validation: what is drawn and measured while training goes on, which it never changes."""
