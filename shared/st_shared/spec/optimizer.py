@@ -11,7 +11,6 @@ OptimizerName = Literal[
     "adafactor", "prodigy", "adamw_schedulefree", "sgd_schedulefree", "came",
     "stableadamw", "lion", "adan", "ranger", "soap", "ademamix", "dadaptation",
     "muon", "adamw_8bit", "paged_adamw_8bit", "lion_8bit", "ademamix_8bit",
-    "adamw_fp8_ao", "adamw_8bit_ao", "adamw_4bit_ao",
 ]  # fmt: skip
 
 HAVE_AVERAGE = ("adamw_schedulefree", "sgd_schedulefree")

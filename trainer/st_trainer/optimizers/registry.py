@@ -93,9 +93,6 @@ OPTIMIZERS: dict[str, Kind] = {
     ),
     "lion_8bit": Kind("bitsandbytes.optim.Lion8bit", _two_betas, state_bytes=blocks(1, 8, 256)),
     "ademamix_8bit": Kind("bitsandbytes.optim.AdEMAMix8bit", state_bytes=blocks(3, 8, 256)),
-    "adamw_fp8_ao": Kind("torchao.optim.AdamWFp8", _adaptive, state_bytes=blocks(2, 8, 256)),
-    "adamw_8bit_ao": Kind("torchao.optim.AdamW8bit", _adaptive, state_bytes=blocks(2, 8, 256)),
-    "adamw_4bit_ao": Kind("torchao.optim.AdamW4bit", _adaptive, state_bytes=blocks(2, 4, 128)),
 }
 
 

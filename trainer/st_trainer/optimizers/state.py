@@ -11,7 +11,7 @@ StateBytes = Callable[[Sequence[int]], int]
 
 _ITEM = 4
 _SMALL = 4096
-"""Weights of fewer values keep their state in fp32, in bitsandbytes and torchao."""
+"""Weights of fewer values keep their state in fp32, in bitsandbytes."""
 _LARGEST = 10_000
 """Longest side for which SOAP keeps a matrix."""
 

@@ -12,7 +12,6 @@ from st_trainer.optimizers.fused import FusedBackward
 from st_trainer.optimizers.host import HostOptimizer
 from st_trainer.optimizers.registry import OPTIMIZERS, make_optimizer
 
-SLOW = pytest.mark.families  # torchao compiles its steps
 SHAPES = ((96, 128), (4096,), (32, 16, 3, 3))
 
 
@@ -20,8 +19,7 @@ PAGED = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on
 
 
 def of_each(names):
-    marks = {n: SLOW if n.endswith("_ao") else PAGED if "paged" in n else () for n in names}
-    return [pytest.param(n, marks=each) for n, each in marks.items()]
+    return [pytest.param(n, marks=PAGED if "paged" in n else ()) for n in names]
 
 
 def held(tree):

@@ -14,7 +14,7 @@ from st_trainer.optimizers.schedule import SHAPES
 from st_trainer.tensor_tree import put_together, take_apart
 
 NAMES = [
-    pytest.param(n, marks=pytest.mark.families) if n.endswith("_ao") else n
+    n
     for n in get_args(OptimizerName)
     if "paged" not in n  # on a CPU, which has nothing to page, it is adamw_8bit
 ]
