@@ -316,6 +316,13 @@ def document(name="job", **fields) -> dict:
     return {"name": name, "training": training, **fields}
 
 
+def published(uri: str) -> dict:
+    """A job file whose result goes to a bucket."""
+    body = document()
+    body["training"]["publish"] = [{"kind": "s3", "uri": uri}]
+    return body
+
+
 def registration(name="w", *, slots=1, labels=None, holding=(), **fields) -> RegisterRequest:
     places = [Slot(index=index, accelerator="cpu", memory_gb=8) for index in range(slots)]
     inventory = Inventory(

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from st_shared.protocol.message import Message, Moment, Resource, Text
 from st_shared.protocol.tenancy import OrgSlug
 
-ResourceName = Literal["config", "accelerator", "provider", "dataset", "family"]
+ResourceName = Literal["config", "accelerator", "provider", "dataset", "output_path", "family"]
 SubjectName = Literal["everyone", "role", "team", "user"]
 _NARROWED = ("accelerator", "provider")
 

@@ -1,7 +1,7 @@
 """``can-i``: what the pass would say of a job, which it says again when the job comes."""
 
 import pytest
-from controller_steps import document
+from controller_steps import document, published
 from sqlalchemy import func, select
 
 from st_controller.services.drafts import Rules
@@ -85,6 +85,17 @@ def test_rules_and_approvals_are_told_together_and_nothing_is_written(steps, che
     (problem,) = next(step for step in denied.steps if step.step == "rules").problems
     assert made.id in problem.message
     assert written() == before
+
+
+def test_places_that_a_job_publishes_to_are_among_what_rules_speak_of(steps, check):
+    made = deny(steps, resource="output_path", pattern="s3://secret/*")
+    ann = steps.user("ann", "researcher")
+    for bucket, verdict in (("secret", "no"), ("open", "yes")):
+        found = check(ann, published(f"s3://{bucket}/a"))
+        rules = next(step for step in found.steps if step.step == "rules")
+        told = [(each.field, made.id in each.message) for each in rules.problems]
+        assert (found.verdict, rules.verdict) == (verdict, verdict)
+        assert told == ([("training.publish.0", True)] if verdict == "no" else [])
 
 
 def test_the_answer_is_what_happens(steps, check):

@@ -3,14 +3,15 @@
 import json
 
 import pytest
-from controller_steps import document
+from controller_steps import document, published
 
 from st_controller.domain.policy.reach import Reach
 from st_controller.errors import InvalidRequest, NotFound, NotPermitted
-from st_controller.services import job_arrays, steering, submission
+from st_controller.services import configs, job_arrays, steering, submission
 from st_controller.services.drafts import Rules
 from st_controller.services.policy import book, resource_rules
 from st_controller.store.schema import CustomRole
+from st_shared.protocol.configs import ConfigRequest
 from st_shared.protocol.policy_rules import ResourceRuleRequest
 from st_shared.protocol.resources import JobArrayRequest
 
@@ -85,6 +86,59 @@ def test_a_retry_obeys_what_is_in_force_then(steps, rule, ann):
     with pytest.raises(NotPermitted), steps.db.write() as tx:
         steering.retry(tx, steps.admin, job_id, Rules())  # the owner's rules, not the helper's
     assert steps.job(job_id).state == "cancelled"
+
+
+def refused_fields(submit):
+    with pytest.raises(NotPermitted) as refused:
+        submit()
+    return [error.field for error in refused.value.errors]
+
+
+def test_every_way_in_publishes_to_what_is_allowed_alone(steps, rule, ann):
+    before, _ = steps.submit_as(published("s3://theirs/a"), ann)
+    steps.cancel(before)
+    told = steps.events("jobs")
+    rule("allow", "output_path", "s3://ours/*", user="ann")
+    with steps.db.write() as tx:
+        saved = ConfigRequest(name="base", document=published("s3://theirs/a"))
+        configs.make_config(tx, ann, saved)
+
+    def one(body):
+        return refused_fields(lambda: steps.submit_as(body, ann))
+
+    def batch():
+        bodies = [published("s3://ours/a"), published("s3://theirs/a")]
+        checked = submission.check_batch(ann, bodies, Rules())
+        with steps.db.write() as tx:
+            submission.enqueue_batch(tx, ann, checked)
+
+    def array():
+        places = [{"training.publish.0.uri": f"s3://{whose}/a"} for whose in ("ours", "theirs")]
+        asked = JobArrayRequest(spec=published("s3://ours/a"), list=places)
+        drafts = job_arrays.check(ann, asked, Rules())
+        with steps.db.write() as tx:
+            job_arrays.submit(tx, ann, asked, drafts)
+
+    def retry():
+        with steps.db.write() as tx:
+            steering.retry(tx, ann, before, Rules())
+
+    begun, mended = configs.begun_from(
+        steps.db,
+        ann,
+        [
+            {"name": "n", "config": "base"},
+            {"name": "n", "config": "base", "training": {"publish": []}},
+        ],
+    )
+    assert one(published("s3://theirs/a")) == ["training.publish.0"]
+    assert one(begun) == ["training.publish.0"]
+    assert refused_fields(batch) == ["jobs.1.training.publish.0"]
+    assert refused_fields(array) == ["spec.training.publish.0"]
+    assert refused_fields(retry) == ["training.publish.0"]
+    assert steps.events("jobs") == told  # what was refused left nothing
+    steps.submit_as(published("s3://ours/a"), ann)
+    steps.submit_as(mended, ann)
 
 
 def test_a_job_is_never_placed_on_what_is_denied(steps, rule, ann):

@@ -1,11 +1,20 @@
 """What a job file asks for, thing by thing, as rules look at it."""
 
+import re
 from collections.abc import Iterator
 from posixpath import join, normpath
 
 from st_controller.domain.policy.resource_rules import RELATIVE, Asked, Resource
 from st_shared.spec.dataset import DatasetSpec
 from st_shared.spec.job import JobSpec
+from st_shared.spec.publishing import PublishSpec
+
+_SERVER = re.compile(
+    r"https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[1-9][0-9]*)?(/[a-z0-9_.~-]+)*",
+    re.IGNORECASE | re.ASCII,
+)
+_SETTINGS = frozenset({"AWS_CONFIG_FILE", "AWS_PROFILE"})
+"""Variables that name files or parts of files which may hold the address of a server."""
 
 
 def asked(spec: JobSpec, config: str = "") -> list[Asked]:
@@ -23,6 +32,9 @@ def asked(spec: JobSpec, config: str = "") -> list[Asked]:
     ]
     for index, dataset in enumerate(spec.training.datasets if spec.training else ()):
         found += _of_dataset(dataset, f"training.datasets.{index}")
+    for index, target in enumerate(spec.training.publish if spec.training else ()):
+        found += _of_place(target, f"training.publish.{index}")
+    found += _of_variables(spec)
     return found
 
 
@@ -38,6 +50,37 @@ def _of_dataset(dataset: DatasetSpec, place: str) -> Iterator[Asked]:
         )
     elif beside is not None and ".." in beside.split("/"):
         yield Asked(Resource.DATASET, f"{place}.conditioning", folder(beside))
+
+
+def _of_place(place: PublishSpec, field: str) -> Iterator[Asked]:
+    """Where a job publishes to; another server is asked about as well, and named in the word."""
+    scheme = "hf" if place.kind == "huggingface" else "s3"
+    path = place.address.removeprefix("s3://").removesuffix("/")
+    # A store may read a detour, or take it for a name: what it is, a glob cannot tell.
+    marked = RELATIVE if {"", ".", ".."} & set(path.split("/")) else ""
+    yield Asked(Resource.OUTPUT_PATH, field, f"{marked}{scheme}://{path}")
+    if place.endpoint_url is not None:
+        server = place.endpoint_url.removesuffix("/")
+        marked = marked or ("" if _is_plain(server) else RELATIVE)
+        yield Asked(Resource.OUTPUT_PATH, f"{field}.endpoint_url", f"{marked}{server}/{path}")
+
+
+def _of_variables(spec: JobSpec) -> Iterator[Asked]:
+    """Secrets that send what is published to a server that the job file does not show."""
+    places = spec.training.publish if spec.training else ()
+    if all(place.endpoint_url for place in places):
+        return
+    for variable in spec.secrets:
+        if "ENDPOINT" in variable or variable in _SETTINGS:
+            yield Asked(Resource.OUTPUT_PATH, f"secrets.{variable}", f"{RELATIVE}{variable}")
+
+
+def _is_plain(server: str) -> bool:
+    """Whether no other way to write this address leads to the same server."""
+    usual = ":443" if server.lower().startswith("https:") else ":80"
+    _, _, host, *folders = server.split("/")
+    written = _SERVER.fullmatch(server) is not None
+    return written and not host.endswith(usual) and not {".", ".."} & set(folders)
 
 
 def folder(path: str) -> str:

@@ -30,6 +30,8 @@ class Resource(StrEnum):
     """Where the worker comes from; ``static`` for workers that do not say."""
     DATASET = "dataset"
     """Names of registered datasets, and paths of folders that are read where they are."""
+    OUTPUT_PATH = "output_path"
+    """Addresses to which a job publishes: ``hf://owner/name``, ``s3://bucket/prefix``."""
     FAMILY = "family"
     """The model family; ``command`` and ``noop`` for jobs that train nothing."""
 
@@ -138,7 +140,7 @@ class Verdict:
 
 CLEAN = Verdict()
 RELATIVE = "./"
-"""What the path of a folder begins with that is not absolute."""
+"""What a path begins with that does not say where it leads."""
 _BY_GLOB = (Resource.ACCELERATOR, Resource.PROVIDER)
 _MOST_KNOWN = 10_000
 
@@ -226,15 +228,24 @@ def _names_of(who: Subject) -> tuple[tuple[str, str], ...]:
 def _violated(rules: _Applicable, wish: Asked) -> Violation | None:
     """Whether what is named outright is denied, or not among what is allowed."""
     if wish.value.startswith(RELATIVE):
-        said = "rules restrict datasets here, and a relative path says nothing: give the whole path"
+        said = (
+            f"rules restrict {wish.resource} here, and this may lead anywhere: "
+            f"give the whole address in its own field, without detours"
+        )
         return Violation(wish.field, said, tuple(rule.id for rule in (*rules.deny, *rules.allow)))
-    denied = [rule for rule in rules.deny if matches(rule.pattern, wish.value)]
+    denied = [rule for rule in rules.deny if _speaks_of(rule, wish)]
     if denied:
         said = f"{_words(wish)} is denied by {denied[0].told}"
         return Violation(wish.field, said, tuple(rule.id for rule in denied))
-    if rules.allow and not any(matches(rule.pattern, wish.value) for rule in rules.allow):
+    if rules.allow and not any(_speaks_of(rule, wish) for rule in rules.allow):
         return _outside(rules.allow, wish)
     return None
+
+
+def _speaks_of(rule: ResourceRule, wish: Asked) -> bool:
+    # What is published lies below its address: `s3://lab/a/*` speaks of `s3://lab/a` too.
+    below = wish.resource is Resource.OUTPUT_PATH and matches(rule.pattern, f"{wish.value}/")
+    return below or matches(rule.pattern, wish.value)
 
 
 def _hopeless(rules: _Applicable, wish: Asked) -> Violation | None:

@@ -198,3 +198,104 @@ def test_jobs_that_train_nothing_have_a_family_too():
     command = JobSpec.model_validate({"name": "n", "command": {"run": "true"}})
     only = ResourceRules((rule("allow", "family", "flux*"),))
     assert [found.field for found in only.judge(ANN, asked(command)).violations] == ["command"]
+
+
+def published(**place):
+    return [
+        (wish.field.removeprefix("training.publish.0"), wish.value)
+        for wish in asked(spec(publish=[place]))
+        if wish.resource is Resource.OUTPUT_PATH
+    ]
+
+
+def test_places_that_a_job_publishes_to_are_named_with_their_server():
+    assert published(kind="huggingface", repository="lab/x") == [("", "hf://lab/x")]
+    assert published(kind="s3", uri="s3://ours/a/b/") == [("", "s3://ours/a/b")]
+    assert published(kind="s3", uri="s3://ours/a", endpoint_url="https://minio.lab:9000/") == [
+        ("", "s3://ours/a"),
+        (".endpoint_url", "https://minio.lab:9000/ours/a"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        ({"uri": "s3://ours/public/x"}, None),
+        ({"uri": "s3://ours/secret/x"}, ""),
+        ({"uri": "s3://theirs/../ours/public/x"}, ""),
+        ({"uri": "s3://ours/secret/../public/x"}, ""),
+        ({"uri": "s3://ours/public//x"}, ""),
+        ({"uri": "s3://ours/public/x//"}, ""),
+        ({"uri": "s3://ours/public"}, None),  # what is published lies below it
+        ({"uri": "s3://ours/public/x", "endpoint_url": "https://elsewhere"}, ".endpoint_url"),
+    ],
+)
+def test_a_job_publishes_to_what_is_allowed_alone(place, field):
+    job = spec(publish=[{"kind": "s3", **place}])
+    only = ResourceRules((rule("allow", "output_path", "s3://ours/public/*"),))
+    found = [each.field for each in only.judge(ANN, asked(job)).violations]
+    assert found == ([] if field is None else [f"training.publish.0{field}"])
+
+
+@pytest.mark.parametrize(
+    ("server", "is_allowed"),
+    [
+        ("https://minio.lab", True),
+        ("HTTPS://minio.lab/", None),
+        ("https://MINIO.lab/", True),
+        ("https://minio.lab:9000/a", True),
+        ("http://[::1]:9000", True),
+        ("https://minio.lab:443", False),
+        ("http://minio.lab:80", False),
+        ("https://minio.lab.", False),
+        ("https://minio.lab//a", False),
+        ("https://minio.lab/a/../b", False),
+        ("https://minio.lab/%2e%2e", False),
+        ("https://minio.lab/?a", False),
+        ("https://minio.lab#a", False),
+        ("https://minio.lab\\a", False),
+        ("https://m\u0456nio.lab", False),
+    ],
+)
+def test_a_server_is_written_in_one_way_where_rules_speak_of_places(server, is_allowed):
+    place = {"kind": "s3", "uri": "s3://ours/a", "endpoint_url": server}
+    if is_allowed is None:
+        with pytest.raises(ValueError, match="endpoint_url"):
+            spec(publish=[place])
+        return
+    no_deny = ResourceRules((rule("deny", "output_path", "https://other/*"),))
+    found = [each.field for each in no_deny.judge(ANN, asked(spec(publish=[place]))).violations]
+    assert found == ([] if is_allowed else ["training.publish.0.endpoint_url"])
+
+
+def test_a_place_on_another_server_is_allowed_as_both():
+    place = {"kind": "s3", "uri": "s3://ours/a", "endpoint_url": "https://minio.lab"}
+    there, server = (
+        rule("allow", "output_path", glob) for glob in ("s3://ours/*", "https://minio.lab/ours/*")
+    )
+    fields = [
+        [found.field for found in ResourceRules(only).judge(ANN, asked(job)).violations]
+        for job in [spec(publish=[place])]
+        for only in ((there,), (server,), (there, server))
+    ]
+    assert fields == [["training.publish.0.endpoint_url"], ["training.publish.0"], []]
+
+
+def test_a_prefix_is_denied_with_what_is_below_it():
+    none = ResourceRules((rule("deny", "output_path", "s3://ours/secret/*"),))
+    for uri in ("s3://ours/secret", "s3://ours/secret/", "s3://ours/secret/x"):
+        job = spec(publish=[{"kind": "s3", "uri": uri}])
+        assert none.judge(ANN, asked(job)).violations
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "HF_ENDPOINT"])
+def test_no_secret_leads_what_is_published_elsewhere(variable):
+    only = ResourceRules((rule("allow", "output_path", "*"),))
+
+    def fields(**place):
+        job = spec(publish=[{"kind": "s3", "uri": "s3://ours/a", **place}])
+        led = job.model_copy(update={"secrets": {variable: "x", "AWS_ACCESS_KEY_ID": "y"}})
+        return [found.field for found in only.judge(ANN, asked(led)).violations]
+
+    assert fields() == [f"secrets.{variable}"]
+    assert fields(endpoint_url="https://minio.lab") == []
