@@ -4,10 +4,6 @@ import gc
 
 YOUNG = 10_000
 """Objects that are made before the youngest are looked through."""
-LOOKS = 4
-"""Looks at the youngest before what they left is looked through: a few milliseconds."""
-LEFT = 2
-"""Times that this happens before what is left is put where the collector does not look any more."""
 STEP = 5_000
 """Jobs that come before they are put where the collector does not look any more."""
 THOROUGH = 60
@@ -20,9 +16,13 @@ class LongLived:
     """What a leader keeps in memory stays for hours, and counting references frees most of it.
 
     Left to itself, the collector looks through all of it whenever a quarter has come new: tenths of
-    a second with a long queue or thousands of workers, in the middle of everything. So while a
-    process leads, old objects are looked through when it says so, before they are many: those that
-    have come since the last time, and no others, until the queue is short again or is read anew.
+    a second with a long queue, in the middle of everything. So while a process leads, old objects
+    are looked through when it says so: those that have come since the last time, and no others,
+    until the queue is short again or is read anew.
+
+    That is not often: what is under way at that moment is put aside as well, and stays there when it
+    has become garbage. Done every few seconds, while thousands of workers joined, it cost each of
+    them 12 KiB.
     """
 
     def __init__(self) -> None:
@@ -32,18 +32,16 @@ class LongLived:
     def begin(self) -> None:
         """What was read just now will stay."""
         gc.unfreeze()
-        gc.set_threshold(YOUNG, LOOKS, _NEVER)
+        gc.set_threshold(YOUNG, self._usual[1], _NEVER)
         self._settle(0)
 
     def note(self, jobs: int) -> None:
-        """So many jobs wait; where many have come, they will stay, as other things have."""
+        """So many jobs wait; where many have come, they will stay."""
         if jobs >= self._settled + STEP:
             self._settle(jobs)
         elif jobs < self._settled // 2:
             gc.unfreeze()  # what has become garbage among them can go now
             self._settle(jobs)
-        elif gc.get_count()[2] >= LEFT:
-            self._settle(self._settled)
 
     def sweep(self) -> None:
         """Free what has become garbage since; a matter of milliseconds.

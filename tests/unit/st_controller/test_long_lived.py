@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from st_controller.dispatch.long_lived import LEFT, LOOKS, STEP, THOROUGH, YOUNG, LongLived
+from st_controller.dispatch.long_lived import STEP, THOROUGH, LongLived
 
 
 @pytest.fixture
@@ -58,22 +58,6 @@ def test_garbage_among_what_was_put_aside_goes_once_the_queue_is_short(long_live
     assert knot() is not None
     long_lived.note(STEP)
     assert knot() is None
-
-
-def test_whatever_comes_in_great_number_is_put_aside_before_it_is_more(long_lived):
-    """Such as the streams of workers that join: a look through all of them would take long."""
-    before, there = gc.get_freeze_count(), []
-    for _ in range(10):
-        there += [[number] for number in range(YOUNG * LOOKS)]
-        long_lived.note(0)
-        assert before + len(there) - gc.get_freeze_count() < (LEFT + 2) * YOUNG * LOOKS
-    assert gc.get_freeze_count() > before + 2 * YOUNG * LOOKS
-
-
-def test_little_that_comes_is_left_to_the_collector(long_lived):
-    before, there = gc.get_freeze_count(), [[number] for number in range(YOUNG)]
-    long_lived.note(0)
-    assert gc.get_freeze_count() <= before + len(there) // 2
 
 
 def test_garbage_is_freed_by_the_sweep(long_lived):
