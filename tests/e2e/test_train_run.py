@@ -79,7 +79,7 @@ def test_a_signal_leads_to_a_checkpoint_and_the_resumed_run_ends_the_same(
         assert interrupted.returncode == ExitCode.PREEMPTED, rest
         assert "--resume latest" in rest
         assert "Traceback" not in rest
-        stopped = events(parts)[-1]
+        stopped = [event for event in events(parts) if event.kind == "log"][-1]
         assert "stopped at step" in stopped.message
         saved = [event.step for event in events(parts) if event.kind == "checkpoint"]
         assert 0 < saved[-1] < STEPS

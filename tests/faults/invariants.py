@@ -291,7 +291,8 @@ def _charged_as_used(rig, attempts):
         known = _lasted(rig, attempt)
         if known is None or attempt.claimed_at is None:
             continue
-        (ran, held), used = known, _used(attempt)
+        (ran, over), used = known, _used(attempt)
+        held = (over - attempt.claimed_at).total_seconds()  # whoever told it shares our clock
         least = 0.0 if attempt.outcome == "lost" else ran - 0.1
         if not least <= used <= held + LEASE:
             yield f"attempt {attempt.number} ran for {ran:.2f} s, {used:.2f} s are charged"
@@ -299,7 +300,7 @@ def _charged_as_used(rig, attempts):
 
 def _lasted(rig, attempt):
     """Seconds from the first line of a journal to the end of the program as its supervisor noted
-    it, and until the supervisor ended too, which waits for room for that note; if there is one."""
+    it, and when the supervisor ended too, which waits for room for that note; if there is one."""
     for agent in rig.agents:
         run = agent.state / "attempts" / attempt.id / "run"
         if not (run / "exit.json").exists():
@@ -309,5 +310,5 @@ def _lasted(rig, attempt):
         written = datetime.fromtimestamp(note.stat().st_mtime, UTC)
         with (run / "journal.ndjson").open() as file:
             begun = datetime.fromisoformat(json.loads(file.readline())["at"])
-        return tuple((each - begun).total_seconds() for each in (ended, max(ended, written)))
+        return (ended - begun).total_seconds(), max(ended, written)
     return None

@@ -46,6 +46,8 @@ class Background(Generic[Outcome]):
             left = self._tasks.unfinished_tasks
         with suppress(Full):  # then the thread ends with the process
             self._tasks.put_nowait(None)
+        if not left:  # one that is there when the interpreter goes can take the process down
+            self._thread.join()
         return left
 
     def _work(self) -> None:

@@ -20,9 +20,9 @@ class LongLived:
     are looked through when it says so: those that have come since the last time, and no others,
     until the queue is short again or is read anew.
 
-    That is not often: what is under way at that moment is put aside as well, and stays there when it
-    has become garbage. Done every few seconds, while thousands of workers joined, it cost each of
-    them 12 KiB.
+    That is not often: what is under way at that moment is put aside as well, and stays there when
+    it has become garbage. Done every few seconds, while thousands of workers joined, it cost each
+    of them 12 KiB.
     """
 
     def __init__(self) -> None:

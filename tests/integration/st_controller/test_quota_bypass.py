@@ -74,6 +74,7 @@ def test_it_goes_on_past_the_hard_cap_and_is_retried_beyond_it(steps, dear):
     steps.run(worker, attempt)
     for _ in range(4):
         steps.clock.advance(600)
+        steps.beat(worker, attempt)
         dear.accrue()
     assert steps.attempt(attempt).stop is None
     assert dear.money()[0] == 4

@@ -94,4 +94,6 @@ def test_weights_that_cannot_be_checked_are_told_in_a_sentence(
 
 def test_the_prompts_of_the_job_file_are_captions_of_the_scans(digits):
     job = read_job_file(ROOT / "examples/digits.yaml")
-    assert job.training.validation.prompts == [digits.caption_of(digit) for digit in range(10)]
+    assert [each.prompt for each in job.training.validation.prompts] == [
+        digits.caption_of(digit) for digit in range(10)
+    ]

@@ -113,8 +113,8 @@ def test_a_repeat_succeeds_although_its_dataset_is_gone(post, platform_db):
     with platform_db.write() as tx:
         tx.session.execute(
             text(
-                "INSERT INTO datasets (id, org, name, digest, samples, archives, created_by,"
-                " created_at, stored_at, current) SELECT 'ds_1', org, 'd', 'x', 1, '[]', id,"
+                "INSERT INTO datasets (id, org, name, digest, samples, room, archives, created_by,"
+                " created_at, stored_at, current) SELECT 'ds_1', org, 'd', 'x', 1, 0, '[]', id,"
                 " created_at, created_at, 1 FROM users"
             )
         )

@@ -94,7 +94,16 @@ def storages():
     return sum(found.values())
 
 
-ROWS = [pytest.param(row, id=f"{row.format}-{row.backend}") for row in QUANTIZERS]
+COMPILED = ("int4", "quanto")
+"""It compiles a library first, for a minute."""
+ROWS = [
+    pytest.param(
+        row,
+        id=f"{row.format}-{row.backend}",
+        marks=pytest.mark.families if (row.format, row.backend) == COMPILED else (),
+    )
+    for row in QUANTIZERS
+]
 
 
 @pytest.mark.parametrize("row", ROWS)
