@@ -18,6 +18,7 @@ from st_controller.app import create_app
 from st_controller.assembly import prepare_folder
 from st_controller.connections import LeanConnection
 from st_controller.folder_lock import hold_folder
+from st_controller.heap import share_heaps
 from st_controller.open_files import allow_all
 from st_controller.services.readiness import must_be_ready
 from st_controller.settings import Settings
@@ -60,6 +61,7 @@ def serve(settings: Settings, announce: Announce) -> None:
         RuntimeError: the address cannot be listened on, the database cannot be used, or a part
             did not start.
     """
+    share_heaps()
     prepare_folder(settings)
     with hold_folder(settings.data_dir), _bind(settings.host, settings.port) as listening:
         _warn_if_open(settings)

@@ -2,6 +2,8 @@
 
 import gc
 
+from st_controller.heap import give_back
+
 YOUNG = 10_000
 """Objects that are made before the youngest are looked through."""
 STEP = 5_000
@@ -54,6 +56,7 @@ class LongLived:
             gc.unfreeze()
         gc.collect()
         gc.freeze()
+        give_back()
 
     def end(self) -> None:
         """Leave everything to the collector again."""
