@@ -66,7 +66,7 @@ test-trackers: $(VENV)/made-dev ## wandb, tensorboard and mlflow for real; insta
 
 .PHONY: test-faults
 test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks and full disks, minutes
-	ST_FAULT_RUNS=$${ST_FAULT_RUNS:-30} $(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(PYTEST_ARGS)
+	ST_FAULT_RUNS=$${ST_FAULT_RUNS:-30} $(BIN)/python -m pytest tests/faults tests/e2e -m 'faults or not faults' $(PYTEST_ARGS)
 
 .PHONY: test-nightly
 test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, 2,000 of its services, 30,000 requests; an hour

@@ -158,6 +158,7 @@ def test_cancel_ends_the_process_group_within_ten_seconds(fleet, shades):
     assert worker.slots_free == 1
 
 
+@pytest.mark.faults
 def test_valkey_killed_in_mid_training(fleet, shades):
     agent = fleet.add_agent()
     job_id = submit(fleet, shades, 300)
@@ -183,6 +184,7 @@ def test_a_bad_dataset_fails_the_job_at_once_and_says_so(fleet, shades):
     assert job.reason.code == "bad_data"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("attempts", [2])
 def test_a_trainer_that_is_killed_is_tried_again(fleet, shades, attempts):
     agent = fleet.add_agent()

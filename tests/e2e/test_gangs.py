@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from fleet import tiny_job, wait_for
 from safetensors.torch import load_file
 
@@ -52,6 +53,7 @@ def test_two_workers_learn_what_one_learns(fleet, shades):
     assert any("2 processes together" in line for line in said)
 
 
+@pytest.mark.faults
 def test_a_gang_whose_host_dies_goes_on_elsewhere(quick_fleet, shades):
     fleet = quick_fleet
     agents = [fleet.add_agent(f"host-{number}") for number in range(3)]
