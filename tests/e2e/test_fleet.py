@@ -117,6 +117,7 @@ def test_agent_killed_in_mid_training_is_adopted_by_the_next(fleet, shades):
     assert stored_lines(fleet, job_id) == written_lines(agent)
 
 
+@pytest.mark.faults
 def test_host_lost_and_the_job_goes_on_elsewhere_from_its_checkpoint(quick_fleet, shades):
     fleet = quick_fleet
     first = fleet.add_agent("worker-1")

@@ -52,6 +52,7 @@ def events(folder: Path, kind: str):
     return [event for event in found if event.kind == kind]
 
 
+@pytest.mark.faults
 def test_one_signal_to_the_launcher_is_one_checkpoint_and_the_code_for_preempted(launch, tmp_path):
     process = launch()
     wait_for("some steps", lambda: len(events(tmp_path, "metric")) > 3)
