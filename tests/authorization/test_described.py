@@ -7,7 +7,7 @@ With many more requests, as ``make test-nightly`` does it: ``ST_API_EXAMPLES=100
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -20,8 +20,6 @@ from schemathesis import Case, GenerationMode, openapi
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.failures import FailureGroup
 from schemathesis.schemas import APIOperation
-
-from st_controller.api import events, jobs
 
 ROLES = ("viewer", "researcher", "admin")
 EXAMPLES = int(os.environ.get("ST_API_EXAMPLES", "3"))
@@ -38,19 +36,6 @@ STREAMS = {"/v1/worker/stream", "/v1/probe/stream"}
 NOTHING_UNSOUND = {"/healthz", "/readyz", "/metrics", "/v1/objects/{key}"}
 """Paths that take nothing, or any text."""
 SOUND, UNSOUND = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
-
-
-@pytest.fixture
-def world(app_client, admin_headers, monkeypatch):
-    """One of everything for everybody; nothing that is asked of it changes it."""
-
-    async def nothing(*_arguments: object, **_options: object) -> AsyncGenerator[bytes, None]:
-        return
-        yield b""
-
-    monkeypatch.setattr(events, "follow_topics", nothing)
-    monkeypatch.setattr(jobs, "follow_job", nothing)
-    return MatrixWorld(app_client, admin_headers)
 
 
 @settings(

@@ -7,13 +7,10 @@ After a change that is meant, write the table anew and read the difference:
 """
 
 import os
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import pytest
 from matrix_world import BODIES, PLACES, ROLES, MatrixWorld
 
-from st_controller.api import events, jobs
 from st_controller.api.dependencies import asked_permissions, declared_access
 from st_controller.domain.policy.permissions import PERMISSIONS
 
@@ -29,19 +26,6 @@ MADE = {"/v1/api-keys", "/v1/jobs", "/v1/job-arrays", "/v1/datasets", "/v1/confi
 """Lists to which a POST adds something of the caller's own."""
 SHARED = ("/v1/workers", "/v1/join-tokens", "/v1/roles", "/v1/prices")
 """What all organisations share."""
-
-
-@pytest.fixture
-def world(app_client, admin_headers, monkeypatch):
-    """The world; streams end at once, since what they bring is tested elsewhere."""
-
-    async def nothing(*_arguments: object, **_options: object) -> AsyncGenerator[bytes, None]:
-        return
-        yield b""
-
-    monkeypatch.setattr(events, "follow_topics", nothing)
-    monkeypatch.setattr(jobs, "follow_job", nothing)
-    return MatrixWorld(app_client, admin_headers)
 
 
 def operations(app) -> list[tuple[str, str, str]]:

@@ -1,12 +1,19 @@
 """Work beside the training: one thread, a bounded queue, and outcomes that are collected later."""
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Full, Queue, SimpleQueue
 from threading import Thread
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 Outcome = TypeVar("Outcome")
+
+
+class _Hand(Thread):
+    """The thread of a ``Background``."""
 
 
 class Background(Generic[Outcome]):
@@ -20,7 +27,7 @@ class Background(Generic[Outcome]):
         """``most`` tasks may wait; further ones are refused."""
         self._tasks: Queue[Callable[[], Outcome] | None] = Queue(most)
         self._done: SimpleQueue[Outcome | Exception] = SimpleQueue()
-        self._thread = Thread(target=self._work, name=name, daemon=True)
+        self._thread = _Hand(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, task: Callable[[], Outcome]) -> bool:
@@ -44,9 +51,9 @@ class Background(Generic[Outcome]):
         with waiting:
             waiting.wait_for(lambda: not self._tasks.unfinished_tasks, patience)
             left = self._tasks.unfinished_tasks
-        with suppress(Full):  # then the thread ends with the process
+        with suppress(Full):  # then the thread ends with the process, see ``leave``
             self._tasks.put_nowait(None)
-        if not left:  # one that is there when the interpreter goes can take the process down
+        if not left:
             self._thread.join()
         return left
 
@@ -58,3 +65,16 @@ class Background(Generic[Outcome]):
                 self._done.put(error)
             finally:
                 self._tasks.task_done()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with ``code``, whatever a task is still waiting for.
+
+    A thread that is inside of a library when the interpreter goes is unwound there, and C++ code
+    that allows no such thing ends the process by SIGABRT: a run that has succeeded would fail.
+    """
+    if any(isinstance(each, _Hand) for each in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

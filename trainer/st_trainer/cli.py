@@ -72,6 +72,7 @@ def run(
     file: Path, run_dir: Path, datasets: dict[str, Path], resume: str, quiet: bool, as_json: bool
 ) -> None:
     """Carry out the job FILE on this machine, without a controller."""
+    from st_trainer.background import leave  # noqa: PLC0415
     from st_trainer.interruption import stop_on_signals  # noqa: PLC0415
 
     rank = int(os.environ.get("RANK", "0"))
@@ -98,7 +99,7 @@ def run(
     if (quiet or rank) and result.error:
         who = f"rank {rank}: " if rank else ""
         _tell_error(f"st-train: {who}{result.error}")
-    sys.exit(result.exit_code)
+    leave(result.exit_code)
 
 
 def _tell_error(text: str) -> None:

@@ -7,22 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from fixtures.media import write_samples
 from fixtures.tiny import FAST as FAST_FAMILIES
 from fixtures.tiny import TINY
 from PIL import Image
 from safetensors.torch import load_file
+from whole_run import carry_out, final_state
 
 from st_shared.protocol.journal import ExitCode, journal_event
 from st_shared.spec import FAMILIES, TrainingSpec
-from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
 from st_trainer.data.content import Content
 from st_trainer.errors import BadSpecError
 from st_trainer.families.registry import REGISTRY
-from st_trainer.journal import Journal
 from st_trainer.recordings import write_sound, write_video
-from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 
 
@@ -76,28 +73,6 @@ def spec_of(sd1_spec, base_folder, tmp_path):
         return sd1_spec(**{"model": model, "datasets": [{"path": str(folder)}]} | changes)
 
     return make
-
-
-def carry_out(spec, root, stop_after=None, resume="none"):
-    folder = RunFolder(root)
-    folder.create()
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()  # a new process would not have them
-    asked = iter(range(10_000))
-    with Journal(folder.journal) as journal:
-        return run_training(
-            spec,
-            [Path(dataset.path) for dataset in spec.datasets],
-            folder,
-            journal,
-            resume=resume,
-            stop=lambda: stop_after is not None and next(asked) >= stop_after,
-        )
-
-
-def final_state(root):
-    newest = complete_checkpoints(RunFolder(root).checkpoints)[0]
-    return {file.path: file.sha256 for file in verify_checkpoint(newest).files}
 
 
 def events(root):

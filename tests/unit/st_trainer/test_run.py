@@ -11,10 +11,11 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 from safetensors.torch import load_file
+from whole_run import final_state
 
 from st_shared.protocol.journal import ExitCode, journal_event
 from st_trainer import loop
-from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
+from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.errors import BadDataError, BadSpecError, CheckpointError, NotFiniteError
 from st_trainer.journal import Journal
 from st_trainer.run import run_training
@@ -47,12 +48,6 @@ def events(root, kind=None):
     found = [journal_event.validate_json(line) for line in lines]
     assert [event.seq for event in found] == list(range(1, len(found) + 1))
     return [event for event in found if kind in (None, event.kind)]
-
-
-def final_state(root):
-    """Checksums of everything that the last checkpoint holds."""
-    newest = complete_checkpoints(RunFolder(root).checkpoints)[0]
-    return {file.path: file.sha256 for file in verify_checkpoint(newest).files}
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def fetched(root, org: str, name: str, age: float, size: int = 100_000):
 
 def test_a_program_is_led_to_the_folder_of_its_organisation(tmp_path):
     caches = ModelCaches(tmp_path, 2**30)
-    base = {"PATH": "/bin", "HF_HUB_CACHE": "/models", "HF_TOKEN_PATH": "/root/token"}
+    base = {"PATH": "/bin", "HF_HUB_CACHE": "/models", "HF_TOKEN_PATH": "/tokens/hub"}
     given = caches.given(base, OURS)
     assert given == {"PATH": "/bin", "HF_HOME": str(tmp_path / OURS)}
     assert (tmp_path / OURS).stat().st_mode & 0o777 == 0o700

@@ -2,15 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from fixtures.tiny import TINY
 from PIL import Image
 
 from st_shared.protocol.journal import journal_event
 from st_shared.spec import TrainingSpec
-from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
-from st_trainer.journal import Journal
-from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 
 COLOURS = ("red", "blue", "green", "white", "black", "grey")
@@ -58,28 +54,6 @@ def spec_of(base_folder, pictures):
         return TrainingSpec.model_validate(document | changes)
 
     return make
-
-
-def carry_out(spec, root, stop_after=None, resume="none"):
-    folder = RunFolder(Path(root))
-    folder.create()
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()  # a new process would not have them
-    asked = iter(range(10_000))
-    with Journal(folder.journal) as journal:
-        return run_training(
-            spec,
-            [Path(dataset.path) for dataset in spec.datasets],
-            folder,
-            journal,
-            resume=resume,
-            stop=lambda: stop_after is not None and next(asked) >= stop_after,
-        )
-
-
-def final_state(root):
-    newest = complete_checkpoints(RunFolder(Path(root)).checkpoints)[0]
-    return {file.path: file.sha256 for file in verify_checkpoint(newest).files}
 
 
 def events(root, kind):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTextModel
+from whole_run import carry_out, final_state
 
 from st_shared.protocol.journal import ExitCode
 from st_trainer import run as run_module
@@ -19,7 +20,7 @@ from st_trainer.journal import Journal
 from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 
-from .conftest import carry_out, events, final_state, said
+from .conftest import events, said
 
 OFF = {"latents": "off", "text": "off"}
 DEMAND = {"latents": "on_demand", "text": "on_demand"}

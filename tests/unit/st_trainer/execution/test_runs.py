@@ -1,19 +1,14 @@
 """Runs that give something up for memory: what they learn, keep and go on from."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 from safetensors.torch import load_file
+from whole_run import carry_out, final_state
 
 from st_shared.protocol.journal import ExitCode, journal_event
 from st_shared.spec import TrainingSpec
-from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
 from st_trainer.errors import BadSpecError
-from st_trainer.journal import Journal
-from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 
 
@@ -42,25 +37,6 @@ def spec_of(base_folder, tmp_path):
         return TrainingSpec.model_validate(document | changes)
 
     return make
-
-
-def carry_out(spec, root, stop_after=None, resume="none"):
-    folder = RunFolder(root)
-    folder.create()
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()  # a new process would not have them
-    asked = iter(range(10_000))
-    places = [Path(each.path) for each in spec.datasets]
-    with Journal(folder.journal) as journal:
-        return run_training(
-            spec, places, folder, journal, resume=resume,
-            stop=lambda: stop_after is not None and next(asked) >= stop_after,
-        )  # fmt: skip
-
-
-def kept(root):
-    newest = complete_checkpoints(RunFolder(root).checkpoints)[0]
-    return {file.path: file.sha256 for file in verify_checkpoint(newest).files}
 
 
 def losses(root):
@@ -103,7 +79,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(spec_of,
     assert carry_out(spec, tmp_path / "whole") == ExitCode.SUCCEEDED
     assert carry_out(spec, tmp_path / "parts", 3) == ExitCode.PREEMPTED
     assert carry_out(spec, tmp_path / "parts", resume="latest") == ExitCode.SUCCEEDED
-    assert kept(tmp_path / "parts") == kept(tmp_path / "whole")
+    assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert {each.dtype for each in weights(tmp_path / "whole").values()} == {torch.float32}
 
