@@ -38,9 +38,10 @@ demo: $(VENV)/made ## train a small model through the whole system, about five m
 	@$(BIN)/python examples/demo.py
 
 # A file of tests stays together, and the slow ones, which mostly wait, come first: so one process
-# more than there are cores, and at most five.
+# more than there are cores, and at most five. A process that dies ends the run: with another in its
+# place xdist waits for ever.
 SIDE_BY_SIDE = -n $(shell getconf _NPROCESSORS_ONLN | awk '{ print ($$1 < 5 ? $$1 + 1 : 5) }') \
-	--dist loadfile --no-loadscope-reorder
+	--dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: test
 test: $(VENV)/made-dev lint ## checks, then all tests side by side, at most 12 minutes

@@ -67,13 +67,13 @@ class Background(Generic[Outcome]):
                 self._tasks.task_done()
 
 
-def leave(code: int) -> NoReturn:
-    """End the process with ``code``, whatever a task is still waiting for.
+def leave(code: str | int | None) -> NoReturn:
+    """End the process with the ``code`` of a ``SystemExit``, whatever a task is still waiting for.
 
     A thread that is inside of a library when the interpreter goes is unwound there, and C++ code
     that allows no such thing ends the process by SIGABRT: a run that has succeeded would fail.
     """
-    if any(isinstance(each, _Hand) for each in threading.enumerate()):
+    if isinstance(code, int) and any(isinstance(each, _Hand) for each in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -11,6 +11,7 @@ import click
 
 from st_shared import __version__
 from st_shared.protocol.journal import ExitCode
+from st_trainer.background import leave
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +27,17 @@ _EXIT_CODES = """Exit codes of `run`: 0 done, 1 crashed, 2 bad job file, 3 stopp
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(__version__, prog_name="st-train")
-def main() -> None:
+def st_train() -> None:
     """Train diffusion models from job files."""
+
+
+def main() -> NoReturn:
+    """Run ``st-train`` and end the process with its exit code, whatever goes on beside it."""
+    try:
+        st_train(prog_name="st-train")
+    except SystemExit as end:
+        leave(end.code)
+    leave(0)
 
 
 def _parse_datasets(
@@ -42,7 +52,7 @@ def _parse_datasets(
     return found
 
 
-@main.command()
+@st_train.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--run-dir",
@@ -72,7 +82,6 @@ def run(
     file: Path, run_dir: Path, datasets: dict[str, Path], resume: str, quiet: bool, as_json: bool
 ) -> None:
     """Carry out the job FILE on this machine, without a controller."""
-    from st_trainer.background import leave  # noqa: PLC0415
     from st_trainer.interruption import stop_on_signals  # noqa: PLC0415
 
     rank = int(os.environ.get("RANK", "0"))
@@ -99,7 +108,7 @@ def run(
     if (quiet or rank) and result.error:
         who = f"rank {rank}: " if rank else ""
         _tell_error(f"st-train: {who}{result.error}")
-    leave(result.exit_code)
+    sys.exit(result.exit_code)
 
 
 def _tell_error(text: str) -> None:
@@ -111,7 +120,9 @@ def _tell_error(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@st_train.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
 @click.option("--processes", type=click.IntRange(1, 1024), required=True, help="On this host.")
 @click.option("--nodes", type=click.IntRange(1, 1024), default=1, help="Hosts that take part.")
 @click.option("--node-rank", type=click.IntRange(0, 1023), default=0, help="Which this is, from 0.")
@@ -137,7 +148,7 @@ def launch(
     sys.exit(start(processes, Hosts(nodes, node_rank, rendezvous), arguments))
 
 
-@main.command()
+@st_train.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def validate(file: Path, as_json: bool) -> None:
@@ -150,7 +161,7 @@ def validate(file: Path, as_json: bool) -> None:
         click.echo(f"{file}: ok; {job.name}, {what}")
 
 
-@main.command()
+@st_train.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--gpu",
@@ -180,7 +191,7 @@ def plan(file: Path, gpu: str | None, as_json: bool) -> None:
         sys.exit(ExitCode.OUT_OF_MEMORY)
 
 
-@main.command()
+@st_train.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the whole JSON Schema.")
 def schema(as_json: bool) -> None:
     """Show what a job file may hold: a table of keys, or the JSON Schema with --json."""
@@ -193,7 +204,7 @@ def schema(as_json: bool) -> None:
         click.echo("\n".join(option_lines(JobSpec)))
 
 
-@main.command()
+@st_train.command()
 @click.option("--json", "as_json", is_flag=True, help="Print names, options and defaults as JSON.")
 def families(as_json: bool) -> None:
     """List the model families and their options."""

@@ -89,7 +89,7 @@ class AttemptRun:
     def lease_in_use(self) -> Lease:
         """The same with what its slots were used for until now."""
         has_ended = self._has_ended or self._record().ending is not None
-        used = self._used if has_ended else self._record().elapsed
+        used = self._used if has_ended else self._work.used_so_far
         return self.lease.model_copy(update={"used_seconds": used, "ended": has_ended})
 
     @property

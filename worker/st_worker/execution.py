@@ -1,6 +1,7 @@
 """The part of an attempt that ends with its process: fetch, start or take over, stop, look back."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from typing import Protocol
@@ -50,9 +51,22 @@ class Execution:
         self._program = program_of(record().kind, place, folder, self._notes, in_gang=in_gang)
         self._secrets = Secrets(place.controller, record().claim)
         self._process: TrainerProcess | None = None
-        self._saw_it_run = self._had_stragglers = False
+        self._seen_at: float | None = None
+        self._had_stragglers = False
         self.used_seconds = record().used_seconds
         """Once it is over, for how long it had its slots; none: nobody knows."""
+
+    @property
+    def used_so_far(self) -> float | None:
+        """While it goes on: for how long it is known to have had its slots; none: nobody knows.
+
+        Until now while it is prepared; then until the program was last seen to run, which an agent
+        that was frozen, or has come back, may find to have ended long ago.
+        """
+        record, elapsed = self._record(), self._record().elapsed
+        if record.process is None or record.began is None or elapsed is None:
+            return elapsed
+        return 0.0 if self._seen_at is None else record.began.until(self._seen_at)
 
     async def run(self, slots: AsyncExitStack) -> Ending:
         """How it ended, noted in the record; ``slots`` gets hold of the attempt's slots."""
@@ -169,8 +183,11 @@ class Execution:
         now = asyncio.get_running_loop().time
         answered: StopCause | None = None
         deadline = float("inf")
-        while (ended := await _exit(process)) is None:
-            self._saw_it_run = True
+        while True:
+            looked_at = time.monotonic()
+            if (ended := await _exit(process)) is not None:
+                break
+            self._seen_at = looked_at
             cause = self._orders.cause
             if cause and cause != answered:
                 await asyncio.to_thread(process.ask)
@@ -192,7 +209,7 @@ class Execution:
             return record.elapsed
         if ended.monotonic is not None and record.began is not None:
             return record.began.until(ended.monotonic)
-        if self._saw_it_run:
+        if self._seen_at is not None:
             return record.elapsed
         wrote = Journal(self._folder.journal).last_at()
         return max(0.0, (wrote - record.claimed_at).total_seconds()) if wrote else 0.0

@@ -23,6 +23,11 @@ class Noop:
         self.used_seconds: float | None = None
         """Once it is over, for how long it had its slots."""
 
+    @property
+    def used_so_far(self) -> float | None:
+        """While it goes on: for how long it has had its slots; none: nobody knows."""
+        return self._record().elapsed
+
     async def run(self, slots: AsyncExitStack) -> Ending:
         """How it ended; ``slots`` gets hold of the attempt's slots."""
         loop = asyncio.get_running_loop()

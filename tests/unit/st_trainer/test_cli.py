@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from st_shared.protocol.journal import ExitCode, journal_event
-from st_trainer.cli import main
+from st_trainer.cli import st_train
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def job_file(tmp_path, tiny_spec):
 
 
 def call(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return CliRunner().invoke(st_train, [str(argument) for argument in arguments])
 
 
 def test_run_prints_its_results_as_json(job_file, tmp_path):

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from st_shared.protocol.journal import ExitCode
 from st_trainer import launch
-from st_trainer.cli import main
+from st_trainer.cli import st_train
 from st_trainer.errors import DeviceFaultError, OutOfMemoryError, PeerLostError, expected_error
 from st_trainer.launch import telling
 
@@ -65,7 +65,7 @@ def test_hosts_that_do_not_meet_have_lost_each_other(monkeypatch, tmp_path, capf
     ],
 )
 def test_what_cannot_be_launched_is_refused(arguments, field):
-    result = CliRunner().invoke(main, ["launch", *arguments])
+    result = CliRunner().invoke(st_train, ["launch", *arguments])
     assert result.exit_code == 2
     assert field in result.output
 

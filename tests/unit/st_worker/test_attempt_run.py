@@ -495,6 +495,20 @@ async def test_slots_are_used_until_the_program_ends_however_late_that_is_told(
     assert {lease.used_seconds for lease in _held(double) if lease.ended} <= {used}
 
 
+async def test_heartbeats_prove_use_as_far_as_the_program_was_seen_to_run(
+    double, start_agent, agent_settings
+):
+    """An agent that was frozen tells of what it saw, not of the time since."""
+    await start_agent(settings=replace(agent_settings, poll_seconds=0.5))
+    attempt = double.offer([["until_stopped"]])
+    await double.until(lambda: "running" in attempt.states)
+    before = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= before + 6)
+    told = [lease.used_seconds for lease in _held(double)]
+    assert told == sorted(told)
+    assert len(set(told[-5:])) <= 3  # it looks every 0.5 s, and tells every 0.1 s
+
+
 def _held(double):
     return [lease for beat in double.heartbeats for lease in beat.holding]
 

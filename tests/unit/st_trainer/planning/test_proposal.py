@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from fixtures.tiny import TINY
 
 from st_shared.spec import TrainingSpec
-from st_trainer.cli import main
+from st_trainer.cli import st_train
 from st_trainer.planning.accelerators import ACCELERATORS, Accelerator, accelerator
 from st_trainer.planning.estimate import Estimate
 from st_trainer.planning.proposal import applied, proposed
@@ -117,11 +117,11 @@ def job(base_folder, tmp_path):
 
 
 def test_the_command_tells_people_and_programs(job):
-    said = CliRunner().invoke(main, ["plan", str(job)])
+    said = CliRunner().invoke(st_train, ["plan", str(job)])
     assert said.exit_code == 0
     assert "frozen weights" in said.output
     assert "together" in said.output
-    found = CliRunner().invoke(main, ["plan", str(job), "--gpu", "H100-80GB", "--json"])
+    found = CliRunner().invoke(st_train, ["plan", str(job), "--gpu", "H100-80GB", "--json"])
     plan = json.loads(found.output)
     assert plan["fits"]
     assert plan["proposal"]["changes"] == []
@@ -130,11 +130,11 @@ def test_the_command_tells_people_and_programs(job):
 
 
 def test_the_command_refuses_what_is_no_accelerator_or_no_model(job):
-    refused = CliRunner().invoke(main, ["plan", str(job), "--gpu", "H1000"])
+    refused = CliRunner().invoke(st_train, ["plan", str(job), "--gpu", "H1000"])
     assert refused.exit_code == 2
     assert "is no accelerator" in refused.output
     job.write_text(job.read_text().replace("sd1", "sdxl", 1))
-    wrong = CliRunner().invoke(main, ["plan", str(job), "--json"])
+    wrong = CliRunner().invoke(st_train, ["plan", str(job), "--json"])
     assert wrong.exit_code == 2
     [problem] = json.loads(wrong.output)["problems"]
     assert problem["field"] == "training.model.base"
@@ -142,7 +142,7 @@ def test_the_command_refuses_what_is_no_accelerator_or_no_model(job):
 
 @pytest.mark.families
 def test_the_command_says_when_nothing_makes_it_fit(job):
-    found = CliRunner().invoke(main, ["plan", str(job), "--gpu", "537000000"])
+    found = CliRunner().invoke(st_train, ["plan", str(job), "--gpu", "537000000"])
     assert found.exit_code == 6
     assert "nothing that is known here makes it fit" in found.output
     assert "training.precision: bf16" in found.output
