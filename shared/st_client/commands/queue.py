@@ -1,12 +1,21 @@
 """``st queue`` and ``st explain``."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from st_client.output import clean, connect, duration, json_option, print_json, print_table
-from st_shared.protocol.queue import Explanation, QueueRules, QueueView, ShareRequest, TenantView
+from st_shared.protocol.queue import (
+    Explanation,
+    LevelView,
+    QueueRules,
+    QueueView,
+    ShareRequest,
+    TenantView,
+)
+from st_shared.protocol.states import JobState
 
 _HOUR = 3600.0
 
@@ -36,14 +45,37 @@ class _Limit(click.IntRange):
         return value if value == _NO_LIMIT else super().convert(value, param, ctx)
 
 
+class _Weight(click.FloatRange):
+    """A number above 0 that is one: comparisons alone let ``nan`` pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is not finite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
 _NO_LIMIT = "none"
+_LARGEST_LIMIT = 10**9
+_LARGEST_WEIGHT = 1e6
 
 
 @queue.command()
 @click.argument("path")
-@click.option("--weight", type=click.FloatRange(0, min_open=True), help="Beside its siblings.")
-@click.option("--max-jobs", type=_Limit(0), help="Most jobs that run at one time, or none.")
-@click.option("--max-slots", type=_Limit(0), help="Most slots that they hold together, or none.")
+@click.option(
+    "--weight", type=_Weight(0, _LARGEST_WEIGHT, min_open=True), help="Beside its siblings."
+)
+@click.option(
+    "--max-jobs",
+    type=_Limit(0, _LARGEST_LIMIT),
+    help="Most jobs that run at one time, or none.",
+)
+@click.option(
+    "--max-slots",
+    type=_Limit(0, _LARGEST_LIMIT),
+    help="Most slots that they hold together, or none.",
+)
 @click.option("--remove", is_flag=True, help="Weight 1 and no limits again.")
 @json_option
 def share(
@@ -112,9 +144,11 @@ def _changed(rules: QueueRules, changes: tuple[str, ...]) -> dict[str, Any]:
         if not equals or name not in wanted:
             raise click.UsageError(f"--set {change!r}: the rules are {', '.join(wanted)}")
         try:
-            wanted[name] = type(wanted[name])(text)
+            wanted[name] = number = type(wanted[name])(text)
         except ValueError:
-            raise click.UsageError(f"--set {change!r}: {text!r} is no number") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise click.UsageError(f"--set {change!r}: {text!r} is no number that fits")
     return wanted
 
 
@@ -164,10 +198,7 @@ def _print_explanation(found: Explanation) -> None:
         click.echo(f"{clean(found.reason.message)} [{found.reason.code}]")
         if found.reason.hint:
             click.echo(f"next: {clean(found.reason.hint)}")
-    level = found.level
-    raised = f", raised to {level.reached} by waiting" if level.reached > level.asked else ""
-    override = f", overridden with {level.override}" if level.override is not None else ""
-    click.echo(f"level {level.asked}{override}{raised}")
+    click.echo(_level_words(found.level))
     if found.place is not None:
         click.echo(f"{found.place} jobs are expected to start before it")
     if found.starts_at:
@@ -175,7 +206,7 @@ def _print_explanation(found: Explanation) -> None:
         click.echo(f"expected start {_when(found.starts_at)}, in {left}")
     elif found.starts_after:
         click.echo(f"it starts later than {_when(found.starts_after)}; the forecast ends there")
-    elif found.reason:
+    elif found.reason and found.state == JobState.QUEUED:
         click.echo("its start cannot be foretold")
     if found.ahead:
         print_table(
@@ -190,6 +221,13 @@ def _print_explanation(found: Explanation) -> None:
             ("SHARE OF", "WEIGHT", "USED", "RUNNING", "SLOTS", "WAITING", "LIMITS", ""),
             (_tenant_row(tenant) for tenant in found.shares),
         )
+
+
+def _level_words(level: LevelView) -> str:
+    own = level.asked if level.override is None else level.override
+    override = f", overridden with {level.override}" if level.override is not None else ""
+    raised = f", raised to {level.reached} by waiting" if level.reached > own else ""
+    return f"level {level.asked}{override}{raised}"
 
 
 def _when(moment: datetime | None) -> str:

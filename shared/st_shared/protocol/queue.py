@@ -3,7 +3,7 @@
 | route | permission | body | answer |
 |---|---|---|---|
 | ``GET queue`` | ``queue.view`` | | ``QueueView``; other tenants with ``queue.view.all`` |
-| ``GET queue/policy`` · ``PUT queue/policy`` | ``queue.view`` · ``queue.manage`` | ``QueueRules`` | ``QueueRules`` |
+| ``GET queue/policy`` · ``PUT queue/policy`` | ``queue.view`` · ``admin.queue`` | ``QueueRules`` | ``QueueRules`` |
 | ``PUT queue/shares/{path}`` · ``PATCH queue/shares/{path}``, what is left out stays | ``queue.manage`` | ``ShareRequest`` | ``ShareView`` |
 | ``DELETE queue/shares/{path}`` | ``queue.manage`` | | 204 |
 | ``GET jobs/{id}/explain`` | ``job.view.own`` | | ``Explanation`` |

@@ -110,6 +110,9 @@ def test_a_share_keeps_what_is_not_given(st):
     assert st("queue", "share", "lab") == 2
     assert st("queue", "share", "lab", "--remove", "--weight", 2) == 2
     assert st("queue", "share", "lab", "--max-jobs", "some") == 2
+    for weight in ("nan", "inf", "0", "-1", "1e7"):
+        assert st("queue", "share", "lab", "--weight", weight) == 2
+    assert st("queue", "share", "lab", "--max-slots", 10**10) == 2
     st("queue", "share", "lab", "--remove")
     assert st("queue", "share", "lab", "--weight", 2)["max_slots"] is None
 
@@ -197,6 +200,23 @@ def test_the_queue_and_its_rules_are_shown_and_changed(st, job_file):
     assert st("queue", "policy")["ageing_interval"] == 3600
     assert st("queue", "policy", "--set", "ageing_interval=60")["ageing_interval"] == 60
     assert st("queue", "policy")["ageing_interval"] == 60
+    for wrong in ("ageing_interval=nan", "horizon=inf", "max_preemptions=1e400", "horizon=soon"):
+        assert st("queue", "policy", "--set", wrong) == 2
+
+
+def test_an_override_is_not_told_as_waiting(st, job_file, clock, capsys):
+    job_id = st("submit", job_file)["id"]
+    st("priority", job_id, "--override", 30)
+    clock.advance(6)
+    assert run(["explain", job_id]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "level 10, overridden with 30" in said
+    clock.advance(3600)
+    assert run(["explain", job_id]) == 0
+    assert "level 10, overridden with 30, raised to 40 by waiting" in capsys.readouterr().out
+    st("cancel", job_id)
+    assert run(["explain", job_id]) == 0
+    assert "cannot be foretold" not in capsys.readouterr().out
 
 
 def test_where_the_forecast_ends_is_told_in_words(st, job_file, monkeypatch, capsys):
