@@ -17,6 +17,8 @@ MOST_LEARNED = 2000
 FEWEST = 3
 """Jobs of a family that must have ended before it is believed to have a usual duration."""
 
+_MOST_IDS = 500
+
 _NUMBER = re.compile(r"[-_ .]?\d+$")
 
 
@@ -43,9 +45,28 @@ class Durations:
             family: median(found) for family, found in by_family.items() if len(found) >= FEWEST
         }
 
+    def __bool__(self) -> bool:
+        """Whether anything was learned."""
+        return bool(self._by_name or self._by_family)
+
     def of(self, owner: str, name: str, family: str) -> float | None:
         """Seconds that such a job takes as far as is known; none: nothing alike has ended yet."""
         return self._by_name.get((owner, _stem(name))) or self._by_family.get(family)
+
+
+def learned_of(session: Session, learned: Durations, job_ids: Iterable[str]) -> dict[str, float]:
+    """Job -> seconds that it takes as far as was learned, of those that declare nothing."""
+    ids = list(job_ids) if learned else []
+    found: dict[str, float] = {}
+    for start in range(0, len(ids), _MOST_IDS):
+        query = select(Job.id, Job.submitted_by, Job.name, Job.family).where(
+            Job.id.in_(ids[start : start + _MOST_IDS]), Job.expected_seconds.is_(None)
+        )
+        for job_id, *alike in session.execute(query):
+            seconds = learned.of(*alike)
+            if seconds is not None:
+                found[job_id] = seconds
+    return found
 
 
 def learn(session: Session) -> Durations:

@@ -62,7 +62,7 @@ def explain(
             ahead=_ahead(scheduler, actor, ahead, found, forecast) if forecast else [],
             starts_at=moment_of(forecast.starts.get(job.id)) if forecast else None,
             starts_after=moment_of(forecast.later_than(job.id)) if forecast else None,
-            basis=_basis(job, waits) if waits else None,
+            basis=_basis(job, queue.learned(job)) if waits else None,
             level=LevelView(
                 asked=job.level,
                 override=job.override,
@@ -73,10 +73,10 @@ def explain(
         )
 
 
-def _basis(job: Job, waits: PendingJob) -> Literal["declared", "learned", "time limit"]:
+def _basis(job: Job, learned: float | None) -> Literal["declared", "learned", "time limit"]:
     if job.expected_seconds is not None:
         return "declared"
-    return "learned" if waits.expected is not None else "time limit"
+    return "learned" if learned is not None else "time limit"
 
 
 def _reason(scheduler: Scheduler, job: Job, now: datetime) -> Reason | None:

@@ -20,6 +20,7 @@ from st_controller.services.policy import price_rows
 from st_controller.services.queue_marks import Mark, Noticed
 from st_controller.services.queue_rows import JobNow
 from st_controller.services.slot_prices import SlotPrices
+from st_controller.store.schema import Job
 from st_controller.store.transaction import (
     QUEUE_JOB,
     QUEUE_RELOAD,
@@ -187,13 +188,21 @@ class LiveQueue:
                 known = self._forecast
                 if known is not None and now.timestamp() - known.made_at <= FORECAST_SECONDS:
                     return known
-                snapshot = Snapshot.of(scheduler, now.timestamp())
+                snapshot, learned = Snapshot.of(scheduler, now.timestamp()), self._learned
+            # Those that were in line before others like them had ended know nothing of that yet.
+            ids = [job.id for job in snapshot.jobs()]
+            snapshot = snapshot.lasting(durations.learned_of(session, learned, ids))
             until = monotonic() + REPLAY_SECONDS
             made = foretell(snapshot, lambda: monotonic() >= until)
             with self.lock:
                 if self.scheduler is scheduler:  # else it was read anew meanwhile
                     self._forecast = made
             return made
+
+    def learned(self, job: Job) -> float | None:
+        """Seconds that jobs like this one took before, as far as is known."""
+        with self.lock:
+            return self._learned.of(job.submitted_by, job.name, job.family)
 
     def count(self, tx: Transaction) -> bool:
         """Write down what was used and forfeited; whether there may be more to be counted."""

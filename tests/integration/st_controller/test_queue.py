@@ -350,6 +350,22 @@ def test_durations_are_learned_from_jobs_of_the_same_name(steps):
     assert steps.job(first).state == JobState.ASSIGNED
 
 
+def test_those_in_line_learn_from_the_first_of_their_array(steps):
+    """They were read when nothing was known of such jobs; the leader reads them only once."""
+    worker_id = steps.join()
+    jobs = [steps.submit(f"tune-{number}") for number in range(3)]
+    queue = steps.rounds._queue
+    attempt_id = steps.claimed(worker_id)
+    assert explain(steps, jobs[2], queue).basis == "time limit"
+    steps.run(worker_id, attempt_id)
+    pass_time(steps, worker_id, attempt_id, 120.0)
+    steps.finish(worker_id, attempt_id)
+    steps.rounds.place(steps.lead, News(all_jobs=True, rules=True))  # as the sweep does
+    found = explain(steps, jobs[2], queue)
+    assert found.basis == "learned"
+    assert found.starts_at == steps.clock() + timedelta(seconds=120)
+
+
 def test_others_jobs_are_not_shown_to_those_who_may_not_see_them(steps):
     steps.join()
     steps.submit("running", expected_time=50.0)

@@ -1,6 +1,6 @@
 """When jobs will start: the real scheduler is replayed forward on a copy of the queue."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
@@ -88,6 +88,24 @@ class Snapshot:
             [_as_told(running) for running in scheduler.held.values()],
             waiting,
             len(waiting) == length,
+        )
+
+    def jobs(self) -> Iterable[PendingJob]:
+        """All jobs that are replayed."""
+        yield from (running.job for running in self.running)
+        yield from self.waiting
+
+    def lasting(self, expected: Mapping[str, float]) -> "Snapshot":
+        """The same where these jobs, by id, last so many seconds, as was learned since."""
+
+        def told(job: PendingJob) -> PendingJob:
+            seconds = expected.get(job.id, job.expected)
+            return job if seconds == job.expected else replace(job, expected=seconds)
+
+        return replace(
+            self,
+            running=[replace(each, job=told(each.job)) for each in self.running],
+            waiting=[told(job) for job in self.waiting],
         )
 
 

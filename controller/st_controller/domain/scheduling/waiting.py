@@ -100,12 +100,28 @@ def _limited(scheduler: Scheduler, job: PendingJob, now: float) -> Reason | None
     for node in leaf.ancestry:
         bit = 1 << number if number is not None else 0
         if bit and not node.allowed(bit, scheduler.fleet.shapes):
-            return Reason(
+            return _never_within(node, job.shape) or Reason(
                 code="limit",
-                message=f"{_whose(node)} {_limit_words(node)}.",
+                message=f"{_whose(node)} {_limit_words(node, job.shape)}.",
                 hint="it starts when others of them end, or the limit is raised",
             )
     return None
+
+
+def _never_within(node: Node, shape: Shape) -> Reason | None:
+    """That the limit leaves no room for the job even when nothing runs; none: it does."""
+    share = node.share
+    if share.max_jobs == 0:
+        said = "may run no jobs"
+    elif share.max_slots is not None and share.max_slots < shape.total:
+        said = f"may use {share.max_slots} slots at one time, and this job asks for {shape.total}"
+    else:
+        return None
+    return Reason(
+        code="limit",
+        message=f"{_whose(node)} {said}.",
+        hint="it does not start before the limit is raised: ask for that, or for fewer slots",
+    )
 
 
 def _reserved(scheduler: Scheduler, job: PendingJob) -> Reason | None:
@@ -167,11 +183,12 @@ def _whose(node: Node) -> str:
     return node.path or "The whole system"
 
 
-def _limit_words(node: Node) -> str:
+def _limit_words(node: Node, shape: Shape) -> str:
     share = node.share
     if share.max_jobs is not None and node.running_jobs >= share.max_jobs:
         return f"has {node.running_jobs} of {share.max_jobs} jobs running"
-    return f"has {node.running_slots} of {share.max_slots} slots in use"
+    asked = f", and this job asks for {shape.total}" if shape.total > 1 else ""
+    return f"has {node.running_slots} of {share.max_slots} slots in use{asked}"
 
 
 def _moment(seconds: float) -> str:

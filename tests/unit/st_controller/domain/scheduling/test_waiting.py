@@ -91,6 +91,25 @@ def test_a_limit_is_named_with_whose_it_is() -> None:
 
     assert found.code == "limit"
     assert "org/team has 2 of 2 slots" in found.message
+    assert "others of them end" in found.hint
+
+
+def test_a_limit_that_leaves_no_room_at_all_is_told_as_such() -> None:
+    queue = Queue()
+    queue.share("org/team", max_slots=2)
+    queue.worker(slots=4)
+    queue.worker("other", slots=4)
+    wide = queue.submit("wide", slots=2, nodes=2)
+    queue.decide()
+    found = reason(queue, wide)
+    assert found.code == "limit"
+    assert "org/team may use 2 slots at one time, and this job asks for 4" in found.message
+    assert "does not start before the limit is raised" in found.hint
+
+    queue.share("", max_jobs=0)
+    one = queue.submit("one", "org/others/user")
+    queue.decide()
+    assert "The whole system may run no jobs" in reason(queue, one).message
 
 
 def test_slots_are_kept_for_it() -> None:
