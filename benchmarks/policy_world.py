@@ -172,7 +172,14 @@ class World:
         others = _APPROVALS + _QUOTAS + _PRICES
         quotas = self._quotas(random)
         counters = [
-            {"path": row["path"], "kind": row["kind"], "period": "", "used": 0, "held": 0}
+            {
+                "path": row["path"],
+                "kind": row["kind"],
+                "period": "",
+                "used": 0,
+                "held": 0,
+                "made_at": utc_now(),
+            }
             for row in quotas
         ]
         with self.db.write() as tx:
@@ -196,7 +203,7 @@ class World:
         return [
             {
                 "id": new_id("quo"), "path": path, "kind": kinds[len(path.split("/"))],
-                "action": "block", "amount": 10**15, "changed_at": utc_now(),
+                "action": "block", "amount": 10**15, "role": "",
             }
             for path in paths[:_QUOTAS]
         ]  # fmt: skip

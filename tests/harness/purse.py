@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from sqlalchemy import select
 
-from st_controller.services.policy import accrual, quota_book, quota_setting, stock
+from st_controller.services.policy import accrual, pricing, quota_book, quota_setting, stock
 from st_controller.store.schema import Charge, QuotaCounter
 from st_shared.protocol.quotas import PriceRequest, QuotaRequest
 
@@ -17,15 +17,17 @@ class Purse:
     def __init__(self, steps) -> None:
         self.steps, self.db = steps, steps.db
 
-    def quota(self, path, kind, amount, action="block"):
-        wanted = QuotaRequest(path=path, kind=kind, amount=Decimal(amount), action=action)
+    def quota(self, path, kind, amount, action="block", role=None):
+        wanted = QuotaRequest(
+            path=path, role=role, kind=kind, amount=Decimal(amount), action=action
+        )
         with self.db.write() as tx:
             return quota_setting.set_quota(tx, self.steps.admin, wanted)
 
     def price(self, amount, accelerator="*"):
         wanted = PriceRequest(accelerator=accelerator, amount=Decimal(amount))
         with self.db.write() as tx:
-            quota_setting.set_price(tx, self.steps.admin, wanted)
+            pricing.set_price(tx, self.steps.admin, wanted)
         self.steps.place()  # the scheduler hears of it
 
     def counter(self, path, kind) -> tuple[int, int]:
@@ -52,10 +54,7 @@ class Purse:
         """Every counter says what a count of everything says."""
         with self.db.read() as session:
             book = quota_book.read(session)
-            for quota in book.quotas:
-                for place in book.places(quota.path):
-                    row = session.get(QuotaCounter, (place.path, place.kind))
-                    if row is None:
-                        continue
-                    counted = stock.count(session, place, self.db.clock())
-                    assert (row.used, row.held) == counted, place
+            for row in session.scalars(select(QuotaCounter)).all():
+                places = {place.kind: place for place in book.places_at(session, row.path)}
+                counted = stock.count(session, places[row.kind], self.db.clock())
+                assert (row.used, row.held) == counted, row.path

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from st_controller.api.dependencies import PlatformDep, requires
 from st_controller.errors import InvalidRequest
 from st_controller.services.caller import Caller
-from st_controller.services.policy import quota_setting, quota_usage
+from st_controller.services.policy import pricing, quota_setting, quota_usage
 from st_shared.protocol.problems import FieldProblem
 from st_shared.protocol.quotas import (
     PriceRequest,
@@ -95,21 +95,21 @@ def list_prices(platform: PlatformDep, caller: Viewer) -> Page[PriceView]:
     """What slots cost, with prices of the past and of the future."""
     del caller
     with platform.db.read() as session:
-        return Page(items=quota_setting.prices(session))
+        return Page(items=pricing.prices(session))
 
 
 @router.post("/prices", status_code=201)
 def set_price(platform: PlatformDep, caller: Treasurer, request: PriceRequest) -> PriceView:
     """Let slots cost something from a moment on."""
     with platform.db.write() as tx:
-        return quota_setting.set_price(tx, caller, request)
+        return pricing.set_price(tx, caller, request)
 
 
 @router.delete("/prices/{price_id}", status_code=204)
 def remove_price(platform: PlatformDep, caller: Treasurer, price_id: str) -> None:
     """Take a price away; what was charged stays charged."""
     with platform.db.write() as tx:
-        quota_setting.remove_price(tx, caller, price_id)
+        pricing.remove_price(tx, caller, price_id)
 
 
 def _must_lie_in(path: str, node: str) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from st_controller.platform import Platform
-from st_controller.services.policy import accrual, stock
+from st_controller.services.policy import accrual, book, stock
 from st_controller.store.database import Database, DatabaseError
 
 log = structlog.get_logger(__name__)
@@ -17,8 +17,8 @@ REST_SECONDS = 10.0
 STORAGE_SECONDS = 60.0
 """Between two counts of what is stored."""
 YOUNG = timedelta(seconds=60)
-"""For so long after a quota was set its counter is counted anew, until nobody can be under way who
-did not know of it."""
+"""For so long after a counter was made it is counted anew, until nobody can be under way who did
+not know of it."""
 
 
 class Accounting:
@@ -47,6 +47,7 @@ class Books:
 
     def keep(self) -> None:
         """Count what was used, and mend what may have been missed."""
+        self._make_counters()
         after: str | None = ""
         while after is not None:
             with self._db.write() as tx:
@@ -59,5 +60,13 @@ class Books:
             due = stock.due(session, now - YOUNG, storage=storage)
         for path, kind in due:
             with self._db.write() as tx:
-                stock.take_again(tx, path, kind)
+                stock.take_again(tx, book.current(tx.session).quotas, path, kind)
         self._stored_at = now if storage else self._stored_at
+
+    def _make_counters(self) -> None:
+        """Let limits that users have by their roles hold for what runs already."""
+        with self._db.read() as session:
+            lacking = stock.lacking(session, book.current(session).quotas)
+        for place in lacking:
+            with self._db.write() as tx:
+                stock.take_again(tx, book.current(tx.session).quotas, place.path, place.kind)

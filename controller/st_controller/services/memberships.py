@@ -9,7 +9,7 @@ from st_controller.services.actor import Actor
 from st_controller.services.outranking import locked_user
 from st_controller.services.seen_users import ids_in, of_org
 from st_controller.store.schema import Membership, User
-from st_controller.store.transaction import CREDENTIALS, Transaction
+from st_controller.store.transaction import CREDENTIALS, QUEUE_RULES, Transaction
 from st_shared.protocol.tenancy import MemberView
 
 
@@ -34,6 +34,7 @@ def put(tx: Transaction, user: User, org: str, team: str, signature: str) -> Non
     user.org, user.team = org, team
     tx.audit(signature, "user.moved", user.id, before=before, after=f"{org}/{team}")
     tx.wake(CREDENTIALS)
+    tx.wake(QUEUE_RULES)
 
 
 def join_team(tx: Transaction, actor: Actor, org: str, team: str, username: str) -> None:
@@ -45,6 +46,7 @@ def join_team(tx: Transaction, actor: Actor, org: str, team: str, username: str)
         tx.session.add(Membership(user_id=user.id, org=org, team=team))
         tx.audit(actor.signature, "team.joined", f"{org}/{team}", user=username)
         tx.wake(CREDENTIALS)
+        tx.wake(QUEUE_RULES)
 
 
 def leave_team(tx: Transaction, actor: Actor, org: str, team: str, username: str) -> None:
@@ -74,6 +76,7 @@ def leave_team(tx: Transaction, actor: Actor, org: str, team: str, username: str
         user.team = others[0]
     tx.audit(actor.signature, "team.left", f"{org}/{team}", user=username)
     tx.wake(CREDENTIALS)
+    tx.wake(QUEUE_RULES)
 
 
 def members(

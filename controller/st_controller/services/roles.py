@@ -11,7 +11,7 @@ from st_controller.services import rights
 from st_controller.services.actor import Actor
 from st_controller.services.outranking import get_role, must_hold
 from st_controller.services.policy import book
-from st_controller.store.schema import CustomRole, User
+from st_controller.store.schema import CustomRole, QuotaRow, User
 from st_controller.store.transaction import CREDENTIALS, Transaction
 from st_shared.protocol.problems import FieldProblem
 from st_shared.protocol.tenancy import RoleRequest, RoleView
@@ -75,6 +75,12 @@ def delete_role(tx: Transaction, actor: Actor, slug: str) -> None:
             f"{count} users have the role {slug}",
             code="role_in_use",
             hint="give them another one first",
+        )
+    if tx.session.scalar(select(QuotaRow.id).where(QuotaRow.role == slug).limit(1)):
+        raise Conflict(
+            f"there are quotas of each {slug}",
+            code="role_in_use",
+            hint="remove those first: `st quota list`",
         )
     tx.session.delete(row)
     book.changed(tx)

@@ -9,8 +9,9 @@ from st_controller.errors import InvalidRequest, NotPermitted
 from st_controller.services import tenants, user_names
 from st_controller.services.actor import Actor
 from st_controller.services.outranking import get_role, keep_an_admin, locked_user, must_hold
+from st_controller.services.policy import quota_setting
 from st_controller.store.schema import Membership, User
-from st_controller.store.transaction import CREDENTIALS, Transaction
+from st_controller.store.transaction import CREDENTIALS, QUEUE_RULES, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
 from st_shared.protocol.tenancy import UserChange, UserRequest
@@ -69,6 +70,7 @@ def insert_user(
         ) from None
     tx.session.add(Membership(user_id=user.id, org=org, team=team))
     tx.session.flush()
+    tx.wake(QUEUE_RULES)  # what each user of the role may run
     return user
 
 
@@ -85,6 +87,7 @@ def change_user(tx: Transaction, actor: Actor, username: str, change: UserChange
         must_hold(actor, role)
         keep_an_admin(tx.session, user)
         before, user.role = user.role, role.slug
+        quota_setting.role_changed(tx, user.username)
         tx.audit(actor.signature, "user.role_set", user.id, before=before, after=role.slug)
     if change.team is not None and change.team != user.team:
         _must_be_in(tx.session, user, change.team)

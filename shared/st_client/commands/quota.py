@@ -14,6 +14,7 @@ from st_shared.protocol.quotas import (
     QuotaKind,
     QuotaRequest,
     QuotaUsage,
+    QuotaView,
     UsageView,
 )
 
@@ -48,7 +49,7 @@ def list_quotas(*, as_json: bool) -> None:
     if as_json:
         print_json({"items": [each.model_dump(mode="json") for each in found]})
         return
-    rows = [(each.id, each.path, each.kind, f"{each.amount:f}", each.action) for each in found]
+    rows = [(each.id, _node(each), each.kind, f"{each.amount:f}", each.action) for each in found]
     print_table(("ID", "PATH", "KIND", "AMOUNT", "THEN"), rows)
 
 
@@ -57,22 +58,31 @@ def list_quotas(*, as_json: bool) -> None:
 @click.argument("kind", type=click.Choice(_KINDS))
 @click.argument("amount")
 @click.option("--then", "action", type=click.Choice(_ACTIONS), default="block", show_default=True)
+@click.option("--role", help="Let each user of this role there have as much for themselves.")
 @click.option("--as-lead", is_flag=True, help="For members of a team that you lead.")
 @json_option
 def set_quota(
-    *, path: str, kind: Any, amount: str, action: Any, as_lead: bool, as_json: bool
+    *,
+    path: str,
+    kind: Any,
+    amount: str,
+    action: Any,
+    role: str | None,
+    as_lead: bool,
+    as_json: bool,
 ) -> None:
     """Let PATH use at most AMOUNT: money, slot-hours, a number or bytes, as KIND says.
 
-    Members of an organisation or a team share what it allows.
+    Members of an organisation or a team share what it allows. With --role it is a limit of each
+    user who has that role there, unless one of their own stands.
     """
-    request = QuotaRequest(path=path, kind=kind, amount=_number(amount), action=action)
+    request = QuotaRequest(path=path, role=role, kind=kind, amount=_number(amount), action=action)
     with connect() as client:
         made = client.set_team_quota(request) if as_lead else client.set_quota(request)
     if as_json:
         print_json(made)
     else:
-        click.echo(f"{made.id}  {made.path}: {made.kind} {made.amount:f}, then {made.action}")
+        click.echo(f"{made.id}  {_node(made)}: {made.kind} {made.amount:f}, then {made.action}")
 
 
 @quota.command("remove")
@@ -172,13 +182,17 @@ def _print_usage(view: UsageView) -> None:
 def _row(each: QuotaUsage, now: datetime) -> tuple[str, ...]:
     amounts = (each.amount, each.used, each.held, each.left)
     return (
-        each.path,
+        _node(each),
         each.kind,
         *(_amount(each.kind, amount) for amount in amounts),
         duration((each.renews_at - now).total_seconds()) if each.renews_at else "never",
         _runs_out(each, now),
         each.action,
     )
+
+
+def _node(each: QuotaView) -> str:
+    return f"each {each.role} of {each.path}" if each.role else each.path
 
 
 def _amount(kind: str, amount: Decimal) -> str:

@@ -46,6 +46,6 @@ class OrgFile(Message):
     approval_rules: list[ApprovalRuleRequest] = Field(default_factory=list, max_length=_MOST)
     """Known by organisation and name."""
     quotas: list[QuotaRequest] = Field(default_factory=list, max_length=_MOST)
-    """Known by path, kind and action."""
+    """Known by path, role, kind and action."""
     prices: list[PriceEntry] = Field(default_factory=list, max_length=_MOST)
     """Known by their globs."""

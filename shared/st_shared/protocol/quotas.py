@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, field_validator
 
 from st_shared.protocol.message import Message, Moment, Resource, Text
+from st_shared.protocol.tenancy import RoleSlug
 
 Amount = Annotated[Decimal, Field(ge=0, le=10**18, max_digits=25, decimal_places=12)]
 QuotaKind = Literal[
@@ -39,10 +40,13 @@ Glob = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
 class QuotaRequest(Message):
-    """A limit; another amount for the same path, kind and action takes its place."""
+    """A limit; another amount for the same path, role, kind and action takes its place."""
 
     path: Text = Field(min_length=1, max_length=260)
     """``org``, ``org/team``, ``org/team/user``, or ``all``; members share what it allows."""
+    role: RoleSlug | None = None
+    """Each user of this role there has as much for themselves, unless a limit of their own stands;
+    none: all share it."""
     kind: QuotaKind
     amount: Amount
     action: QuotaAction = "block"
@@ -53,6 +57,8 @@ class QuotaView(Resource):
 
     id: str
     path: str
+    role: str | None
+    """It is one of each user of this role there; none: all share it."""
     kind: QuotaKind
     amount: Amount
     action: QuotaAction

@@ -249,12 +249,12 @@ def limit(steps):
     def put(amount, **quota):
         with steps.db.write() as tx:
             if quota:
-                row = QuotaRow(
-                    id=new_id("quo"), path="default", amount=amount, changed_at=tx.now, **quota
-                )
+                row = QuotaRow(id=new_id("quo"), path="default", amount=amount, role="", **quota)
                 tx.session.add(row)
                 tx.session.add(
-                    QuotaCounter(path="default", kind=row.kind, period="", used=0, held=0)
+                    QuotaCounter(
+                        path="default", kind=row.kind, period="", used=0, held=0, made_at=tx.now
+                    )
                 )
             else:
                 tx.session.add(

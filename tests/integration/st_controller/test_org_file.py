@@ -105,6 +105,25 @@ def test_limits_move_up_and_down_together(put, lab, vision):
     assert put(read(quotas=quotas)) == []
 
 
+def test_limits_of_roles_are_told_apart_from_those_that_all_share(put):
+    pool = {"path": "lab", "kind": "running_jobs", "amount": 9}
+    each = {**pool, "role": "researcher", "amount": 5}
+    assert put(read(quotas=[each, pool]))[-2:] == [
+        "+ quota lab running_jobs block",
+        "+ quota lab researcher running_jobs block",
+    ]
+    lower = [{**pool, "amount": 3}, {**each, "amount": 2}]
+    assert (
+        put(read(quotas=lower), dry_run=True)
+        == put(read(quotas=lower))
+        == [
+            "~ quota lab researcher running_jobs block (amount: 5 -> 2)",
+            "~ quota lab running_jobs block (amount: 9 -> 3)",
+        ]
+    )
+    assert put(read(quotas=[lower[0]]), prune=True) == ["- quota lab researcher running_jobs block"]
+
+
 def test_what_is_not_in_the_file_stays_unless_it_is_pruned(steps, put):
     put(read())
     assert put(OrgFile()) == []

@@ -37,7 +37,6 @@ from st_controller.services import jobs, joint_submission, steering, submission,
 from st_controller.services.drafts import Rules
 from st_controller.services.joint_submission import Submission
 from st_controller.services.policy import quota_book, stock, tenants
-from st_controller.services.policy.settlement import of
 from st_controller.settings import Settings
 from st_controller.store.database import Database
 from st_controller.store.schema import Attempt, Charge, Job, QuotaCounter, Worker
@@ -206,7 +205,7 @@ class Ledger(RuleBasedStateMachine):
                 .where(Attempt.number > 1, *tenants.below(Job, place.path))
             ).all()
         used = [of_time(rate, len(slots), timedelta(seconds=STEP)) for rate, slots in rows]
-        return sum(of(each, place.meter) for each in used)
+        return sum(each.of(place.meter) for each in used)
 
     @invariant()
     def what_is_over_holds_nothing(self):

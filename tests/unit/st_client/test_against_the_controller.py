@@ -329,6 +329,11 @@ def test_quotas_and_prices_are_set_shown_and_removed(st, capsys):
     assert "default/default/ada, days and months of UTC" in told
     assert "cost_monthly  40.25  0     0     40.25" in told
     assert st("quota", "set", "default", "cost_monthly", "much") != 0
+    each = st("quota", "set", "default", "running_jobs", "3", "--role", "researcher")
+    assert (each["path"], each["role"]) == ("default", "researcher")
+    assert run(["quota", "list"]) == 0
+    assert "each researcher of default" in capsys.readouterr().out
+    assert st("quota", "remove", each["id"]) == {"removed": each["id"]}
     assert st("quota", "remove", made["id"]) == {"removed": made["id"]}
     assert st("prices", "remove", price["id"]) == {"removed": price["id"]}
     assert st("quota", "list") == st("prices") == {"items": []}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from st_controller.domain.policy import money
 from st_controller.domain.policy.prices import PriceList
+from st_controller.domain.policy.quotas import Meter
 from st_shared.spec.job import JobSpec
 
 MARGIN = timedelta(seconds=60)
@@ -27,6 +28,12 @@ class Amounts:
 
     def __bool__(self) -> bool:
         return bool(self.micros or self.slot_ms)
+
+    def of(self, meter: Meter) -> int:
+        """The part that a meter counts."""
+        if meter is Meter.COST:
+            return self.micros
+        return self.slot_ms if meter is Meter.SLOT_TIME else 0
 
     def at_least_nothing(self) -> "Amounts":
         """The same, no part of it below zero."""

@@ -101,11 +101,19 @@ class Quota:
     amount: int
     """In the smallest unit of its meter."""
     action: Action
+    role: str = ""
+    """Empty: all at and below ``path`` share it; else each user of this role there has as much."""
 
     @property
     def depth(self) -> int:
         """0 for the whole system, 3 for a user."""
         return len(self.path.split("/")) if self.path else 0
+
+    @property
+    def node(self) -> str:
+        """What it is a limit of, for people."""
+        where = self.path or "the whole system"
+        return f"each {self.role} of {where}" if self.role else where
 
 
 def smallest(kind: Kind, amount: Decimal) -> int:
@@ -174,6 +182,11 @@ class Place:
         return RULES[self.kind].meter
 
     @property
+    def comes_with_role(self) -> bool:
+        """Whether a limit stands here only because of who the user is; its counter is made late."""
+        return any(quota.role for quota in self.quotas)
+
+    @property
     def ceiling(self) -> Quota | None:
         """The lowest limit that blocks."""
         blocking = [quota for quota in self.quotas if quota.action is Action.BLOCK]
@@ -197,40 +210,9 @@ class Place:
         ]
 
 
-class Above(NamedTuple):
-    """A limit that stands above another, and would be passed by it."""
-
-    outer: Quota
-    inner: Quota
-
-
 def in_order(places: Iterable[Place]) -> list[Place]:
     """Counters in the order in which everybody locks them."""
     return sorted(places, key=lambda place: place.order)
-
-
-def above_ceilings(wanted: Quota, standing: Iterable[Quota]) -> list[Above]:
-    """Pairs in which a limit would lie above that of a node it belongs to, if ``wanted`` stood.
-
-    Only limits that block are ceilings, and they are compared within one kind.
-    """
-    found = []
-    for other in standing:
-        if other.id == wanted.id or other.kind is not wanted.kind:
-            continue
-        if _contains(other.path, wanted.path):
-            outer, inner = other, wanted
-        elif _contains(wanted.path, other.path):
-            outer, inner = wanted, other
-        else:
-            continue
-        if outer.action is Action.BLOCK and inner.amount > outer.amount:
-            found.append(Above(outer, inner))
-    return sorted(found, key=lambda pair: (pair.outer.path, pair.inner.path, pair.inner.action))
-
-
-def _contains(outer: str, inner: str) -> bool:
-    return outer != inner and (not outer or inner.startswith(f"{outer}/"))
 
 
 def running_limits(quotas: Iterable[Quota]) -> dict[str, dict[Meter, int]]:
@@ -282,8 +264,9 @@ def _sentence(place: Place, quota: Quota, counter: Counter) -> str:
     if not place.path:
         return f"The quota {place.kind.value} of the whole system is passed"
     held = f", {_amount(place.kind, counter.held)} held" if place.meter in HELD else ""
+    whose = f"{place.path} ({quota.node})" if quota.role else place.path
     return (
-        f"The quota {place.kind.value} of {place.path} is {_amount(place.kind, quota.amount)}: "
+        f"The quota {place.kind.value} of {whose} is {_amount(place.kind, quota.amount)}: "
         f"{_amount(place.kind, counter.used)} used{held}"
     )
 
@@ -310,10 +293,16 @@ _MENDS = {
 }
 
 
-def places(quotas: Sequence[Quota], zone: tzinfo) -> tuple[Place, ...]:
-    """The counters that these quotas look at, in the order of locking."""
+def places(quotas: Sequence[Quota], zone: tzinfo, at: str | None = None) -> tuple[Place, ...]:
+    """The counters that these quotas look at, in the order of locking.
+
+    Args:
+        quotas: any.
+        zone: of the calendar.
+        at: the node of all of them; none: each has its own.
+    """
     by_place: dict[tuple[str, Kind], list[Quota]] = {}
     for quota in quotas:
-        by_place.setdefault((quota.path, quota.kind), []).append(quota)
+        by_place.setdefault((quota.path if at is None else at, quota.kind), []).append(quota)
     found = [Place(path, kind, tuple(each), zone) for (path, kind), each in by_place.items()]
     return tuple(in_order(found))

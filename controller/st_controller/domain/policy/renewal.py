@@ -44,10 +44,10 @@ def renew(job: Running, places: Sequence[Place], counters: Mapping[Place, Counte
     wanted = of_time(job.rate, job.slots, MARGIN + STRIDE)
     more = NOTHING
     for meter in sorted(meters):
-        left = _of(job.held, meter)
-        if left >= _of(margin, meter):
+        left = job.held.of(meter)
+        if left >= margin.of(meter):
             continue
-        least, most = _of(margin, meter) - left, _of(wanted, meter) - left
+        least, most = margin.of(meter) - left, wanted.of(meter) - left
         room, narrowest = most, None
         for place in () if job.bypasses else places:
             ceiling = place.ceiling
@@ -60,10 +60,6 @@ def renew(job: Running, places: Sequence[Place], counters: Mapping[Place, Counte
             return Renewal(exhausted=narrowest)
         more += _amounts(meter, room)
     return Renewal(more)
-
-
-def _of(amounts: Amounts, meter: Meter) -> int:
-    return amounts.micros if meter is Meter.COST else amounts.slot_ms
 
 
 def _amounts(meter: Meter, value: int) -> Amounts:

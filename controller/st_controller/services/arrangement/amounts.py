@@ -5,16 +5,15 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import select
 
 from st_controller.domain.policy import money
-from st_controller.domain.policy.quotas import Action, Kind, Quota
 from st_controller.services.actor import Actor
 from st_controller.services.arrangement.change import Change
-from st_controller.services.policy import quota_setting
+from st_controller.services.policy import pricing, quota_book, quota_setting
 from st_controller.store.schema import PriceRow, QuotaRow
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.org_file import PriceEntry
 from st_shared.protocol.quotas import PriceRequest, QuotaRequest, QuotaView
 
-_Key = tuple[str, str, str]
+_Key = tuple[str, str, str, str]
 
 
 def arrange_quotas(
@@ -24,21 +23,26 @@ def arrange_quotas(
 
     So no limit ever stands above that of a node around it, if none does in the end.
     """
-    quotas = [_quota(row) for row in tx.session.scalars(select(QuotaRow).order_by(QuotaRow.path))]
-    standing = {(q.path or "all", q.kind.value, q.action.value): q for q in quotas}
+    quotas = [
+        quota_book.quota_of(row)
+        for row in tx.session.scalars(select(QuotaRow).order_by(QuotaRow.path))
+    ]
+    standing = {(q.path or "all", q.role, q.kind.value, q.action.value): q for q in quotas}
     views = {key: quota_setting.view(quota) for key, quota in standing.items()}
-    asked = {(entry.path, entry.kind, entry.action): entry for entry in wanted}
+    asked = {(e.path, e.role or "", e.kind, e.action): e for e in wanted}
     for key in sorted(views.keys() - asked.keys(), key=_depth, reverse=True) if prune else []:
         quota_setting.remove_quota(tx, actor, standing[key])
-        yield Change("remove", "quota", " ".join(key))
+        yield Change("remove", "quota", _called(key))
     lower = [key for key in asked if key in views and asked[key].amount < views[key].amount]
     higher = [key for key in asked if key not in views or asked[key].amount > views[key].amount]
     for key in [*sorted(lower, key=_depth, reverse=True), *sorted(higher, key=_depth)]:
-        yield _set(tx, actor, asked[key], views.get(key))
+        yield _set(tx, actor, key, asked[key], views.get(key))
 
 
-def _set(tx: Transaction, actor: Actor, entry: QuotaRequest, view: QuotaView | None) -> Change:
-    name = f"{entry.path} {entry.kind} {entry.action}"
+def _set(
+    tx: Transaction, actor: Actor, key: _Key, entry: QuotaRequest, view: QuotaView | None
+) -> Change:
+    name = _called(key)
     quota_setting.set_quota(tx, actor, entry)
     tx.session.flush()
     if view is None:
@@ -66,19 +70,20 @@ def arrange_prices(
         request = PriceRequest(
             accelerator=entry.accelerator, provider=entry.provider, amount=entry.amount
         )
-        quota_setting.set_price(tx, actor, request)
+        pricing.set_price(tx, actor, request)
         fields = {} if before is None else {"amount": (f"{before:f}", f"{entry.amount:f}")}
         yield Change("create" if before is None else "change", "price", name, fields)
     if prune:
         rows = tx.session.scalars(select(PriceRow).order_by(PriceRow.id))
         for row in [row for row in rows if (row.accelerator, row.provider) not in kept]:
-            quota_setting.remove_price(tx, actor, row.id)
+            pricing.remove_price(tx, actor, row.id)
             yield Change("remove", "price", f"{row.provider}/{row.accelerator}")
 
 
-def _quota(row: QuotaRow) -> Quota:
-    return Quota(row.id, row.path, Kind(row.kind), row.amount, Action(row.action))
+def _called(key: _Key) -> str:
+    return " ".join(part for part in key if part)
 
 
-def _depth(key: _Key) -> tuple[int, _Key]:
-    return (0 if key[0] == "all" else 1 + key[0].count("/"), key)
+def _depth(key: _Key) -> tuple[int, bool, _Key]:
+    """Limits of the users of a role lie within those of the node."""
+    return (0 if key[0] == "all" else 1 + key[0].count("/"), bool(key[1]), key)

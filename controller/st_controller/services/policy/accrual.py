@@ -19,7 +19,7 @@ from st_controller.domain.policy.quotas import HELD, Counter, Place
 from st_controller.domain.policy.renewal import Running, renew
 from st_controller.services import topics
 from st_controller.services.policy import counters, ledger
-from st_controller.services.policy.settlement import Settlement, of, settlement
+from st_controller.services.policy.settlement import Settlement, settlement
 from st_controller.services.worker_events import tell
 from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
@@ -115,7 +115,9 @@ def _spend(
 def _renew(tx: Transaction, book: Settlement, needy: Sequence[_Needy]) -> None:
     chains = {
         each.job.id: [
-            place for place in book.quotas.chain(ledger.payer_of(each.job)) if place.meter in HELD
+            place
+            for place in book.quotas.chain(tx.session, ledger.payer_of(each.job))
+            if place.meter in HELD
         ]
         for each in needy
     }
@@ -137,7 +139,7 @@ def _add(now: dict[Place, Counter], chain: Sequence[Place], more: Amounts) -> No
     for place in chain:
         if place in now:
             before = now[place]
-            now[place] = before._replace(held=before.held + of(more, place.meter))
+            now[place] = before._replace(held=before.held + more.of(place.meter))
 
 
 def _stop(tx: Transaction, job: Job, attempts: Sequence[Attempt], why: Reason) -> None:

@@ -4,15 +4,12 @@ An attempt is charged for the time that ``domain.use`` says, however it ends: wh
 as that is proven, which only grows; one that was never claimed costs nothing.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, tzinfo
 
-from st_controller.domain import use
-from st_controller.domain.policy.estimates import NOTHING, Amounts, of_time
-from st_controller.domain.policy.periods import cuts
+from st_controller.domain.policy.estimates import NOTHING, Amounts
 from st_controller.services.policy.quota_book import Payer
-from st_controller.services.policy.settlement import Settlement, Used, settlement
+from st_controller.services.policy.settlement import Settlement, settlement
+from st_controller.services.policy.spans import used_since
 from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
@@ -82,27 +79,3 @@ def hold(tx: Transaction, job: Job, amounts: Amounts) -> None:
     """Write down what is held for a locked job."""
     columns = {"held_micros": amounts.micros, "held_slot_ms": amounts.slot_ms}
     direct.write(tx.session, job, columns)
-
-
-def used_since(attempts: Sequence[Attempt], zone: tzinfo) -> list[Used]:
-    """What members of attempts used since it was written down last, day by day."""
-    found = []
-    by_number: dict[tuple[str, int], list[Attempt]] = defaultdict(list)
-    for attempt in attempts:
-        by_number[attempt.job_id, attempt.number].append(attempt)
-    for members in by_number.values():
-        for member in members:
-            if not member.booked and (had := use.span(members, member)) is not None:
-                found += _used(member, *had, zone)
-    return found
-
-
-def _used(member: Attempt, begun: datetime, until: datetime, zone: tzinfo) -> list[Used]:
-    slots = len(member.slots)
-    return [
-        Used(
-            start,
-            of_time(member.rate, slots, end - begun) - of_time(member.rate, slots, start - begun),
-        )
-        for start, end in cuts(max(begun, member.booked_until or begun), until, zone, UTC)
-    ]

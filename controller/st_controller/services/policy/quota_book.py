@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from st_controller.domain.policy import quotas
+from st_controller.domain.policy import ceilings, quotas
 from st_controller.domain.policy.estimates import Amounts, Asked, estimate, to_hold
 from st_controller.domain.policy.prices import Price, PriceList
 from st_controller.domain.policy.quotas import HELD, Action, Kind, Place, Quota
@@ -51,6 +51,7 @@ class QuotaBook:
     """All quotas and prices at one version of the policy."""
 
     quotas: tuple[Quota, ...] = ()
+    """Of nodes, and of the users of a role."""
     prices: tuple[Price, ...] = ()
     zones: Mapping[str, tzinfo] = field(default_factory=dict)
     """Of organisations; those that are not here keep UTC."""
@@ -58,14 +59,18 @@ class QuotaBook:
     """Of users who have quotas of their own, by their ids."""
     _chains: dict[Payer, tuple[Place, ...]] = field(default_factory=dict)
     _by_path: dict[str, list[Quota]] = field(default_factory=dict)
+    of_roles: list[Quota] = field(default_factory=list)
+    """Those that each user of a role has."""
     _lists: dict[datetime | None, PriceList] = field(default_factory=dict)
     _learned: _Learned = field(default_factory=_Learned)
 
     def __post_init__(self) -> None:
         for quota in self.quotas:
-            self._by_path.setdefault(quota.path, []).append(quota)
+            (self.of_roles if quota.role else self._by_path.setdefault(quota.path, [])).append(
+                quota
+            )
 
-    def chain(self, payer: Payer) -> tuple[Place, ...]:
+    def chain(self, session: Session, payer: Payer) -> tuple[Place, ...]:
         """Every counter that a job of this tenant counts on, in the order of locking."""
         if not self.quotas:
             return ()
@@ -73,18 +78,35 @@ class QuotaBook:
         if found is None:
             if len(self._chains) >= _MOST_CHAINS:
                 self._chains.clear()
-            found = self._chains[payer] = self._chain(payer)
+            found = self._chains[payer] = self._chain(session, payer)
         return found
 
-    def _chain(self, payer: Payer) -> tuple[Place, ...]:
-        org, team, username = payer.org, payer.team, self.usernames.get(payer.user_id)
-        paths = ["", org, f"{org}/{team}"]
-        paths += [f"{org}/{team}/{username}"] if username else []
-        return tuple(place for path in paths for place in self.places(path))
+    def _chain(self, session: Session, payer: Payer) -> tuple[Place, ...]:
+        team = f"{payer.org}/{payer.team}"
+        found = [place for path in ("", payer.org, team) for place in self.places(path)]
+        username, role = self.usernames.get(payer.user_id), ""
+        if self.of_roles:
+            query = select(User.username, User.role).where(User.id == payer.user_id)
+            username, role = session.execute(query).one()
+        if username:
+            found += self.places(f"{team}/{username}", role)
+        return tuple(found)
 
-    def places(self, path: str) -> tuple[Place, ...]:
-        """The counters of one node."""
-        return quotas.places(self._by_path.get(path, ()), self.zone(path))
+    def places(self, path: str, role: str = "") -> tuple[Place, ...]:
+        """The counters of one node; those of a user go by their role too."""
+        standing = self._by_path.get(path, [])
+        if role:
+            standing = ceilings.of_user(path, role, standing, self.of_roles)
+        return quotas.places(standing, self.zone(path), path)
+
+    def places_at(self, session: Session, path: str) -> tuple[Place, ...]:
+        """The counters of any node, with the role that its user has now."""
+        username = path.split("/")[2:]
+        role = ""
+        if username and self.of_roles:
+            query = select(User.role).where(User.username == username[0])
+            role = session.scalar(query) or ""
+        return self.places(path, role)
 
     def zone(self, path: str) -> tzinfo:
         """The time zone of a node's calendar; that of the whole system is UTC."""
@@ -120,11 +142,14 @@ def holds(chain: Sequence[Place]) -> bool:
 def read(session: Session) -> QuotaBook:
     """The book as the database has it now."""
     rows = session.scalars(select(QuotaRow))
-    found = tuple(
-        Quota(row.id, row.path, Kind(row.kind), row.amount, Action(row.action)) for row in rows
-    )
+    found = tuple(quota_of(row) for row in rows)
     names = {quota.path.split("/")[2] for quota in found if quota.depth == 3}
     return QuotaBook(found, tuple(price_rows.read(session)), _zones(session), _ids(session, names))
+
+
+def quota_of(row: QuotaRow) -> Quota:
+    """A limit as its row says."""
+    return Quota(row.id, row.path, Kind(row.kind), row.amount, Action(row.action), row.role)
 
 
 def _ids(session: Session, names: set[str]) -> dict[str, str]:

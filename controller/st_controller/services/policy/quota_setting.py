@@ -1,23 +1,27 @@
-"""Quotas and prices as they are set and removed; each change is audited."""
+"""Quotas as they are set and removed; each change is audited."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from st_controller.domain.policy import money, quotas
-from st_controller.domain.policy.quotas import Above, Action, Kind, Quota
+from st_controller.domain.policy import ceilings, quotas
+from st_controller.domain.policy.ceilings import Above
+from st_controller.domain.policy.quotas import Action, Kind, Quota
 from st_controller.domain.policy.reach import Reach
-from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
+from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted, Refusal
 from st_controller.services.actor import Actor
+from st_controller.services.outranking import get_role
 from st_controller.services.policy import book, quota_book, stock
 from st_controller.services.policy.quota_book import QuotaBook
-from st_controller.store.schema import Organisation, PriceRow, QuotaCounter, QuotaRow, Team, User
+from st_controller.store.schema import Organisation, QuotaCounter, QuotaRow, Team, User
 from st_controller.store.transaction import QUEUE_RULES, Transaction
 from st_shared.ids import new_id
 from st_shared.protocol.problems import FieldProblem
-from st_shared.protocol.quotas import PriceRequest, PriceView, QuotaRequest, QuotaView
+from st_shared.protocol.quotas import QuotaRequest, QuotaView
 
 MANAGE = "quota.manage"
 WHOLE = "all"
@@ -25,12 +29,13 @@ WHOLE = "all"
 _PATH = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}(/[a-z0-9][a-z0-9._@-]{0,99}){0,2}")
 
 
-def must_bind_others(actor: Actor, path: str, permission: str) -> None:
+def must_bind_others(session: Session, actor: Actor, quota: Quota, permission: str) -> None:
     """Refuse with 403 to set a limit of a node that the permission does not cover.
 
     Nobody sets a limit that binds themselves: who reaches a team sets those of its other members,
     who reaches an organisation those of its teams and members, and only who reaches the whole
-    system those of organisations.
+    system those of organisations. Limits of each user of a role are those of members, and the role
+    has to be below one's own.
 
     Raises:
         NotFound: the node is not for the actor's eyes.
@@ -39,14 +44,18 @@ def must_bind_others(actor: Actor, path: str, permission: str) -> None:
     reach = actor.reach(permission)
     if reach is Reach.SYSTEM:
         return
-    org, team, user, *_ = [*path.split("/"), "", "", ""]
+    org, team, user, *_ = [*quota.path.split("/"), "", "", ""]
     if org != actor.org:
-        raise NotFound(f"there is no {path or WHOLE}")
-    covered = (reach is Reach.ORG and bool(team)) or (
-        reach is Reach.TEAM and bool(user) and team in actor.teams
-    )
+        raise NotFound(f"there is no {quota.path or WHOLE}")
+    if quota.role:
+        is_below = get_role(session, quota.role).rank < actor.rank
+        covered = is_below and (reach is Reach.ORG or (bool(team) and team in actor.teams))
+    else:
+        covered = (reach is Reach.ORG and bool(team)) or (
+            reach is Reach.TEAM and bool(user) and team in actor.teams
+        )
     if not covered or user == actor.username:
-        said = f"the quotas of {path} are set by who is above it"
+        said = f"the quotas of {quota.node} are set by who is above it"
         raise NotPermitted(said, hint="ask an admin")
 
 
@@ -57,39 +66,49 @@ def set_quota(
 
     Raises:
         NotPermitted: it is not the actor's to set.
-        InvalidRequest: the path, or the amount for this kind, is wrong.
+        InvalidRequest: the path, the role, or the amount for this kind, is wrong.
         NotFound: there is no such organisation, team or user.
         Conflict: it would lie above the limit of a node it belongs to, or below one under it.
     """
-    path = place_of(wanted.path)
-    must_bind_others(actor, path, permission)
-    quota = Quota(new_id("quo"), path, Kind(wanted.kind), _amount(wanted), Action(wanted.action))
+    quota = _asked(tx.session, wanted)
+    must_bind_others(tx.session, actor, quota, permission)
     book.changed(tx)  # whoever sets another at the same time waits here
     standing = quota_book.read(tx.session)
     known = _same(standing, quota)
     if known is not None:
-        quota = Quota(known.id, path, quota.kind, quota.amount, quota.action)
-    _must_exist(tx.session, path)
-    above = quotas.above_ceilings(quota, standing.quotas)
+        quota = replace(quota, id=known.id)
+    _must_exist(tx.session, quota.path)
+    above = ceilings.above_ceilings(quota, standing.quotas)
     if above:
         raise _above(quota, above)
-    if known is None:
-        row = QuotaRow(
-            id=quota.id, path=path, kind=quota.kind.value, action=quota.action.value,
-            amount=quota.amount, changed_at=tx.now,
-        )  # fmt: skip
-        tx.session.add(row)
-    else:
-        row = tx.session.get_one(QuotaRow, quota.id)
-        row.amount, row.changed_at = quota.amount, tx.now
-    tx.session.flush()
-    stock.take_again(tx, path, quota.kind)
+    _must_keep_what_it_exceeds(tx.session, actor, quota, standing, permission)
+    _put(tx, quota)
     before = f"{quotas.spoken(known.kind, known.amount):f}" if known else None
-    said = {"kind": quota.kind, "then": quota.action, "before": before}
     after = f"{quotas.spoken(quota.kind, quota.amount):f}"
-    tx.audit(actor.signature, "quota.set", path or WHOLE, **said, after=after)
+    tx.audit(
+        actor.signature,
+        "quota.set",
+        quota.path or WHOLE,
+        **_said(quota),
+        before=before,
+        after=after,
+    )
     tx.wake(QUEUE_RULES)
     return view(quota)
+
+
+def _put(tx: Transaction, quota: Quota) -> None:
+    columns = {"path": quota.path, "role": quota.role, "kind": quota.kind.value}
+    row = tx.session.get(QuotaRow, quota.id)
+    if row is None:
+        row = QuotaRow(id=quota.id, **columns, action=quota.action.value)
+        tx.session.add(row)
+    row.amount = quota.amount
+    tx.session.flush()
+    if quota.role:
+        stock.forget(tx, quota.path, quota.kind)
+    else:
+        stock.take_again(tx, quota_book.read(tx.session), quota.path, quota.kind)
 
 
 def remove_quota(tx: Transaction, actor: Actor, quota: Quota, permission: str = MANAGE) -> None:
@@ -98,25 +117,27 @@ def remove_quota(tx: Transaction, actor: Actor, quota: Quota, permission: str = 
     Raises:
         NotPermitted: it is not the actor's to remove.
     """
-    must_bind_others(actor, quota.path, permission)
+    must_bind_others(tx.session, actor, quota, permission)
     book.changed(tx)
     tx.session.execute(delete(QuotaRow).where(QuotaRow.id == quota.id))
     others = select(QuotaRow.id).where(QuotaRow.path == quota.path, QuotaRow.kind == quota.kind)
-    if tx.session.scalar(others.limit(1)) is None:
+    if quota.role:
+        stock.forget(tx, quota.path, quota.kind)
+    elif tx.session.scalar(others.where(QuotaRow.role == "").limit(1)) is None:
         tx.session.execute(
             delete(QuotaCounter).where(
                 QuotaCounter.path == quota.path, QuotaCounter.kind == quota.kind
             )
         )
-    said = {"kind": quota.kind, "then": quota.action}
-    tx.audit(actor.signature, "quota.removed", quota.path or WHOLE, **said)
+    tx.audit(actor.signature, "quota.removed", quota.path or WHOLE, **_said(quota))
     tx.wake(QUEUE_RULES)
 
 
-def prices(session: Session) -> list[PriceView]:
-    """All prices, the newest of each first."""
-    order = (PriceRow.accelerator, PriceRow.provider, PriceRow.since.desc())
-    return [price_view(row) for row in session.scalars(select(PriceRow).order_by(*order))]
+def role_changed(tx: Transaction, username: str) -> None:
+    """Let the limits of another role hold for a user, from what they used already."""
+    book.changed(tx)
+    stock.forget(tx, "", username=username)
+    tx.wake(QUEUE_RULES)
 
 
 def calendar_changed(tx: Transaction, org: str) -> None:
@@ -127,8 +148,11 @@ def calendar_changed(tx: Transaction, org: str) -> None:
     book.changed(tx)
     tx.session.flush()
     known = quota_book.read(tx.session)
-    paths = {quota.path for quota in known.quotas if f"{quota.path}/".startswith(f"{org}/")}
-    for place in quotas.in_order(place for path in paths for place in known.places(path)):
+    stock.forget(tx, org)
+    standing = (quota for quota in known.quotas if not quota.role)
+    paths = {quota.path for quota in standing if f"{quota.path}/".startswith(f"{org}/")}
+    places = {place for path in paths for place in known.places_at(tx.session, path)}
+    for place in quotas.in_order(places):
         stock.take(tx, known, place)
 
 
@@ -137,7 +161,7 @@ def find(session: Session, quota_id: str) -> Quota:
     row = session.get(QuotaRow, quota_id)
     if row is None:
         raise NotFound(f"there is no quota {quota_id}")
-    return Quota(row.id, row.path, Kind(row.kind), row.amount, Action(row.action))
+    return quota_book.quota_of(row)
 
 
 def view(quota: Quota) -> QuotaView:
@@ -145,59 +169,10 @@ def view(quota: Quota) -> QuotaView:
     return QuotaView(
         id=quota.id,
         path=quota.path or WHOLE,
+        role=quota.role or None,
         kind=quota.kind.value,
         amount=quotas.spoken(quota.kind, quota.amount),
         action=quota.action.value,
-    )
-
-
-def set_price(tx: Transaction, actor: Actor, wanted: PriceRequest) -> PriceView:
-    """Let slots cost something from a moment on; attempts keep the price they began with."""
-    try:
-        micros = money.micros(wanted.amount)
-    except ValueError as wrong:
-        raise _wrong("amount", str(wrong)) from None
-    since = wanted.since or tx.now
-    same = (
-        (PriceRow.accelerator == wanted.accelerator)
-        & (PriceRow.provider == wanted.provider)
-        & (PriceRow.since == since)
-    )
-    book.changed(tx)
-    row = tx.session.scalar(select(PriceRow).where(same))
-    if row is None:
-        row = PriceRow(
-            id=new_id("pri"), accelerator=wanted.accelerator, provider=wanted.provider,
-            micros=micros, since=since,
-        )  # fmt: skip
-        tx.session.add(row)
-    row.micros = micros
-    tx.session.flush()
-    said = {"provider": row.provider, "amount": f"{money.decimal(micros):f}"}
-    tx.audit(actor.signature, "price.set", row.accelerator, **said, since=since.isoformat())
-    tx.wake(QUEUE_RULES)
-    return price_view(row)
-
-
-def remove_price(tx: Transaction, actor: Actor, price_id: str) -> None:
-    """Take a price away; what was charged stays charged."""
-    book.changed(tx)
-    row = tx.session.get(PriceRow, price_id)
-    if row is None:
-        raise NotFound(f"there is no price {price_id}")
-    tx.session.delete(row)
-    tx.audit(actor.signature, "price.removed", row.accelerator, provider=row.provider)
-    tx.wake(QUEUE_RULES)
-
-
-def price_view(row: PriceRow) -> PriceView:
-    """A price as people see it."""
-    return PriceView(
-        id=row.id,
-        accelerator=row.accelerator,
-        provider=row.provider,
-        amount=money.decimal(row.micros),
-        since=row.since,
     )
 
 
@@ -210,6 +185,38 @@ def place_of(path: str) -> str:
     return path
 
 
+def _asked(session: Session, wanted: QuotaRequest) -> Quota:
+    path, role = place_of(wanted.path), wanted.role or ""
+    if role and path.count("/") > 1:
+        raise _wrong("role", "a user has limits of their own; leave it out, or end the path before")
+    if role:
+        get_role(session, role)
+    kind, action = Kind(wanted.kind), Action(wanted.action)
+    return Quota(new_id("quo"), path, kind, _amount(wanted), action, role)
+
+
+def _said(quota: Quota) -> dict[str, Any]:
+    role = {"role": quota.role} if quota.role else {}
+    return {**role, "kind": quota.kind, "then": quota.action}
+
+
+def _must_keep_what_it_exceeds(
+    session: Session, actor: Actor, own: Quota, standing: QuotaBook, permission: str
+) -> None:
+    """Who gives a user more than each of their role has is one who may set that."""
+    username = own.path.split("/")[2:]
+    if not username or not standing.of_roles:
+        return
+    role = session.scalar(select(User.role).where(User.username == username[0])) or ""
+    for default in ceilings.exceeded(own, role, standing.of_roles):
+        try:
+            must_bind_others(session, actor, default, permission)
+        except Refusal:
+            most = f"{quotas.spoken(default.kind, default.amount):f}"
+            said = f"{default.node} has {most}: more is given by who sets that"
+            raise NotPermitted(said, hint=f"give at most {most}, or ask an admin") from None
+
+
 def _amount(wanted: QuotaRequest) -> int:
     try:
         return quotas.smallest(Kind(wanted.kind), wanted.amount)
@@ -218,9 +225,13 @@ def _amount(wanted: QuotaRequest) -> int:
 
 
 def _same(standing: QuotaBook, wanted: Quota) -> Quota | None:
-    key = (wanted.path, wanted.kind, wanted.action)
-    found = (each for each in standing.quotas if (each.path, each.kind, each.action) == key)
+    """The limit that it takes the place of."""
+    found = (each for each in standing.quotas if _key(each) == _key(wanted))
     return next(found, None)
+
+
+def _key(quota: Quota) -> tuple[str, str, Kind, Action]:
+    return quota.path, quota.role, quota.kind, quota.action
 
 
 def _must_exist(session: Session, path: str) -> None:
@@ -239,13 +250,13 @@ def _above(wanted: Quota, found: Sequence[Above]) -> Conflict:
     outer, _ = found[0]
     if outer is wanted:
         names = ", ".join(
-            f"{inner.path} ({quotas.spoken(inner.kind, inner.amount):f})" for _, inner in found[:10]
+            f"{inner.node} ({quotas.spoken(inner.kind, inner.amount):f})" for _, inner in found[:10]
         )
         said = f"limits below it are higher: {names}"
         mend = "lower those first"
     else:
         ceiling = f"{quotas.spoken(outer.kind, outer.amount):f}"
-        said = f"{outer.path or 'the whole system'} has {ceiling}: no limit below it can be higher"
+        said = f"{outer.node} has {ceiling}: no limit below it can be higher"
         mend = f"give at most {ceiling}, or raise that first"
     return Conflict(said, code="above_ceiling", hint=mend)
 

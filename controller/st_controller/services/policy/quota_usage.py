@@ -13,7 +13,7 @@ from st_controller.domain.policy.quotas import HELD, RUNNING, Counter, Kind, Met
 from st_controller.domain.policy.reach import Reach
 from st_controller.errors import NotFound
 from st_controller.services.actor import Actor
-from st_controller.services.policy import counters, quota_book, quota_setting, reservation, tenants
+from st_controller.services.policy import quota_book, quota_setting, reservation, stock, tenants
 from st_controller.services.policy.quota_book import QuotaBook
 from st_controller.services.policy.quota_setting import WHOLE
 from st_controller.store.schema import Charge
@@ -36,7 +36,7 @@ def usage(session: Session, actor: Actor, path: str | None, now: datetime) -> Us
         _usage(session, place, quota, now)
         for node in _above(wanted)
         if may_see(actor, node)
-        for place in book.places(node)
+        for place in book.places_at(session, node)
         for quota in place.quotas
     ]
     return UsageView(
@@ -51,8 +51,8 @@ def usage(session: Session, actor: Actor, path: str | None, now: datetime) -> Us
 def list_quotas(session: Session, actor: Actor) -> list[QuotaView]:
     """The limits that bind the actor or that they may see, outermost first."""
     book = quota_book.read(session)
-    visible = [quota for quota in book.quotas if may_see(actor, quota.path)]
-    visible.sort(key=lambda quota: (quota.path.split("/"), quota.kind, quota.action))
+    visible = [quota for quota in book.quotas if _may_see_limit(actor, quota)]
+    visible.sort(key=lambda quota: (quota.path.split("/"), quota.role, quota.kind, quota.action))
     return [quota_setting.view(quota) for quota in visible]
 
 
@@ -76,6 +76,19 @@ def may_see(actor: Actor, path: str) -> bool:
         return True
     mine = team in actor.teams or team == actor.team
     return mine and (not user or user == actor.username or reach is Reach.TEAM)
+
+
+def _may_see_limit(actor: Actor, quota: Quota) -> bool:
+    """As its node; what users have by their roles is told to those who have it, or look after it.
+
+    That says nothing of what anybody used.
+    """
+    if not quota.role:
+        return may_see(actor, quota.path)
+    if quota.role == actor.role:
+        return quota.path in {"", actor.org, *(f"{actor.org}/{team}" for team in actor.teams)}
+    reach = actor.reach(VIEW)
+    return reach is not None and reach > Reach.OWN and may_see(actor, quota.path)
 
 
 def _above(path: str) -> Iterator[str]:
@@ -108,7 +121,7 @@ def _usage(session: Session, place: Place, quota: Quota, now: datetime) -> Quota
 def _taken(session: Session, place: Place, now: datetime) -> Counter:
     if place.meter in RUNNING:
         return reservation.running(session, place)
-    return counters.look(session, place, now) or Counter(0)
+    return stock.look(session, place, now)
 
 
 def _pace(session: Session, place: Place, counter: Counter, now: datetime) -> float | None:

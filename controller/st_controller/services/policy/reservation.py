@@ -16,11 +16,11 @@ from st_controller.domain.policy.quotas import HELD, RUNNING, Action, Counter, M
 from st_controller.domain.policy.roles import BUILT_IN, Role
 from st_controller.services import topics
 from st_controller.services.drafts import Draft
-from st_controller.services.policy import counters, tenants
+from st_controller.services.policy import counters, stock, tenants
 from st_controller.services.policy.counters import Change
 from st_controller.services.policy.ledger import hold, payer_of
 from st_controller.services.policy.quota_book import Payer, QuotaBook, holds
-from st_controller.services.policy.settlement import of, settlement
+from st_controller.services.policy.settlement import settlement
 from st_controller.store.schema import Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
@@ -58,7 +58,7 @@ def reserve(
     verdicts = [Verdict() for _ in rows]
     asked: dict[Place, list[tuple[int, Amounts]]] = defaultdict(list)
     for index, (draft, row) in enumerate(zip(drafts, rows, strict=True)):
-        chain = book.chain(Payer(row["org"], row["team"], row["submitted_by"]))
+        chain = book.chain(tx.session, Payer(row["org"], row["team"], row["submitted_by"]))
         amounts = NOTHING
         if book.prices or holds(chain):
             of_job = (row["submitted_by"], row["name"], row["family"])
@@ -75,14 +75,14 @@ def reserve(
             here = [each for each in asked[place] if drafts[each[0]].spec.bypass_quota is bypasses]
             if here:
                 change = _change(place, [amounts for _, amounts in here], len(here))
-                for passed in _count(tx, place, change, capped=not bypasses):
+                for passed in _count(tx, book, place, change, capped=not bypasses):
                     _tell(tx, place, passed, [verdicts[index] for index, _ in here])
     return verdicts
 
 
 def lock(tx: Transaction, book: QuotaBook, payers: Iterable[Payer]) -> None:
     """Lock the counters of several tenants at once, who are then taken one after the other."""
-    chains = {payer: book.chain(payer) for payer in payers}
+    chains = {payer: book.chain(tx.session, payer) for payer in payers}
     if len(chains) > 1:
         counters.lock_all(tx, (place for chain in chains.values() for place in chain))
 
@@ -98,7 +98,7 @@ def renew(tx: Transaction, job: Job, spec: JobSpec) -> int:
     of_job = (job.submitted_by, job.name, job.family)
     asked = Asked.by(spec)
     amounts = book.quotas.estimate(tx.session, asked, of_job, tx.now)
-    if holds(book.quotas.chain(payer)):
+    if holds(book.quotas.chain(tx.session, payer)):
         wanted = book.quotas.hold(asked, amounts, tx.now)
         hold(tx, job, wanted)
         if spec.bypass_quota:
@@ -113,14 +113,20 @@ def renew(tx: Transaction, job: Job, spec: JobSpec) -> int:
 def _change(place: Place, wanted: Sequence[Amounts], count: int) -> Change:
     if place.meter is Meter.SUBMISSIONS:
         return Change(used=count)
-    return Change(held=of(sum(wanted, NOTHING), place.meter))
+    return Change(held=sum(wanted, NOTHING).of(place.meter))
 
 
-def _count(tx: Transaction, place: Place, change: Change, *, capped: bool) -> list[Passed]:
+def _count(
+    tx: Transaction, book: QuotaBook, place: Place, change: Change, *, capped: bool
+) -> list[Passed]:
     """Count at one place; the limits that are passed and do not block these jobs."""
     if place.meter in HELD or place.meter is Meter.SUBMISSIONS:
         counter = counters.take(tx, place, change, capped=capped)
+        if counter is None and place.comes_with_role:
+            stock.take(tx, book, place)
+            counter = counters.take(tx, place, change, capped=capped)
         return place.passed(counter, change.used + change.held) if counter else []
+    stock.make(tx, book, place)
     seen = now(tx.session, place, tx.now)
     if capped and is_refused(place, seen, change):
         raise counters.refusal(place, seen, 0, tx.now)
@@ -130,7 +136,7 @@ def _count(tx: Transaction, place: Place, change: Change, *, capped: bool) -> li
 def now(session: Session, place: Place, at: datetime) -> Counter:
     """How much of a place is taken, of every kind."""
     if place.meter not in RUNNING:
-        return counters.look(session, place, at) or Counter(0)
+        return stock.look(session, place, at)
     if all(quota.action is Action.BLOCK for quota in place.quotas):
         return Counter(0)  # the scheduler sees to it
     return running(session, place)
@@ -173,7 +179,7 @@ def prospect(
     refusals: list[Reason] = []
     notes: list[Reason] = []
     needs: list[Need] = []
-    for place in book.chain(payer):
+    for place in book.chain(session, payer):
         change = _change(place, [held], 1)
         seen = now(session, place, at)
         if is_refused(place, seen, change):

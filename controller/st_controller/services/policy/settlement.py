@@ -3,16 +3,17 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from st_controller.domain.policy import quotas
 from st_controller.domain.policy.estimates import NOTHING, Amounts
-from st_controller.domain.policy.quotas import HELD, Counter, Meter, Place
-from st_controller.services.policy import book, counters
+from st_controller.domain.policy.quotas import HELD, Counter, Place
+from st_controller.services.policy import book, counters, stock
 from st_controller.services.policy.counters import Change
 from st_controller.services.policy.quota_book import Payer, QuotaBook
+from st_controller.services.policy.spans import Used
 from st_controller.store.transaction import Transaction
 
 _NAME = "quotas"
@@ -24,18 +25,11 @@ _CHARGE = text(
 )
 
 
-class Used(NamedTuple):
-    """What was used from a moment on, until the day ended at most."""
-
-    since: datetime
-    amounts: Amounts
-
-
 class Settlement:
     """What is used, held and given back by the jobs that a transaction is about."""
 
-    def __init__(self, book: QuotaBook) -> None:
-        self.quotas = book
+    def __init__(self, book: QuotaBook, session: Session) -> None:
+        self.quotas, self._session = book, session
         self._charges: dict[tuple[str, str, str, Payer], Amounts] = defaultdict(Amounts)
         self._used: dict[Place, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self._held: dict[Place, int] = defaultdict(int)
@@ -54,13 +48,13 @@ class Settlement:
         spans = list(used)
         for place in self._places(payer):
             for since, amounts in spans:
-                self._used[place][place.period(since)] += of(amounts, place.meter)
-            self._held[place] += of(held, place.meter)
+                self._used[place][place.period(since)] += amounts.of(place.meter)
+            self._held[place] += held.of(place.meter)
 
     def ask(self, payer: Payer, held: Amounts) -> None:
         """Hold more for a tenant, as far as the ceilings allow; else the transaction is undone."""
         for place in self._places(payer):
-            self._asked[place] += of(held, place.meter)
+            self._asked[place] += held.of(place.meter)
 
     def changed(self, now: datetime, known: Mapping[Place, Counter]) -> dict[Place, Counter]:
         """Counters as they will be once this is written, for whoever decides with them."""
@@ -85,7 +79,14 @@ class Settlement:
             if used or self._held[place]:
                 counters.add(tx, place, used, self._held[place])
             if self._asked[place]:
-                counters.take(tx, place, Change(held=self._asked[place]), capped=True)
+                self._take(tx, place, Change(held=self._asked[place]))
+
+    def _take(self, tx: Transaction, place: Place, change: Change) -> None:
+        if counters.take(tx, place, change, capped=True) is None and place.comes_with_role:
+            made = stock.take(tx, self.quotas, place)  # what is asked for is in it already
+            before = made._replace(held=made.held - change.held)
+            if place.ceiling and made.total > place.ceiling.amount:
+                raise counters.refusal(place, before, change.held, tx.now)
 
     def _write_charges(self, tx: Transaction) -> None:
         rows = [
@@ -104,19 +105,12 @@ class Settlement:
             tx.session.connection().execute(_CHARGE, rows)
 
     def _places(self, payer: Payer) -> list[Place]:
-        return [place for place in self.quotas.chain(payer) if place.meter in HELD]
-
-
-def of(amounts: Amounts, meter: Meter) -> int:
-    """The part of amounts that a meter counts."""
-    if meter is Meter.COST:
-        return amounts.micros
-    return amounts.slot_ms if meter is Meter.SLOT_TIME else 0
+        return [place for place in self.quotas.chain(self._session, payer) if place.meter in HELD]
 
 
 def settlement(tx: Transaction) -> Settlement:
     """That of a transaction, with the quotas in force when it was first asked for."""
     found = tx.closing.get(_NAME)
     if not isinstance(found, Settlement):
-        found = tx.closing[_NAME] = Settlement(book.current(tx.session).quotas)
+        found = tx.closing[_NAME] = Settlement(book.current(tx.session).quotas, tx.session)
     return found

@@ -4,16 +4,15 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import bindparam, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy import periods
 from st_controller.domain.policy.estimates import Asked
 from st_controller.domain.policy.periods import Period
 from st_controller.domain.policy.quotas import HELD, RULES, RUNNING, Counter, Kind, Meter, Place
-from st_controller.services.policy import counters, ledger, quota_book, tenants
-from st_controller.services.policy.quota_book import QuotaBook
-from st_controller.services.policy.settlement import of
+from st_controller.services.policy import counters, spans, tenants
+from st_controller.services.policy.quota_book import Payer, QuotaBook
 from st_controller.store.schema import (
     Artifact,
     Attempt,
@@ -30,16 +29,31 @@ from st_shared.protocol.states import JobState
 _PAGE = 500
 _OVER = [state for state in JobState if state.is_final]
 _NEW = text(
-    "INSERT INTO quota_counters (path, kind, period, used, held)"
-    " VALUES (:path, :kind, '', 0, 0) ON CONFLICT (path, kind) DO NOTHING"
-)
+    "INSERT INTO quota_counters (path, kind, period, used, held, made_at)"
+    " VALUES (:path, :kind, '', 0, 0, :made_at) ON CONFLICT (path, kind) DO NOTHING"
+).bindparams(bindparam("made_at", type_=QuotaCounter.__table__.c.made_at.type))
 _HOLD = text(
     "UPDATE jobs SET held_micros = :micros, held_slot_ms = :slot_ms"
     " WHERE id = :id AND held_micros IS NULL AND finished_at IS NULL"
 )
 
 
-def take(tx: Transaction, book: QuotaBook, place: Place) -> None:
+def look(session: Session, place: Place, now: datetime) -> Counter:
+    """What a counter says, or would if it were there."""
+    known = counters.look(session, place, now)
+    if known is None and place.comes_with_role:
+        return count(session, place, now)
+    return known or Counter(0)
+
+
+def make(tx: Transaction, book: QuotaBook, place: Place) -> None:
+    """Make the counter of a user's place that stands because of a role, if it is not there yet."""
+    is_late = place.comes_with_role and place.meter not in RUNNING
+    if is_late and counters.look(tx.session, place, tx.now) is None:
+        take(tx, book, place)
+
+
+def take(tx: Transaction, book: QuotaBook, place: Place) -> Counter:
     """Write down what a counter should say; it is there from now on, and locked.
 
     Jobs that nothing was held for until now, because no quota counted them, are given a hold. Those
@@ -47,11 +61,11 @@ def take(tx: Transaction, book: QuotaBook, place: Place) -> None:
     when this is done again.
     """
     if place.meter in RUNNING:
-        return
+        return Counter(0)
     if place.meter in HELD:
         _hold(tx, book, place.path)
     key = {"path": place.path, "kind": place.kind.value}
-    tx.session.connection().execute(_NEW, key)
+    tx.session.connection().execute(_NEW, {**key, "made_at": tx.now})
     counters.look(tx.session, place, tx.now, lock=True)
     found = count(tx.session, place, tx.now)
     tx.session.execute(
@@ -59,23 +73,59 @@ def take(tx: Transaction, book: QuotaBook, place: Place) -> None:
         .where(QuotaCounter.path == place.path, QuotaCounter.kind == place.kind.value)
         .values(period=place.period(tx.now), used=found.used, held=found.held)
     )
+    return found
 
 
 def due(session: Session, since: datetime, *, storage: bool) -> list[tuple[str, Kind]]:
-    """Counters of quotas that were set after a moment, and those of what is stored."""
-    wanted = QuotaRow.changed_at >= since
+    """Counters that were made after a moment, and those of what is stored."""
+    wanted = QuotaCounter.made_at >= since
     if storage:
-        wanted |= QuotaRow.kind == Kind.STORAGE_BYTES
-    rows = session.execute(select(QuotaRow.path, QuotaRow.kind).where(wanted).distinct())
+        wanted |= QuotaCounter.kind == Kind.STORAGE_BYTES
+    rows = session.execute(select(QuotaCounter.path, QuotaCounter.kind).where(wanted))
     return sorted((path, Kind(kind)) for path, kind in rows)
 
 
-def take_again(tx: Transaction, path: str, kind: Kind) -> None:
+def lacking(session: Session, book: QuotaBook) -> list[Place]:
+    """Places of roles whose counters are not there yet, of users whose jobs run now."""
+    if not book.of_roles:
+        return []
+    runs = Job.state.in_((JobState.ASSIGNED, JobState.RUNNING))
+    payers = session.execute(select(Job.org, Job.team, Job.submitted_by).where(runs).distinct())
+    return [
+        place
+        for payer in sorted(Payer(*row) for row in payers)
+        for place in book.chain(session, payer)
+        if place.comes_with_role
+        and place.meter in HELD
+        and session.get(QuotaCounter, (place.path, place.kind)) is None
+    ]
+
+
+def take_again(tx: Transaction, book: QuotaBook, path: str, kind: Kind) -> None:
     """Count anew at one place, if a quota still stands there."""
-    known = quota_book.read(tx.session)
-    for place in known.places(path):
+    for place in book.places_at(tx.session, path):
         if place.kind is kind:
-            take(tx, known, place)
+            take(tx, book, place)
+
+
+def forget(tx: Transaction, below: str, kind: Kind | None = None, username: str = "") -> None:
+    """Remove counters of users below a node that stand only because of their role.
+
+    Whoever needs one makes it anew.
+    """
+    counter = QuotaCounter
+    own = select(QuotaRow.id).where(
+        QuotaRow.path == counter.path, QuotaRow.kind == counter.kind, QuotaRow.role == ""
+    )
+    wanted = [counter.path.like("%/%/%"), ~own.exists()]
+    if below:
+        wanted.append(counter.path.startswith(f"{below}/", autoescape=True))
+    if kind is not None:
+        wanted.append(counter.kind == kind)
+    if username:
+        wanted.append(counter.path.endswith(f"/{username}", autoescape=True))
+    query = delete(counter).where(*wanted).execution_options(synchronize_session=False)
+    tx.session.execute(query)
 
 
 def count(session: Session, place: Place, now: datetime) -> Counter:
@@ -155,9 +205,9 @@ def _unbooked(session: Session, place: Place, now: datetime) -> int:
     total, key = 0, place.period(now)
     for job_id in {job.id for job, _ in rows}:
         attempts = [attempt for job, attempt in rows if job.id == job_id]
-        used = ledger.used_since(attempts, place.zone)
+        used = spans.used_since(attempts, place.zone)
         total += sum(
-            of(each.amounts, place.meter) for each in used if place.period(each.since) == key
+            each.amounts.of(place.meter) for each in used if place.period(each.since) == key
         )
     return total
 

@@ -11,19 +11,23 @@ Path = String(260)
 
 
 class QuotaRow(Table):
-    """A limit of an organisation, a team, a user, or (with an empty path) of the whole system."""
+    """A limit of an organisation, a team, a user, or (with an empty path) of the whole system.
+
+    With a role it is one of each user who has that role there, and has no such limit of their own.
+    """
 
     __tablename__ = "quotas"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     path: Mapped[str] = mapped_column(Path)
+    role: Mapped[str] = mapped_column(String(40), default="")
+    """Empty: all share it."""
     kind: Mapped[str] = mapped_column(String(40))
     action: Mapped[str] = mapped_column(String(20))
     amount: Mapped[int] = mapped_column(BigInteger)
     """Micro-units, milliseconds of slots, or a number."""
-    changed_at: Mapped[datetime]
 
-    __table_args__ = (UniqueConstraint("path", "kind", "action"),)
+    __table_args__ = (UniqueConstraint("path", "role", "kind", "action"),)
 
 
 class QuotaCounter(Table):
@@ -40,6 +44,8 @@ class QuotaCounter(Table):
     period: Mapped[str] = mapped_column(String(20))
     used: Mapped[int] = mapped_column(BigInteger)
     held: Mapped[int] = mapped_column(BigInteger)
+    made_at: Mapped[datetime] = mapped_column(index=True)
+    """It is counted anew while those may be under way who did not find it."""
 
 
 class PriceRow(Table):

@@ -7,7 +7,7 @@ import { bytes, duration } from "./words.js";
 export function drawQuota(quota, made, remove) {
   const row = element("tr");
   const name = element("td");
-  name.append(element("strong", "", quota.kind), element("span", "quiet", ` ${quota.path}`));
+  name.append(element("strong", "", quota.kind), element("span", "quiet", ` ${nodeOf(quota)}`));
   row.append(
     name,
     labelled(taken(quota), "Taken"),
@@ -22,6 +22,24 @@ export function drawQuota(quota, made, remove) {
   return row;
 }
 
+/** A row for a limit that each user of a role has: nobody's use belongs to it. */
+export function drawLimit(quota, remove) {
+  const row = element("tr");
+  const name = element("td");
+  name.append(element("strong", "", quota.kind), element("span", "quiet", ` ${nodeOf(quota)}`));
+  row.append(
+    name,
+    labelled(element("td", "", said(quota.kind, quota.amount)), "At most"),
+    labelled(element("td", "", quota.action), "Then"),
+    acts(quota, remove),
+  );
+  return row;
+}
+
+export const nameOf = (quota) => `${quota.kind} of ${nodeOf(quota)}`;
+
+const nodeOf = ({ path, role }) => (role ? `each ${role} of ${path}` : path);
+
 function taken(quota) {
   const cell = element("td");
   const limit = Number(quota.amount);
@@ -32,7 +50,7 @@ function taken(quota) {
   bar.high = 0.8;
   bar.optimum = 0;
   bar.value = Math.min(1, part);
-  bar.setAttribute("aria-label", `${Math.round(100 * part)} % of ${quota.kind} of ${quota.path}`);
+  bar.setAttribute("aria-label", `${Math.round(100 * part)} % of ${nameOf(quota)}`);
   cell.append(bar, ` of ${said(quota.kind, quota.amount)}`);
   return cell;
 }
@@ -51,7 +69,7 @@ function acts(quota, remove) {
   const cell = element("td", "acts");
   if (remove) {
     const made = button("Remove", "remove", remove);
-    made.setAttribute("aria-label", `Remove the limit ${quota.kind} of ${quota.path}`);
+    made.setAttribute("aria-label", `Remove the limit ${nameOf(quota)}`);
     cell.append(made);
   }
   return cell;

@@ -21,7 +21,7 @@ JOB = {"name": "n", "noop": {}, "expected_time": "1h"}
 def test_a_quota_is_set_seen_used_and_removed(api):
     assert api("POST", "prices", {"amount": "6.5"}).status_code == 201
     made = api("PUT", "quotas", wanted()).json()
-    assert made == {"id": made["id"], **wanted(), "action": "block"}
+    assert made == {"id": made["id"], **wanted(), "role": None, "action": "block"}
     assert api("POST", "jobs", JOB).status_code == 201
 
     seen = api("GET", "quotas/usage").json()
@@ -40,6 +40,21 @@ def test_a_quota_is_set_seen_used_and_removed(api):
     assert api("DELETE", f"quotas/{made['id']}").status_code == 204
     assert api("POST", "jobs", JOB).status_code == 201
     assert api("GET", "quotas").json()["items"] == []
+
+
+def test_a_role_gives_each_of_its_users_a_limit(api):
+    body = wanted(kind="submissions_per_day", amount="1", role="admin")
+    made = api("PUT", "quotas", body).json()
+    assert made == {"id": made["id"], **body, "action": "block"}
+    assert api("POST", "jobs", JOB).status_code == 201
+    (shown,) = api("GET", "quotas/usage").json()["quotas"]
+    assert (shown["role"], shown["used"], shown["left"]) == ("admin", "1", "0")
+    checked = api("POST", "jobs:check", JOB).json()
+    assert checked["verdict"] == "no"
+    refused = api("POST", "jobs", JOB)
+    assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
+    unknown = api("PUT", "quotas", {**body, "role": "amdin"})
+    assert (unknown.status_code, unknown.json()["errors"][0]["field"]) == (422, "role")
 
 
 def test_what_a_job_would_cost_is_told_before_it_is_submitted(api):

@@ -159,18 +159,22 @@ def upgrade() -> None:
         sa.Column("period", sa.String(length=20), nullable=False),
         sa.Column("used", sa.BigInteger(), nullable=False),
         sa.Column("held", sa.BigInteger(), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("path", "kind", name=op.f("pk_quota_counters")),
     )
+    op.create_index(op.f("ix_quota_counters_made_at"), "quota_counters", ["made_at"], unique=False)
     op.create_table(
         "quotas",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("path", sa.String(length=260), nullable=False),
+        sa.Column("role", sa.String(length=40), nullable=False),
         sa.Column("kind", sa.String(length=40), nullable=False),
         sa.Column("action", sa.String(length=20), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
-        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_quotas")),
-        sa.UniqueConstraint("path", "kind", "action", name=op.f("uq_quotas_path_kind_action")),
+        sa.UniqueConstraint(
+            "path", "role", "kind", "action", name=op.f("uq_quotas_path_role_kind_action")
+        ),
     )
     op.create_table(
         "roles",
@@ -879,6 +883,7 @@ def downgrade() -> None:
     op.drop_table("secrets")
     op.drop_table("roles")
     op.drop_table("quotas")
+    op.drop_index(op.f("ix_quota_counters_made_at"), table_name="quota_counters")
     op.drop_table("quota_counters")
     op.drop_table("queue_policy")
     op.drop_table("prices")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_controller.domain.policy import forecast, quotas
+from st_controller.domain.policy import ceilings, forecast, quotas
 from st_controller.domain.policy.estimates import MARGIN, Amounts, Asked, estimate, of_time, to_hold
 from st_controller.domain.policy.prices import Price, PriceList
 from st_controller.domain.policy.quotas import RULES, Action, Counter, Kind, Quota
@@ -76,14 +76,14 @@ def test_the_lowest_that_blocks_is_the_ceiling_and_others_only_speak() -> None:
 def test_a_limit_above_the_ceiling_it_lies_under_is_found_both_ways() -> None:
     org = quota("org", 100)
     team = quota("org/team", 150)
-    assert quotas.above_ceilings(team, [org]) == [(org, team)]
-    assert quotas.above_ceilings(org, [team, quota("org/two", 120), quota("org2", 999)]) == [
+    assert ceilings.above_ceilings(team, [org]) == [(org, team)]
+    assert ceilings.above_ceilings(org, [team, quota("org/two", 120), quota("org2", 999)]) == [
         (org, team), (org, quota("org/two", 120)),
     ]  # fmt: skip
-    assert not quotas.above_ceilings(quota("org/team", 100), [org])
-    assert not quotas.above_ceilings(team, [quota("org", 100, action=Action.WARN)])
-    assert not quotas.above_ceilings(team, [quota("org", 100, Kind.COST_DAILY)])
-    assert quotas.above_ceilings(quota("org/team/u", 101), [quota("", 100)])
+    assert not ceilings.above_ceilings(quota("org/team", 100), [org])
+    assert not ceilings.above_ceilings(team, [quota("org", 100, action=Action.WARN)])
+    assert not ceilings.above_ceilings(team, [quota("org", 100, Kind.COST_DAILY)])
+    assert ceilings.above_ceilings(quota("org/team/u", 101), [quota("", 100)])
 
 
 def test_what_runs_is_limited_by_the_lowest_that_blocks() -> None:
