@@ -311,14 +311,27 @@ def variables(model: type[BaseModel]) -> list[tuple[str, str, str]]:
     rows = []
     for name, field in model.model_fields.items():
         place = next(i for i, line in enumerate(source) if line.startswith(f"{name}:"))
-        while source[place].count("(") > source[place].count(")"):
+        while source[place].count("(") + source[place].count("[") > (
+            source[place].count(")") + source[place].count("]")
+        ):
             place += 1
             source[place] = source[place - 1] + source[place]
-        following = source[place + 1] if place + 1 < len(source) else ""
-        text = following.strip('"') if following.startswith('"""') else ""
-        shown = "" if field.default is None else f"`{field.default}`"
-        rows.append((f"`ST_{name.upper()}`", shown, text))
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, "", {}, ()) else f"`{default}`"
+        rows.append((f"`ST_{name.upper()}`", shown, docstring(source[place + 1 :])))
     return rows
+
+
+def docstring(source: list[str]) -> str:
+    """The text that these lines begin with, as one line; empty where it is code."""
+    if not source or not source[0].startswith('"""'):
+        return ""
+    text: list[str] = []
+    for line in source:
+        text.append(line.removeprefix('"""').removesuffix('"""'))
+        if line.endswith('"""') and len(line) > 3:
+            break
+    return " ".join(text)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

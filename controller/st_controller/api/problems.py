@@ -97,9 +97,16 @@ async def _framework(_request: Request, error: Exception) -> Response:
 
 def field_problems(errors: Sequence[Any]) -> list[FieldProblem]:
     """What pydantic found, without the values: they may be secret."""
-    return [
-        FieldProblem(field=_field(error["loc"]), message=_message(error["msg"])) for error in errors
-    ]
+    return [_field_problem(error) for error in errors]
+
+
+def _field_problem(error: Any) -> FieldProblem:
+    if error["type"] == "json_invalid":  # its place is a number of characters, not a field
+        said = _message(error["ctx"]["error"])
+        return FieldProblem(
+            field="body", message=f"no JSON at character {error['loc'][-1]}: {said}"
+        )
+    return FieldProblem(field=_field(error["loc"]), message=_message(error["msg"]))
 
 
 def _field(place: tuple[str | int, ...]) -> str:

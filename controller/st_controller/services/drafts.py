@@ -117,8 +117,7 @@ def checked(document: object, place: str) -> Draft:
     """One job file that stands at ``place``, or ``SpecProblems``."""
     text = canonical(document)
     if len(text) > MAX_SPEC_BYTES:
-        size = len(text) / MAX_SPEC_BYTES
-        raise SpecProblems([SpecProblem("", f"a specification of {size:.1f} MiB; 1 MiB is most")])
+        raise SpecProblems([_too_large(document, len(text))])
     # What no database takes stands in JSON as an escape; all else needs no second look.
     if text and "\\u0000" not in text and "\\ud" not in text:
         with suppress(ValidationError):
@@ -127,6 +126,18 @@ def checked(document: object, place: str) -> Draft:
     if not text:
         raise SpecProblems([SpecProblem("", "holds a number or key that JSON has no word for")])
     return Draft(place, spec, text)
+
+
+def _too_large(document: object, size: int) -> SpecProblem:
+    """The mistake, with the section that takes the most."""
+    said = f"the specification has {size / 2**20:.1f} MiB; 1 MiB is most"
+    if not isinstance(document, dict):
+        return SpecProblem("", said)
+    sizes = {name: len(canonical(section)) for name, section in document.items()}
+    largest = max(sizes, key=lambda name: sizes[name])
+    return SpecProblem(
+        str(largest), f"{said}, and this takes {sizes[largest] / 2**20:.1f} MiB of it"
+    )
 
 
 def canonical(document: object) -> str:

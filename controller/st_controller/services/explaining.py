@@ -1,5 +1,6 @@
 """Why jobs wait and when they will start, for the eyes of one caller."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -53,7 +54,7 @@ def explain(
     with queue.current(session, now, AGE) as scheduler:
         waits = scheduler.waiting(job.id)
         path = f"{job.org}/{job.team}/{_username(scheduler, job.id, waits)}"
-        leaf = scheduler.tenants.find(path)
+        leaf, kept = scheduler.tenants.find(path), in_reservations(scheduler)
         return Explanation(
             job_id=job.id,
             state=job.state,
@@ -68,7 +69,11 @@ def explain(
                 override=job.override,
                 reached=_reached(scheduler, job, waits, now),
             ),
-            shares=[tenant_view(node) for node in leaf.ancestry if node.path] if leaf else [],
+            shares=[
+                tenant_view(node, kept[node.path])
+                for node in (leaf.ancestry if leaf else ())
+                if node.path
+            ],
             made_at=now,
         )
 
@@ -138,7 +143,16 @@ def owners(session: Session, ids: Sequence[str]) -> dict[str, Owner]:
     return {row.id: Owner(row.submitted_by, row.org, row.team) for row in session.execute(query)}
 
 
-def tenant_view(node: Node) -> TenantView:
+def in_reservations(scheduler: Scheduler) -> Counter[str]:
+    """By path of a tenant how many of its jobs have slots kept for them: they wait all the same."""
+    found = Counter[str]()
+    for reservation in scheduler.reservations:
+        of = reservation.job.tenant
+        found.update(("", of.org, f"{of.org}/{of.team}", of.path))
+    return found
+
+
+def tenant_view(node: Node, in_reservations: int) -> TenantView:
     """A node of the tree of tenants."""
     share = node.share
     return TenantView(
@@ -152,7 +166,7 @@ def tenant_view(node: Node) -> TenantView:
         active=node.is_active,
         running_jobs=node.running_jobs,
         running_slots=node.running_slots,
-        waiting=node.waiting,
+        waiting=node.waiting + in_reservations,
     )
 
 

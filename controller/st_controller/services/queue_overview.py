@@ -12,7 +12,13 @@ from st_controller.domain.scheduling.reservations import Reservation
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.domain.scheduling.tenants import Node
 from st_controller.services.actor import Actor
-from st_controller.services.explaining import AGE, moment_of, owners, tenant_view
+from st_controller.services.explaining import (
+    AGE,
+    in_reservations,
+    moment_of,
+    owners,
+    tenant_view,
+)
 from st_controller.services.live_queue import LiveQueue
 from st_controller.store.schema import Job
 from st_shared.protocol.queue import QueueView, ReservationView
@@ -28,8 +34,9 @@ def overview(session: Session, queue: LiveQueue, actor: Actor, now: datetime) ->
     with queue.current(session, now, AGE) as scheduler:
         open_hosts = [host for host in scheduler.fleet.hosts() if host.takes_jobs]
         kept = [each for each in scheduler.reservations if org in {None, each.job.tenant.org}]
+        waits = in_reservations(scheduler)
         tenants = [
-            tenant_view(node)
+            tenant_view(node, waits[node.path])
             for node in _nodes(scheduler, now.timestamp())
             if sees_tenant(actor, node.path)
         ]

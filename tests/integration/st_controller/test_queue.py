@@ -387,13 +387,20 @@ def test_others_jobs_are_not_shown_to_those_who_may_not_see_them(steps):
 def test_the_overview_counts(steps):
     steps.join(slots=2)
     steps.submit("runs")
-    steps.submit("wide", resources={"slots": 2})
+    wide = steps.submit("wide", resources={"slots": 2})
     steps.submit("later", not_before=(steps.clock() + timedelta(hours=1)).isoformat())
     steps.place()
     found = overview(steps)
     assert (found.slots, found.slots_taken, found.running) == (2, 1, 1)
     assert found.held == {"not_before": 1}
     assert found.waiting == 1
+    assert {tenant.waiting for tenant in found.tenants} == {1}
+    with steps.db.read() as session:
+        found = queue_overview.overview(session, steps.rounds._queue, steps.admin, steps.clock())
+    assert [each.job_id for each in found.reservations] == [wide]
+    assert found.waiting == 1
+    assert {tenant.waiting for tenant in found.tenants} == {1}
+    assert {share.waiting for share in explain(steps, wide, steps.rounds._queue).shares} == {1}
 
 
 def test_rules_are_audited_and_take_effect(steps):

@@ -59,7 +59,9 @@ def test_wrong_fields_are_named_and_their_values_are_not_repeated(client):
 
 def test_broken_json_is_told(client):
     reply = client.post("/takes", content=b"{", headers={"Content-Type": "application/json"})
-    assert problem(reply).status == 422
+    told = problem(reply)
+    assert (told.status, told.errors[0].field) == (422, "body")
+    assert told.errors[0].message.startswith("no JSON at character 1: expecting property name")
 
 
 def test_a_defect_of_ours_leaks_nothing_and_can_be_found_in_the_log(client):

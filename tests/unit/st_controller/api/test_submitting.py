@@ -90,7 +90,7 @@ def test_the_answer_is_what_the_job_is_shown_as(post, get):
         ('{"name": "n", "noop": {}, "after": ["x", "x"]}', 422, ""),
         ('{"name": "n"}', 422, ""),
         ('{"name": "n", "command": {"run": "true"}}', 403, "command"),
-        ('{"name": "' + "n" * 2**20 + '", "noop": {}}', 422, ""),
+        ('{"name": "' + "n" * 2**20 + '", "noop": {}}', 422, "name"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(post, get, body, status, field):
