@@ -1,8 +1,9 @@
 """Two processes learn what one learns, whatever is spread over them; and they go on from anything.
 
 Every case is trained on 2 processes (gloo, CPU) with half the batch, and compared with one process:
-losses, held-out losses, final weights, the average, the optimiser's state. One launch carries all
-of them out. DeepSpeed must be installed (``pip install -e '.[deepspeed]'``).
+losses, held-out losses, final weights, the average, the optimiser's state, samples. One launch
+carries all of them out. DeepSpeed must be installed (``pip install -e '.[deepspeed]'``).
+``--only 'lora, *'`` tries the cases of such names.
 """
 
 import argparse
@@ -11,13 +12,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops
 from report import Goal, Result, report
 from safetensors.torch import load_file
+from torch import Tensor
+
+from st_trainer.shards import Shards
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -28,6 +34,9 @@ ROUNDED = Goal("at most", 2e-3)
 """In bfloat16, which halves of a batch are rounded in another order."""
 DIFFERENT = Goal("at least", 1e-4)
 TOGETHER = Goal("at least", 1)
+BOTH = Goal("at least", 2)
+NEAR = Goal("at most", 2)
+"""Values that are rounded to levels, and differ by less than one."""
 STEPS, STOPPED = 6, 3
 
 Document = dict[str, Any]
@@ -55,6 +64,25 @@ MAIN = ("ddp", "fsdp2", "zero-1", "zero-2", "zero-3")
 OTHERS = tuple(name for name in STRATEGIES if "," in name and "context" not in name)
 BF16 = {"precision": "bf16"}
 PARTS = {"accumulation": 2}
+ON_DEMAND = {"cache": {"latents": "on_demand", "text": "on_demand"}}
+UNCACHED = {"cache": {"latents": "off", "text": "off"}}
+JUDGED = {
+    "validation": {
+        "prompts": [
+            "shade dark",
+            {
+                "prompt": "shade bright",
+                "negative": "shade dark",
+                "adapter_strength": 0.5,
+                "seed": 3,
+            },
+        ],
+        "resolutions": ["16x16", "32x16"],
+        "every": STOPPED,
+        "sampler_steps": 2,
+        "sweep": {"strengths": [0.5, 1.0], "every": STOPPED},
+    }
+}
 ANEW = {"memory": {"gradient_checkpointing": 1}}
 
 
@@ -80,6 +108,13 @@ COMPARISONS = {
     ),
     "full, computed anew": Comparison("full", ("fsdp2", "zero-3"), EQUAL, ANEW),
     "lora, computed anew": Comparison("lora", ("fsdp2", "zero-3"), EQUAL, ANEW),
+    "lora, encoded when asked for": Comparison(
+        "lora", ("ddp", "fsdp2", "zero-3"), EQUAL, ON_DEMAND
+    ),
+    "lora, encoded each time": Comparison("lora", ("fsdp2", "zero-3"), EQUAL, UNCACHED),
+    "lora, drawn and swept": Comparison(
+        "lora", ("ddp", "fsdp2", "zero-2", "zero-3"), EQUAL, JUDGED
+    ),
     "lora, bf16": Comparison("lora", ("fsdp2", "zero-2", "zero-3"), ROUNDED, BF16),
 }
 GOES_ON = ("fsdp2", "zero-1", "zero-2", "zero-3")
@@ -91,10 +126,10 @@ CHANGES = (("ddp", "fsdp2"), ("fsdp2", "zero-3"), ("zero-3", "zero-2"), ("zero-2
 class Trials:
     """Folders, specifications and launches."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, only: list[str]) -> None:
         from fixtures.tiny import TINY  # noqa: PLC0415 -- on the path by now
 
-        self.root = root
+        self.root, self.only = root, only
         self.squares = root / "squares"
         self.squares.mkdir()
         for index in range(7):
@@ -103,6 +138,24 @@ class Trials:
             (self.squares / f"{index}.txt").write_text(f"shade {shade}\n")
         for family in ("sd1", "sd3", "flux"):
             TINY[family].build(root / family)
+
+    def chosen(self, name: str) -> bool:
+        """Whether the case of that name is tried."""
+        return not self.only or any(fnmatch(name, each) for each in self.only)
+
+    def compared(self) -> Iterator[tuple[str, str, Comparison]]:
+        """What is trained by which strategy, and held to one process."""
+        for what, asked in COMPARISONS.items():
+            for strategy in asked.strategies:
+                if self.chosen(f"{what}, {strategy}"):
+                    yield what, strategy, asked
+
+    def stopped(self) -> Iterator[tuple[str, str, str]]:
+        """What is stopped under one strategy, and gone on with under another or the same."""
+        for before, after in [*((each, each) for each in GOES_ON), *CHANGES]:
+            for kind in ("full", "lora"):
+                if self.chosen(f"{kind}, {before} to {after}"):
+                    yield kind, before, after
 
     def spec(self, kind: str, strategy: str, batch: int, changes: Document) -> Document:
         """What is trained for six steps, with everything that has to work under any strategy."""
@@ -166,23 +219,30 @@ class Trials:
     def difference(self, one: str, other: str) -> dict[str, float]:
         """Largest differences between two runs, by what was compared."""
         found = {"losses": self.losses(one, other)}
-        files = {
-            "result": "output/**/*.safetensors",
-            "optimiser": f"checkpoints/step-00000{STEPS}/optimizer.safetensors",
-            "average": f"checkpoints/step-00000{STEPS}/ema.safetensors",
-            "weights": f"checkpoints/step-00000{STEPS}/weights.safetensors",
-        }
-        for name, pattern in files.items():
-            ours = {path.relative_to(self.root / one) for path in (self.root / one).glob(pattern)}
-            theirs = {
-                path.relative_to(self.root / other) for path in (self.root / other).glob(pattern)
-            }
-            assert ours, (one, name)
-            assert ours == theirs, (other, name, ours, theirs)
-            found[name] = max(
-                apart(self.root / one / path, self.root / other / path) for path in ours
-            )
+        left, right = self.root / one, self.root / other
+        ours = {path.relative_to(left) for path in left.glob("output/**/*.safetensors")}
+        theirs = {path.relative_to(right) for path in right.glob("output/**/*.safetensors")}
+        assert ours, one
+        assert ours == theirs, (other, ours, theirs)
+        found["result"] = max(apart(load_file(left / p), load_file(right / p)) for p in ours)
+        last = f"checkpoints/step-00000{STEPS}"
+        for kind in ("optimizer", "ema", "weights"):
+            found[kind] = apart(kept(left / last, kind), kept(right / last, kind))
         return found
+
+    def pixels(self, one: str, other: str) -> float:
+        """Largest difference between the pictures of samples and sweeps of two runs."""
+        left, right = self.root / one / "samples", self.root / other / "samples"
+        ours = {path.name for path in left.iterdir()}
+        assert ours
+        assert ours == {path.name for path in right.iterdir()}, other
+        found = [0.0]
+        for name in ours:
+            with Image.open(left / name) as first, Image.open(right / name) as second:
+                assert first.size == second.size, (other, name)
+                apart = ImageChops.difference(first.convert("RGB"), second.convert("RGB"))
+            found += [high for _, high in apart.getextrema()]
+        return max(found)
 
     def losses(self, one: str, other: str, name: str = "loss") -> float:
         """Largest difference between the losses of two runs, step by step."""
@@ -203,9 +263,20 @@ class Trials:
         return words in (self.root / run / "journal.ndjson").read_text()
 
 
-def apart(one: Path, other: Path) -> float:
-    """Largest difference between two files of tensors; infinite if they differ in form."""
-    left, right = load_file(one), load_file(other)
+def kept(checkpoint: Path, kind: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, ``(N,)``, whether one process wrote it or several."""
+    names = {"optimizer": ["optimizer"], "ema": ["ema"], "weights": ["weights", "buffers"]}
+    paths = [checkpoint / f"{name}.safetensors" for name in names[kind]]
+    found = {n: t.flatten() for path in paths if path.exists() for n, t in load_file(path).items()}
+    shards = Shards(checkpoint)
+    for name in shards.below(kind):
+        key = f"{kind}.{name}"
+        found[name] = shards.read(key, 0, shards.length(key))
+    return found
+
+
+def apart(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    """Largest difference between tensors of the same names; infinite if they differ in form."""
     form = {name: (each.shape, each.dtype) for name, each in left.items()}
     if form != {name: (each.shape, each.dtype) for name, each in right.items()}:
         return float("inf")
@@ -218,64 +289,89 @@ def named(what: str, strategy: str) -> str:
 
 def cases(trials: Trials) -> dict[int, list[Document]]:
     """What each number of processes has to train."""
-    alone, together = [], []
-    for what, asked in COMPARISONS.items():
+    alone: dict[str, Document] = {}
+    together: dict[str, Document] = {}
+
+    def add(to: dict[str, Document], name: str, spec: Document) -> None:
+        to[name] = {"root": str(trials.root / name), "spec": spec}
+
+    for what, strategy, asked in trials.compared():
         alike = {key: each for key, each in asked.changes.items() if key != "accumulation"}
-        spec = trials.spec(asked.kind, "", 4, alike)
-        alone.append({"root": str(trials.root / named(what, "one")), "spec": spec})
-        for strategy in asked.strategies:
-            batch = 4 if "context" in strategy else 2 // asked.changes.get("accumulation", 1)
-            spec = trials.spec(asked.kind, strategy, batch, asked.changes)
-            together.append({"root": str(trials.root / named(what, strategy)), "spec": spec})
-    half = trials.spec("full", "", 2, {})
-    alone.append({"root": str(trials.root / "half"), "spec": half})
-    for before, after in [*((each, each) for each in GOES_ON), *CHANGES]:
-        for kind in ("full", "lora"):
-            root = str(trials.root / named(f"{kind} from {before}", after))
-            first = {"root": root, "spec": trials.spec(kind, before, 2, {}), "stop_after": STOPPED}
-            then = {"root": root, "spec": trials.spec(kind, after, 2, {}), "resume": "latest"}
-            together += [first, then]
-    return {1: alone, 2: together}
+        add(alone, named(what, "one"), trials.spec(asked.kind, "", 4, alike))
+        parts = asked.changes.get("accumulation", 1)
+        names = [strategy, "ddp"] if "ddp" in asked.strategies else [strategy]
+        for each in names:
+            batch = 4 if "context" in each else 2 // parts
+            add(together, named(what, each), trials.spec(asked.kind, each, batch, asked.changes))
+    if not trials.only:
+        add(alone, "half", trials.spec("full", "", 2, {}))
+    stops = []
+    for kind, before, after in trials.stopped():
+        add(together, named(kind, before), trials.spec(kind, before, 2, {}))
+        add(together, named(kind, "ddp"), trials.spec(kind, "ddp", 2, {}))
+        root = str(trials.root / named(f"{kind} from {before}", after))
+        first = {"root": root, "spec": trials.spec(kind, before, 2, {}), "stop_after": STOPPED}
+        then = {"root": root, "spec": trials.spec(kind, after, 2, {}), "resume": "latest"}
+        stops += [first, then]
+    return {1: list(alone.values()), 2: [*together.values(), *stops]}
 
 
 def measure(trials: Trials) -> list[Result]:
     """Train everything, then compare."""
-    wanted = cases(trials)
-    for processes, each in wanted.items():
-        trials.launch(each, processes)
-    # One process goes on with what two have begun: only with another batch.
-    root = str(trials.root / "fewer")
-    first = {"root": root, "spec": trials.spec("lora", "fsdp2", 2, {}), "stop_after": STOPPED}
-    trials.launch([first], 2)
-    trials.launch([{"root": root, "spec": trials.spec("lora", "", 2, {}), "resume": "latest"}], 1)
-    results = []
-    for what, asked in COMPARISONS.items():
-        for strategy in asked.strategies:
-            run = named(what, strategy)
-            found = trials.difference(named(what, "one"), run)
-            if "ddp" in asked.strategies:  # it has the same batches, which choose the noise
-                ddp = named(what, "ddp")
-                found["held out"] = trials.losses(ddp, run, "evaluation_loss")
-            name = f"{what}, {strategy}: 2 processes from 1"
-            results.append(Result(name, max(found.values()), "", asked.goal, list(found.values())))
-            assert trials.said(run, "2 processes together"), run
-    half = apart(
-        trials.root / named("full", "one") / "output/weights.safetensors",
-        trials.root / "half" / "output/weights.safetensors",
-    )
-    results.append(Result("full, control: half a batch from a whole one", half, "", DIFFERENT))
-    for kind in ("full", "lora"):
-        for each in GOES_ON:
-            found = trials.difference(named(kind, each), named(f"{kind} from {each}", each))
-            name = f"{kind}, {each}: stopped and gone on, from not stopped"
-            results.append(Result(name, max(found.values()), "", EXACT, list(found.values())))
-        for before, after in CHANGES:
-            found = trials.difference(named(kind, "ddp"), named(f"{kind} from {before}", after))
-            name = f"{kind}, begun by {before}, ended by {after}: from not stopped"
-            results.append(Result(name, max(found.values()), "", EQUAL, list(found.values())))
-    went_on = float(trials.said("fewer", f"resumed from step-00000{STOPPED}"))
-    results.append(Result("lora, begun by 2, ended by 1 process", went_on, "", TOGETHER))
+    for processes, each in cases(trials).items():
+        if each:
+            trials.launch(each, processes)
+    results = [*held_to_one(trials), *gone_on_with(trials)]
+    if not trials.only:
+        half = apart(
+            load_file(trials.root / named("full", "one") / "output/weights.safetensors"),
+            load_file(trials.root / "half" / "output/weights.safetensors"),
+        )
+        results.append(Result("full, control: half a batch from a whole one", half, "", DIFFERENT))
+    if trials.chosen("fewer"):
+        results.append(fewer(trials))
     return results
+
+
+def held_to_one(trials: Trials) -> Iterator[Result]:
+    """Two processes against one."""
+    for what, strategy, asked in trials.compared():
+        run = named(what, strategy)
+        found = trials.difference(named(what, "one"), run)
+        if "ddp" in asked.strategies:  # it has the same batches, which choose the noise
+            ddp = named(what, "ddp")
+            found["held out"] = trials.losses(ddp, run, "evaluation_loss")
+        name = f"{what}, {strategy}: 2 processes from 1"
+        yield Result(name, max(found.values()), "", asked.goal, list(found.values()))
+        assert trials.said(run, "2 processes together"), run
+        pixels = trials.pixels(named(what, "one"), run)
+        yield Result(f"{what}, {strategy}: samples", pixels, "levels of 255", NEAR)
+        if asked.kind == "lora" and "cache" not in asked.changes:
+            assert trials.said(run, "encoders left memory before the first step"), run
+            shards = trials.root.glob(f"{run}/cache/latents/*/*.safetensors")
+            yield Result(f"{what}, {strategy}: who encoded", len([*shards]), "processes", BOTH)
+
+
+def gone_on_with(trials: Trials) -> Iterator[Result]:
+    """Runs that were stopped against those that were not."""
+    for kind, before, after in trials.stopped():
+        is_same = before == after
+        other = named(kind, before if is_same else "ddp")
+        found = trials.difference(other, named(f"{kind} from {before}", after))
+        how = "stopped and gone on" if is_same else f"gone on with by {after}"
+        name = f"{kind}, {before}: {how}, from not stopped"
+        goal = EXACT if is_same else EQUAL
+        yield Result(name, max(found.values()), "", goal, list(found.values()))
+
+
+def fewer(trials: Trials) -> Result:
+    """One process goes on with what two have begun: only with another batch."""
+    root = str(trials.root / "fewer")
+    first = {"root": root, "spec": trials.spec("full", "fsdp2", 2, {}), "stop_after": STOPPED}
+    trials.launch([first], 2)
+    trials.launch([{"root": root, "spec": trials.spec("full", "", 2, {}), "resume": "latest"}], 1)
+    went_on = float(trials.said("fewer", f"resumed from step-00000{STOPPED}"))
+    return Result("full, begun by 2, ended by 1 process", went_on, "", TOGETHER)
 
 
 def main() -> int:
@@ -284,9 +380,12 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="the same: it is as short as it can be"
     )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="cases of such names alone"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        results = measure(Trials(Path(folder)))
+        results = measure(Trials(Path(folder), arguments.only))
     return 0 if report("distributed_equal", results, arguments.json) else 1
 
 

@@ -16,9 +16,10 @@ from st_shared.durable import sha256_of, sync, write_durably
 from st_shared.protocol.journal import CheckpointManifest, ManifestFile
 from st_shared.spec.training import CheckpointSpec
 from st_trainer.errors import BadSpecError, CheckpointError
+from st_trainer.put_back import put_back
 from st_trainer.run_folder import step_name
 from st_trainer.session import Session
-from st_trainer.snapshot import STATE_NAME, Snapshot, put_back
+from st_trainer.snapshot import STATE_NAME, Snapshot
 from st_trainer.weights import write_tensors
 
 MANIFEST_NAME = "manifest.json"
@@ -27,14 +28,39 @@ _READ_ERRORS = (OSError, SafetensorError, KeyError, ValueError, TypeError, Runti
 
 def write_checkpoint(snapshot: Snapshot, checkpoints: Path) -> Path:
     """Write ``snapshot`` below ``checkpoints``; gives the path of the manifest."""
-    name = step_name(snapshot.step)
-    aside, final = checkpoints / f".{name}.partial", checkpoints / name
+    aside = aside_of(checkpoints, snapshot.step)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
+    files = write_files(snapshot, aside)
+    return complete_checkpoint(checkpoints, snapshot.step, snapshot.spec_sha256, files)
+
+
+def aside_of(checkpoints: Path, step: int) -> Path:
+    """The hidden folder in which the checkpoint of ``step`` grows."""
+    return checkpoints / f".{step_name(step)}.partial"
+
+
+def write_files(snapshot: Snapshot, aside: Path) -> list[ManifestFile]:
+    """Write the files of ``snapshot`` into ``aside``; gives what the manifest tells of them."""
+    names = [*snapshot.tensors]
     for file, tensors in snapshot.tensors.items():
         write_tensors(aside / file, tensors, snapshot.metadata.get(file))
-    write_durably(aside / STATE_NAME, json.dumps(snapshot.state), mode=0o644)
-    manifest = _manifest(snapshot, aside)
+    if snapshot.state:
+        write_durably(aside / STATE_NAME, json.dumps(snapshot.state), mode=0o644)
+        names.append(STATE_NAME)
+    paths = [aside / name for name in sorted(names)]
+    return [
+        ManifestFile(path=path.name, size=path.stat().st_size, sha256=sha256_of(path))
+        for path in paths
+    ]
+
+
+def complete_checkpoint(
+    checkpoints: Path, step: int, spec_sha256: str, files: list[ManifestFile]
+) -> Path:
+    """Write the manifest of the checkpoint of ``step``, and give it its name; gives its path."""
+    aside, final = aside_of(checkpoints, step), checkpoints / step_name(step)
+    manifest = CheckpointManifest(step=step, spec_sha256=spec_sha256, files=files)
     write_durably(aside / MANIFEST_NAME, manifest.model_dump_json(indent=1), mode=0o644)
     if final.exists():  # a damaged one of the same step, which a resume has passed over
         shutil.rmtree(final)
@@ -117,14 +143,6 @@ def restore(session: Session, folder: Path) -> None:
         put_back(session, folder, _read_state(folder))
     except _READ_ERRORS as error:
         raise CheckpointError(f"{folder} cannot be restored: {error}") from error
-
-
-def _manifest(snapshot: Snapshot, folder: Path) -> CheckpointManifest:
-    files = [
-        ManifestFile(path=path.name, size=path.stat().st_size, sha256=sha256_of(path))
-        for path in sorted(folder.iterdir())
-    ]
-    return CheckpointManifest(step=snapshot.step, spec_sha256=snapshot.spec_sha256, files=files)
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

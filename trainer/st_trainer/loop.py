@@ -19,11 +19,15 @@ from st_trainer.optimizers.schedule import learning_rate
 from st_trainer.pace import Pace
 from st_trainer.run_folder import RunFolder
 from st_trainer.session import Session
+from st_trainer.sharded_writer import ShardedWriter, is_sharded
 from st_trainer.share import Share
 from st_trainer.snapshot import random_state, take_snapshot
 
 _PROGRESS_SECONDS = 5.0
 """Longest silence between two reports of progress while steps are being made."""
+
+
+Writer = CheckpointWriter | ShardedWriter
 
 
 class Ending(StrEnum):
@@ -42,10 +46,12 @@ def train(
     stop: Callable[[], bool],
     timer: Callable[[], float] = monotonic,
     validate: Callable[[], None] = lambda: None,
+    checkpoints: Path | None = None,
 ) -> Ending:
     """Train ``session`` to its last step, or to a checkpoint once ``stop`` says so.
 
-    The first rank calls ``validate`` at the steps that the specification names.
+    The first rank calls ``validate`` at the steps that the specification names. ``checkpoints`` is
+    where all ranks write those of which each has a part; none: in ``folder``.
 
     Raises:
         NotFiniteError: the loss or its gradient became NaN or infinite.
@@ -53,7 +59,7 @@ def train(
     spec, peak = session.spec, peak_rate(session.spec)
     meter = Meter(session, journal, timer)
     saved = session.step
-    with checkpoint_writer(session, folder, journal) as writer:
+    with checkpoint_writer(session, folder, journal, checkpoints or folder.checkpoints) as writer:
         while session.step < spec.steps and not session.ranks.any(stop()):
             indexes = session.sampler.take(session.batch_size)
             rate = learning_rate(peak, spec.schedule, session.step, spec.steps)
@@ -146,24 +152,35 @@ def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: T
     )
 
 
-def checkpoint(session: Session, writer: CheckpointWriter, journal: Journal) -> None:
-    """Begin to write a checkpoint; every rank takes part, and the first writes."""
+def checkpoint(session: Session, writer: Writer, journal: Journal) -> None:
+    """Begin to write a checkpoint; every rank takes part, and writes its own or the first all."""
     journal.progress("saving", session.step, session.spec.steps)
+    sharded = isinstance(writer, ShardedWriter)
+    if isinstance(writer, ShardedWriter):
+        writer.begin(session.step)
     random = session.ranks.gather(random_state(session))
     if session.strategy.is_spread or session.ranks.is_first:
-        snapshot = take_snapshot(session, random)
-        if session.ranks.is_first:
+        snapshot = take_snapshot(session, random, sharded=sharded)
+        if sharded or session.ranks.is_first:
             writer.write(snapshot)
 
 
-def checkpoint_writer(session: Session, folder: RunFolder, journal: Journal) -> CheckpointWriter:
-    """A writer that tells of each checkpoint, and deletes those that are no longer kept."""
-    spec = session.spec.checkpoint
+def checkpoint_writer(
+    session: Session, folder: RunFolder, journal: Journal, checkpoints: Path
+) -> Writer:
+    """A writer that tells of each checkpoint, and deletes those that are no longer kept.
+
+    Raises:
+        BadSpecError: every rank is to write its part, and they share no folder.
+    """
+    spec, ranks = session.spec.checkpoint, session.ranks
 
     def written(step: int, manifest: Path) -> None:
         journal.checkpoint(step, folder.relative(manifest))
         prune_checkpoints(folder.checkpoints, spec)
 
+    if is_sharded(session, checkpoints, journal):
+        return ShardedWriter(checkpoints, ranks, written, background=spec.background)
     return CheckpointWriter(folder.checkpoints, written, background=spec.background)
 
 

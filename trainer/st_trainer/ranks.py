@@ -8,7 +8,9 @@ datasets, of which each writes the part that it has read.
 import os
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
@@ -156,6 +158,18 @@ class Ranks:
         if self.count > 1:
             distributed.all_gather_object(found, value)
         return found
+
+    def sharing(self, folder: Path) -> tuple[int, int]:
+        """This rank's number among those that see the same ``folder``, and their count."""
+        if self.count == 1:
+            return 0, 1
+        token = f".rank-{uuid4().hex}"
+        (folder / token).touch()
+        tokens = self.gather(token)
+        seen = [each for each in tokens if (folder / each).exists()]
+        self.wait()
+        (folder / token).unlink()
+        return seen.index(token), len(seen)
 
     def wait(self) -> None:
         """Return once every rank has come here."""

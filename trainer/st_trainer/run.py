@@ -81,9 +81,9 @@ def run_training(
         validates = session.ranks.is_first or session.strategy.is_spread
         validator = Validator(session, place, journal, stop) if validates else None
         if not session.ranks.is_first:
-            return train_and_write(session, validator, place, journal, stop)
+            return train_and_write(session, validator, place, journal, stop, folder.checkpoints)
         with accompanied(companions_of(session, place, journal, stop), journal) as ends:
-            code = train_and_write(session, validator, place, journal, stop)
+            code = train_and_write(session, validator, place, journal, stop, folder.checkpoints)
             ends.how = "succeeded" if code == ExitCode.SUCCEEDED else "stopped"
     if code == ExitCode.SUCCEEDED:
         journal.progress("done", session.step, spec.steps)
@@ -96,12 +96,21 @@ def train_and_write(
     folder: RunFolder,
     journal: Journal,
     stop: Callable[[], bool],
+    checkpoints: Path,
 ) -> int:
-    """Train ``session``; gives SUCCEEDED or PREEMPTED. Whoever has a ``validator`` writes."""
+    """Train ``session``; gives SUCCEEDED or PREEMPTED. Whoever has a ``validator`` writes.
+
+    ``checkpoints`` is the folder of those of which every process writes its part.
+    """
     if validator:
         validator.begin()
     ending = train(
-        session, folder, journal, stop, validate=validator.validate if validator else idle
+        session,
+        folder,
+        journal,
+        stop,
+        validate=validator.validate if validator else idle,
+        checkpoints=checkpoints,
     )
     session.encodings.flush()
     if ending is Ending.STOPPED:

@@ -1,26 +1,31 @@
-"""The whole state of a session, copied out of the way of training, and put back."""
+"""The whole state of a session, copied out of the way of training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from st_shared.spec.digest import spec_sha256
-from st_trainer.data.sampler import Cursor
-from st_trainer.errors import BadDataError
 from st_trainer.families.family import FromScratch
-from st_trainer.history import LossHistory
 from st_trainer.session import Session
+from st_trainer.shards import Piece, described, shard_name
+from st_trainer.strategies.strategy import number_of
 from st_trainer.techniques.technique import TechniqueState
-from st_trainer.tensor_tree import put_together, take_apart
+from st_trainer.tensor_tree import take_apart
 from st_trainer.weights import WEIGHTS_NAME, description
 
 STATE_NAME = "state.json"
-_OPTIMIZER, _RANDOM = "optimizer.safetensors", "random.safetensors"
+OPTIMIZER, RANDOM = "optimizer.safetensors", "random.safetensors"
+BUFFERS = "buffers.safetensors"
+"""What is not trained, where weights lie in the files of all processes."""
+WEIGHTS, MOMENTS = "weights", "optimizer"
+"""How names in those files begin."""
+_GROUPS = "groups"
+
+Files = dict[str, Mapping[str, Tensor]]
+"""Tensors by name, by the name of their file."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +42,28 @@ class Snapshot:
     """The rest; JSON can hold it."""
 
 
-def take_snapshot(session: Session, random: Sequence[Mapping[str, Tensor]]) -> Snapshot:
+def take_snapshot(
+    session: Session, random: Sequence[Mapping[str, Tensor]], *, sharded: bool = False
+) -> Snapshot:
     """Copy the state of ``session``; it may go on at once. ``random`` is that of each rank.
 
-    Where weights are spread, every rank must ask, and what the first gets is complete.
+    Where weights are spread, every rank must ask, and what the first gets is complete; or, if it is
+    ``sharded``, each gets what lies in it.
     """
-    denoiser, strategy = session.denoiser.with_module(session.module), session.strategy
+    strategy = session.strategy
     moments: dict[str, Tensor] = {}
-    optimizer = strategy.optimizer_state()
+    optimizer = strategy.optimizer_parts() if sharded else strategy.optimizer_state()
     document = {
         "state": take_apart(optimizer["state"], "", moments),
-        "groups": take_apart(optimizer["param_groups"], "groups", moments),
+        "groups": take_apart(optimizer["param_groups"], _GROUPS, moments),
     }
     kept = {each.name: each.state() for each in session.techniques}
-    made_of_parts = {each.name for each in session.techniques if each.keeps_parts}
-    files: dict[str, Mapping[str, Tensor]] = {
-        WEIGHTS_NAME: strategy.whole(session.adapter.tensors(session.module), strategy.parts()),
-        _OPTIMIZER: moments,
-        _RANDOM: {
-            "session": session.generator.get_state(),
-            **{_of_rank(n, name): t for n, each in enumerate(random) for name, t in each.items()},
-        },
+    kinds = {each.name for each in session.techniques if each.keeps_parts}
+    files = (_own_files if sharded else _whole_files)(session, moments, kept, kinds)
+    files[RANDOM] = {
+        "session": session.generator.get_state(),
+        **{of_rank(n, name): t for n, each in enumerate(random) for name, t in each.items()},
     }
-    for name, each in kept.items():
-        if each.tensors:
-            parts = each.tensors if name in made_of_parts else {}
-            files[f"{name}.safetensors"] = strategy.whole(each.tensors, parts)
-    is_own = isinstance(denoiser.family, FromScratch)
     state = {
         "step": session.step,
         "loss": session.history.recent(session.spec.checkpoint.every),
@@ -73,46 +73,100 @@ def take_snapshot(session: Session, random: Sequence[Mapping[str, Tensor]]) -> S
         "optimizer": document,
         "losses": session.history.state,
         "torch": torch.__version__,
+        "sharded": sharded,
     }
+    metadata, own = _metadata(session, sharded=sharded), {}
+    if sharded:
+        pieces = _pieces(session, moments, kept, kinds)
+        name = shard_name(session.ranks.rank, session.ranks.count)
+        own[name] = {key: each.numbers for key, each in pieces.items()}
+        metadata[name] = described(pieces)
+    if not session.ranks.is_first:  # the rest is the first one's to write
+        files, state = {}, {}
+    copy = sharded or not strategy.spreads_state
     return Snapshot(
         session.step,
         spec_sha256(session.spec),
-        {name: _copied(each, copy=not strategy.spreads_state) for name, each in files.items()},
-        {WEIGHTS_NAME: description(denoiser, session.step)} if is_own else {},
+        {name: _copied(each, copy=copy) for name, each in (files | own).items()},
+        metadata,
         state,
     )
 
 
-def put_back(session: Session, folder: Path, state: dict[str, Any]) -> None:
-    """Give ``session`` the state in ``folder``, whose ``state.json`` holds ``state``.
+def _metadata(session: Session, *, sharded: bool) -> dict[str, dict[str, str]]:
+    """What the file of weights tells of itself, so that it loads without the rest."""
+    denoiser = session.denoiser.with_module(session.module)
+    if sharded or not isinstance(denoiser.family, FromScratch):
+        return {}
+    return {WEIGHTS_NAME: description(denoiser, session.step)}
 
-    Raises:
-        BadDataError: the samples are no longer those that the checkpoint was trained on.
-    """
-    if state["samples_sha256"] != session.samples.sha256:
-        raise BadDataError(
-            f"training.datasets: the samples have changed since {folder.name} was written; "
-            "restore them, or start anew in another --run-dir"
-        )
+
+def _whole_files(
+    session: Session,
+    moments: Mapping[str, Tensor],
+    kept: Mapping[str, TechniqueState],
+    kinds: Collection[str],
+) -> Files:
+    """Everything in the form that it has in one process; ``kinds`` of techniques keep parts."""
     strategy = session.strategy
-    strategy.load(session.adapter, load_file(folder / WEIGHTS_NAME))
-    for technique in session.techniques:
-        file = folder / f"{technique.name}.safetensors"
-        tensors = load_file(file) if file.exists() else {}
-        tensors = strategy.cut_all(tensors) if technique.keeps_parts else tensors
-        technique.restore(TechniqueState(tensors, state["techniques"][technique.name]))
-    moments = load_file(folder / _OPTIMIZER)
-    document = state["optimizer"]
-    strategy.load_optimizer(
-        {
-            "state": put_together(document["state"], moments),
-            "param_groups": put_together(document["groups"], moments),
-        }
-    )
-    _restore_random(session, load_file(folder / _RANDOM))
-    session.move_sampler(Cursor(**state["cursor"]))
-    session.history = LossHistory.restored(state["losses"])
-    session.step = state["step"]
+    files: Files = {
+        WEIGHTS_NAME: strategy.whole(session.adapter.tensors(session.module), strategy.parts()),
+        OPTIMIZER: moments,
+    }
+    for name, each in kept.items():
+        if each.tensors:
+            parts = each.tensors if name in kinds else {}
+            files[f"{name}.safetensors"] = strategy.whole(each.tensors, parts)
+    return files
+
+
+def _own_files(
+    session: Session,
+    moments: Mapping[str, Tensor],
+    kept: Mapping[str, TechniqueState],
+    kinds: Collection[str],
+) -> Files:
+    """What every process holds whole, so that the first alone writes it."""
+    present, parts = session.adapter.tensors(session.module), session.strategy.parts()
+    files: Files = {
+        BUFFERS: {name: each for name, each in present.items() if name not in parts},
+        OPTIMIZER: {key: each for key, each in moments.items() if not is_part(key, each)},
+    }
+    for name, each in kept.items():
+        if each.tensors and name not in kinds:
+            files[f"{name}.safetensors"] = each.tensors
+    return files
+
+
+def _pieces(
+    session: Session,
+    moments: Mapping[str, Tensor],
+    kept: Mapping[str, TechniqueState],
+    kinds: Collection[str],
+) -> dict[str, Piece]:
+    """What lies in this process of what is spread."""
+    strategy = session.strategy
+    names, found = strategy.names, dict[str, Piece]()
+
+    def add(kind: str, key: str, name: str, part: Tensor) -> None:
+        start, length = strategy.span(name)
+        if length:
+            found[f"{kind}.{key}"] = Piece(start, part.flatten()[:length])
+
+    for name, part in strategy.parts().items():
+        add(WEIGHTS, name, name, part)
+    for key, part in moments.items():
+        if is_part(key, part):
+            add(MOMENTS, key, names[number_of(key)], part)
+    for kind in kinds:
+        for name, part in kept[kind].tensors.items():
+            add(kind, name, name, part)
+    return found
+
+
+def is_part(key: str, moment: Tensor) -> bool:
+    """Whether a moment belongs to the numbers of a parameter, not to it as one, such as a count."""
+    return moment.dim() > 0 and not key.startswith(_GROUPS)
 
 
 def _copied(tensors: Mapping[str, Tensor], *, copy: bool) -> dict[str, Tensor]:
@@ -128,15 +182,6 @@ def random_state(session: Session) -> dict[str, Tensor]:
     return states
 
 
-def _restore_random(session: Session, states: dict[str, Tensor]) -> None:
-    session.generator.set_state(states["session"])
-    rank, device = session.ranks.rank, session.accelerator.device
-    if (own := states.get(_of_rank(rank, "torch"))) is not None:  # there may be more ranks now
-        torch.set_rng_state(own)
-    if device.type == "cuda" and (own := states.get(_of_rank(rank, "cuda"))) is not None:
-        torch.cuda.set_rng_state(own, device)
-
-
-def _of_rank(rank: int, name: str) -> str:
+def of_rank(rank: int, name: str) -> str:
     """Name of a state in the file; without a number where it is the first rank's."""
     return f"{name}.{rank}" if rank else name

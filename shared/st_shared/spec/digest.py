@@ -21,6 +21,7 @@ def spec_sha256(training: TrainingSpec) -> str:
             "datasets": {"__all__": {"path"}},
             "cache": {"latents", "text", "share", "endpoint_url", "max_gb"},
             "distributed": True,
+            "checkpoint": {"sharded"},
             "hooks": True,
             "trackers": True,
             "publish": True,

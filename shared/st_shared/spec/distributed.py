@@ -87,6 +87,11 @@ class DistributedSpec(Section):
         unused = sorted(given - _EVERYWHERE - _OWN[self.strategy])
         if unused:
             return f"{unused[0]} means nothing for strategy {self.strategy}: drop it"
+        if training.checkpoint.sharded and self.strategy == "ddp":
+            return (
+                "with strategy ddp each process holds everything, so that one writes it: drop "
+                "checkpoint.sharded, or use strategy fsdp2 or deepspeed"
+            )
         offloads = self.offload_parameters != "none" and self.strategy == "deepspeed"
         if offloads and self.zero_stage != 3:
             return "offload_parameters needs zero_stage 3, which alone spreads weights"
@@ -127,6 +132,12 @@ class DistributedSpec(Section):
             return (
                 "adapter.text_encoder needs the encoders whole in each process: use strategy ddp "
                 "without context_parallel, or deepspeed with zero_stage 1 or 2"
+            )
+        sweep = training.validation.sweep
+        if self.spreads_weights and sweep and sweep.adapters:
+            return (
+                "validation.sweep.adapters are added to whole weights, and here no process has "
+                "them: drop those, or use strategy ddp, or deepspeed with zero_stage 1 or 2"
             )
         if shares_tokens and training.adapter_kind == "controlnet":
             return "context_parallel does not cut the pictures of a ControlNet: drop it"

@@ -38,6 +38,11 @@ class CheckpointSpec(Section):
     background: bool = Field(
         True, description="Write while training goes on, from a copy in host memory."
     )
+    sharded: bool | None = Field(
+        None,
+        description="Where the optimiser's state is spread: each process writes its own part; "
+        "none: for full training, where all see the folder of the run.",
+    )
 
 
 class TrainingSpec(Section):

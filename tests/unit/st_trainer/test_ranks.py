@@ -107,6 +107,8 @@ KINDS = {
 
 
 BASES = {"lora": "sd3", "text": "sd1", "controlnet": "sd1"}
+OWN = {"rank-00000-of-00002.safetensors", "rank-00001-of-00002.safetensors", "manifest.json"}
+"""Files of a checkpoint of which each of two processes writes its part."""
 CLOSE = {"muon": 1e-3}
 """It makes matrices orthogonal in bfloat16; its momentum is as close as that of the others."""
 
@@ -167,7 +169,8 @@ def test_weights_that_are_spread_learn_the_same_and_go_on_in_processes_that_hold
     def both(rank):
         counted = iter(range(9))
         code = carry_out(spread, tmp_path / "two", stop=lambda: next(counted) >= 1)
-        if code != ExitCode.PREEMPTED or not kept["less"]:
+        written = names(newest(tmp_path / "two"))
+        if code != ExitCode.PREEMPTED or not kept["less"] or not written >= OWN:
             return ExitCode.CRASHED
         os.environ.pop("ACCELERATE_USE_FSDP")
         return carry_out(whole, tmp_path / "two", "latest")

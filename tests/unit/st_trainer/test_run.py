@@ -328,7 +328,7 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_old_ones(tiny_spec, tmp_pat
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_manifest", full_disk)
+    monkeypatch.setattr(module, "complete_checkpoint", full_disk)
     with pytest.raises(OSError, match="No space"):
         carry_out(tiny_spec(), tmp_path / "run", resume="latest")
     monkeypatch.undo()

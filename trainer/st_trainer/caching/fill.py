@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from st_trainer.caching.folder import CacheFolder
 from st_trainer.caching.known_keys import KEY_BYTES
 from st_trainer.data.samples import Samples
 from st_trainer.journal import Journal
-from st_trainer.ranks import Ranks
 
 Told = Callable[[int, int], None]
 """Hears how much is encoded of how much."""
@@ -134,19 +132,6 @@ def fetch_shared(folder: CacheFolder, missing: Missing, part: int, parts: int) -
         keys = np.array(folder.shared.keys(name), f"S{KEY_BYTES}")
         if np.isin(keys, missing.keys).any():
             folder.fetch([name])
-
-
-def group_of(ranks: Ranks, folder: CacheFolder) -> tuple[int, int]:
-    """This process's number among those that see the same folder, and their count."""
-    if ranks.count == 1:
-        return 0, 1
-    token = f".rank-{uuid4().hex}"
-    (folder.folder / token).touch()
-    tokens = ranks.gather(token)
-    seen = [each for each in tokens if (folder.folder / each).exists()]
-    ranks.wait()
-    (folder.folder / token).unlink()
-    return seen.index(token), len(seen)
 
 
 class Filling:

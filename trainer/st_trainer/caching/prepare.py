@@ -22,7 +22,6 @@ from st_trainer.caching.fill import (
     Missing,
     Work,
     fetch_shared,
-    group_of,
     missing_of,
     sample_work,
     teller,
@@ -229,7 +228,7 @@ class _Preparing:
             folder = self.encodings.folders[work.kind]
             missing = missing_of(work, folder)
             if folder.shared is not None:
-                fetch_shared(folder, missing, *group_of(self.ranks, folder))
+                fetch_shared(folder, missing, *self.ranks.sharing(folder.folder))
                 self.ranks.wait()
                 folder.scan(surely=True)
                 missing = missing_of(work, folder)
@@ -240,7 +239,7 @@ class _Preparing:
         """Encode what is missing; each process that sees the same folder takes its part."""
         begun, parts = monotonic(), []
         for work, missing in ahead:
-            number, count = group_of(self.ranks, self.encodings.folders[work.kind])
+            number, count = self.ranks.sharing(self.encodings.folders[work.kind].folder)
             parts.append((work, missing.part(number, count)))
         told = teller(self.journal, self.ranks.count)
         filling = Filling(self.encodings, self.spec.cache.at_once, told, stop=self.stop)

@@ -3,6 +3,7 @@
 Every repeated block is gathered by itself, just before it is needed, and given back after it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -101,36 +102,39 @@ class FullySharded(Strategy):
             if isinstance(each, FSDPModule):
                 each.reshard()
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """Gather the state of one parameter after the other."""
+    @property
+    def names(self) -> list[str]:
+        """As they came to be optimised."""
+        return self._names
+
+    def span(self, name: str) -> tuple[int, int]:
+        """Some first rows: each process has as many, until there are none left."""
+        like = self._sharded()[name]
+        rows = -(-like.shape[0] // self.accelerator.num_processes)
+        before = min(rows * self.accelerator.process_index, like.shape[0])
+        return before * math.prod(like.shape[1:]), like.to_local().numel()
+
+    def optimizer_parts(self) -> dict[str, Any]:
+        """The rows of each that lie here."""
         document: dict[str, Any] = self._optimizer.state_dict()
         state = {
-            index: {key: self._whole(each) for key, each in held.items()}
-            for index, held in document["state"].items()
+            number: {
+                key: value.to_local() if isinstance(value, DTensor) else value
+                for key, value in held.items()
+            }
+            for number, held in document["state"].items()
         }
         return {**document, "state": state}
 
-    def _whole(self, value: Any) -> Any:
-        """A moment gathered; on other processes than the first it is dropped."""
-        if isinstance(value, DTensor):
-            moved = cast("DTensor", value.to(self.accelerator.device))
-            whole = moved.full_tensor()
-            return whole.to("cpu", copy=True) if self.accelerator.process_index == 0 else None
-        return value.clone() if isinstance(value, Tensor) else value
-
     def load_optimizer(self, document: Mapping[str, Any]) -> None:
-        """Give each process its rows."""
+        """Put rows into tensors that are spread as the parameters are."""
         wanted = {**document, "state": {**document["state"]}}
-        for index, state in document["state"].items():
-            name = self._names[int(index)]
-            wanted["state"][index] = {key: self._row_of(name, each) for key, each in state.items()}
+        for number, state in document["state"].items():
+            name = self._names[int(number)]
+            moments = {key: each for key, each in state.items() if _is_part(each)}
+            spread = {key: self._spread(name, each) for key, each in moments.items()}
+            wanted["state"][number] = {**state, **spread}
         self._optimizer.load_state_dict(wanted)
-
-    def _row_of(self, name: str, value: Any) -> Any:
-        """A moment of the parameter ``name`` spread as it is; a count of steps stays."""
-        if not isinstance(value, Tensor) or value.dim() == 0:
-            return value
-        return self._spread(name, self.cut(name, value))
 
     def _spread(self, name: str, part: Tensor) -> DTensor:
         like = self._sharded()[name]
@@ -145,3 +149,8 @@ class FullySharded(Strategy):
 
     def _sharded(self) -> dict[str, DTensor]:
         return cast("dict[str, DTensor]", trained(self.module))
+
+
+def _is_part(value: Any) -> bool:
+    """Whether it belongs to the numbers of a parameter, and is no count of steps."""
+    return isinstance(value, Tensor) and value.dim() > 0

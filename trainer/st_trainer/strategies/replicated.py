@@ -51,6 +51,10 @@ class Replicated(Strategy):
         """The parameters themselves."""
         return dict(trained(self.module))
 
+    def span(self, name: str) -> tuple[int, int]:
+        """All of it."""
+        return 0, self.module.get_parameter(name).numel()
+
     def gathered(self, name: str, part: Tensor) -> Tensor:
         """``part`` as it is."""
         del name
@@ -77,13 +81,30 @@ class Replicated(Strategy):
         finally:
             copy_into(present, before)
 
-    def load(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+    def load_parts(
+        self, adapter: Adapter, parts: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> None:
         """The adapter knows how."""
-        adapter.load(self.module, tensors)
+        adapter.load(self.module, {**parts, **buffers})
 
-    def optimizer_state(self) -> dict[str, Any]:
+    @property
+    def names(self) -> list[str]:
+        """Of the parameters themselves, not of copies that an optimiser works on."""
+        places = {id(each): name for name, each in trained(self.module).items()}
+        groups = self._optimizer.param_groups
+        return [places[id(each)] for group in groups for each in group["params"]]
+
+    def optimizer_parts(self) -> dict[str, Any]:
         """What the optimiser says."""
         return cast("dict[str, Any]", self._optimizer.state_dict())
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The same: it is whole."""
+        return self.optimizer_parts()
+
+    def cut_moments(self, moments: Mapping[str, Tensor]) -> Named:
+        """They are as the optimiser wants them."""
+        return dict(moments)
 
     def load_optimizer(self, document: Mapping[str, Any]) -> None:
         """Hand it to the optimiser."""

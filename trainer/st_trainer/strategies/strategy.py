@@ -73,6 +73,25 @@ class Strategy(ABC):
         """This process's part of each trained parameter."""
 
     @abstractmethod
+    def span(self, name: str) -> tuple[int, int]:
+        """Where in a flattened trained parameter this process's part begins, and its length.
+
+        What fills up a part, so that all have one length, is not counted.
+        """
+
+    def filled(self, name: str, numbers: Tensor, like: Tensor) -> Tensor:
+        """The part, as ``like`` in form and place, that holds ``numbers``, those of its ``span``.
+
+        Raises:
+            ValueError: there are others.
+        """
+        if len(numbers) != self.span(name)[1]:
+            raise ValueError(f"{name} has another shape: {len(numbers)} numbers lie here")
+        part = torch.zeros(like.numel(), dtype=numbers.dtype)
+        part[: len(numbers)] = numbers
+        return part.view(like.shape).to(like.device)
+
+    @abstractmethod
     def gathered(self, name: str, part: Tensor) -> Tensor:
         """The whole of which ``part`` is this process's; every process must ask."""
 
@@ -122,29 +141,69 @@ class Strategy(ABC):
         """This process's part of each of ``tensors``."""
         return {name: self.cut(name, each) for name, each in tensors.items()}
 
-    @torch.no_grad()
     def load(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
         """Give the weights of ``adapter`` the values of a checkpoint, whole on every process.
 
         Raises:
             ValueError: they are those of another adapter.
         """
-        present, parts = adapter.tensors(self.module), self.parts()
-        check_names(present, tensors)
-        self.put(self.cut_all({name: tensors[name] for name in parts}))
-        for name in present.keys() - parts.keys():  # buffers, which every process has
-            present[name].copy_(tensors[name])
+        check_names(adapter.tensors(self.module), tensors)
+        whole = {name: tensors[name] for name in self.parts()}
+        others = {name: each for name, each in tensors.items() if name not in whole}
+        self.load_parts(adapter, self.cut_all(whole), others)
+
+    @torch.no_grad()
+    def load_parts(
+        self, adapter: Adapter, parts: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> None:
+        """The same, of this process's ``parts``, and what every process has of ``buffers``.
+
+        Raises:
+            ValueError: they are those of another adapter.
+        """
+        present = adapter.tensors(self.module)
+        check_names(present, {**parts, **buffers})
+        self.put(parts)
+        for name, each in buffers.items():
+            present[name].copy_(each)
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The trained parameters in the order in which the optimiser counts them."""
 
     @abstractmethod
-    def optimizer_state(self) -> dict[str, Any]:
-        """What ``torch.optim.Optimizer.state_dict`` says, with whole tensors; all must ask.
+    def optimizer_parts(self) -> dict[str, Any]:
+        """What ``torch.optim.Optimizer.state_dict`` says; tensors are this process's parts."""
 
-        Tensors are complete on the first process alone.
-        """
+    def optimizer_state(self) -> dict[str, Any]:
+        """The same with whole tensors, on the first process alone; all must ask."""
+        document, names = self.optimizer_parts(), self.names
+        state = {
+            number: {key: self._whole(names[number], each) for key, each in held.items()}
+            for number, held in document["state"].items()
+        }
+        return {**document, "state": state}
+
+    def _whole(self, name: str, value: Any) -> Any:
+        """A moment gathered; on other processes than the first it is dropped."""
+        if not isinstance(value, Tensor):
+            return value
+        if value.dim() == 0:
+            return value.clone()
+        whole = self.gathered(name, value)
+        return whole.to("cpu", copy=True) if self.accelerator.process_index == 0 else None
+
+    def cut_moments(self, moments: Mapping[str, Tensor]) -> Named:
+        """This process's part of each of ``moments``, named ``NUMBER.KEY`` by its parameter."""
+        return {
+            key: self.cut(self.names[number_of(key)], each) if each.dim() else each
+            for key, each in moments.items()
+        }
 
     @abstractmethod
     def load_optimizer(self, document: Mapping[str, Any]) -> None:
-        """Put what ``optimizer_state`` gave back; its tensors are whole on every process."""
+        """Put what ``optimizer_parts`` gave back."""
 
     @abstractmethod
     def frozen(self, name: str) -> Tensor:
@@ -172,6 +231,11 @@ class Strategy(ABC):
     def count(self, parameter: nn.Parameter) -> int:
         """Numbers in a whole parameter."""
         return parameter.numel()
+
+
+def number_of(moment: str) -> int:
+    """The number of the parameter that the moment ``NUMBER.KEY`` belongs to."""
+    return int(moment.partition(".")[0])
 
 
 class Answering(nn.Module):

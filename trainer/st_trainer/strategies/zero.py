@@ -69,25 +69,29 @@ class Zero(Strategy):
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), most)
         return torch.tensor(float(norm))
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """Gather the state of one parameter after the other."""
-        first, state, groups, index = self.accelerator.process_index == 0, {}, [], 0
+    @property
+    def names(self) -> list[str]:
+        """Group by group."""
+        return [name for names in self._groups for name in names]
+
+    def optimizer_parts(self) -> dict[str, Any]:
+        """The pieces of DeepSpeed's flat tensors, by parameter."""
+        state, groups, index = {}, [], 0
         for names, group in zip(self._groups, self._inner.param_groups, strict=True):
             numbers = range(index, index + len(names))
             for number, name in zip(numbers, names, strict=True):
                 found = self._state_of(name)
                 if found:
-                    state[number] = {k: self._whole(name, v, first) for k, v in found.items()}
+                    state[number] = found
             index += len(names)
             groups.append({**_without_parameters(group), "params": list(numbers)})
         return {"state": state, "param_groups": groups}
 
     def load_optimizer(self, document: Mapping[str, Any]) -> None:
-        """Lay the state of all parameters into DeepSpeed's flat tensors."""
-        names = [name for group in self._groups for name in group]
+        """Lay the pieces of all parameters into DeepSpeed's flat tensors."""
         self._inner.state.clear()
         for number, state in document["state"].items():
-            name = names[int(number)]
+            name = self.names[int(number)]
             flat, start, count = self._flat_of(name)
             held = self._inner.state[flat]
             for key, value in state.items():
@@ -96,18 +100,9 @@ class Zero(Strategy):
                     continue
                 if key not in held:
                     held[key] = torch.zeros_like(flat)
-                held[key].narrow(0, start, count).copy_(self.cut(name, value))
+                held[key].narrow(0, start, count).copy_(value)
         for group, told in zip(self._inner.param_groups, document["param_groups"], strict=True):
             group.update(_without_parameters(told))
-
-    def _whole(self, name: str, value: Any, first: bool) -> Any:
-        """A moment gathered; on other processes than the first it is dropped."""
-        if not isinstance(value, Tensor):
-            return value
-        if value.dim() == 0:
-            return value.clone()
-        whole = self.gathered(name, value)
-        return whole.to("cpu", copy=True) if first else None
 
     def _state_of(self, name: str) -> dict[str, Any]:
         """The optimiser's state of one parameter, tensors as this process's part of them."""
@@ -140,14 +135,14 @@ class ZeroReplicated(Zero):
         parameter = self._parameters[name]
         device = self.accelerator.device
         whole = torch.zeros(parameter.numel(), dtype=part.dtype, device=device)
-        whole.narrow(0, *self._place(name)).copy_(part)
+        whole.narrow(0, *self.span(name)).copy_(part)
         distributed.all_reduce(whole)
         return whole.view(parameter.shape)
 
     def cut(self, name: str, whole: Tensor) -> Tensor:
         """The piece whose master lies here."""
         _check_shape(name, whole, self._parameters[name].shape)
-        return whole.flatten().narrow(0, *self._place(name))
+        return whole.flatten().narrow(0, *self.span(name))
 
     @torch.no_grad()
     def put(self, parts: Mapping[str, Tensor]) -> None:
@@ -160,8 +155,8 @@ class ZeroReplicated(Zero):
         """As it is: only what is trained is cut."""
         return self.module.get_parameter(name)
 
-    def _place(self, name: str) -> tuple[int, int]:
-        """Where in the flattened parameter the piece of this process begins, and its length."""
+    def span(self, name: str) -> tuple[int, int]:
+        """The piece whose master lies here."""
         mapping = _mapping(self._parameters[name])
         if mapping is None:
             return 0, 0
@@ -198,6 +193,13 @@ class ZeroSharded(Zero):
         missing = length * self.accelerator.num_processes - whole.numel()
         filled = functional.pad(whole.flatten(), (0, missing))
         return filled.narrow(0, length * self.accelerator.process_index, length)
+
+    def span(self, name: str) -> tuple[int, int]:
+        """Each process has as many numbers, until there are none left."""
+        parameter: Any = self._parameters[name]
+        length = parameter.ds_tensor.numel()
+        start = min(length * self.accelerator.process_index, parameter.ds_numel)
+        return start, min(length, parameter.ds_numel - start)
 
     @torch.no_grad()
     def put(self, parts: Mapping[str, Tensor]) -> None:

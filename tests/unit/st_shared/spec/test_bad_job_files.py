@@ -76,6 +76,28 @@ BAD = [
         "distributed: offload_parameters needs offload_optimizer too",
     ),
     (
+        "parts of what is not spread",
+        changed("training.checkpoint", {"sharded": True}),
+        "training",
+        "distributed: with strategy ddp each process holds everything, so that one writes it",
+    ),
+    (
+        "LoRA files for weights that no process has",
+        changed(
+            "training",
+            GOOD["training"]
+            | {
+                "distributed": {"strategy": "fsdp2"},
+                "validation": {
+                    "prompts": ["a"],
+                    "sweep": {"adapters": [{"name": "other", "path": "/lora"}]},
+                },
+            },
+        ),
+        "training",
+        "distributed: validation.sweep.adapters are added to whole weights",
+    ),
+    (
         "optimiser of whole matrices",
         changed(
             "training",

@@ -18,6 +18,8 @@ def test_folders_and_written_out_defaults_do_not_matter():
 
 def test_how_processes_share_the_work_does_not_matter():
     assert digest(distributed={"strategy": "fsdp2", "offload_parameters": "cpu"}) == digest()
+    spread = {"distributed": {"strategy": "fsdp2"}, "checkpoint": {"sharded": False}}
+    assert digest(**spread) == digest()
 
 
 @pytest.mark.parametrize(
