@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from st_trainer.pictures.ink import ACCENT, MUTED, PAPER, RULE, font
 
-_WIDTH, _WAVE, _SPECTRUM, _LABEL = 480, 80, 160, 16
+_WIDTH, _WAVE, _SPECTRUM, _LABEL = 480, 80, 160, 24
 _WINDOW = 1024
 """Values of one spectrum; fewer where the sound is shorter."""
 _RANGE = 80.0
@@ -24,7 +24,7 @@ def sound_picture(values: NDArray[np.floating[Any]], rate: int) -> Image.Image:
     _draw_wave(ImageDraw.Draw(sheet), mono)
     sheet.paste(_spectrogram(mono, rate), (0, _WAVE))
     words = f"{len(mono) / rate:.1f} s · spectrogram to {rate / 2000:g} kHz, {_RANGE:g} dB"
-    ImageDraw.Draw(sheet).text((4, _WAVE + _SPECTRUM), words, MUTED, font(11))
+    ImageDraw.Draw(sheet).text((4, _WAVE + _SPECTRUM), words, MUTED, font(16))
     return sheet
 
 

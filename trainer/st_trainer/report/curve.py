@@ -10,7 +10,7 @@ from st_trainer.pictures.loss_curve import smoothed, ticks
 Points = Sequence[tuple[int, float]]
 
 _WIDTH, _HEIGHT = 480, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 12, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 34, 12, 28
 _MOST_POINTS = 400
 _COLOURS = ("#0969da", "#bf3989", "#1a7f37", "#9a6700", "#8250df", "#cf222e", "#0a7ea4", "#57606a")
 _SMOOTHED_FROM = 40
