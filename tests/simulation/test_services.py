@@ -48,7 +48,7 @@ def test_a_submission_that_is_taken_twice_is_noticed(
 def test_a_lease_that_is_not_asked_for_is_noticed(
     sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_is_force", lambda attempt, *_: attempt is not None)
+    monkeypatch.setattr(leases, "is_force", lambda attempt, *_: attempt is not None)
 
     def caught(seed: int) -> bool:
         try:

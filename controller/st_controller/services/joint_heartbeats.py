@@ -7,7 +7,7 @@ from sqlalchemy import Text, bindparam, select, update
 
 from st_controller.domain.workers import Patience
 from st_controller.errors import NotFound, NotSignedIn
-from st_controller.services import garbage, leases, workers
+from st_controller.services import garbage, renewals, workers
 from st_controller.services.caller import WorkerCaller
 from st_controller.services.combining import Combining
 from st_controller.services.known_credentials import KnownCredentials
@@ -125,8 +125,10 @@ def _take(
     _note_alive(tx, plain)
     _note_back(tx, plain, known)
     if len(plain) < len(beats):  # the others' leases are renewed one by one, and all in one order
-        leases.lock(tx.session, [beat.told.holding for beat in beats])
-    orders = leases.renew_all(tx, [(beat.worker_id, beat.told.holding) for beat in plain], patience)
+        renewals.lock(tx.session, [beat.told.holding for beat in beats])
+    orders = renewals.renew_all(
+        tx, [(beat.worker_id, beat.told.holding) for beat in plain], patience
+    )
     replies = {
         id(beat): _reply(known[beat.worker_id], stops)
         for beat, stops in zip(plain, orders, strict=True)

@@ -1,6 +1,5 @@
-"""Leases: claimed, proven, renewed, and lost when nobody renews them."""
+"""Leases: claimed, proven, and lost when nobody renews them (``renewals.py``)."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,14 +7,10 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    Float,
     Select,
-    Text,
     bindparam,
-    cast,
     select,
     tuple_,
-    update,
 )
 from sqlalchemy.orm import Session, aliased, defer
 
@@ -27,14 +22,12 @@ from st_controller.services import gangs, topics
 from st_controller.services.endings import end_attempt, use_told
 from st_controller.services.moves import move_job
 from st_controller.store import direct
-from st_controller.store.json_each import JsonEach
 from st_controller.store.moments import Moment
-from st_controller.store.parts import parts
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import AttemptState, JobState, Outcome
-from st_shared.protocol.worker import Lease, StopOrder
+from st_shared.protocol.worker import Lease
 
 # Made once: building a statement costs more than running it. PostgreSQL locks the rows of each
 # table in the order of FROM. With a member of a gang come all, since an end concerns all of them:
@@ -54,34 +47,6 @@ _MANY = _LOCKED.where(_GANG.in_(_WHICH.where(_ASKED.id.in_(_IDS)))).order_by(Job
 # Documents are read where they are needed, and whoever claims needs them.
 _LATER = [defer(each) for each in (Job.spec, Job.dataset_pins, Job.wants, Job.progress)]
 _LEASES = _MANY.options(*_LATER)
-
-# Attempts are locked in the order of their jobs, as everywhere.
-_HELD = (
-    select(
-        Attempt.id,
-        Attempt.worker_id,
-        Attempt.epoch,
-        Attempt.state,
-        Attempt.stop,
-        Attempt.claimed_at,
-        Attempt.used_seconds,
-        Attempt.behind_since,
-    )
-    .where(Attempt.id.in_(_IDS))
-    .order_by(Attempt.job_id, Attempt.id)
-    .with_for_update()
-)
-_USES = JsonEach(bindparam("uses", type_=Text)).table_valued("key", "value", name="uses")
-_RENEW = (
-    update(Attempt)
-    .where(Attempt.id == _USES.c.key)
-    .values(
-        lease_expires_at=bindparam("until"),
-        used_seconds=cast(cast(_USES.c.value, Text), Float),
-    )
-)
-
-_BEHIND = update(Attempt).where(Attempt.id.in_(_IDS)).values(behind_since=bindparam("since"))
 
 UPLOADING = Reason(
     code="uploading",
@@ -149,7 +114,7 @@ def seen(session: Session, worker_id: str, attempt_id: str, epoch: int) -> None:
         StaleLease: it is not.
     """
     attempt = session.get(Attempt, attempt_id)
-    if attempt is None or not _is_force(attempt, worker_id, epoch):
+    if attempt is None or not is_force(attempt, worker_id, epoch):
         raise _void()
 
 
@@ -225,85 +190,6 @@ def _free_slots(tx: Transaction, job: Job) -> None:
     direct.write(tx.session, job, told)
     topics.wake_queue(tx, [job.id])
     tx.wake(topics.job(job.id))
-
-
-def renew(
-    tx: Transaction,
-    worker_id: str,
-    holding: Sequence[Lease],
-    patience: Patience,
-    *,
-    proves_use: bool = True,
-) -> list[StopOrder]:
-    """Renew the leases that the worker names; what it must stop comes back.
-
-    That a program runs is proven by heartbeats alone, and not by a worker that comes back.
-    """
-    (orders,) = renew_all(tx, [(worker_id, holding)], patience, proves_use=proves_use)
-    return orders
-
-
-def renew_all(
-    tx: Transaction,
-    holdings: Sequence[tuple[str, Sequence[Lease]]],
-    patience: Patience,
-    *,
-    proves_use: bool = True,
-) -> list[list[StopOrder]]:
-    """The same for many workers: for each, in their order, what it must stop."""
-    found = lock(tx.session, [holding for _, holding in holdings])
-    orders: list[list[StopOrder]] = []
-    renewed: dict[str, float] = {}
-    turned: dict[bool, list[str]] = {True: [], False: []}
-    for worker_id, holding in holdings:
-        stops: list[StopOrder] = []
-        for lease in holding:
-            row = found.get(lease.attempt_id)
-            if row is None or not _is_force(row, worker_id, lease.epoch):
-                stops.append(StopOrder(attempt_id=lease.attempt_id, reason="stale"))
-                continue
-            told = lease if proves_use else lease.model_copy(update={"ended": True})
-            renewed[row.id], is_behind = _proven(row, told, tx.now, patience)
-            if is_behind is not (row.behind_since is not None):
-                turned[is_behind].append(row.id)
-            if row.stop:
-                stops.append(StopOrder(attempt_id=row.id, reason=row.stop))
-        orders.append(stops)
-    until = tx.now + timedelta(seconds=patience.lease_ttl)
-    if renewed:
-        written = {"uses": json.dumps(renewed), "until": until}
-        tx.session.connection().execute(_RENEW, written)
-    for is_behind, ids in turned.items():
-        if ids:
-            since = tx.now if is_behind else None
-            tx.session.connection().execute(_BEHIND, {"ids": ids, "since": since})
-    return orders
-
-
-def _proven(row: Any, told: Lease, now: datetime, patience: Patience) -> tuple[float, bool]:
-    """Seconds for which an attempt has had its slots, as far as is proven; whether it is behind."""
-    known: float = row.used_seconds
-    was_behind = row.behind_since is not None
-    if told.ended or row.claimed_at is None or row.state == AttemptState.UPLOADING:
-        return known, was_behind
-    seen, most = (now - row.claimed_at).total_seconds(), patience.lease_ttl
-    behind = (now - row.behind_since).total_seconds() if was_behind else 0.0
-    proof = use.proven(known, told.used_seconds, seen, most, behind)
-    return proof, use.is_behind(told.used_seconds, seen, most)
-
-
-def lock(session: Session, holdings: Iterable[Sequence[Lease]]) -> dict[str, Any]:
-    """Lock the attempts of leases, in one order; unknown ones are left out."""
-    ids = sorted({lease.attempt_id for holding in holdings for lease in holding})
-    found: dict[str, Any] = {}
-    for part in parts(ids):
-        found |= {row.id: row for row in session.execute(_HELD, {"ids": part})}
-    return found
-
-
-def stop_order(attempt: Attempt) -> StopOrder:
-    """The order that stands against an attempt."""
-    return StopOrder.model_validate({"attempt_id": attempt.id, "reason": attempt.stop})
 
 
 def overdue(now: Moment) -> ColumnElement[bool]:
@@ -407,7 +293,8 @@ def _load(session: Session, attempt_id: str, query: Select[Job, Attempt] = _LEAS
     return load_all(session, [attempt_id], query).get(attempt_id, (None, None))
 
 
-def _is_force(attempt: Any, worker_id: str, epoch: int) -> bool:
+def is_force(attempt: Any, worker_id: str, epoch: int) -> bool:
+    """Whether the worker holds the lease of an attempt, in this epoch."""
     return attempt.state in LEASED and attempt.worker_id == worker_id and attempt.epoch == epoch
 
 
@@ -419,7 +306,7 @@ def in_force(
     Raises:
         StaleLease: it is not.
     """
-    if attempt is None or job is None or not _is_force(attempt, worker_id, epoch):
+    if attempt is None or job is None or not is_force(attempt, worker_id, epoch):
         raise _void()
     return attempt, job
 

@@ -11,7 +11,8 @@ from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.workers import Patience, observed_state
 from st_controller.errors import NotFound, NotSignedIn
 from st_controller.services import garbage
-from st_controller.services.leases import lose_unknown, renew, stop_order
+from st_controller.services.leases import lose_unknown
+from st_controller.services.renewals import renew, stop_order
 from st_controller.store.moments import Moment
 from st_controller.store.schema import Attempt, JoinToken, Worker
 from st_controller.store.transaction import FLEET_LESS, QUEUE_WORKER, Transaction

@@ -18,6 +18,7 @@ from st_controller.services import (
     joint_heartbeats,
     leases,
     offers,
+    renewals,
     workers,
 )
 from st_controller.services.drafts import Rules
@@ -128,9 +129,9 @@ def test_heartbeats_and_takeovers_meet_the_end_of_many(steps, two_running, meanw
     def renew():
         with steps.db.write() as tx:
             if how == "alone":
-                leases.renew(tx, worker_id, holding, PATIENCE)
+                renewals.renew(tx, worker_id, holding, PATIENCE)
             elif how == "joint":
-                leases.renew_all(tx, [(worker_id, holding)], PATIENCE)
+                renewals.renew_all(tx, [(worker_id, holding)], PATIENCE)
             else:
                 leases.extend_all(tx, tx.now + timedelta(hours=1))
 
@@ -210,9 +211,9 @@ def test_who_stops_a_gang_locks_its_members_as_heartbeats_do(steps, members, mea
                 jobs.cancel(tx, steps.admin, job_id)
 
     with steps.db.write() as tx:
-        leases.lock(tx.session, [[Lease(attempt_id=low, epoch=1)]])
+        renewals.lock(tx.session, [[Lease(attempt_id=low, epoch=1)]])
         stopped = meanwhile(stop)
-        leases.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
+        renewals.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
     stopped.result(10)
     assert [steps.attempt(each).stop for each in (low, high)] == [how, how]
 
@@ -220,7 +221,7 @@ def test_who_stops_a_gang_locks_its_members_as_heartbeats_do(steps, members, mea
 def test_a_sweep_leaves_a_gang_of_which_one_is_being_renewed(steps, members):
     steps.clock.advance(PATIENCE.lease_ttl)
     with steps.db.write() as tx:
-        leases.lock(tx.session, [[Lease(attempt_id=members[0][1], epoch=1)]])
+        renewals.lock(tx.session, [[Lease(attempt_id=members[0][1], epoch=1)]])
         steps.sweep()
     assert [steps.attempt(each).outcome for _, each in members] == [None, None]
     steps.sweep()
@@ -230,10 +231,10 @@ def test_a_sweep_leaves_a_gang_of_which_one_is_being_renewed(steps, members):
 def test_heartbeats_lock_in_one_order_whatever_they_say(steps, members, meanwhile):
     (first, low), (_, high) = members
     with steps.db.write() as tx:
-        leases.lock(tx.session, [[Lease(attempt_id=low, epoch=1)]])
+        renewals.lock(tx.session, [[Lease(attempt_id=low, epoch=1)]])
         # The one with the higher id is plain, the other is not.
         beats = meanwhile(beat_all, steps, members, first)
-        leases.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
+        renewals.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
     assert [each.stops for each in beats.result(10)] == [[], []]
 
 
@@ -254,9 +255,9 @@ def test_the_end_of_an_array_locks_attempts_as_heartbeats_do(steps, two_running,
             job_arrays.cancel(tx, steps.admin, array_id)
 
     with steps.db.write() as tx:
-        leases.lock(tx.session, [[Lease(attempt_id=first, epoch=1)]])
+        renewals.lock(tx.session, [[Lease(attempt_id=first, epoch=1)]])
         ended = meanwhile(end)
-        leases.lock(tx.session, [[Lease(attempt_id=second, epoch=1)]])
+        renewals.lock(tx.session, [[Lease(attempt_id=second, epoch=1)]])
     ended.result(10)
     assert [steps.attempt(each).stop for each in (first, second)] == ["cancel", "cancel"]
 
@@ -276,7 +277,7 @@ def test_offers_beside_orders_to_yield_lock_workers_first(steps, running, meanwh
     with steps.db.write() as tx:
         workers.get_worker(tx.session, other, lock=True)  # as its heartbeat, beside that of ...
         made = meanwhile(rounds._make_true, steps.lead, [yields, placed])
-        leases.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
+        renewals.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
     assert made.result(10) == 1
     assert steps.attempt(attempt_id).stop == "preempt"
 
@@ -301,6 +302,6 @@ def test_a_fault_of_an_accelerator_waits_for_no_heartbeat(steps, running, meanwh
         tx.session.execute(joint_heartbeats._WORKERS, {"ids": [worker_id]}).all()
         workers.get_worker(tx.session, worker_id, lock=True)
         ended = meanwhile(fail, steps, worker_id, attempt_id)
-        leases.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
+        renewals.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
     ended.result(10)
     assert steps.job(job_id).state == JobState.QUEUED
