@@ -33,7 +33,7 @@ Time limits are 1.1 to 2 times of what a job takes; what is learned of its durat
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +43,7 @@ from pathlib import Path
 from random import Random
 from statistics import median, quantiles
 
+from fair_shares import SIZES, SLOTS, children, divide, least_share, users, weights
 from report import Goal, Result, report
 
 from st_controller.domain.scheduling.model import (
@@ -63,8 +64,6 @@ HOUR = 3600.0
 PART = 600.0
 """Seconds of one step of the fluid."""
 SLOT = SlotKind("NVIDIA A100", 80.0)
-SIZES = (8,) * 36 + (4,) * 24
-SLOTS = sum(SIZES)
 WAITING = 400
 """Jobs that a backlogged user keeps in the queue."""
 FLOOD = "org0/team0/user0"
@@ -124,49 +123,6 @@ def measure(run: tuple[str, float, int]) -> dict[str, float]:
         "wait, p50": waits[49] / HOUR,
         "wait, p99": waits[98] / HOUR,
     }
-
-
-# The tree
-
-
-def users() -> list[Tenant]:
-    """3 organisations of 2 teams of 3 users."""
-    return [
-        Tenant(f"org{org}", f"team{team}", f"user{user}")
-        for org in range(3)
-        for team in range(2)
-        for user in range(3)
-    ]
-
-
-def weights() -> dict[str, float]:
-    """The weight of every node, by path."""
-    found: dict[str, float] = {}
-    for tenant in users():
-        org, team, user = (int(name[-1]) for name in (tenant.org, tenant.team, tenant.user))
-        found[tenant.org] = 1.0 + org
-        found[f"{tenant.org}/{tenant.team}"] = 1.0 + 2.0 * team
-        found[tenant.path] = 1.0 + (user + org) % 3
-    return found
-
-
-def children(nodes: Mapping[str, float]) -> dict[str, list[str]]:
-    """The children of every node; the root is ``""``."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for path in nodes:
-        found[path.rpartition("/")[0]].append(path)
-    return found
-
-
-def least_share(user: str, given: Mapping[str, float]) -> float:
-    """Slots that are a user's while everybody wants more than there is."""
-    siblings = children(given)
-    part = float(SLOTS)
-    names = user.split("/")
-    for depth in range(len(names)):
-        path = "/".join(names[: depth + 1])
-        part *= given[path] / sum(given[other] for other in siblings[path.rpartition("/")[0]])
-    return part
 
 
 # The work
@@ -378,46 +334,6 @@ def fluid(replay: Replay) -> dict[str, float]:
             had[user] += amount
             work[user] -= amount
     return had
-
-
-def divide(
-    amount: float,
-    work: Mapping[str, float],
-    below: Mapping[str, list[str]],
-    given: Mapping[str, float],
-    node: str = "",
-) -> dict[str, float]:
-    """Weighted water-filling among the children of a node, and on below them."""
-    if node not in below:
-        return {node: amount}
-    wanted = {child: wants(child, work, below) for child in below[node]}
-    level = pour(amount, wanted, given)
-    found: dict[str, float] = {}
-    for child, want in wanted.items():
-        had = min(want, level * given[child])
-        found |= divide(had, work, below, given, child)
-    return found
-
-
-def wants(node: str, work: Mapping[str, float], below: Mapping[str, list[str]]) -> float:
-    """What a node and those below it could use."""
-    if node in work:
-        return work[node]
-    return sum(wants(child, work, below) for child in below[node])
-
-
-def pour(amount: float, wanted: Mapping[str, float], given: Mapping[str, float]) -> float:
-    """The level, an amount per weight, up to which all are filled or have what they want."""
-    left = amount
-    dry = dict(wanted)
-    while dry:
-        level = left / sum(given[name] for name in dry)
-        full = [name for name, want in dry.items() if want <= level * given[name]]
-        if not full:
-            return level
-        for name in full:
-            left -= dry.pop(name)
-    return float("inf")
 
 
 def jain_indices(replay: Replay) -> Iterator[float]:
