@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where a machine forbids to keep what was compiled, every process of the tests compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
@@ -44,7 +46,8 @@ SIDE_BY_SIDE = -n $(shell getconf _NPROCESSORS_ONLN | awk '{ print ($$1 < 5 ? $$
 	--dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: test
-test: $(VENV)/made-dev lint ## checks, then all tests side by side, at most 12 minutes
+test: $(VENV)/made-dev ## checks, then all tests side by side, at most 12 minutes
+	@$(MAKE) --no-print-directory -j2 types lint-quick read-tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 .PHONY: coverage
@@ -76,12 +79,24 @@ test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, 2,000 of
 	cd tests && PYTHONPATH=harness ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
 
 .PHONY: lint
-lint: $(VENV)/made-dev ## ruff, mypy, import contracts, generated docs
+lint: types lint-quick ## ruff, mypy, import contracts, generated docs
+
+.PHONY: types
+types: $(VENV)/made-dev
+	$(BIN)/mypy
+
+.PHONY: lint-quick
+lint-quick: $(VENV)/made-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+
+# Files of tests that cannot be read are told at once; pytest keeps the others as it rewrites them,
+# which each of the processes side by side would do again.
+.PHONY: read-tests
+read-tests: $(VENV)/made-dev
+	@said=$$($(BIN)/python -m pytest --collect-only -qq 2>&1) || { echo "$$said"; exit 1; }
 
 .PHONY: format
 format: $(VENV)/made-dev ## rewrite code and generated docs as the checks want them

