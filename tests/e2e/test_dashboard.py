@@ -434,6 +434,60 @@ def test_jobs_are_approved_and_rejected_some_at_a_time(fleet, admin, asking):
     admin.wait_for("!document.querySelector('#no-approvals').hidden")
 
 
+def set_limit(browser, **fields):
+    for name, value in fields.items():
+        browser.fill(f"#quota-form [name={name}]", value)
+    browser.click("#quota-form button")
+
+
+def test_limits_are_set_for_all_and_for_each_of_a_role_and_removed(fleet, admin):
+    admin.open(f"{fleet.controller.url}/quotas")
+    set_limit(admin, path="default", kind="running_jobs", amount="9")
+    admin.wait_for_text("#quota-rows", "running_jobs")
+    set_limit(admin, path="default", role="researcher", amount="10")
+    admin.wait_for_text("#notices", "no limit below it can be higher")
+    set_limit(admin, amount="5")
+    admin.wait_for_text("#role-quota-rows", "each researcher of default")
+    limits = [(each.path, each.role, int(each.amount)) for each in fleet.client.quotas()]
+    assert limits == [("default", None, 9), ("default", "researcher", 5)]
+
+    for rows in ("#role-quota-rows", "#quota-rows"):
+        admin.click(f"{rows} [data-act=remove]")
+        admin.click("dialog button[value=yes]")
+        admin.wait_for(f"!document.querySelector('{rows} tr')")
+    assert fleet.client.quotas() == []
+
+
+def test_a_person_is_made_changed_exempted_and_disabled(fleet, admin):
+    admin.open(f"{fleet.controller.url}/people")
+    admin.wait_for("document.querySelector('#user-form select').value === 'researcher'")
+    admin.fill("#team-form input", "default/sound")
+    admin.click("#team-form button")
+    admin.wait_for_text("#team-rows", "default/sound")
+    admin.fill("#user-form [name=username]", "zoe")
+    admin.click("#user-form button")
+    admin.wait_for("document.querySelector('#reset-text').innerText.length > 20")
+
+    admin.fill('[aria-label="Role of zoe"]', "lead")
+    wait_for("the role", lambda: fleet.client.people.user("zoe").role == "lead")
+    admin.wait_for("document.querySelector('[aria-label=\"Role of zoe\"]').value === 'lead'")
+    admin.run(
+        "document.querySelector('[aria-label=\"Role of zoe\"]').closest('tr')"
+        ".querySelector('details').open = true"
+    )
+    admin.fill('[aria-label="Permission for zoe"]', "job.cancel.all")
+    admin.click('details[open] button[value="deny"]')
+    wait_for("the denial", lambda: fleet.client.people.user("zoe").denied == ["job.cancel.all"])
+    admin.click('[aria-label="Disable: zoe"]')
+    admin.click("dialog button[value=yes]")
+    admin.wait_for("document.querySelector('[aria-label=\"Enable: zoe\"]')")
+    assert fleet.client.people.user("zoe").disabled
+    admin.click('[aria-label="Archive default/sound"]')
+    admin.wait_for("document.querySelector('dialog[open]')")
+    admin.click("dialog button[value=yes]")
+    admin.wait_for_text("#team-rows", "archived")
+
+
 def test_what_does_not_exist_is_said_in_words(fleet, admin):
     admin.open(f"{fleet.controller.url}/arrays/arr_none")
     admin.wait_for_text("#notices", "There is no job array arr_none")

@@ -18,8 +18,6 @@ from st_shared.protocol.tenancy import RoleRequest, TeamRequest, UserChange
 
 ANN = f"{TEAM}/ann"
 
-pytestmark = pytest.mark.embedded
-
 
 @pytest.fixture
 def purse(steps) -> Purse:
@@ -58,6 +56,21 @@ def test_each_user_of_the_role_has_it_for_themselves_and_others_have_not(steps, 
     purse.agrees()
 
 
+def test_of_many_at_once_no_more_are_let_in_than_it_allows(steps, purse, ann, together):
+    """Nobody has a counter yet: who comes first makes it, and the others wait for that."""
+    purse.quota(ORG, "submissions_per_day", 3, role="researcher")
+
+    def one(_):
+        try:
+            return bool(submit(steps, ann))
+        except QuotaExceeded:
+            return False
+
+    assert sum(together(one, range(8))) == 3
+    purse.agrees()
+
+
+@pytest.mark.embedded
 def test_it_counts_what_was_used_before_it_stood(steps, purse, ann):
     submit(steps, ann)
     purse.quota(ORG, "submissions_per_day", 2, role="researcher")
@@ -66,6 +79,7 @@ def test_it_counts_what_was_used_before_it_stood(steps, purse, ann):
         submit(steps, ann)
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("most", [1, 3])
 def test_one_of_their_own_takes_its_place_below_or_above(steps, purse, ann, most):
     purse.quota(ORG, "submissions_per_day", 2, role="researcher")
@@ -82,6 +96,7 @@ def test_one_of_their_own_takes_its_place_below_or_above(steps, purse, ann, most
         submit(steps, ann)
 
 
+@pytest.mark.embedded
 def test_another_action_of_their_own_leaves_the_block_of_the_role(steps, purse, ann):
     purse.quota(ORG, "submissions_per_day", 1, role="researcher")
     purse.quota(ANN, "submissions_per_day", 9, "warn")
@@ -90,6 +105,7 @@ def test_another_action_of_their_own_leaves_the_block_of_the_role(steps, purse, 
         submit(steps, ann)
 
 
+@pytest.mark.embedded
 def test_the_least_of_team_organisation_and_pool_counts(steps, purse, ann, ben):
     purse.quota("all", "submissions_per_day", 3, role="researcher")
     purse.quota(TEAM, "submissions_per_day", 2, role="researcher")
@@ -103,6 +119,7 @@ def test_the_least_of_team_organisation_and_pool_counts(steps, purse, ann, ben):
         submit(steps, ben)
 
 
+@pytest.mark.embedded
 def test_none_lies_above_the_pool_that_it_is_in(purse):
     purse.quota(ORG, "running_jobs", 10)
     with pytest.raises(Conflict, match="default has 10"):
@@ -162,6 +179,7 @@ def test_what_runs_at_once_is_limited_for_each(steps, purse, ann, ben):
     assert steps.place() == 1
 
 
+@pytest.mark.embedded
 def test_another_role_has_other_limits_at_once(steps, purse, ann):
     purse.quota(ORG, "submissions_per_day", 1, role="researcher")
     submit(steps, ann)
@@ -175,6 +193,7 @@ def test_another_role_has_other_limits_at_once(steps, purse, ann):
         submit(steps, ann)
 
 
+@pytest.mark.embedded
 def test_a_quota_that_is_gone_leaves_no_counter(steps, purse, ann):
     made = purse.quota(ORG, "submissions_per_day", 1, role="researcher")
     own = purse.quota(ANN, "submissions_per_hour", 5)
@@ -187,6 +206,7 @@ def test_a_quota_that_is_gone_leaves_no_counter(steps, purse, ann):
     submit(steps, ann)
 
 
+@pytest.mark.embedded
 class TestWhoSetsThem:
     @pytest.fixture
     def lea(self, steps):
@@ -232,6 +252,7 @@ class TestWhoSetsThem:
             roles.delete_role(tx, steps.admin, "keeper")
 
 
+@pytest.mark.embedded
 def test_everybody_sees_their_own_and_not_those_of_other_roles(steps, purse, ann):
     purse.quota(ORG, "submissions_per_day", 4, role="researcher")
     purse.quota(ORG, "submissions_per_day", 9, role="lead")
@@ -250,6 +271,7 @@ def test_everybody_sees_their_own_and_not_those_of_other_roles(steps, purse, ann
     ]
 
 
+@pytest.mark.embedded
 def test_who_joins_another_team_has_it_there(steps, purse, ann):
     purse.quota(ORG, "running_jobs", 1, role="researcher")
     with steps.db.write() as tx:

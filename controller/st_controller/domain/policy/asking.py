@@ -1,18 +1,15 @@
 """What a job file asks for, thing by thing, as rules look at it."""
 
-import re
 from collections.abc import Iterator
 from posixpath import join, normpath
 
 from st_controller.domain.policy.resource_rules import RELATIVE, Asked, Resource
+from st_controller.domain.policy.servers import is_plain
+from st_controller.domain.policy.tracking import sent_to
 from st_shared.spec.dataset import DatasetSpec
 from st_shared.spec.job import JobSpec
 from st_shared.spec.publishing import PublishSpec
 
-_SERVER = re.compile(
-    r"https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[1-9][0-9]*)?(/[a-z0-9_.~-]+)*",
-    re.IGNORECASE | re.ASCII,
-)
 _SETTINGS = frozenset({"AWS_CONFIG_FILE", "AWS_PROFILE"})
 """Variables that name files or parts of files which may hold the address of a server."""
 
@@ -34,6 +31,7 @@ def asked(spec: JobSpec, config: str = "") -> list[Asked]:
         found += _of_dataset(dataset, f"training.datasets.{index}")
     for index, target in enumerate(spec.training.publish if spec.training else ()):
         found += _of_place(target, f"training.publish.{index}")
+    found += sent_to(spec)
     found += _of_variables(spec)
     return found
 
@@ -61,7 +59,7 @@ def _of_place(place: PublishSpec, field: str) -> Iterator[Asked]:
     yield Asked(Resource.OUTPUT_PATH, field, f"{marked}{scheme}://{path}")
     if place.endpoint_url is not None:
         server = place.endpoint_url.removesuffix("/")
-        marked = marked or ("" if _is_plain(server) else RELATIVE)
+        marked = marked or ("" if is_plain(server) else RELATIVE)
         yield Asked(Resource.OUTPUT_PATH, f"{field}.endpoint_url", f"{marked}{server}/{path}")
 
 
@@ -73,14 +71,6 @@ def _of_variables(spec: JobSpec) -> Iterator[Asked]:
     for variable in spec.secrets:
         if "ENDPOINT" in variable or variable in _SETTINGS:
             yield Asked(Resource.OUTPUT_PATH, f"secrets.{variable}", f"{RELATIVE}{variable}")
-
-
-def _is_plain(server: str) -> bool:
-    """Whether no other way to write this address leads to the same server."""
-    usual = ":443" if server.lower().startswith("https:") else ":80"
-    _, _, host, *folders = server.split("/")
-    written = _SERVER.fullmatch(server) is not None
-    return written and not host.endswith(usual) and not {".", ".."} & set(folders)
 
 
 def folder(path: str) -> str:

@@ -31,7 +31,8 @@ class Resource(StrEnum):
     DATASET = "dataset"
     """Names of registered datasets, and paths of folders that are read where they are."""
     OUTPUT_PATH = "output_path"
-    """Addresses to which a job publishes: ``hf://owner/name``, ``s3://bucket/prefix``."""
+    """Addresses to which a job publishes, or sends its figures: ``hf://owner/name``,
+    ``s3://bucket/prefix``, ``wandb://entity/project``."""
     FAMILY = "family"
     """The model family; ``command`` and ``noop`` for jobs that train nothing."""
 
