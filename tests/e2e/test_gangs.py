@@ -7,9 +7,12 @@ from fleet import tiny_job, wait_for
 from safetensors.torch import load_file
 
 
-def gang_job(steps, batch_size, nodes):
+SPREAD = {"strategy": "fsdp2"}
+
+
+def gang_job(steps, batch_size, nodes, **distributed):
     job = tiny_job(steps, resources={"nodes": nodes})
-    job["training"] |= {"batch_size": batch_size, "seed": 3}
+    job["training"] |= {"batch_size": batch_size, "seed": 3, "distributed": distributed}
     return job
 
 
@@ -54,11 +57,33 @@ def test_two_workers_learn_what_one_learns(fleet, shades):
 
 
 @pytest.mark.faults
-def test_a_gang_whose_host_dies_goes_on_elsewhere(quick_fleet, shades):
+def test_weights_that_are_spread_over_two_workers_learn_what_one_learns(fleet, shades):
+    """They share no folder, so the first gathers its checkpoints, and says so."""
+    fleet.add_agent("first")
+    fleet.add_agent("second")
+    fleet.client.push_dataset("shades", shades)
+    together = fleet.client.submit(gang_job(20, 2, nodes=2, **SPREAD, processes=2)).id
+    assert ended(fleet, together).state == "succeeded"
+    alone = fleet.client.submit(gang_job(20, 4, nodes=1)).id
+    assert ended(fleet, alone).state == "succeeded"
+    ours, theirs = weights_of(fleet, together), weights_of(fleet, alone)
+    assert ours.keys() == theirs.keys()
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
+    said = [line.message for line in fleet.client.logs(together)]
+    for words in ("2 processes together", "not all processes see the folder of the run"):
+        assert any(words in line for line in said), words
+    kept = {each.path for each in fleet.client.artifacts(together) if "checkpoints/" in each.path}
+    assert any(path.endswith("optimizer.safetensors") for path in kept)
+    assert not any("rank-" in path for path in kept)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("distributed", [{}, SPREAD], ids=["whole", "spread"])
+def test_a_gang_whose_host_dies_goes_on_elsewhere(quick_fleet, shades, distributed):
     fleet = quick_fleet
     agents = [fleet.add_agent(f"host-{number}") for number in range(3)]
     fleet.client.push_dataset("shades", shades)
-    job_id = fleet.client.submit(gang_job(4000, 2, nodes=2)).id
+    job_id = fleet.client.submit(gang_job(4000, 2, nodes=2, **distributed)).id
     wait_for("a checkpoint", lambda: fleet.client.job(job_id).checkpoint_step)
     follower = list(fleet.client.attempts(job_id))[1].worker
     [dying] = [agent for agent in agents if agent.name == follower]
