@@ -6,7 +6,6 @@ import pytest
 from fleet import tiny_job, wait_for
 from safetensors.torch import load_file
 
-
 SPREAD = {"strategy": "fsdp2"}
 
 

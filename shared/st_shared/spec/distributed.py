@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from st_shared.spec.section import Section
 
@@ -74,6 +74,16 @@ class DistributedSpec(Section):
         max_length=64,
         description="deepspeed: further keys of `zero_optimization`.",
     )
+
+    @field_validator("offload_optimizer", "offload_parameters", mode="before")
+    @classmethod
+    def _no_disk(cls, value: object) -> object:
+        if value in {"disk", "nvme"}:
+            raise ValueError(
+                f"{value} is for frozen weights, of which each step reads only: set cpu, or, with "
+                "strategy ddp, training.memory.offload to {level: block, to: disk}"
+            )
+        return value
 
     @property
     def spreads_weights(self) -> bool:

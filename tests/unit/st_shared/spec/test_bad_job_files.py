@@ -76,6 +76,12 @@ BAD = [
         "distributed: offload_parameters needs offload_optimizer too",
     ),
     (
+        "an optimiser on disk",
+        changed("training.distributed", {"strategy": "deepspeed", "offload_optimizer": "disk"}),
+        "training.distributed.offload_optimizer",
+        "disk is for frozen weights, of which each step reads only: set cpu",
+    ),
+    (
         "parts of what is not spread",
         changed("training.checkpoint", {"sharded": True}),
         "training",
