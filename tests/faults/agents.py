@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from fleet import AgentProcess
+from fleet import PATIENCE, AgentProcess
 
 from faults.disks import Disk, keep, may_mount
 from faults.proxy import Proxy
@@ -53,6 +53,8 @@ class FaultyAgent(AgentProcess):
             if self.alive():
                 doomed.append(psutil.Process(self.process.pid))
             _signal(doomed, signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+            if how == "kill":  # so that whoever mends it does not take it to be alive
+                self.process.wait(PATIENCE)
         elif target == "network":
             self.proxy.turn(how)
         elif target == "worker disk" and self.disk:

@@ -251,8 +251,7 @@ def wait_until_over(rig: Rig, wanted: list[Wanted], result: RunResult) -> None:
             seen, until = now, time.monotonic() + PATIENCE
         if time.monotonic() > until:
             raise AssertionError(f"nothing went on for {PATIENCE:g} s: {seen}")
-        ended = [agent.name for agent in rig.agents if not agent.alive()]
-        if ended:
+        if ended := rig.ended():
             result.violations.append(f"ended of themselves: {ended}")
             rig.revive()
         time.sleep(0.1)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from fleet import ControllerProcess, wait_for
+from fleet import PATIENCE, ControllerProcess, wait_for
 from shades import make_shades
 
 from faults.agents import FaultyAgent
@@ -80,6 +80,8 @@ class Rig:
             self.orders.give(how, victim.name)
         elif target == "controller":
             self.controller.process.send_signal(number)
+            if how == "kill":  # so that whoever mends it does not take it to be alive
+                self.controller.process.wait(PATIENCE)
         elif target == "valkey":
             with suppress(ValueError, psutil.NoSuchProcess):  # just being started again
                 self.controller.valkey().send_signal(number)
@@ -101,6 +103,11 @@ class Rig:
             self.controller.valkey().send_signal(signal.SIGCONT)
         for agent in self.agents:
             agent.mend()
+
+    def ended(self) -> list[str]:
+        """What does not run although nobody breaks anything any more."""
+        parts = [("controller", self.controller), *((each.name, each) for each in self.agents)]
+        return [name for name, each in parts if each.process.poll() is not None]
 
     def revive(self) -> None:
         """What has ended of itself is started again, as an init system would."""

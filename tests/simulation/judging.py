@@ -23,6 +23,7 @@ class Judge:
         self._jobs, self._slots = running_by_path(tables)
         self._started: dict[str, Placement] = {}
         self._stopped: set[str] = set()
+        self._freed = self._leaving()
         self._arrays: Counter[str] = Counter()
         for attempt in tables.live.values():
             array = tables.jobs[attempt.job].array
@@ -102,12 +103,11 @@ class Judge:
         self._may_start(job)
         _demand(job.served_level >= Level.URGENT, f"{job.id} may not preempt")
         _demand(bool(preemption.victims), f"{job.id} preempts nobody")
-        freed = self._leaving()
         for victim_id in preemption.victims:
-            freed |= self._victim(job, victim_id)
+            self._freed |= self._victim(job, victim_id)
         able = sum(
             row.takes_jobs
-            and room(row.capacity, job.shape, self._taken(worker_id, freed)) >= job.shape.slots
+            and room(row.capacity, job.shape, self._taken(worker_id)) >= job.shape.slots
             for worker_id, row in self._tables.workers.items()
         )
         _demand(able >= job.shape.nodes, f"{preemption} makes too little room for {job.shape}")
@@ -127,7 +127,7 @@ class Judge:
         return {(grant.worker, slot) for grant in attempt.grants for slot in grant.slots}
 
     def _leaving(self) -> set[tuple[str, int]]:
-        """Slots of jobs that were told to stop before."""
+        """Slots of jobs that were told to stop before; a decision adds those of its victims."""
         return {
             (grant.worker, slot)
             for attempt in self._tables.live.values()
@@ -136,8 +136,8 @@ class Judge:
             for slot in grant.slots
         }
 
-    def _taken(self, worker_id: str, freed: set[tuple[str, int]]) -> list[int]:
-        return [slot for worker, slot in self._busy - freed if worker == worker_id]
+    def _taken(self, worker_id: str) -> list[int]:
+        return [slot for worker, slot in self._busy - self._freed if worker == worker_id]
 
 
 def _demand(holds: bool, otherwise: str) -> None:
