@@ -6,10 +6,13 @@ in fp32, without sparsity; fp32 without tensor cores; one direction of PCIe.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 _GB = 10**9
 _GIB = 2**30
+_SHARE = 0.97
+_DRIVER = _GIB // 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Accelerator:
     @property
     def usable(self) -> int:
         """Bytes that a run may take: less the driver's share, and 3 % that lie between blocks."""
-        return int(self.memory * 0.97) - _GIB // 2
+        return int(self.memory * _SHARE) - _DRIVER
 
     def operations(self, precision: Literal["fp32", "bf16", "fp16"]) -> float:
         """Operations a second in a precision."""
@@ -73,6 +76,17 @@ ACCELERATORS: dict[str, Accelerator] = {
     )
 }
 """In the order of their memory; memory is what drivers show, GiB."""
+
+
+def needed(total: int) -> int:
+    """Bytes of memory of an accelerator of which a run may take ``total``."""
+    return ceil((total + _DRIVER) / _SHARE)
+
+
+def smallest(total: int) -> Accelerator | None:
+    """The first with the least memory in which a run may take ``total`` bytes; None: none."""
+    fitting = [each for each in ACCELERATORS.values() if each.usable >= total]
+    return min(fitting, key=lambda each: each.memory, default=None)
 
 
 def accelerator(text: str) -> Accelerator:

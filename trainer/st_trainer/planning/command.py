@@ -4,7 +4,7 @@ from typing import Any
 
 from st_shared.spec.training import TrainingSpec
 from st_trainer.planning.accelerators import accelerator
-from st_trainer.planning.estimate import estimate
+from st_trainer.planning.estimate import estimator
 from st_trainer.planning.proposal import cached, proposed
 from st_trainer.planning.report import document, lines
 
@@ -17,7 +17,7 @@ def plan_command(spec: TrainingSpec, gpu: str | None) -> tuple[bool, dict[str, A
         ValueError: ``gpu`` is no accelerator.
     """
     target = accelerator(gpu) if gpu else None
-    asked = cached(estimate)
+    asked = cached(estimator())
     found = asked(spec)
     if target is None:
         return True, document(spec, found), list(lines(spec, found))

@@ -1,31 +1,21 @@
 """Bytes of every part of a run, and operations of a step, from a model without weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from st_shared.spec.families import FAMILIES
-from st_shared.spec.memory import MemorySpec, QuantizationSpec, SpeedSpec
+from st_shared.spec.memory import QuantizationSpec
 from st_shared.spec.training import TrainingSpec
 from st_trainer.adapters.adapter import trained
-from st_trainer.adapters.registry import make_adapter
 from st_trainer.caching.encodings import Kind
-from st_trainer.caching.prepare import modes_of
-from st_trainer.errors import BadSpecError
 from st_trainer.execution.blocks import repeated_blocks
-from st_trainer.execution.prepare import prepared
 from st_trainer.families.family import Denoiser
 from st_trainer.families.pretrained import Pretrained
 from st_trainer.optimizers.registry import OPTIMIZERS
-from st_trainer.planning.empty import empty_denoiser, fill
-from st_trainer.planning.trace import Trace
+from st_trainer.planning.batch import Step, plain, staying, traced
 from st_trainer.quantization.model import frozen_linears, text_encoders
 from st_trainer.quantization.registry import Quantizer, quantizers
-from st_trainer.weights import DTYPES
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -76,83 +66,25 @@ def estimate(spec: TrainingSpec) -> Estimate:
     Raises:
         BadSpecError: the model's configuration is not there, or its code needs values to run.
     """
-    memory = spec.memory
-    plain = spec.model_copy(
-        update={
-            "memory": MemorySpec(gradient_checkpointing=memory.gradient_checkpointing),
-            "speed": SpeedSpec(),
-            "adapter": spec.adapter.model_copy(update={"init": "default", "continue_from": None}),
-        }
-    )
-    denoiser = empty_denoiser(plain)
-    denoiser = prepared(denoiser, make_adapter(plain), plain, CPU)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        fill(denoiser, DTYPES[spec.precision])
-        try:
-            step = _traced_step(denoiser, plain, staying(spec))
-        except (RuntimeError, NotImplementedError) as error:
-            raise BadSpecError(
-                f"training.model.family: {spec.model.family} cannot be planned with these options: "
-                f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            ) from error
+    return estimator()(spec)
+
+
+def estimator() -> Callable[[TrainingSpec], Estimate]:
+    """``estimate``, which traces once what several specifications have in common."""
+    known: dict[str, tuple[Denoiser, Step]] = {}
+
+    def asked(spec: TrainingSpec) -> Estimate:
+        common, stay = plain(spec), staying(spec)
+        key = f"{sorted(stay)} {common.model_dump_json()}"
+        if key not in known:
+            known[key] = traced(common, stay)
+        denoiser, step = known[key]
         return _summed(denoiser, spec, step)
 
-
-@dataclass(frozen=True)
-class _Step:
-    """What one batch of a step takes beside what is always there."""
-
-    peak: int
-    """Bytes at the peak of the passes, gradients of what is trained among them."""
-    encoding: int
-    """Bytes at the peak of encoders, which work before that."""
-    operations: int
+    return asked
 
 
-def staying(spec: TrainingSpec) -> frozenset[Kind]:
-    """The kinds whose encoders are in memory during steps.
-
-    Where the specification leaves it open, a run is taken to see all of its samples.
-    """
-    if not FAMILIES[spec.model.family].needs_base:
-        return frozenset()
-    modes = modes_of(spec, 1, 1)
-    return frozenset(kind for kind, mode in modes.items() if mode != "before")
-
-
-def _traced_step(denoiser: Denoiser, spec: TrainingSpec, stay: frozenset[Kind]) -> _Step:
-    """One batch through encoders, as far as they ``stay``, and the model, and back; no values."""
-    count, dtype = spec.batch_size, DTYPES[spec.precision]
-    few = min(count, spec.cache.at_once)
-    with torch.no_grad(), Trace() as seeing:
-        if Kind.LATENTS in stay:
-            denoiser.family.encoded(denoiser.assets, torch.empty(few, *denoiser.sample_shape))
-    with torch.no_grad(), Trace() as reading:
-        row = denoiser.longest()
-    condition = {name: torch.cat([each] * count) for name, each in row.items()}
-    objective = denoiser.objective
-    times = objective.from_share(torch.rand(count))
-    clean = torch.empty(count, *denoiser.latent_shape)
-    noisy = objective.noisy(clean, torch.empty_like(clean), times)
-    denoiser.module.train()
-    with Trace() as step:
-        if spec.adapter.text_encoder:
-            condition = denoiser.encode(["word"] * count)
-        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
-            answer = denoiser.predict(noisy, times, condition)
-            loss = answer.float().square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-    reads = Kind.TEXT in stay and not spec.adapter.text_encoder
-    return _Step(
-        step.peak,
-        max(seeing.peak, few * reading.peak if reads else 0),
-        step.operations
-        + seeing.operations * -(-count // few)
-        + (reading.operations * count if reads else 0),
-    )
-
-
-def _summed(denoiser: Denoiser, spec: TrainingSpec, step: _Step) -> Estimate:
+def _summed(denoiser: Denoiser, spec: TrainingSpec, step: Step) -> Estimate:
     module, memory, optimizer = denoiser.module, spec.memory, spec.optimizer
     kind, batches = OPTIMIZERS[optimizer.name], spec.accumulation
     learned = trained(module)
@@ -172,7 +104,7 @@ def _summed(denoiser: Denoiser, spec: TrainingSpec, step: _Step) -> Estimate:
         gradients=gradients,
         optimizer=0 if optimizer.offload else state,
         average=adapter if has_average else 0,
-        activations=max(0, peak - (adapter if batches == 1 else 0)),
+        activations=max(0, peak - (gradients if batches == 1 else 0)),
         text_encoders=reading if Kind.TEXT in stay else 0,
         vae=seeing if stay & {Kind.LATENTS, Kind.CONTROL} else 0,
         host=waiting + (state + 2 * adapter if optimizer.offload else 0),

@@ -4,21 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from st_shared.spec.training import TrainingSpec
-from st_trainer.planning.accelerators import Accelerator
+from st_trainer.planning.accelerators import Accelerator, needed, smallest
 from st_trainer.planning.estimate import Estimate
+from st_trainer.planning.picture import picture, size
 from st_trainer.planning.proposal import Proposal
 from st_trainer.planning.step_time import step_seconds
-
-_WORDS = {
-    "base": "frozen weights",
-    "adapter": "what is trained",
-    "gradients": "gradients",
-    "optimizer": "state of the optimiser",
-    "average": "moving average",
-    "activations": "activations, at the peak",
-    "text_encoders": "text encoders",
-    "vae": "VAE and other parts",
-}
 
 
 def document(
@@ -45,15 +35,17 @@ def document(
 def _of_estimate(
     spec: TrainingSpec, estimate: Estimate, target: Accelerator | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    told: dict[str, Any] = {
         "bytes": estimate.components,
         "total_bytes": estimate.total,
         "host_bytes": estimate.host,
         "operations_per_step": estimate.operations,
+        "needed_bytes": needed(estimate.total),
+        "smallest_accelerator": found.name if (found := smallest(estimate.total)) else None,
     }
     if target:
-        found["step_seconds"] = step_seconds(spec, estimate, target)
-    return found
+        told["step_seconds"] = step_seconds(spec, estimate, target)
+    return told
 
 
 def lines(
@@ -63,44 +55,47 @@ def lines(
     proposal: Proposal | None = None,
 ) -> Iterator[str]:
     """The plan for people."""
-    yield from _table(estimate)
     if not (target and proposal):
+        yield "what one process holds on its accelerator:"
+        yield from picture(estimate)
+        yield from _needed(estimate)
+        yield "give --gpu to see what to change so that it fits a certain one"
         return
-    yield f"about {step_seconds(spec, estimate, target):.2g} s a step on {target.name}"
-    room = f"{target.name}, of which a run may take {size(target.usable)}"
+    yield f"as asked, on {target.name}, of which a run may take {size(target.usable)}:"
+    yield from picture(estimate, target)
+    yield _pace(spec, estimate, target)
     if not proposal.changes and proposal.fits:
-        yield f"fits {room}"
+        yield "it fits"
         return
-    yield f"does not fit {room}"
-    if not proposal.fits:
-        yield "nothing that is known here makes it fit; this comes nearest:"
-    else:
+    yield f"it does not fit: {size(estimate.total - target.usable)} too much"
+    yield from _needed(estimate)
+    if proposal.fits:
         yield "with these changes it fits:"
+    else:
+        yield "nothing that is known here makes it fit; this comes nearest:"
     for change in proposal.changes:
         yield f"  training.{change.field}: {_value(change.value)}  # {change.cost}"
     if proposal.changes:
-        yield from _table(proposal.estimate)
-        yield (
-            f"about {step_seconds(proposal.spec, proposal.estimate, target):.2g} s a step on "
-            f"{target.name}"
-        )
+        yield from picture(proposal.estimate, target)
+        yield _pace(proposal.spec, proposal.estimate, target)
+    if not proposal.fits:
+        lacking = size(proposal.estimate.total - target.usable)
+        yield f"even so {lacking} are lacking: take a larger accelerator or a smaller model,"
+        yield "lower the resolution or the length of samples, or spread it with distributed"
+        yield from _needed(proposal.estimate)
 
 
-def _table(estimate: Estimate) -> Iterator[str]:
-    for name, count in estimate.components.items():
-        if count:
-            yield f"  {_WORDS[name]:28} {size(count):>10}"
-    yield f"  {'together':28} {size(estimate.total):>10}"
-    if estimate.host:
-        yield f"  {'in the memory of the host':28} {size(estimate.host):>10}"
+def _needed(estimate: Estimate) -> Iterator[str]:
+    """The smallest known accelerator that would hold it."""
+    found = smallest(estimate.total)
+    if found:
+        yield f"the smallest known accelerator that holds this: {found.name}"
+    else:
+        yield f"no known accelerator holds this: one of {size(needed(estimate.total))} would"
 
 
-def size(count: int) -> str:
-    """Bytes in the unit that suits them."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= factor:
-            return f"{count / factor:,.2f} {unit}"
-    return f"{count} B"
+def _pace(spec: TrainingSpec, estimate: Estimate, target: Accelerator) -> str:
+    return f"about {step_seconds(spec, estimate, target):.2g} s a step on {target.name}"
 
 
 def _value(value: Any) -> str:

@@ -1,6 +1,8 @@
 """What a computation would hold and do, from running it on tensors without values."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
@@ -14,10 +16,22 @@ _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # n
 _CPU_ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward  # noqa: SLF001
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A moment of a computation that has a name."""
+
+    name: Any
+    live: int
+    """Bytes that live then."""
+    operations: int
+    """Operations until then."""
+
+
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts bytes of new storages while they live, and floating-point operations.
 
-    Storages that were there before, such as weights, are not counted, nor are views.
+    Storages that were there before, such as weights, are not counted, nor are views. What an
+    operation holds of its own while it runs is: see ``_WORKSPACES``.
     """
 
     def __init__(self) -> None:
@@ -28,6 +42,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Most of it at once."""
         self.operations = 0
         """Multiplications and additions, as torch's own counter has them."""
+        self.marks = [Mark(None, 0, 0)]
+        """The beginning, and what ``mark`` was told."""
+        self.peaks = [0]
+        """Most bytes at once from each mark to the next."""
         self._known: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
 
     def __torch_dispatch__(
@@ -39,14 +57,26 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for each in tree_leaves((args, kwargs)):
             if isinstance(each, Tensor):
                 self._known.setdefault(each.untyped_storage(), None)
+        before = self.live
         result = func(*args, **kwargs)
         for each in tree_leaves(result):
             if isinstance(each, Tensor):
                 self._count(each.untyped_storage())
         packet = getattr(func, "_overloadpacket", None)
+        if workspace := _WORKSPACES.get(packet):
+            self._reach(before + workspace(args, result))
         if count := _OPERATIONS.get(packet) or flop_registry.get(packet):
             self.operations += int(count(*args, **kwargs, out_val=result))
         return result
+
+    def mark(self, name: Any) -> None:
+        """Give this moment a name."""
+        self.marks.append(Mark(name, self.live, self.operations))
+        self.peaks.append(self.live)
+
+    def _reach(self, size: int) -> None:
+        self.peak = max(self.peak, size)
+        self.peaks[-1] = max(self.peaks[-1], size)
 
     def _count(self, storage: Any) -> None:
         if storage in self._known:
@@ -54,7 +84,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[storage] = None
         size = storage.nbytes()
         self.live += size
-        self.peak = max(self.peak, self.live)
+        self._reach(self.live)
         finalize(storage, self._freed, size)
 
     def _freed(self, size: int) -> None:
@@ -77,3 +107,38 @@ _OPERATIONS: dict[Any, Callable[..., int]] = {
     _CPU_ATTENTION_BACK: _attention_back,
 }
 """Those that torch's counter leaves out."""
+
+
+def _bytes(tensor: Any) -> int:
+    return tensor.numel() * tensor.element_size() if isinstance(tensor, Tensor) else 0
+
+
+def _convolution(args: Any, result: Any) -> int:
+    """Copies of input, weight and output in the order of values that the library computes in.
+
+    oneDNN has blocks of channels, cuDNN channels last; the output is then copied into torch's
+    order, when the other copies are gone. With a kernel of one value it is a product of matrices.
+    """
+    seen, weight = args[:2]
+    if prod(weight.shape[2:]) == 1:
+        return 0
+    made = _bytes(result)
+    return made + max(_bytes(seen) + _bytes(weight), made)
+
+
+def _convolution_back(args: Any, result: Any) -> int:
+    """The same for the gradient of the input, and then for that of the weight."""
+    gradient, seen, weight = args[:3]
+    if prod(weight.shape[2:]) == 1:
+        return 0
+    of_input, of_weight = _bytes(result[0]), _bytes(result[1])
+    first = of_input + max(_bytes(gradient) + _bytes(weight), of_input) if of_input else 0
+    second = of_input + _bytes(gradient) + _bytes(seen) + 2 * of_weight if of_weight else 0
+    return max(first, second)
+
+
+_WORKSPACES: dict[Any, Callable[[Any, Any], int]] = {
+    torch.ops.aten.convolution: _convolution,
+    torch.ops.aten.convolution_backward: _convolution_back,
+}
+"""Bytes that an operation holds at its peak, its results among them, from arguments and results."""

@@ -1,7 +1,10 @@
 """Which changes are proposed so that a run fits, and how accelerators are named."""
 
 import json
+from collections.abc import Hashable
 from dataclasses import replace
+from itertools import combinations
+from math import inf
 
 import pytest
 from click.testing import CliRunner
@@ -9,8 +12,16 @@ from fixtures.tiny import TINY
 
 from st_shared.spec import TrainingSpec
 from st_trainer.cli import st_train
-from st_trainer.planning.accelerators import ACCELERATORS, Accelerator, accelerator
+from st_trainer.planning.accelerators import (
+    ACCELERATORS,
+    Accelerator,
+    accelerator,
+    needed,
+    smallest,
+)
 from st_trainer.planning.estimate import Estimate
+from st_trainer.planning.picture import WIDTH, picture
+from st_trainer.planning.proposal import _changes as _steps
 from st_trainer.planning.proposal import applied, proposed
 from st_trainer.planning.step_time import step_seconds
 
@@ -76,6 +87,71 @@ def test_changes_that_are_not_needed_are_taken_back():
         rest = tuple(each for each in tight.changes if each is not change)
         without = applied(spec, rest)
         assert without is None or estimate(without).total > whole * 0.4
+
+
+@pytest.mark.parametrize("share", [0.5, 0.27])
+def test_no_milder_set_of_changes_would_fit(share):
+    """Of all sets of changes, none whose dearest ones are cheaper fits."""
+    limit = int(estimate(SPEC).total * share)
+    found = proposed(SPEC, room(limit), estimate)
+    assert found.fits
+    steps = [*_steps(SPEC, room(limit))]
+    best = min(
+        sorted(chosen, reverse=True)
+        for count in range(len(steps) + 1)
+        for chosen in combinations(range(len(steps)), count)
+        if _total(chosen, steps) <= limit
+    )
+    changed = SPEC
+    for place in reversed(best):
+        changed = applied(changed, steps[place](changed))
+    assert {(each.field, each.value) for each in found.changes} == _differences(changed)
+
+
+def _total(chosen, steps):
+    spec = SPEC
+    for place in chosen:
+        changes = steps[place](spec)
+        changed = applied(spec, changes)
+        if not changes or changed is None:
+            return inf
+        spec = changed
+    return estimate(spec).total
+
+
+def _differences(spec):
+    """Keys and values of ``spec`` that are not those of ``SPEC``, in full names."""
+
+    def flat(value, name=""):
+        if isinstance(value, dict):
+            parts = [flat(each, f"{name}.{key}") for key, each in value.items()]
+            return {name: value for part in parts for name, value in part.items()}
+        return {name[1:]: value if isinstance(value, Hashable) else str(value)}
+
+    before, after = flat(SPEC.model_dump()), flat(spec.model_dump())
+    return {(name, value) for name, value in after.items() if before[name] != value}
+
+
+def test_what_would_be_needed_is_told():
+    limit = 24 * 2**30
+    assert smallest(limit).memory == 32 * 2**30
+    like = accelerator(str(needed(limit)))
+    assert limit <= like.usable <= limit + 2
+    assert smallest(10**15) is None
+
+
+def test_a_picture_shows_parts_one_after_the_other_and_the_edge_of_the_accelerator():
+    found = estimate(SPEC)
+    fitting = [*picture(found, room(2 * found.total))]
+    cells = [line[43:] for line in fitting]
+    assert "▒" not in "".join(cells)
+    assert cells[0].startswith("█")
+    assert cells[-1].count("█") == WIDTH // 2
+    assert cells[-1].endswith("| 50%")
+    over = [*picture(found, room(found.total // 2))][-1]
+    assert over.count("█") == over.count("▒") == WIDTH // 2
+    assert over.endswith(" 200%")
+    assert "|" not in "".join(picture(found))
 
 
 def test_where_nothing_helps_the_nearest_is_told():

@@ -1,0 +1,142 @@
+"""One batch of a step, through the code of a run, on tensors without values."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from st_shared.spec.families import FAMILIES
+from st_shared.spec.memory import MemorySpec, SpeedSpec
+from st_shared.spec.optimizer import EmaSpec, OptimizerSpec
+from st_shared.spec.training import TrainingSpec
+from st_trainer.adapters.adapter import trained
+from st_trainer.adapters.registry import make_adapter
+from st_trainer.caching.encodings import Kind
+from st_trainer.caching.prepare import modes_of
+from st_trainer.errors import BadSpecError
+from st_trainer.execution.prepare import prepared
+from st_trainer.families.family import Condition, Denoiser
+from st_trainer.planning.empty import empty_denoiser, fill
+from st_trainer.planning.runs import Cost, cost
+from st_trainer.quantization.model import text_encoders
+from st_trainer.weights import DTYPES
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch of a step takes beside what is always there."""
+
+    peak: int
+    """Bytes at the peak of the passes, gradients of what is trained among them."""
+    encoding: int
+    """Bytes at the peak of encoders, which work before that."""
+    operations: int
+
+
+def plain(spec: TrainingSpec) -> TrainingSpec:
+    """``spec`` without what alters neither the code of a step nor the sizes that it works on.
+
+    Other code of attention than ``native_math`` never holds its scores, as torch's own does not.
+    """
+    scores = "native_math" if spec.speed.attention == "native_math" else "native"
+    fused = OptimizerSpec().model_copy(update={"fused_backward": spec.optimizer.fused_backward})
+    return spec.model_copy(
+        update={
+            "memory": MemorySpec(gradient_checkpointing=spec.memory.gradient_checkpointing),
+            "speed": SpeedSpec(attention=scores),
+            "adapter": spec.adapter.model_copy(update={"init": "default", "continue_from": None}),
+            "optimizer": fused,
+            "ema": EmaSpec(),
+            "accumulation": min(spec.accumulation, 2),
+        }
+    )
+
+
+def traced(spec: TrainingSpec, stay: frozenset[Kind]) -> tuple[Denoiser, Step]:
+    """The model of ``spec`` without weights, and what a batch takes while encoders ``stay``.
+
+    Raises:
+        BadSpecError: the model's configuration is not there, or its code needs values to run.
+    """
+    denoiser = empty_denoiser(spec)
+    denoiser = prepared(denoiser, make_adapter(spec), spec, CPU)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fill(denoiser, DTYPES[spec.precision])
+        try:
+            return denoiser, _traced_step(denoiser, spec, stay)
+        except (RuntimeError, NotImplementedError) as error:
+            raise BadSpecError(
+                f"training.model.family: {spec.model.family} cannot be planned with these options: "
+                f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def staying(spec: TrainingSpec) -> frozenset[Kind]:
+    """The kinds whose encoders are in memory during steps.
+
+    Where the specification leaves it open, a run is taken to see all of its samples.
+    """
+    if not FAMILIES[spec.model.family].needs_base:
+        return frozenset()
+    modes = modes_of(spec, 1, 1)
+    return frozenset(kind for kind, mode in modes.items() if mode != "before")
+
+
+def _traced_step(denoiser: Denoiser, spec: TrainingSpec, stay: frozenset[Kind]) -> Step:
+    """One batch through encoders, as far as they ``stay``, and the model, and back; no values."""
+    count = spec.batch_size
+    few = min(count, spec.cache.at_once)
+    seeing = Cost(0, 0)
+    if Kind.LATENTS in stay:
+        samples = torch.empty(few, *denoiser.sample_shape)
+        with torch.no_grad():
+            seeing = cost([], 1, partial(denoiser.family.encoded, denoiser.assets, samples))
+    rows: list[Condition] = []
+    with torch.no_grad():
+        reading = cost(text_encoders(denoiser), 1, lambda: rows.append(denoiser.longest()))
+    condition = {name: torch.cat([each] * count) for name, each in rows[-1].items()}
+    passes = _passes(denoiser, spec, condition)
+    reads = Kind.TEXT in stay and not spec.adapter.text_encoder
+    return Step(
+        passes.peak,
+        max(seeing.peak, few * reading.peak if reads else 0),
+        passes.operations
+        + seeing.operations * -(-count // few)
+        + (reading.operations * count if reads else 0),
+    )
+
+
+def _passes(denoiser: Denoiser, spec: TrainingSpec, condition: Condition) -> Cost:
+    """One batch through the model and back; gradients of batches before it are there already."""
+    count, dtype = spec.batch_size, DTYPES[spec.precision]
+    objective, module = denoiser.objective, denoiser.module
+    times = objective.from_share(torch.rand(count))
+    clean = torch.empty(count, *denoiser.latent_shape)
+    noisy = objective.noisy(clean, torch.empty_like(clean), times)
+    module.train()
+    learned = [*trained(module).values()]
+
+    def compute() -> None:
+        for each in learned if spec.accumulation == 1 else ():
+            each.grad = None
+        seen = denoiser.encode(["word"] * count) if spec.adapter.text_encoder else condition
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            answer = denoiser.predict(noisy, times, seen)
+            loss = answer.float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    for each in learned:
+        if spec.accumulation > 1:
+            each.grad = torch.empty_like(each)
+        if spec.optimizer.fused_backward:
+            each.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
+    return cost([module], spec.memory.gradient_checkpointing or 1, compute)
+
+
+def _forget(parameter: Tensor) -> None:
+    """Let go of a gradient, as an optimiser does that makes its step during the backward pass."""
+    parameter.grad = None
