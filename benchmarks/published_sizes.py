@@ -1,6 +1,8 @@
 """Configuration files of published models, without weights: what a plan is made from.
 
-Sizes are those of the models' own ``config.json``; what is left out has the default of its class.
+Widths and depths as the models' papers and cards give them, for timing and for a picture of what
+a plan says; what is left out has the default of its class. A plan of a real model reads its own
+files.
 """
 
 import json
