@@ -69,6 +69,15 @@ def set_org_quota(
         return quota_setting.set_quota(tx, caller, request, "org.manage.quotas")
 
 
+@router.delete("/orgs/{org}/quotas/{quota_id}", status_code=204)
+def remove_org_quota(platform: PlatformDep, caller: OrgKeeper, org: str, quota_id: str) -> None:
+    """Take a limit of an organisation, or of what lies below it, away."""
+    with platform.db.write() as tx:
+        quota = quota_setting.find(tx.session, quota_id)
+        _must_lie_in(quota.path, org)
+        quota_setting.remove_quota(tx, caller, quota, "org.manage.quotas")
+
+
 @router.put("/orgs/{org}/teams/{team}/quotas")
 def set_team_quota(
     platform: PlatformDep, caller: TeamKeeper, org: str, team: str, request: QuotaRequest

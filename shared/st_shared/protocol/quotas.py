@@ -8,6 +8,10 @@ time are slot-hours; all others are whole numbers. They travel as strings, so th
 | ``GET quotas`` | ``job.view.own``; of others ``quota.view`` | | ``Page[QuotaView]`` |
 | ``PUT quotas`` | ``quota.manage`` | ``QuotaRequest`` | ``QuotaView`` |
 | ``DELETE quotas/{id}`` | ``quota.manage`` | | 204 |
+| ``PUT orgs/{org}/quotas`` | ``org.manage.quotas`` | ``QuotaRequest`` | ``QuotaView`` |
+| ``DELETE orgs/{org}/quotas/{id}`` | ``org.manage.quotas`` | | 204 |
+| ``PUT orgs/{org}/teams/{team}/quotas`` | ``team.manage.quotas`` | the same | the same |
+| ``DELETE orgs/{org}/teams/{team}/quotas/{id}`` | ``team.manage.quotas`` | | 204 |
 | ``GET quotas/usage`` ``?path=`` | ``job.view.own``; of others ``quota.view`` | | ``UsageView`` |
 | ``GET prices`` | ``job.view.own`` | | ``Page[PriceView]`` |
 | ``POST prices`` | ``admin.quotas`` | ``PriceRequest`` | ``PriceView`` 201 |

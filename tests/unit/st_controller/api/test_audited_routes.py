@@ -162,7 +162,8 @@ def limits(story) -> None:
     wanted = {"path": "default", "kind": "running_jobs", "amount": "9"}
     quota = story("PUT", "quotas", wanted)["id"]
     story("DELETE", f"quotas/{quota}")
-    story("PUT", "orgs/default/quotas", wanted | {"amount": "8"})
+    quota = story("PUT", "orgs/default/quotas", wanted | {"amount": "8"})["id"]
+    story("DELETE", f"orgs/default/quotas/{quota}")
     team = "orgs/default/teams/default/quotas"
     quota = story("PUT", team, wanted | {"path": "default/default", "amount": "7"})["id"]
     story("DELETE", f"{team}/{quota}")
