@@ -91,7 +91,7 @@ def test_a_job_of_a_batch_is_like_one_that_was_submitted_alone(steps, size):
         ({"after": ["@job"]}, "jobs.1.after.0"),
         ({"noop": None, "training": document()["training"] | {"datasets": [{"name": "x"}]}},
          "jobs.1.training.datasets.0.name"),
-        ({"noop": None, "command": {"run": "x" * 2**20}}, "jobs.1"),
+        ({"noop": None, "command": {"run": "x" * 2**20}}, "jobs.1.command"),
     ],
 )  # fmt: skip
 def test_one_mistake_and_nothing_is_written(steps, wrong, named):
