@@ -470,7 +470,8 @@ def test_a_person_is_made_changed_exempted_and_disabled(fleet, admin):
 
     admin.fill('[aria-label="Role of zoe"]', "lead")
     wait_for("the role", lambda: fleet.client.people.user("zoe").role == "lead")
-    admin.wait_for("document.querySelector('[aria-label=\"Role of zoe\"]').value === 'lead'")
+    admin.open(f"{fleet.controller.url}/people")  # else her row may be drawn anew at any moment
+    admin.wait_for("document.querySelector('[aria-label=\"Role of zoe\"]')?.value === 'lead'")
     admin.run(
         "document.querySelector('[aria-label=\"Role of zoe\"]').closest('tr')"
         ".querySelector('details').open = true"
