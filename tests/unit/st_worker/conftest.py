@@ -138,6 +138,10 @@ class ControllerDouble:
         self.faults: dict[str, list[int]] = {}
         """Statuses with which the next calls of an endpoint are answered, after they were done
         (599 and what is below 500: not done; the others: done but the answer is lost)."""
+        self.gates: dict[str, asyncio.Event] = {}
+        """What claims and finishes wait for at first, by endpoint."""
+        self.came = {"claim": 0, "finish": 0}
+        """Attempts in the calls so far, those that wait at a gate too."""
         self._changed = asyncio.Event()
         self._cut = asyncio.Event()
         self.app = self._routes()
@@ -245,6 +249,11 @@ class ControllerDouble:
             raise DoubleRefusal(409, "stale_lease")
         return attempt
 
+    async def _gate(self, name: str, attempts: int) -> None:
+        self.came[name] += attempts
+        if name in self.gates:
+            await self.gates[name].wait()
+
     def _fault(self, name: str, *, before: bool) -> None:
         waiting = self.faults.get(name, [])
         if waiting and (waiting[0] == 599 or waiting[0] < 500) is before:
@@ -321,7 +330,11 @@ class ControllerDouble:
             }
 
         @app.post("/v1/worker/attempts/{attempt_id}/claim")
-        async def claim(request: Request, attempt_id: str) -> ClaimReply:
+        async def claim_one(request: Request, attempt_id: str) -> ClaimReply:
+            await self._gate("claim", 1)
+            return claim(request, attempt_id)
+
+        def claim(request: Request, attempt_id: str) -> ClaimReply:
             self._worker(request)
             self._fault("claim", before=True)
             attempt = self.attempts.get(attempt_id)
@@ -350,10 +363,11 @@ class ControllerDouble:
         @app.post("/v1/worker/claims")
         async def claim_all(request: Request, body: ClaimBatch) -> ClaimBatchReply:
             self.batches.append(len(body.attempt_ids))
+            await self._gate("claim", len(body.attempt_ids))
             reply = ClaimBatchReply(claims=[], refused=[])
             for attempt_id in body.attempt_ids:
                 try:
-                    reply.claims.append(await claim(request, attempt_id))
+                    reply.claims.append(claim(request, attempt_id))
                 except DoubleRefusal as error:
                     if error.problem.code == "fault":
                         raise
@@ -415,7 +429,11 @@ class ControllerDouble:
                     attempt.completed.append(known["file"].path)
 
         @app.post("/v1/worker/attempts/{attempt_id}/finish", status_code=204)
-        async def finish(request: Request, attempt_id: str, body: FinishRequest) -> None:
+        async def finish_one(request: Request, attempt_id: str, body: FinishRequest) -> None:
+            await self._gate("finish", 1)
+            finish(request, attempt_id, body)
+
+        def finish(request: Request, attempt_id: str, body: FinishRequest) -> None:
             attempt = self._leased(request, attempt_id, body.epoch)
             acked = attempt.lines[-1]["seq"] if attempt.lines else attempt.claim.acked_seq
             if acked != body.last_seq:
@@ -428,11 +446,12 @@ class ControllerDouble:
         @app.post("/v1/worker/finishes")
         async def finish_all(request: Request, body: FinishBatch) -> FinishBatchReply:
             self.batches.append(len(body.finishes))
+            await self._gate("finish", len(body.finishes))
             reply = FinishBatchReply(refused=[])
             for each in body.finishes:
                 alone = FinishRequest(**each.model_dump(exclude={"attempt_id"}))
                 try:
-                    await finish(request, each.attempt_id, alone)
+                    finish(request, each.attempt_id, alone)
                 except DoubleRefusal as error:
                     if error.problem.code == "fault":
                         raise
