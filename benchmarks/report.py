@@ -2,6 +2,8 @@
 
 import json
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -45,6 +47,16 @@ def machine() -> str:
     return f"{psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
+def command() -> str:
+    """The command line of this benchmark, from the root of the repository."""
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def progress(said: str) -> None:
+    """Tell whoever watches how far it is; the table alone goes to the standard output."""
+    print(f"{datetime.now():%H:%M:%S}  {said}", file=sys.stderr, flush=True)  # noqa: DTZ005
+
+
 def report(name: str, results: Sequence[Result], path: Path | None) -> bool:
     """Print the table, write the JSON; whether every goal is reached."""
     print(f"{name} on {machine()}, Python {platform.python_version()}")
@@ -59,6 +71,7 @@ def report(name: str, results: Sequence[Result], path: Path | None) -> bool:
             "name": name,
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command(),
             "results": [{**asdict(result), "ok": result.ok} for result in results],
         }
         path.parent.mkdir(parents=True, exist_ok=True)

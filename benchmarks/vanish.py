@@ -6,6 +6,8 @@ For each way to vanish there is a pair of real agents with a training on one of 
 agent and training get SIGKILL. "host frozen": both get SIGSTOP. "network stalls": a proxy between
 agent and controller passes nothing more, while all connections stay. The clock runs from there, in
 unscaled time, to the end of the attempt as lost and to the start of the next on the other agent.
+
+Each loss takes half a minute: three of each way and database are ten minutes, --quick makes two.
 """
 
 import sys
@@ -19,7 +21,7 @@ TESTS = Path(__file__).parent.parent / "tests"
 sys.path += [str(TESTS), str(TESTS / "harness")]
 
 from faults.agents import FaultyAgent  # noqa: E402
-from report import Goal, Result, report  # noqa: E402
+from report import Goal, Result, progress, report  # noqa: E402
 from served import Controller, arguments, database, databases, set_up  # noqa: E402
 from shades import make_shades  # noqa: E402
 
@@ -63,7 +65,7 @@ class Pair:
         number: int = self._attempts()[-1].number
         return number
 
-    def strike(self) -> tuple[float, float]:
+    def strike(self, say: Callable[[str], None]) -> tuple[float, float]:
         """Seconds until the job is queued again and until it runs elsewhere."""
         number = self.running()
         attempt = self._attempts()[number - 1]
@@ -71,13 +73,18 @@ class Pair:
         target, how = WAYS[self.way]
         begun = time.time()
         victim.break_(target, how)
+        say(f"{victim.name} is gone; the loss is due within {QUEUED.value:g} s")
         _wait("the loss", lambda: self._attempts()[number - 1].finished_at)
         _wait("the next attempt", lambda: len(self._attempts()) > number and self._is_up())
         lost, after = self._attempts()[number - 1 :]
         victim.mend()
         if lost.outcome != "lost" or after.worker == victim.name:
             raise RuntimeError(f"{lost.outcome} on {victim.name}, then on {after.worker}")
-        return lost.finished_at.timestamp() - begun, after.started_at.timestamp() - begun
+        queued, running = (
+            each.timestamp() - begun for each in (lost.finished_at, after.started_at)
+        )
+        say(f"queued again after {queued:.1f} s, runs on {after.worker} after {running:.1f} s")
+        return queued, running
 
     def close(self) -> None:
         """End both agents and what they run."""
@@ -103,7 +110,10 @@ def main() -> int:
 
 
 def _measured(kind: str, pair: Pair, runs: int) -> list[Result]:
-    times = [pair.strike() for _ in range(runs)]
+    times = []
+    for number in range(1, runs + 1):
+        progress(f"{kind}, {pair.way}, {number} of {runs}: waits for a running training")
+        times.append(pair.strike(lambda said: progress(f"  {said}")))
     queued, running = [list(each) for each in zip(*times, strict=True)]
     return [
         Result(f"{kind}, {pair.way}: queued again", max(queued), "s", QUEUED, queued),
