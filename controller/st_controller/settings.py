@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Without it boto3 looks for credentials itself."""
     object_store_secret_key: SecretStr | None = None
     object_store_addressing: AddressingStyle | None = None
-    """How a bucket is named in URLs; by default ``path`` at an endpoint, else as AWS wants it."""
+    """How a bucket is named in URLs; by default ``path`` at an endpoint, ``virtual`` at AWS."""
     object_store_checksums: Literal["when_required", "when_supported"] = "when_required"
     """boto3's ``request_checksum_calculation``; few servers but AWS take ``when_supported``."""
     object_store_signed_checksums: bool = True

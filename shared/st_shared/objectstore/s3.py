@@ -84,7 +84,8 @@ class S3Store:
         """A store at AWS, or at ``endpoint_url``; without keys boto3 looks for them itself.
 
         Args:
-            addressing: none takes ``path`` at an endpoint and boto3's choice at AWS.
+            addressing: none takes ``path`` at an endpoint, and the host of the bucket's region at
+                AWS (``path`` for names with dots, which no certificate fits).
             checksums: boto3's ``request_checksum_calculation`` and the like for answers, of what
                 this process itself sends and reads; many servers know no ``when_supported``.
 
@@ -99,7 +100,9 @@ class S3Store:
             # Checksums other than ours would be signed into URLs, and their holder not know them.
             request_checksum_calculation=checksums,
             response_checksum_validation=checksums,
-            s3={"addressing_style": addressing or ("path" if endpoint_url else "auto")},
+            # At AWS ``auto`` signs URLs for the host of all regions, which sends whoever has a new
+            # bucket elsewhere on to that bucket's own, where the signature is void.
+            s3={"addressing_style": addressing or ("path" if endpoint_url else "virtual")},
         )
         with failures():
             client = boto3.client(
