@@ -7,16 +7,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar
 
 import httpx
 import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from st_shared import __version__
 from st_shared.protocol import endpoints
 from st_shared.protocol.endpoints import Answer, Endpoint
-from st_shared.protocol.problems import Problem
 from st_shared.protocol.worker import (
     LARGEST_BATCH,
     ArtifactOffer,
@@ -42,13 +41,12 @@ from st_shared.protocol.worker import (
     SecretsReply,
     SecretsWanted,
 )
+from st_worker.answers import error_of, problem_error, read, said, strange
 from st_worker.credential import Secrets
 from st_worker.errors import (
-    OfferGone,
     Refused,
     RequestRefused,
-    SequenceGap,
-    StaleLease,
+    StrangeAnswer,
     TemporaryTrouble,
     WorkerError,
 )
@@ -62,18 +60,11 @@ Told = TypeVar("Told")
 FOREVER = float("inf")
 """Patience of calls whose loss would lose work."""
 
-_BY_CODE: dict[str, type[RequestRefused]] = {
-    "stale_lease": StaleLease,
-    "offer_gone": OfferGone,
-    "sequence_gap": SequenceGap,
-}
 KEPT_SECONDS = 60.0
 """How long a connection without calls is kept: over many heartbeats, and less long than controllers
 and proxies keep theirs."""
 PACKED_BYTES = 2048
 """Bodies of so many bytes are compressed."""
-LATER = {408, 425, 429}
-"""Statuses below 500 that a later try may better."""
 
 
 class Controller:
@@ -99,9 +90,14 @@ class Controller:
         await self._finishes.close()
         await self._http.aclose()
 
-    async def register(self, request: RegisterRequest) -> RegisterReply:
-        """Say who this worker is; waits for a controller that does not answer yet."""
-        return await self._call(endpoints.REGISTER, request, FOREVER)
+    async def register(self, request: RegisterRequest, *, is_first: bool = False) -> RegisterReply:
+        """Say who this worker is; waits for a controller that does not answer yet.
+
+        Raises:
+            StrangeAnswer: somebody else answers, and it ``is_first``: the address may be wrong.
+        """
+        bears = not is_first
+        return await self._call(endpoints.REGISTER, request, FOREVER, bears_strangers=bears)
 
     async def new_credential(self) -> str:
         """A new credential; the present one is in force until that is used."""
@@ -175,7 +171,10 @@ class Controller:
             ) as reply:
                 if not reply.is_success:
                     await reply.aread()
-                self._check(reply, shown)
+                    self._refuse(reply, shown)
+                if not reply.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise strange(reply, "with something that is no stream")
+                self.secrets.proven(shown)
                 yield reply.aiter_lines()
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"the stream broke: {said(error)}") from error
@@ -224,29 +223,32 @@ class Controller:
         body: BaseModel | None,
         patience: float,
         one_try: float | None = None,
+        *,
+        bears_strangers: bool = True,
         **parts: str,
     ) -> Answer:
         """The answer; what a later try may better is tried for ``patience`` seconds.
 
         ``one_try``: the longest silence in one, seconds, where it is not the usual. ``parts`` are
-        filled in in the path.
+        filled in in the path. Unless it ``bears_strangers``, a strange answer ends it at once.
         """
         begun = time.monotonic()
         pauses = self._settings.pauses()
         path = endpoint.url(**parts)
         while True:
             try:
-                return _read(endpoint, await self._call_once(endpoint.method, path, body, one_try))
+                return await self._call_once(endpoint, path, body, one_try)
             except TemporaryTrouble as trouble:
                 pause = next(pauses)
-                if time.monotonic() - begun + pause > patience:
+                is_strange = isinstance(trouble, StrangeAnswer) and not bears_strangers
+                if is_strange or time.monotonic() - begun + pause > patience:
                     raise
                 log.warning("call.again", call=path, in_seconds=round(pause, 1), why=str(trouble))
             await asyncio.sleep(pause)
 
     async def _call_once(
-        self, method: str, path: str, body: BaseModel | None, one_try: float | None
-    ) -> httpx.Response:
+        self, endpoint: Endpoint[Answer], path: str, body: BaseModel | None, one_try: float | None
+    ) -> Answer:
         content = body.model_dump_json().encode() if body is not None else b""
         shown = self.secrets.current
         headers = _bearer(shown) | {"Content-Type": "application/json"}
@@ -255,7 +257,7 @@ class Controller:
             headers["Content-Encoding"] = "gzip"
         try:
             reply = await self._http.request(
-                method,
+                endpoint.method,
                 path,
                 content=content,
                 headers=headers,
@@ -263,18 +265,21 @@ class Controller:
             )
         except httpx.TransportError as error:
             raise TemporaryTrouble(f"no answer from {self.url}: {said(error)}") from error
-        self._check(reply, shown)
-        return reply
+        if not reply.is_success:
+            self._refuse(reply, shown)
+        answer = read(endpoint, reply)
+        self.secrets.proven(shown)
+        return answer
 
-    def _check(self, reply: httpx.Response, shown: str) -> None:
+    def _refuse(self, reply: httpx.Response, shown: str) -> NoReturn:
         """Raise what an answer means; who is refused tries the other secret, where there is one."""
-        if reply.status_code not in {401, *LATER} and reply.status_code < 500:
-            self.secrets.proven(shown)
-        if reply.is_success:
-            return
-        if reply.status_code == 401 and self.secrets.may_try_again(shown):
-            raise TemporaryTrouble("the credential changed while the call was on its way")
-        raise problem_error(reply)
+        error = problem_error(reply)
+        if isinstance(error, Refused | RequestRefused):
+            if reply.status_code != 401:
+                self.secrets.proven(shown)
+            elif self.secrets.may_try_again(shown):
+                raise TemporaryTrouble("the credential changed while the call was on its way")
+        raise error
 
 
 def _bearer(secret: str) -> dict[str, str]:
@@ -297,19 +302,6 @@ def new_client(
     )
 
 
-def problem_error(reply: httpx.Response) -> WorkerError:
-    """The error that an answer of 300 or more means."""
-    return _error_of(reply.status_code, problem_of(reply))
-
-
-def _error_of(status: int, problem: Problem) -> WorkerError:
-    if status >= 500 or status in LATER:
-        return TemporaryTrouble(f"{problem.detail} ({problem.status} {problem.code})")
-    if status in {401, 403} or problem.code == "retired":
-        return Refused(problem)
-    return _BY_CODE.get(problem.code, RequestRefused)(problem)
-
-
 async def _told(call: Awaitable[Told]) -> Told | WorkerError:
     """The answer, or the error that the controller answered with."""
     try:
@@ -319,37 +311,7 @@ async def _told(call: Awaitable[Told]) -> Told | WorkerError:
 
 
 def _errors(refused: Sequence[RefusedAttempt]) -> dict[str, WorkerError]:
-    return {each.attempt_id: _error_of(each.problem.status, each.problem) for each in refused}
-
-
-def problem_of(reply: httpx.Response) -> Problem:
-    """The problem document of an answer, or one that says what little is known."""
-    try:
-        return Problem.model_validate_json(reply.content)
-    except ValidationError:
-        where = f"{reply.request.method} {reply.request.url.path}"
-        text = f"{where} was answered {reply.status_code} {reply.reason_phrase}"
-        status = max(400, reply.status_code)
-        return Problem(title="", status=status, detail=text, code=f"http_{reply.status_code}")
-
-
-def said(error: Exception) -> str:
-    """What an exception says, or its name when it says nothing."""
-    return str(error) or type(error).__name__
-
-
-def _read(endpoint: Endpoint[Answer], reply: httpx.Response) -> Answer:
-    """The answer; one of another shape, as proxies give, counts as none."""
-    answer = cast("type[BaseModel] | None", endpoint.answer)
-    try:
-        return cast("Answer", answer and answer.model_validate_json(reply.content))
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, wrong["loc"])) or "the body"
-        raise TemporaryTrouble(
-            f"{reply.request.url.path} gave an answer of another shape: {place}: "
-            f"{wrong['msg']}; do the versions of controller and worker fit?"
-        ) from None
+    return {each.attempt_id: error_of(each.problem.status, each.problem) for each in refused}
 
 
 @cache

@@ -4,6 +4,7 @@ WorkerError
 ├── UsageError         what the person typed cannot work; exit code 2
 ├── Refused            the controller does not know this worker (any more); exit code 3
 ├── TemporaryTrouble   no answer, or one that a later try may better
+│   └── StrangeAnswer  somebody between here and the controller answered in its stead
 ├── RequestRefused     the controller refused one request for good
 │   ├── StaleLease     the lease is void: end that process and report no more
 │   ├── OfferGone      somebody else has the attempt, or nobody needs it
@@ -35,6 +36,10 @@ class UsageError(WorkerError):
 
 class TemporaryTrouble(WorkerError):
     """No answer, or one that a later try may better."""
+
+
+class StrangeAnswer(TemporaryTrouble):
+    """Somebody between here and the controller answered in its stead, whatever that said."""
 
 
 class UploadGivenUp(WorkerError):

@@ -20,6 +20,7 @@ async def join(
     Raises:
         UsageError: there is neither.
         Refused: the controller takes neither.
+        StrangeAnswer: what answers a join token is no controller.
     """
     known = Credential.load(folder)
     if known and known.controller == controller.url:
@@ -51,7 +52,7 @@ async def _exchange(
 ) -> RegisterReply:
     """Register as a new worker and keep its credential before anything else happens."""
     controller.secrets.set(token)
-    reply = await controller.register(request)
+    reply = await controller.register(request, is_first=True)
     if reply.credential is None:
         raise WorkerError("the controller took the join token but gave no credential")
     Credential(

@@ -24,7 +24,6 @@ class Stream:
     ) -> None:
         self._controller, self._settings, self._take = controller, settings, take
         self._last_id: str | None = None
-        self._is_fresh = False
         self._is_live = False
         self._heard_at = asyncio.get_running_loop().time()
 
@@ -37,13 +36,19 @@ class Stream:
         return not self._is_live and silence > patience
 
     async def run(self) -> None:
-        """Follow the stream until cancelled; ``Refused`` when the credential is void."""
+        """Follow the stream until cancelled; ``Refused`` when the credential is void.
+
+        Pauses between two connections grow until one has lasted for as long as the longest of them:
+        what cuts every one at once is not to be asked ten times a second.
+        """
+        now = asyncio.get_running_loop().time
         while True:
             for pause in self._settings.pauses():
-                self._is_fresh = False
+                begun = now()
                 await self._follow_reporting()
+                has_lasted = now() - begun >= self._settings.most_backoff_seconds
                 await asyncio.sleep(pause)
-                if self._is_fresh:
+                if has_lasted:
                     break
 
     async def _follow_reporting(self) -> None:
@@ -63,7 +68,7 @@ class Stream:
             log.info("stream.open", after=self._last_id)
             try:
                 async for line in lines:
-                    self._is_fresh = self._is_live = True
+                    self._is_live = True
                     event = reader.feed(line)
                     if event is not None:
                         self._take(event)

@@ -12,7 +12,8 @@ import httpx
 import structlog
 
 from st_shared.protocol.worker import Download
-from st_worker.client import LATER, new_client, problem_of, said
+from st_worker.answers import LATER, problem_of, said
+from st_worker.client import new_client
 from st_worker.errors import RequestRefused, TemporaryTrouble, TransferError, WorkerError
 from st_worker.settings import AgentSettings
 

@@ -133,6 +133,10 @@ class ControllerDouble:
         """Where fetches that went on began."""
         self.events: list[tuple[int, str, str]] = []
         self.streams: list[str | None] = []
+        self.stranger: int | None = None
+        """Status with which a proxy answers in its stead, with a page for people."""
+        self.misled: set[str] = set()
+        """Last parts of the paths that it has answered."""
         self.batches: list[int] = []
         """Attempts in each call for several of them."""
         self.faults: dict[str, list[int]] = {}
@@ -272,7 +276,11 @@ class ControllerDouble:
 
         @app.middleware("http")
         async def announce(request: Request, call_next: Any) -> Response:
-            answer = await call_next(request)
+            if self.stranger:
+                self.misled.add(request.url.path.rpartition("/")[2])
+                answer = Response("<html>a page</html>", self.stranger, media_type="text/html")
+            else:
+                answer = await call_next(request)
             self.changed()
             return answer
 

@@ -8,10 +8,24 @@ from st_shared.ids import new_id
 from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ArtifactsStored, FinishRequest, Heartbeat
 from st_worker.client import Controller
-from st_worker.errors import OfferGone, Refused, RequestRefused, SequenceGap, TemporaryTrouble
+from st_worker.errors import (
+    OfferGone,
+    Refused,
+    RequestRefused,
+    SequenceGap,
+    StrangeAnswer,
+    TemporaryTrouble,
+)
+from st_worker.serve import describe
 from st_worker.settings import AgentSettings
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def description(state_folder):
+    return describe(state_folder, "tester", 1, {}, False)
+
 
 FINISH = FinishRequest(epoch=1, outcome=Outcome.SUCCEEDED, last_seq=0)
 
@@ -111,8 +125,7 @@ async def test_claim_is_given_up_after_its_patience(answering, agent_settings):
         (_problem(409, "retired"), Refused),
         (_problem(409, "offer_gone"), OfferGone),
         (_problem(404, "not_found"), RequestRefused),
-        (httpx.Response(410, text="gone"), RequestRefused),
-        (httpx.Response(302, headers={"location": "/login"}), RequestRefused),
+        (_problem(422, "invalid"), RequestRefused),
     ],
 )
 async def test_refusals_are_told_apart_and_not_repeated(answering, answer, error):
@@ -121,6 +134,45 @@ async def test_refusals_are_told_apart_and_not_repeated(answering, answer, error
         await controller.claim(new_id("att"))
     assert type(caught.value) is error
     assert str(answer.status_code) in str(caught.value)
+    assert len(made) == 1
+
+
+STRANGERS = [
+    httpx.Response(200, text="<html>sign in</html>"),
+    httpx.Response(302, headers={"location": "/login"}),
+    httpx.Response(401, text="proxy"),
+    httpx.Response(403, json={"title": "", "status": 403, "detail": "blocked"}),
+    httpx.Response(404, text="default backend - 404"),
+    httpx.Response(413, text="<html>"),
+]
+"""Proxies, portals, firewalls, and ingresses that miss their backend while it is exchanged."""
+
+
+async def test_whoever_answers_in_the_controllers_stead_is_waited_out(answering):
+    controller, made = answering(*STRANGERS, httpx.Response(204))
+    controller.secrets.set("fresh", "before")
+    await controller.finish(new_id("att"), FINISH)
+    shown = {request.headers["authorization"] for request in made}
+    assert (len(made), shown) == (len(STRANGERS) + 1, {"Bearer fresh"})
+    assert controller.secrets.previous is None  # the controller has taken it at last
+
+
+async def test_strangers_prove_no_credential(answering):
+    controller, _ = answering(*STRANGERS)
+    controller.secrets.set("fresh", "before")
+    for stranger in STRANGERS:
+        with pytest.raises(StrangeAnswer, match=r"look at the address|another shape"):
+            await controller.heartbeat(Heartbeat())
+        assert controller.secrets.previous == "before", stranger
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+async def test_the_first_to_answer_a_join_token_has_to_be_a_controller(
+    answering, description, stranger
+):
+    controller, made = answering(stranger)
+    with pytest.raises(StrangeAnswer, match=r"/v1/worker/register"):
+        await controller.register(description, is_first=True)
     assert len(made) == 1
 
 

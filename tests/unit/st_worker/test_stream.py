@@ -5,6 +5,7 @@ import pytest
 
 from st_worker.client import Controller
 from st_worker.errors import Refused
+from st_worker.settings import AgentSettings
 from st_worker.stream import Stream
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +22,13 @@ class Pieces(httpx.AsyncByteStream):
             yield piece
 
 
+STREAM = {"content-type": "text/event-stream; charset=utf-8"}
+
+
+def problem(status, code):
+    return httpx.Response(status, json={"title": "", "status": status, "detail": "", "code": code})
+
+
 async def _followed(settings, *answers):
     """Events taken and ids sent until the answers run out, whereupon the credential is void."""
     left, ids, taken = list(answers), [], []
@@ -28,9 +36,11 @@ async def _followed(settings, *answers):
     def handle(request: httpx.Request) -> httpx.Response:
         ids.append(request.headers.get("last-event-id"))
         if not left:
-            return httpx.Response(401)
+            return problem(401, "bad_worker_credential")
         answer = left.pop(0)
-        return answer if isinstance(answer, httpx.Response) else httpx.Response(200, stream=answer)
+        if isinstance(answer, httpx.Response):
+            return answer
+        return httpx.Response(200, headers=STREAM, stream=answer)
 
     controller = Controller("http://c", settings, transport=httpx.MockTransport(handle))
     stream = Stream(controller, settings, lambda event: taken.append((event.event, event.data)))
@@ -56,8 +66,38 @@ async def test_id_that_is_refused_is_dropped(agent_settings):
         agent_settings,
         Pieces(b"id: 9\nevent: stop\ndata: a\n\n"),
         httpx.Response(503),
-        httpx.Response(410),
+        problem(410, "no_such_id"),
         Pieces(b"event: sync\ndata: b\n\n"),
     )
     assert taken == [("stop", "a"), ("sync", "b")]
     assert ids == [None, "9", "9", None, None]
+
+
+async def test_pages_of_proxies_are_no_streams_and_cost_no_place(agent_settings):
+    taken, ids = await _followed(
+        agent_settings,
+        Pieces(b"id: 9\nevent: stop\ndata: a\n\n"),
+        httpx.Response(200, text="event: stop\ndata: b\n\n"),
+        httpx.Response(404, text="default backend - 404"),
+        Pieces(b"id: 10\nevent: stop\ndata: c\n\n"),
+    )
+    assert taken == [("stop", "a"), ("stop", "c")]
+    assert ids == [None, "9", "9", "9", "10"]
+
+
+@pytest.mark.parametrize(("longest", "beginnings"), [(3600.0, 1), (0.0, 4)])
+async def test_pauses_grow_until_a_connection_has_lasted(agent_settings, longest, beginnings):
+    """What is cut each time it has brought something, as by a proxy, is not asked all the time."""
+    begun = []
+
+    class Counted(AgentSettings):
+        def pauses(self):
+            begun.append(self)
+            return iter([0.0] * 10)
+
+    settings = Counted(**(vars(agent_settings) | {"most_backoff_seconds": longest}))
+    taken, ids = await _followed(
+        settings, *(Pieces(b"id: %d\nevent: stop\ndata: a\n\n" % number) for number in range(3))
+    )
+    assert (len(taken), ids) == (3, [None, "0", "1", "2"])
+    assert len(begun) == beginnings

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from st_shared.clock import Clock, utc_now
 from st_shared.protocol import probe
 from st_shared.protocol.sse import EventReader
-from st_worker.client import said, trust
+from st_worker.answers import said
+from st_worker.client import trust
 from st_worker.credential import Credential
 from st_worker.doctor.check import Finding, fail, ok, warn
 
