@@ -33,7 +33,11 @@ def proxy(upstream: str, *, buffers: bool = False) -> Iterator[str]:
             skipped = {"host", "connection", "accept-encoding"}
             headers = {k: v for k, v in self.headers.items() if k.lower() not in skipped}
             with httpx.stream(
-                self.command, upstream + self.path, headers=headers, content=self.rfile.read(size)
+                self.command,
+                upstream + self.path,
+                headers=headers,
+                content=self.rfile.read(size),
+                timeout=60,
             ) as reply:
                 self.send_response(reply.status_code)
                 for name, value in reply.headers.items():

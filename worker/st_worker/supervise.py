@@ -45,9 +45,12 @@ class _Forwarder:
 
     def attach(self, child: subprocess.Popen[bytes]) -> None:
         """Name the child; a request that came before it goes to it now."""
+        signals = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # one between these lines would go twice
         self._child = child
         if self._wanted:
             child.send_signal(signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     def _take(self, _number: int, _frame: FrameType | None) -> None:
         if not self._wanted and self._child:

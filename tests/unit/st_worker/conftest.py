@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -51,6 +52,7 @@ from st_worker.accelerators.registry import Found, find_devices
 from st_worker.agent import Agent, Departure
 from st_worker.client import Controller
 from st_worker.folder import StateFolder
+from st_worker.record import AttemptRecord
 from st_worker.serve import describe, sampler_of
 from st_worker.settings import AgentSettings
 from st_worker.transfer import Transfer
@@ -658,7 +660,10 @@ for action, *values in job["training"]["script"]:
 
 @pytest.fixture
 def agent_settings(tmp_path: Path) -> AgentSettings:
-    """Production's settings with short times and the scripted trainer."""
+    """Production's settings with the scripted trainer, soon to look and to try again.
+
+    Whatever is given up after a while is given up late: a busy machine is slow.
+    """
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
     return AgentSettings(
@@ -666,13 +671,16 @@ def agent_settings(tmp_path: Path) -> AgentSettings:
         poll_seconds=0.02,
         first_backoff_seconds=0.01,
         most_backoff_seconds=0.1,
-        stream_silence_seconds=5,
-        claim_patience_seconds=0.5,
+        stream_silence_seconds=120,
+        joint_timeout_seconds=20,
+        claim_patience_seconds=120,
+        sample_seconds=60,
+        first_sample_seconds=60,
         transfer_tries=3,
         cancel_grace_seconds=0.5,
-        preempt_grace_seconds=5,
-        shutdown_grace_seconds=3,
-        report_seconds=3,
+        preempt_grace_seconds=120,
+        shutdown_grace_seconds=120,
+        report_seconds=60,
         min_free_gb=0,  # the disk of whoever runs this may be small
     )
 
@@ -692,6 +700,27 @@ class AgentHands:
 
     async def left(self, seconds: float = 120) -> Departure:
         return await asyncio.wait_for(self.task, seconds)
+
+    async def let_go(self) -> "subprocess.Popen[bytes]":
+        """The agent ends and its one program goes on; gives the supervisor, to be waited for."""
+        (run,) = self.agent._attempts._runs.values()
+        started: subprocess.Popen[bytes] = run._work._process._child
+        self.agent.leave(Departure.FAULT)
+        await self.left()
+        return started
+
+
+@pytest.fixture
+def bring_to_its_limit(state_folder: StateFolder) -> Callable[[DoubleAttempt], None]:
+    """While no agent runs, makes the time limit of an attempt that runs be over."""
+
+    def bring(attempt: DoubleAttempt) -> None:
+        folder = state_folder.attempt(attempt.claim.attempt_id)
+        record = AttemptRecord.load(folder)
+        limit = timedelta(seconds=attempt.claim.spec["time_limit"])
+        record.model_copy(update={"claimed_at": record.claimed_at - limit}).save(folder)
+
+    return bring
 
 
 StartAgent = Callable[..., Any]

@@ -19,8 +19,8 @@ from st_worker.agent import Departure
 pytestmark = pytest.mark.anyio
 
 
-async def _finished(double, attempt, seconds=15):
-    await double.until(lambda: attempt.finish, seconds)
+async def _finished(double, attempt):
+    await double.until(lambda: attempt.finish)
     return attempt.finish
 
 
@@ -142,7 +142,7 @@ async def test_cancel_ends_the_whole_group(double, start_agent, push):
     session = os.getsid(grandchild)
     assert not _gone(grandchild)
     double.order_stop(attempt, "cancel", push=push)
-    finish = await _finished(double, attempt, 10)
+    finish = await _finished(double, attempt)
     assert finish.outcome == Outcome.CANCELLED
     assert _gone(grandchild)
     assert [pid for pid in psutil.pids() if _session(pid) == session and not _gone(pid)] == []
@@ -200,12 +200,17 @@ async def test_stopping_by_itself_counts_as_killed(double, start_agent):
     assert (finish.outcome, finish.failure.kind) == (Outcome.FAILED, FailureKind.KILLED)
 
 
-async def test_time_limit_stops_gracefully_and_fails(double, start_agent):
-    await start_agent()
-    attempt = double.offer([["until_stopped"], ["checkpoint", 1], ["exit", 3]], time_limit=2)
+async def test_time_limit_stops_gracefully_and_fails(double, start_agent, bring_to_its_limit):
+    first = await start_agent()
+    attempt = double.offer([["log", "up"], ["until_stopped"], ["checkpoint", 1], ["exit", 3]])
+    await double.until(lambda: "up" in attempt.messages)  # it would not hear of it before
+    started = await first.let_go()
+    bring_to_its_limit(attempt)
+    await start_agent(token=None)
     finish = await _finished(double, attempt)
     assert (finish.outcome, finish.failure.kind) == (Outcome.FAILED, FailureKind.TIME_LIMIT)
     assert attempt.completed[-1] == "checkpoints/step-000001/manifest.json"
+    started.wait()
 
 
 async def test_stale_lease_ends_the_trainer_and_reports_nothing(double, start_agent, state_folder):
@@ -491,8 +496,8 @@ async def test_slots_are_used_until_the_program_ends_however_late_that_is_told(
 ):
     await start_agent()
     attempt = double.offer([["wait", str(tmp_path / "go")]])
-    await double.until(lambda: "running" in attempt.states and _held(double))
-    first = _held(double)[0]
+    await double.until(lambda: "running" in attempt.states and _in_use(double))
+    first = _in_use(double)[0]
     double.faults = {"events": [503] * 10, "finish": [503] * 3}
     (tmp_path / "go").touch()
     used = (await _finished(double, attempt)).used_seconds
@@ -530,6 +535,11 @@ async def test_heartbeats_prove_use_as_far_as_the_program_was_seen_to_run(
 
 def _held(double):
     return [lease for beat in double.heartbeats for lease in beat.holding]
+
+
+def _in_use(double):
+    """Without those of the moment when a program was started and not looked at yet."""
+    return [lease for lease in _held(double) if lease.used_seconds]
 
 
 async def test_of_a_program_that_went_with_its_host_counts_what_it_wrote_last(

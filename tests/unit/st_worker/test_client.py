@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from st_shared.ids import new_id
 from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ArtifactsStored, FinishRequest, Heartbeat
+from st_worker import client
 from st_worker.client import Controller
 from st_worker.errors import (
     OfferGone,
@@ -110,11 +112,20 @@ async def test_a_heartbeat_waits_no_longer_than_until_the_next(agent_settings):
         await gone.wait()  # else its socket would be left to a later test
 
 
-async def test_claim_is_given_up_after_its_patience(answering, agent_settings):
-    controller, made = answering(httpx.ConnectError("no route"))
+async def test_claim_is_given_up_after_its_patience(agent_settings, monkeypatch):
+    moments = iter(range(100))  # a second passes with each call and with each try
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    made = []
+
+    def lose(request: httpx.Request) -> httpx.Response:
+        made.append(request)
+        raise httpx.ConnectError("no route")
+
+    settings = replace(agent_settings, claim_patience_seconds=4.5)
+    controller = Controller("http://c", settings, transport=httpx.MockTransport(lose))
     with pytest.raises(TemporaryTrouble):
         await controller.claim(new_id("att"))
-    assert len(made) > 3
+    assert len(made) == 1 + 5  # the one for all who wait, then those of this claim alone
 
 
 @pytest.mark.parametrize(

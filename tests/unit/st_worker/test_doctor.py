@@ -54,11 +54,11 @@ def controller(settings, clock=utc_now):
         server.startup = started
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        assert ready.wait(30)
+        assert ready.wait(120)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         token = {"token": app.state.setup_token, "username": "ada", "password": "correct horse"}
         try:
-            yield url, httpx.post(f"{url}/v1/auth/setup", json=token).json()["key"]
+            yield url, httpx.post(f"{url}/v1/auth/setup", json=token, timeout=60).json()["key"]
         finally:
             server.should_exit = True
             thread.join()
@@ -71,7 +71,8 @@ def joined(settings, tmp_path):
         state = StateFolder(tmp_path / "state")
         state.create()
         admin = {"Authorization": f"Bearer {key}"}
-        token = httpx.post(f"{url}/v1/join-tokens", json={}, headers=admin).json()["token"]
+        made = httpx.post(f"{url}/v1/join-tokens", json={}, headers=admin, timeout=60)
+        token = made.json()["token"]
         inventory = {
             "hostname": "host",
             "slots": [{"index": 0, "accelerator": "cpu", "memory_gb": 1}],
@@ -82,7 +83,8 @@ def joined(settings, tmp_path):
         }
         described = {"name": "w", "agent_version": "1", "inventory": inventory}
         holder = {"Authorization": f"Bearer {token}"}
-        told = httpx.post(f"{url}/v1/worker/register", json=described, headers=holder).json()
+        register = f"{url}/v1/worker/register"
+        told = httpx.post(register, json=described, headers=holder, timeout=60).json()
         Credential(
             controller=url, worker_id=told["worker_id"], name="w", secret=told["credential"]
         ).save(state)
@@ -266,6 +268,7 @@ def test_a_store_that_cannot_be_reached_is_named(joined):
                 url + self.path,
                 content=self.rfile.read(size),
                 headers={"Authorization": self.headers["authorization"]},
+                timeout=60,
             )
             self.send_response(reply.status_code)
             self.end_headers()

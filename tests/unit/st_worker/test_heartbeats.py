@@ -15,7 +15,6 @@ from st_shared.protocol.states import Outcome
 from st_worker import agent
 from st_worker.accelerators.nvidia import NvidiaProbe
 from st_worker.accelerators.registry import Found
-from st_worker.agent import Departure
 from st_worker.trainer import TrainerProcess
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +53,7 @@ async def test_beats_go_while_a_trainer_that_was_taken_over_cannot_be_looked_at(
     first = await start_agent()
     attempt = double.offer([["wait", str(tmp_path / "go")]])
     await double.until(lambda: "running" in attempt.states)
-    started = await let_go(first)
+    started = await first.let_go()
     looked, released = threading.Event(), threading.Event()
     is_alive = TrainerProcess._is_alive
 
@@ -79,7 +78,7 @@ async def test_beats_go_while_what_is_abandoned_does_not_end_and_its_slot_waits(
     first = await start_agent()
     attempt = double.offer([["deaf"]])
     await double.until(lambda: "deaf" in attempt.messages)
-    started = await let_go(first)
+    started = await first.let_go()
     with monkeypatch.context() as patched:
         patched.setattr(TrainerProcess, "kill", lambda process: None)
         patched.setattr(TrainerProcess, "members", lambda process: [process.pid])
@@ -92,15 +91,6 @@ async def test_beats_go_while_what_is_abandoned_does_not_end_and_its_slot_waits(
     await double.until(lambda: after.finish)
     assert (after.finish.outcome, attempt.finish) == (Outcome.SUCCEEDED, None)
     started.wait()
-
-
-async def let_go(hands):
-    """The agent ends and its one trainer goes on; gives the supervisor, to be waited for."""
-    (run,) = hands.agent._attempts._runs.values()
-    started = run._work._process._child
-    hands.agent.leave(Departure.FAULT)
-    await hands.left()
-    return started
 
 
 async def test_what_keeps_the_agent_from_working_is_told(monkeypatch):
@@ -167,7 +157,7 @@ async def test_a_trainer_that_was_taken_over_is_not_somebody_else(double, start_
     child = int(attempt.messages[-1].split()[-1])
     trainer = psutil.Process(child).parent()
     processes[0] = [(trainer.pid, None), (child, 2**30)]
-    started = await let_go(first)
+    started = await first.let_go()
     await start_agent(found=found_of(nvml), token=None)
     count = len(double.heartbeats)
     await double.until(lambda: len(double.heartbeats) >= count + 3)

@@ -132,9 +132,15 @@ async def test_a_script_whose_start_was_not_recorded_is_not_run_twice(
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 
-async def test_a_script_ends_at_its_time_limit(double, start_agent):
-    await start_agent()
-    finish = await _finished(double, _command(double, "sleep 1000", time_limit=1))
+async def test_a_script_ends_at_its_time_limit(double, start_agent, bring_to_its_limit):
+    first = await start_agent()
+    attempt = _command(double, "echo up; sleep 1000")
+    await double.until(lambda: "up" in attempt.messages)
+    started = await first.let_go()
+    bring_to_its_limit(attempt)
+    await start_agent(token=None)
+    finish = await _finished(double, attempt)
+    started.wait()
     assert finish.outcome == Outcome.FAILED
     assert finish.failure.kind == FailureKind.TIME_LIMIT
     assert finish.failure.message == "the job's time limit was reached"
@@ -150,13 +156,13 @@ async def test_an_empty_noop_is_over_after_claim_and_finish(double, start_agent,
 
 
 async def test_a_noop_takes_its_seconds_and_starts_no_process(double, start_agent, state_folder):
-    await start_agent()
-    attempt = double.offer(noop={"seconds": 0.3})
+    await start_agent(slots=2)
+    attempt = double.offer(noop={"seconds": 1000}, slots=[0])
     await double.until(lambda: attempt.states == ["running"])
     (shown,) = read_status(state_folder)["attempts"]
     assert (shown["phase"], shown["pid"]) == ("running", None)
-    finish = await _finished(double, attempt)
-    assert finish.outcome == Outcome.SUCCEEDED
+    finish = await _finished(double, double.offer(noop={"seconds": 0.3}, slots=[1]))
+    assert (finish.outcome, finish.used_seconds >= 0.3) == (Outcome.SUCCEEDED, True)
 
 
 async def test_noops_on_one_slot_follow_each_other(double, start_agent):

@@ -51,15 +51,18 @@ async def test_an_offer_that_is_gone_was_not_its_one_job(double, start_agent):
 async def test_an_idle_worker_leaves_and_one_that_works_does_not(
     double, start_agent, agent_settings, state_folder, tmp_path
 ):
-    settings = replace(agent_settings, idle_timeout_seconds=0.2)
-    hands = await start_agent(ephemeral=True, settings=settings)
+    first = await start_agent()
     attempt = double.offer([["wait", str(tmp_path / "go")]])
     await double.until(lambda: "running" in attempt.states)
+    started = await first.let_go()  # so that the next one is never idle before
+    settings = replace(agent_settings, idle_timeout_seconds=0.2)
+    hands = await start_agent(ephemeral=True, settings=settings)
     count = len(double.heartbeats)
     await double.until(lambda: len(double.heartbeats) > count + 4)
     assert not hands.task.done()
     (tmp_path / "go").touch()
     assert await hands.left() is Departure.IDLE
+    started.wait()
     assert attempt.finish.outcome == Outcome.SUCCEEDED
     assert double.heartbeats[-1].leaving
     assert len(double.left) == 1

@@ -45,7 +45,7 @@ async def _followed(settings, *answers):
     controller = Controller("http://c", settings, transport=httpx.MockTransport(handle))
     stream = Stream(controller, settings, lambda event: taken.append((event.event, event.data)))
     with pytest.raises(Refused):
-        await asyncio.wait_for(stream.run(), 10)
+        await asyncio.wait_for(stream.run(), 120)
     await controller.close()
     return taken, ids
 

@@ -84,7 +84,8 @@ def test_trainer_is_found_by_another_and_ended_whole(tmp_path):
         pass
     assert ended.monotonic is not None
     assert ended == TrainerExit(signal=9, monotonic=ended.monotonic)
-    assert mine.members() == []
+    while mine.members():  # what was killed may take a moment to go
+        pass
     assert output.stat().st_mode & 0o777 == 0o600
 
 
