@@ -1,23 +1,29 @@
 """The real agent against the real controller: every endpoint and every event of the contract.
 
-What is to be seen is read from ``ENDPOINTS`` and ``STREAM_EVENTS``: a call that the agent does not
-make, that the controller does not serve, or whose body is not what the contract says, fails here.
+What is to be seen is read from ``ENDPOINTS``, ``STREAM_EVENTS``, ``WorkerDesired`` and the kinds of
+``JournalEvent``: a call that the agent does not make, that the controller does not serve, or whose
+body is not what the contract says, fails here, and so does an event that one side alone knows.
 """
 
 import asyncio
-import gzip
-import json
-import re
-from collections.abc import Iterator
+import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from served import served
+from shades import make_shades
+from witness import Witness
 
+from st_client import Client
 from st_shared.objectstore import multipart
 from st_shared.protocol import endpoints
-from st_shared.protocol.endpoints import ENDPOINTS, PREFIX, STREAM_EVENTS, Endpoint, name_of
-from st_shared.protocol.sse import EventReader
+from st_shared.protocol.endpoints import ENDPOINTS, STREAM_EVENTS, Endpoint, name_of
+from st_shared.protocol.journal import JournalEvent
+from st_shared.protocol.states import WorkerDesired
+from st_shared.protocol.worker import DesiredChange, StopOrder, StopReason
 from st_worker.agent import Agent, Departure
 from st_worker.client import Controller
 from st_worker.folder import StateFolder
@@ -26,95 +32,13 @@ from st_worker.transfer import Transfer
 
 pytestmark = pytest.mark.anyio
 
-
-class Witness:
-    """Stands before the application and notes what was called, answered and streamed."""
-
-    def __init__(self) -> None:
-        self.succeeded: set[str] = set()
-        """Paths of endpoints that were called and answered as the contract says."""
-        self.streamed: set[str] = set()
-        self.wrong: list[str] = []
-
-    def before(self, app):
-        async def witnessed(scope, receive, send):
-            if scope["type"] != "http" or not scope["path"].startswith(f"{PREFIX}/"):
-                await app(scope, receive, send)
-                return
-            await self._watch(app, scope, receive, send)
-
-        return witnessed
-
-    async def _watch(self, app, scope, receive, send) -> None:
-        endpoint = endpoint_of(scope["method"], scope["path"])
-        if endpoint is None:
-            self.wrong.append(f"{scope['method']} {scope['path']} is not in the contract")
-        asked, answered, status = bytearray(), bytearray(), [0]
-        reader = EventReader()
-
-        async def listen():
-            message = await receive()
-            asked.extend(message.get("body", b""))
-            return message
-
-        async def tell(message):
-            if message["type"] == "http.response.start":
-                status[0] = message["status"]
-            elif endpoint is not None and endpoint.is_stream and status[0] == 200:
-                self._note_events(reader, message.get("body", b""))
-                self.succeeded.add(endpoint.path)
-            else:
-                answered.extend(message.get("body", b""))
-            await send(message)
-
-        await app(scope, listen, tell)
-        if endpoint is not None and not endpoint.is_stream and 200 <= status[0] < 300:
-            packed = dict(scope["headers"]).get(b"content-encoding") == b"gzip"
-            body = gzip.decompress(bytes(asked)) if packed else bytes(asked)
-            self._note_call(endpoint, body, bytes(answered), status[0])
-
-    def _note_call(self, endpoint: Endpoint, asked: bytes, answered: bytes, status: int) -> None:
-        problems = [
-            *differences("body", endpoint.body, asked),
-            *differences("answer", endpoint.answer, answered),
-            *([f"status {status}"] if status != endpoint.status else []),
-        ]
-        self.wrong += [f"{endpoint.path}: {problem}" for problem in problems]
-        if not problems:
-            self.succeeded.add(endpoint.path)
-
-    def _note_events(self, reader: EventReader, piece: bytes) -> None:
-        for event in reader.read(piece.decode().split("\n")):
-            kind = STREAM_EVENTS.get(event.event)
-            if kind is None:
-                self.wrong.append(f"the event {event.event} is not in the contract")
-                continue
-            self.wrong += differences(f"event {event.event}", kind, event.data.encode())
-            self.streamed.add(event.event)
-
-
-def endpoint_of(method: str, path: str) -> Endpoint | None:
-    for endpoint in ENDPOINTS:
-        pattern = re.sub(r"{\w+}", "[^/]+", PREFIX + endpoint.path)
-        if endpoint.method == method and re.fullmatch(pattern, path):
-            return endpoint
-    return None
-
-
-def differences(what: str, model, raw: bytes) -> Iterator[str]:
-    """How bytes differ from a model of the contract: keys that it lacks, or a value it refuses."""
-    if model is None:
-        if raw:
-            yield f"the {what} should be empty"
-        return
-    try:
-        model.model_validate_json(raw)
-        unknown = set(json.loads(raw)) - set(model.model_fields)
-    except ValueError as error:
-        yield f"the {what} is no {model.__name__}: {error}"
-        return
-    if unknown:
-        yield f"the {what} has {sorted(unknown)}, which {model.__name__} has not"
+KINDS = {event.model_fields["kind"].default for event in get_args(get_args(JournalEvent)[0])}
+"""Of journal lines."""
+TRAINER = Path(__file__).parents[2] / "faults" / "scripted_trainer.py"
+REASONS = set(get_args(StopReason)) - {"stale"}
+"""Why streams tell to stop; that a lease is void comes with the answer to a heartbeat alone."""
+DESIRED = set(WorkerDesired) - {WorkerDesired.RETIRED}
+"""What streams always tell; that of a retired worker may end before it does."""
 
 
 @pytest.fixture
@@ -128,18 +52,37 @@ async def controller(settings, witness):
         yield running
 
 
+@dataclass
+class Followed:
+    """What agents have followed."""
+
+    events: set[str] = field(default_factory=set)
+    desired: set[WorkerDesired] = field(default_factory=set)
+    reasons: set[StopReason] = field(default_factory=set)
+
+
 @pytest.fixture
-def followed(monkeypatch) -> set[str]:
-    """Names of the events that agents have followed."""
-    seen: set[str] = set()
-    follow = Agent._follow
+def followed(monkeypatch) -> Followed:
+    seen, follow = Followed(), Agent._follow
 
     def spy(agent, event):
         follow(agent, event)
-        seen.add(name_of(event))
+        seen.events.add(name_of(event))
+        if isinstance(event, DesiredChange):
+            seen.desired.add(event.desired)
+        if isinstance(event, StopOrder):
+            seen.reasons.add(event.reason)
 
     monkeypatch.setattr(Agent, "_follow", spy)
     return seen
+
+
+@pytest.fixture
+def agent_settings(agent_settings, monkeypatch):
+    """With a trainer that needs no model."""
+    monkeypatch.setenv("FAULTS_PACE", "0.001")
+    command = (sys.executable, str(TRAINER))
+    return replace(agent_settings, trainer_command=command, preempt_grace_seconds=120)
 
 
 @pytest.fixture
@@ -183,20 +126,23 @@ def test_every_endpoint_that_has_a_name_is_in_the_table():
 
 
 async def test_every_call_and_every_event_of_the_contract_is_known_to_both_sides(
-    controller, agents, witness, followed, until
+    controller, agents, witness, followed, until, tmp_path
 ):
     await until(lambda: both_online(controller))
     await run_alone(controller)
     await run_together(controller, witness)
     await run_as_gang(controller)
-    await cancel_one(controller)
-    await give_orders(controller, witness, until)
-    agent, task = agents[1]
-    agent.leave(Departure.SIGNAL)
-    assert await asyncio.wait_for(task, 120) is Departure.SIGNAL
+    await push_dataset(controller, tmp_path)
+    assert await shown_of_a_training(controller) == KINDS
+    await preempt_and_cancel(controller, until)
+    await give_orders(controller, witness, followed, until)
+    await leave(controller, agents)
     assert witness.wrong == []
     assert witness.succeeded == {endpoint.path for endpoint in ENDPOINTS}
-    assert witness.streamed == followed == set(STREAM_EVENTS)
+    assert witness.streamed == followed.events == set(STREAM_EVENTS)
+    assert witness.journalled == KINDS
+    assert followed.desired - {WorkerDesired.RETIRED} == DESIRED
+    assert followed.reasons == REASONS
 
 
 async def both_online(controller) -> bool:
@@ -238,21 +184,102 @@ async def run_as_gang(controller) -> None:
     assert done["state"] == "succeeded", done
 
 
-async def cancel_one(controller) -> None:
-    job = await controller.post("/v1/jobs", {"name": "long", "command": {"run": "sleep 600"}})
+async def push_dataset(controller, tmp_path) -> None:
+    key = controller.admin.headers["Authorization"].removeprefix("Bearer ")
+    folder = make_shades(tmp_path / "shades")
+    with Client(controller.url, key) as client:
+        await asyncio.to_thread(client.push_dataset, "shades", folder)
+
+
+def training(name, steps) -> dict[str, object]:
+    config = {"image_size": 4, "width": 16, "depth": 1, "heads": 2}
+    return {
+        "name": name,
+        "training": {
+            "model": {"family": "pixel_dit", "config": config},
+            "datasets": [{"name": "shades"}],
+            "steps": steps,
+            "log_every": 5,
+            "checkpoint": {"every": 20},
+        },
+    }
+
+
+async def shown_of_a_training(controller) -> set[str]:
+    """Kinds of lines of a journal of which people are shown something."""
+    job = await controller.post("/v1/jobs", training("short", 30))
+    done = await controller.job_in(job["id"], "succeeded", "failed")
+    assert done["state"] == "succeeded", done
+    place = f"/v1/jobs/{job['id']}"
+    stored = await controller.get(f"{place}/artifacts")
+    shown = {
+        "log": (await controller.get(f"{place}/logs"))["items"],
+        "metric": (await controller.get(f"{place}/metrics"))["items"],
+        "progress": done["progress"]["phase"] == "done",
+        "checkpoint": done["checkpoint_step"] == 20,
+        **{kind: [each for each in stored["items"] if each["kind"] == kind]
+           for kind in ("sample", "output")},
+    }  # fmt: skip
+    return {kind for kind, found in shown.items() if found}
+
+
+async def preempt_and_cancel(controller, until) -> None:
+    """A training gives way to the drain of its host, goes on elsewhere and is cancelled there."""
+    one, two = await workers(controller)
+    await order(controller, two, "cordon")
+    job = await controller.post("/v1/jobs", training("long", 1_000_000))
+    await controller.job_in(job["id"], "running")
+    await order(controller, two, "activate")
+    await order(controller, one, "drain", {"grace_seconds": 0})
+
+    async def is_elsewhere():
+        return len(await attempts_of(controller, job)) > 1
+
+    await until(is_elsewhere)
+    first, *_, last = await attempts_of(controller, job)
+    assert (first["outcome"], first["worker"], last["worker"]) == ("preempted", "one", "two")
     await controller.job_in(job["id"], "running")
     await controller.post(f"/v1/jobs/{job['id']}/cancel")
     await controller.job_in(job["id"], "cancelled")
+    await order(controller, one, "activate")
 
 
-async def give_orders(controller, witness, until) -> None:
-    """Everything that an operator may order of a worker that stays."""
-    (one,) = [each for each in await controller.workers() if each["name"] == "one"]
-    for order in ("cordon", "activate", "rotate", "collect-garbage"):
-        await controller.post(f"/v1/workers/{one['id']}/{order}")
+async def attempts_of(controller, job):
+    """First to last."""
+    page = await controller.get(f"/v1/jobs/{job['id']}/attempts")
+    return sorted(page["items"], key=lambda each: each["number"])
+
+
+async def workers(controller):
+    """Their ids, by name."""
+    return [each["id"] for each in await controller.workers()]
+
+
+async def order(controller, worker_id, name, body=None) -> None:
+    await controller.post(f"/v1/workers/{worker_id}/{name}", body)
+
+
+async def give_orders(controller, witness, followed, until) -> None:
+    """The other orders; everything that was ordered so far has been told in the end."""
+    one, _ = await workers(controller)
+    for name in ("rotate", "collect-garbage"):
+        await order(controller, one, name)
 
     async def has_obeyed():
-        shown = await controller.get(f"/v1/workers/{one['id']}")
-        return not shown["rotation_ordered"] and endpoints.GARBAGE.path in witness.succeeded
+        shown = await controller.get(f"/v1/workers/{one}")
+        has_told = endpoints.GARBAGE.path in witness.succeeded
+        is_told = (followed.desired, followed.reasons) == (DESIRED, REASONS)
+        return has_told and is_told and not shown["rotation_ordered"]
 
     await until(has_obeyed)
+
+
+async def leave(controller, agents) -> None:
+    """One is retired, the other signs off."""
+    (_, retired), (agent, task) = agents
+    one, _ = await workers(controller)
+    await order(controller, one, "retire")
+    departure = await asyncio.wait_for(retired, 120)
+    assert departure in {Departure.RETIRED, Departure.REFUSED}
+    agent.leave(Departure.SIGNAL)
+    assert await asyncio.wait_for(task, 120) is Departure.SIGNAL
