@@ -188,8 +188,11 @@ class Uploads:
                     await self._acknowledged(event.seq)
                 await self._store_patiently(event, paths)
         except FileNotFoundError as error:
-            # The trainer keeps its newest checkpoints only and may be faster than the wire.
             log.warning("upload.vanished", path=error.filename, seq=event.seq)
+            # The trainer keeps its newest checkpoints only and may be faster than the wire.
+            if isinstance(event, OutputEvent):  # nobody makes that again
+                there = (self._folder.run / event.path).exists()  # it became shorter meanwhile
+                self._owe(event, error, is_hopeless=not there)
         except StaleLease:
             raise
         except (RequestRefused, UploadGivenUp, ValidationError) as error:

@@ -628,6 +628,8 @@ for action, *values in job["training"]["script"]:
         write(kind="output", name="weights", path=values[0])
     elif action == "missing":
         write(kind="sample", step=1, path=values[0], prompts=[])
+    elif action == "missing output":
+        write(kind="output", name="weights", path=values[0])
     elif action == "checkpoint":
         checkpoint(values[0])
     elif action == "wait":

@@ -14,7 +14,9 @@ import pytest
 from st_shared.protocol.states import FailureKind, Outcome
 from st_shared.protocol.worker import CheckpointDownload
 from st_worker import execution
+from st_worker import transfer as transfer_module
 from st_worker.agent import Departure
+from st_worker.transfer import Transfer
 
 pytestmark = pytest.mark.anyio
 
@@ -330,6 +332,36 @@ async def test_file_that_vanished_is_skipped(double, start_agent):
     attempt = double.offer([["missing", "gone.png"], ["sample", "here.png"]])
     assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
     assert attempt.completed == ["here.png"]
+
+
+async def test_a_result_that_vanished_is_told(double, start_agent, state_folder):
+    await start_agent()
+    attempt = double.offer([["missing output", "w.bin"], ["output", "card.txt"]])
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.failure) == (Outcome.SUCCEEDED, None)
+    assert attempt.completed == ["card.txt"]
+    assert finish.unstored[0].startswith("w.bin: [Errno 2] No such file")
+
+
+async def test_a_result_that_became_shorter_while_it_was_sent_is_sent_as_it_is(
+    double, start_agent, monkeypatch
+):
+    send, sent = Transfer.send, []
+
+    async def cut_once(transfer, source, size, url, headers):
+        sent.append(size)
+        if len(sent) == 1:
+            os.truncate(source.name, 2)
+            async for _ in transfer_module._pieces(source, size):
+                pass
+        await send(transfer, source, size, url, headers)
+
+    monkeypatch.setattr(Transfer, "send", cut_once)
+    await start_agent()
+    attempt = double.offer([["output", "w.bin"]])
+    finish = await _finished(double, attempt)
+    assert (finish.outcome, finish.unstored) == (Outcome.SUCCEEDED, [])
+    assert (attempt.completed, sent) == (["w.bin"], [6, 2])
 
 
 async def test_a_file_that_this_host_cannot_read_costs_that_file_alone(
