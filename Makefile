@@ -75,7 +75,8 @@ test-faults: $(VENV)/made-dev ## jobs through kills, freezes, broken networks an
 .PHONY: test-nightly
 test-nightly: $(VENV)/made-dev ## 10,000 random schedules of the queue, 2,000 of its services, 30,000 requests; an hour
 	ST_API_EXAMPLES=$${ST_API_EXAMPLES:-100} ST_QUOTA_EXAMPLES=$${ST_QUOTA_EXAMPLES:-50} $(BIN)/python -m pytest \
-		tests/authorization/test_described.py tests/integration/st_controller/test_quota_races.py
+		--hypothesis-profile=nightly tests/authorization/test_described.py \
+		tests/integration/st_controller/test_quota_races.py
 	cd tests && PYTHONPATH=harness ST_SCHEDULES=$${ST_SCHEDULES:-10000} ../$(BIN)/python -m simulation.nightly
 
 .PHONY: lint

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from st_shared import logging
 from st_shared.clock import ManualClock
@@ -26,6 +27,12 @@ from st_shared.clock import ManualClock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PASSWORD = "correct horse battery"
+
+# A change is not refused for how busy a machine is, nor for an example that nobody has seen before:
+# those are drawn anew with --hypothesis-profile=nightly.
+settings.register_profile("nightly", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("nightly"), derandomize=True, database=None)
+settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -148,7 +155,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _wait_for(client)
     yield server.url
     process.terminate()
-    process.wait(10)
+    process.wait(60)
     if server._short:
         server._short.cleanup()
 
@@ -241,7 +248,7 @@ def _administer(server: str, statement: str) -> None:
 def _wait_for(client) -> None:
     import redis
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             client.ping()

@@ -32,7 +32,7 @@ def serve_buckets(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(120)
 
 
 def use_buckets(monkeypatch: pytest.MonkeyPatch, folder: Path, **more: str) -> None:
@@ -68,7 +68,7 @@ def connect(url: str, bucket: str, prefix: str, *, reads_back: bool = False) -> 
 
 
 def _wait_for_port(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

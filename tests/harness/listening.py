@@ -9,7 +9,7 @@ from st_controller.services.caller import WorkerCaller
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader, ServerSentEvent
 
-SECONDS = 10
+SECONDS = 120
 """More than anything here takes; what is waited for in vain takes longer."""
 
 

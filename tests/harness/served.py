@@ -74,7 +74,7 @@ async def served(settings: Settings, *, wrap: Any = None) -> AsyncIterator[Serve
     async with app.router.lifespan_context(app):
         await server.startup()
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=20) as admin:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as admin:
             body = {"token": app.state.setup_token, "username": "root", "password": PASSWORD}
             made = await admin.post("/v1/auth/setup", json=body)
             admin.headers["Authorization"] = f"Bearer {made.json()['key']}"

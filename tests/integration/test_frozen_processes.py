@@ -14,9 +14,8 @@ BOUNDS = ("idle_in_transaction_session_timeout", "lock_timeout")
 
 
 @pytest.fixture
-def frozen(postgres_url, clock, monkeypatch):
-    """The database of a process that is about to freeze; its patience is short."""
-    monkeypatch.setattr("st_controller.store.database.IDLE_SECONDS", 0.2)
+def frozen(postgres_url, clock):
+    """The database of a process that is about to freeze."""
     database = Database(postgres_url, clock=clock)
     yield database
     database.close()
@@ -36,6 +35,11 @@ def freezing(database):
         yield tx
 
 
+def freeze(tx):
+    """It holds what it holds; from here on its bound is short, so that nobody waits for long."""
+    tx.session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 200"))
+
+
 def lead(database, holder):
     with database.write() as tx:
         return seek(tx, holder, alone=False)
@@ -46,7 +50,8 @@ def test_who_freezes_with_the_lease_in_hand_is_succeeded(frozen, living, clock):
     clock.advance(60)
     with ThreadPoolExecutor(1) as pool, freezing(frozen) as tx:
         old.prove(tx.session)
-        heir = pool.submit(lead, living, "ctl_heir").result(10)
+        freeze(tx)
+        heir = pool.submit(lead, living, "ctl_heir").result(120)
         assert (heir.holder, heir.epoch) == ("ctl_heir", old.epoch + 1)
 
 
@@ -58,7 +63,8 @@ def test_who_freezes_while_counting_events_does_not_keep_others_from_telling(fro
     tell(living)
     with ThreadPoolExecutor(1) as pool, freezing(frozen) as tx:
         tx.session.execute(text("SELECT last_position FROM event_order FOR UPDATE"))
-        pool.submit(tell, living).result(10)
+        freeze(tx)
+        pool.submit(tell, living).result(120)
 
 
 def shown(session, name: str) -> str:

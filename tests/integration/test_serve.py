@@ -66,7 +66,7 @@ def serve(tmp_path):
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=10) as reply:
+    with urllib.request.urlopen(url, timeout=60) as reply:
         return json.loads(reply.read())
 
 

@@ -49,10 +49,10 @@ def together() -> Iterator[Callable]:
             barrier = Barrier(len(arguments))
 
             def begin(argument):
-                barrier.wait(10)
+                barrier.wait(120)
                 return function(argument)
 
-            return [future.result(30) for future in [pool.submit(begin, a) for a in arguments]]
+            return [future.result(120) for future in [pool.submit(begin, a) for a in arguments]]
 
         yield run
 
@@ -63,7 +63,7 @@ def meanwhile(db) -> Iterator[Callable]:
     with ThreadPoolExecutor(4) as pool:
 
         def begin(function, *arguments):
-            waiting, deadline = _waiters(db), monotonic() + 10
+            waiting, deadline = _waiters(db), monotonic() + 120
             future = pool.submit(function, *arguments)
             while not (_waiters(db) > waiting or future.done()):
                 assert monotonic() < deadline, "nobody waits"

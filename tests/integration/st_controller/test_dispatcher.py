@@ -32,7 +32,7 @@ class Loop:
 
     async def until(self, condition) -> None:
         """Look after every round, until it is so."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while True:
                 self._round_ended.clear()
                 if await asyncio.to_thread(condition):

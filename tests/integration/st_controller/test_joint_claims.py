@@ -44,5 +44,5 @@ def test_what_is_taken_back_of_a_worker_for_one_job_is_locked_with_what_it_claim
         tx.session.execute(one.where(Job.id == first)).all()
         claimed = meanwhile(claims._alone, Wanted(steps.caller(worker_id), (offer,)))
         tx.session.execute(one.where(Job.id == second)).all()
-    assert [each.attempt_id for each in claimed.result(10).claims] == [offer]
+    assert [each.attempt_id for each in claimed.result(120).claims] == [offer]
     assert steps.job(first).state == JobState.QUEUED

@@ -13,7 +13,7 @@ from st_controller.services import joint_submission, submission
 from st_controller.services.joint_submission import JointSubmission
 from st_controller.store.schema import Job
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def at_once(steps, monkeypatch):
         def held(asked):
             if asked.draft.spec.name == "first":
                 loop.call_soon_threadsafe(begun.set)
-                assert go.wait(10)
+                assert go.wait(120)
             return alone(asked)
 
         monkeypatch.setattr(line._combining, "_alone", held)

@@ -44,7 +44,7 @@ def test_a_report_that_meets_a_cancellation_waits_for_it(steps, running, meanwhi
         jobs.get_job(tx.session, steps.admin, job_id, lock=True)
         report = meanwhile(steps.ship, worker_id, attempt_id, [log_line(1)])
         jobs.cancel(tx, steps.admin, job_id)
-    assert report.result(10) == 1
+    assert report.result(120) == 1
 
 
 def test_a_registration_that_meets_a_cancellation_waits_for_it(steps, running, meanwhile):
@@ -54,7 +54,7 @@ def test_a_registration_that_meets_a_cancellation_waits_for_it(steps, running, m
         jobs.get_job(tx.session, steps.admin, job_id, lock=True)
         registration = meanwhile(steps.register, worker_id)
         jobs.cancel(tx, steps.admin, job_id)
-    assert registration.result(10) == []
+    assert registration.result(120) == []
     assert steps.job(job_id).state == JobState.CANCELLED
 
 
@@ -75,7 +75,7 @@ def test_a_heartbeat_that_meets_the_end_of_its_lease_is_told(steps, running, mea
         attempt, job = leases.held(tx, worker_id, attempt_id, 1)
         beat = meanwhile(steps.beat, worker_id, attempt_id)
         endings.end_attempt(tx, attempt, job, Outcome.LOST)
-    assert [order.reason for order in beat.result(10).stops] == ["stale"]
+    assert [order.reason for order in beat.result(120).stops] == ["stale"]
     assert steps.attempt(attempt_id).lease_expires_at is None
 
 
@@ -139,8 +139,8 @@ def test_heartbeats_and_takeovers_meet_the_end_of_many(steps, two_running, meanw
         lock(tx, second_job)
         ends = meanwhile(end_all, steps, worker_id, [first, second])
         beats = meanwhile(renew)
-    assert ends.result(10) == [None, None]
-    beats.result(10)
+    assert ends.result(120) == [None, None]
+    beats.result(120)
 
 
 def test_the_ends_of_many_lock_what_waits_for_them_in_one_order(steps, meanwhile):
@@ -156,7 +156,7 @@ def test_the_ends_of_many_lock_what_waits_for_them_in_one_order(steps, meanwhile
         lock(tx, one)
         ends = meanwhile(end_all, steps, worker_id, attempts)
         lock(tx, two)
-    assert ends.result(10) == [None, None]
+    assert ends.result(120) == [None, None]
     assert [steps.job(child).open_parents for child in (one, two)] == [0, 0]
 
 
@@ -195,7 +195,7 @@ def test_heartbeats_of_a_gang_meet_what_concerns_all_its_members(steps, members,
         attempt, _ = leases.held(tx, worker_id, attempt_id, 1)  # as any call of a worker begins
         beats = meanwhile(beat_all, steps, members)
         gangs.members(tx.session, attempt)
-    assert [each.stops for each in beats.result(10)] == [[], []]
+    assert [each.stops for each in beats.result(120)] == [[], []]
 
 
 @pytest.mark.parametrize("how", ["preempt", "cancel"])
@@ -214,7 +214,7 @@ def test_who_stops_a_gang_locks_its_members_as_heartbeats_do(steps, members, mea
         renewals.lock(tx.session, [[Lease(attempt_id=low, epoch=1)]])
         stopped = meanwhile(stop)
         renewals.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
-    stopped.result(10)
+    stopped.result(120)
     assert [steps.attempt(each).stop for each in (low, high)] == [how, how]
 
 
@@ -235,7 +235,7 @@ def test_heartbeats_lock_in_one_order_whatever_they_say(steps, members, meanwhil
         # The one with the higher id is plain, the other is not.
         beats = meanwhile(beat_all, steps, members, first)
         renewals.lock(tx.session, [[Lease(attempt_id=high, epoch=1)]])
-    assert [each.stops for each in beats.result(10)] == [[], []]
+    assert [each.stops for each in beats.result(120)] == [[], []]
 
 
 def test_the_end_of_an_array_locks_attempts_as_heartbeats_do(steps, two_running, meanwhile):
@@ -258,7 +258,7 @@ def test_the_end_of_an_array_locks_attempts_as_heartbeats_do(steps, two_running,
         renewals.lock(tx.session, [[Lease(attempt_id=first, epoch=1)]])
         ended = meanwhile(end)
         renewals.lock(tx.session, [[Lease(attempt_id=second, epoch=1)]])
-    ended.result(10)
+    ended.result(120)
     assert [steps.attempt(each).stop for each in (first, second)] == ["cancel", "cancel"]
 
 
@@ -278,7 +278,7 @@ def test_offers_beside_orders_to_yield_lock_workers_first(steps, running, meanwh
         workers.get_worker(tx.session, other, lock=True)  # as its heartbeat, beside that of ...
         made = meanwhile(rounds._make_true, steps.lead, [yields, placed])
         renewals.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
-    assert made.result(10) == 1
+    assert made.result(120) == 1
     assert steps.attempt(attempt_id).stop == "preempt"
 
 
@@ -289,7 +289,7 @@ def test_orders_to_yield_lock_jobs_in_one_order(steps, two_running, meanwhile):
         lock(tx, first_job)
         made = meanwhile(rounds._make_true, steps.lead, [yields])
         lock(tx, second_job)
-    assert made.result(10) == 0
+    assert made.result(120) == 0
 
 
 def fail(steps, worker_id, attempt_id):
@@ -303,5 +303,5 @@ def test_a_fault_of_an_accelerator_waits_for_no_heartbeat(steps, running, meanwh
         workers.get_worker(tx.session, worker_id, lock=True)
         ended = meanwhile(fail, steps, worker_id, attempt_id)
         renewals.renew(tx, worker_id, [Lease(attempt_id=attempt_id, epoch=1)], PATIENCE)
-    ended.result(10)
+    ended.result(120)
     assert steps.job(job_id).state == JobState.QUEUED

@@ -130,7 +130,7 @@ def test_a_relay_waits_for_the_one_that_is_placing_events(steps, meanwhile):
             first.session.flush()
             writing.close()  # the second sees an event that the first has not seen
             second = meanwhile(steps.relay)
-        second.result(10)
+        second.result(120)
     assert numbers(steps, 0) == [2, 1]
     assert [position for position, _ in placed(steps)] == [1, 2]
 
@@ -156,7 +156,7 @@ def test_nobody_else_gives_places_until_urgent_events_are_committed(steps, meanw
         urgent.settle(PlacesLocked())
         others = meanwhile(steps.relay)
         assert numbers(steps, 0) == []
-    others.result(10)
+    others.result(120)
     assert placed(steps) == [(1, 2), (2, 1)]
 
 

@@ -289,7 +289,7 @@ def test_the_queue_is_free_while_it_is_replayed(steps, monkeypatch):
     def replay(*asked):
         other = threading.Thread(target=lambda: free.append(queue.next_moment()))
         other.start()
-        other.join(10)
+        other.join(120)
         return foretell(*asked)
 
     monkeypatch.setattr("st_controller.services.live_queue.foretell", replay)

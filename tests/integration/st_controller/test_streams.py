@@ -20,7 +20,7 @@ from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader, ServerSentEvent
 from st_shared.protocol.states import FailureKind, Outcome, WorkerDesired
 
-SECONDS = 10
+SECONDS = 120
 """More than any stream here takes; what waits for its wake-up in vain takes longer."""
 
 

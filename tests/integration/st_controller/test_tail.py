@@ -15,7 +15,7 @@ from st_controller.services import outbox
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader
 
-SECONDS = 10
+SECONDS = 120
 
 
 @pytest.fixture(autouse=True)

@@ -51,12 +51,15 @@ def agent_settings() -> AgentSettings:
         poll_seconds=0.02,
         first_backoff_seconds=0.01,
         most_backoff_seconds=0.1,
-        stream_silence_seconds=5,
-        claim_patience_seconds=0.5,
+        stream_silence_seconds=120,
+        joint_timeout_seconds=20,
+        claim_patience_seconds=120,
+        sample_seconds=60,
+        first_sample_seconds=60,
         cancel_grace_seconds=0.5,
-        preempt_grace_seconds=5,
-        shutdown_grace_seconds=3,
-        report_seconds=3,
+        preempt_grace_seconds=120,
+        shutdown_grace_seconds=120,
+        report_seconds=60,
     )
 
 

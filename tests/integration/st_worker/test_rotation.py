@@ -99,7 +99,7 @@ async def _rotate(calls, folder, point) -> None:
 
 
 async def _beat(url: str, secret: str) -> int:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         bearer = {"Authorization": f"Bearer {secret}"}
         reply = await client.post(f"{url}/v1/worker/heartbeat", json={}, headers=bearer)
     return reply.status_code
@@ -138,7 +138,7 @@ async def test_a_late_repetition_of_the_call_locks_nobody_out(controller, joined
     calls = await joined()
     before = Credential.load(state_folder)
     await fetch_and_keep(calls, state_folder)
-    async with httpx.AsyncClient() as client:  # as a proxy may repeat it
+    async with httpx.AsyncClient(timeout=60) as client:  # as a proxy may repeat it
         bearer = {"Authorization": f"Bearer {before.secret}"}
         late = await client.post(f"{controller.url}/v1/worker/credential", headers=bearer)
     assert late.status_code == 200

@@ -32,7 +32,7 @@ def controller(settings, clock):
         server.startup = started
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        assert ready.wait(30)
+        assert ready.wait(120)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         token = {"token": app.state.setup_token, "username": "ada", "password": "correct horse"}
         yield url, httpx.post(f"{url}/v1/auth/setup", json=token, timeout=60).json()["key"]

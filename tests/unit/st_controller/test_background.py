@@ -22,7 +22,7 @@ def test_a_service_that_fails_is_started_again_and_the_failure_is_logged(monkeyp
 
         background = Background()
         background.keep("service", service)
-        await asyncio.wait_for(again.wait(), 10)
+        await asyncio.wait_for(again.wait(), 120)
         await background.stop()
 
     with capture_logs() as logs:

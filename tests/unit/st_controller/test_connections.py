@@ -8,7 +8,7 @@ import uvicorn
 
 from st_controller.connections import LeanConnection
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def serving(app):
         return reader, writer
 
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             yield server.server_state.connections, connect
     finally:
         for writer in writers:

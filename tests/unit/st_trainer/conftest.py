@@ -20,7 +20,11 @@ from st_trainer.weights import load_base
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate() -> Iterator[None]:
-    """Accelerate keeps its state in singletons; each test starts without."""
+    """Accelerate keeps its state in singletons; each test starts without.
+
+    And with the same random numbers, whatever other tests have drawn before.
+    """
+    torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

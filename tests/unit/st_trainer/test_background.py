@@ -45,7 +45,7 @@ def test_what_a_task_raises_is_handed_on_and_too_many_are_refused():
         raise ValueError("no")
 
     assert beside.submit(fail)
-    assert begun.wait(10)
+    assert begun.wait(120)
     assert beside.submit(lambda: None)
     assert not beside.submit(lambda: None)
     go.set()

@@ -43,7 +43,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(writer_of, told, monkeyp
     may_end, real = threading.Event(), checkpoint_writer.write_checkpoint
 
     def slow(taken, folder):
-        assert may_end.wait(30)
+        assert may_end.wait(120)
         return real(taken, folder)
 
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", slow)

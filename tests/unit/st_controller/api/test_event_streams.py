@@ -6,7 +6,7 @@ import pytest
 
 from st_controller.api.streams import EventStreamResponse
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from st_controller.errors import Unavailable
 from st_controller.services.known_credentials import KnownCredentials
 from st_shared.clock import utc_now
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 PLATFORM = SimpleNamespace(db=SimpleNamespace(clock=utc_now))
 HOLDER = SimpleNamespace(expires_at=None)
 
@@ -27,7 +27,7 @@ class Looks:
     def __call__(self, _platform, _secret):
         self.count += 1
         self._loop.call_soon_threadsafe(self.began.set)
-        assert self.may_answer.wait(20)
+        assert self.may_answer.wait(120)
         if isinstance(self._answer, Exception):
             raise self._answer
         return self._answer

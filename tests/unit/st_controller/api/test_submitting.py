@@ -325,7 +325,7 @@ def test_a_job_that_waits_for_others_takes_no_thread_of_the_scheduler(
     clock.advance(3600)  # nothing is remembered, of the caller neither
     release, given_back = Event(), []
     app_client.portal.start_task_soon(
-        asyncio.to_thread, lambda: given_back.append(release.wait(10))
+        asyncio.to_thread, lambda: given_back.append(release.wait(120))
     )
     try:
         assert post("jobs", body, **{"Idempotency-Key": "k"}).status_code == 201

@@ -34,7 +34,7 @@ async def connected(fanout, *, wanted=True):
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 30))
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 def test_news_of_one_process_ring_in_the_other(valkey_url):

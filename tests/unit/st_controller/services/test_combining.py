@@ -11,7 +11,7 @@ from st_controller.errors import Unavailable
 from st_controller.services import combining as combining_module
 from st_controller.services.combining import MOST, Combining
 
-pytestmark = [pytest.mark.timeout(30), pytest.mark.anyio]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.anyio]
 
 
 class Asked(Exception):
@@ -38,7 +38,7 @@ class Work:
     def alone(self, ask):
         if ask == "first":
             self.loop.call_soon_threadsafe(self.begun.set)
-            assert self.go.wait(10)
+            assert self.go.wait(120)
         self.parts.append([ask])
         if ask in {"bad", "broken"}:
             raise Asked(ask)

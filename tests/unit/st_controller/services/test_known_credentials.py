@@ -91,15 +91,15 @@ def test_what_was_looked_up_before_the_end_was_told_is_not_kept(known, clock):
 
     def slow():
         begun.set()
-        assert go.wait(10)
+        assert go.wait(120)
         return WORKER
 
     asking = Thread(target=known.find, args=("d", clock(), slow))
     asking.start()
-    assert begun.wait(10)
+    assert begun.wait(120)
     known.forget()
     go.set()
-    asking.join(10)
+    asking.join(120)
     assert known.recall("d", clock()) is None
 
 
