@@ -57,7 +57,7 @@ class LocalFiles:
         """Size and time."""
         try:
             found = (self.folder / name).stat()
-        except OSError:  # told with its reason when the file is read
+        except (OSError, ValueError):  # told with its reason when the file is read
             return b""
         return struct.pack("<2q", found.st_size, found.st_mtime_ns)
 

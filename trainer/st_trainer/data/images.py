@@ -1,5 +1,6 @@
 """Reads one image file into pixels of the wanted size, and refuses what is dangerous."""
 
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ MAX_PIXELS = 64_000_000
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # in every thread that reads
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error)
+"""What Pillow raises at a damaged file, as its own ``Image.open`` has it."""
 _LOSSLESS_MODES = {1: {"L", "1"}, 3: {"RGB"}}
 
 
@@ -97,7 +100,7 @@ def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, centring: Cen
         raise UnreadableSampleError("not a PNG, JPEG or WebP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableSampleError(f"more than {MAX_PIXELS:,} pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except _DAMAGED as error:
         raise UnreadableSampleError(f"damaged image: {error}") from None
 
 

@@ -23,7 +23,7 @@ KEPT_BYTES = 256 << 20
 _LEAST_KEPT = 2
 """Groups that stay however large they are."""
 _KNOWN_FILES = 256
-_UNREADABLE = (pa.ArrowInvalid, pa.ArrowIOError, OSError)
+_UNREADABLE = (pa.ArrowInvalid, pa.ArrowIOError, OSError, UnicodeDecodeError)
 
 
 class ParquetRows:

@@ -16,8 +16,8 @@ from st_trainer.errors import BadDataError
 
 _USUAL_CAPTIONS = ("caption", "text")
 _USUAL_JSON = "json"
-_BEGINNINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
-"""First bytes of pictures, and the end of the name that they get where they have none."""
+_BEGINNINGS = {".png": (0, b"\x89PNG"), ".jpg": (0, b"\xff\xd8\xff"), ".webp": (8, b"WEBP")}
+"""The end of the name that a picture gets where it has none: by the bytes at a place in it."""
 
 
 class Rows(Protocol):
@@ -155,9 +155,9 @@ class TableSource:
             return Content.of_bytes(called, value)
         if not isinstance(value, str) or not value:
             raise UnreadableSampleError(f"column {column} holds neither a file nor its path")
-        if self._files is None or PurePosixPath(value).is_absolute() or ".." in value.split("/"):
+        if self._files is None or _leads_out(value):
             raise UnreadableSampleError(
-                f"column {column} names {value}, which is not below the folder of the table"
+                f"column {column} names {_shown(value)}, which is not below the folder of the table"
             )
         if PurePosixPath(value).suffix.lower() not in self._suffixes and column == self._sample:
             raise UnreadableSampleError(f"column {column} names {value}, which is of another kind")
@@ -185,8 +185,18 @@ class TableSource:
                 )
 
 
+def _leads_out(path: str) -> bool:
+    """Whether ``path`` is none below the folder of the table; no path holds a NUL."""
+    return PurePosixPath(path).is_absolute() or ".." in path.split("/") or "\0" in path
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else ascii(path)
+
+
 def _suffix_of(content: bytes) -> str:
-    return next((end for mark, end in _BEGINNINGS.items() if content.startswith(mark)), "")
+    found = (end for end, (at, mark) in _BEGINNINGS.items() if content.startswith(mark, at))
+    return next(found, "")
 
 
 def row_name(file: str, number: int) -> str:

@@ -108,6 +108,9 @@ def _members(file: BinaryIO) -> tuple[list[tuple[bytes, int, int]], str]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
+                if member.size < 0:  # the next would be this one again, without end
+                    note = "damaged archive: a member has a negative size"
+                    break
                 if not member.isreg():
                     continue
                 if member.offset_data + member.size > size:
@@ -115,10 +118,11 @@ def _members(file: BinaryIO) -> tuple[list[tuple[bytes, int, int]], str]:
                     break
                 name = member.name.removeprefix("./")
                 found[os.fsencode(name)] = (member.offset_data, member.size)
-            file.seek(archive.offset)
-            if not note and file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                note = "damaged archive: it ends early"  # tarfile takes half a header for the end
-    except tarfile.TarError as error:
+            if not note:
+                file.seek(archive.offset)
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                    note = "damaged archive: it ends early"  # tarfile takes half a header for it
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         note = f"damaged archive: {error}"
     return [(name, *found[name]) for name in sorted(found)], note
 

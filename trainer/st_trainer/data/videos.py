@@ -59,7 +59,7 @@ class Videos(Medium):
 
     def read(self, content: Content) -> ReadSample:
         """The first frames, ``(3, F, H, W)`` bytes; each is the one that is shown at its time."""
-        if content.suffix in SUFFIXES["image"]:
+        if self.frames == 1 and content.suffix in SUFFIXES["image"]:
             image = read_image(content, self._sizes, 3, self.centring(content.name))
             identity = image.pixels.tobytes()
             return ReadSample(image.pixels[:, None], identity, image.changes, image.facts)
@@ -93,6 +93,8 @@ class Videos(Medium):
         if not container.streams.video:
             raise UnreadableSampleError("there are no pictures in it")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UnreadableSampleError("damaged video: nothing here decodes it")
         if stream.width * stream.height > MAX_PIXELS:
             raise UnreadableSampleError(f"more than {MAX_PIXELS:,} pixels a frame")
         size, rate = f"{stream.width}x{stream.height}", float(stream.average_rate or self.rate)

@@ -91,6 +91,21 @@ def test_what_cannot_be_used_is_skipped_with_its_reason(tmp_path):
     }
 
 
+def test_what_a_camera_wrote_wrong_leaves_out_its_picture_alone(tmp_path):
+    """Pillow raises ``struct.error`` as it turns a picture whose EXIF has a tag of another type."""
+    put(tmp_path, "a.png")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "hello"
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.jpg", exif=exif)
+    whole = (tmp_path / "b.jpg").read_bytes()
+    assert b"\x01\x0e\x00\x02" in whole
+    (tmp_path / "b.jpg").write_bytes(whole.replace(b"\x01\x0e\x00\x02", b"\x01\x2d\x00\x02"))
+    (tmp_path / "b.txt").write_text("turned")
+    reading = read(tmp_path)
+    assert [remark.name for remark in reading.skipped] == ["b.jpg"]
+    assert "damaged image" in reading.skipped[0].text
+
+
 def test_nothing_usable_is_bad_data_and_says_why(tmp_path):
     with pytest.raises(BadDataError, match="no PNG, JPEG or WebP image below"):
         read(tmp_path)

@@ -136,6 +136,33 @@ def test_an_archive_that_ends_early_is_told_and_what_lies_before_is_read(tmp_pat
     assert len(reading.samples) == 6
 
 
+@pytest.mark.parametrize("size", [1 << 80, -1024], ids=["huge", "negative"])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, b"Z"], ids=["file", "unknown"])
+def test_an_archive_with_an_impossible_size_is_told(tmp_path, size, kind):
+    """A negative one would lead tarfile back to the same member for ever."""
+    held = in_archives(tmp_path)(pictures())
+    member = tarfile.TarInfo("09.png")
+    member.size, member.type = size, kind
+    archive = held.place / "shard-2.tar"
+    archive.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(2 * tarfile.BLOCKSIZE))
+    reading, _ = read(held, tmp_path / "index")
+    told = {remark.name: remark.text for remark in reading.skipped}
+    assert "damaged archive" in told["shard-2.tar"]
+    assert len(reading.samples) == 10
+
+
+def test_a_text_in_parquet_that_is_no_text_leaves_out_its_row(tmp_path):
+    held = in_parquet(tmp_path)(pictures())
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pq.read_table(held.place), held.place, row_group_size=3, **plain)
+    whole = held.place.read_bytes()
+    assert whole.count(b"noise 7") == 1
+    held.place.write_bytes(whole.replace(b"noise 7", b"noise \xff"))
+    reading, _ = read(held, tmp_path / "index")
+    assert len(reading.samples) == 9
+    assert any("damaged parquet file" in remark.text for remark in reading.skipped)
+
+
 def test_a_damaged_parquet_file_is_told_and_the_others_are_read(tmp_path):
     held = in_parquet_that_names_files(tmp_path)(pictures())
     (held.place / "z.parquet").write_bytes(b"PAR1 but no more")
@@ -172,12 +199,13 @@ def test_a_row_of_a_csv_file_with_other_fields_is_told_with_its_line(tmp_path):
     assert len(reading.samples) == 11
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.png", "a/../../x.png"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.png", "a/../../x.png", "a\0b.png"])
 def test_a_table_names_nothing_outside_its_folder(tmp_path, path):
     held = in_csv(tmp_path)(pictures())
     held.place.write_text(f"image,caption\n{path},x\n04.png,y")
     reading, _ = read(held, tmp_path / "index")
-    assert f"names {path}, which is not below the folder" in reading.skipped[0].text
+    shown = path.replace("a\0b.png", r"'a\x00b.png'")
+    assert f"names {shown}, which is not below the folder" in reading.skipped[0].text
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,25 @@ def test_what_cannot_be_used_says_why(clip, tmp_path):
             read_of(Videos(13, 16, 32, 8), tmp_path / name)
 
 
+def test_a_video_that_nothing_decodes_is_told(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width = stream.height = 16
+        container.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(stream.encode())
+    whole = (tmp_path / "a.mkv").read_bytes()
+    assert b"V_MPEG4/ISO/ASP" in whole
+    content = Content.of_bytes("a.mkv", whole.replace(b"V_MPEG4/ISO/ASP", b"V_NOTHING/NEW!!"))
+    with pytest.raises(UnreadableSampleError, match="nothing here decodes it"):
+        Videos(5, 16, 16, 8).read(content)
+
+
+def test_a_picture_is_no_video_of_several_frames(tmp_path):
+    Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
+    with pytest.raises(UnreadableSampleError, match="damaged video"):
+        read_of(Videos(5, 16, 32, 8), tmp_path / "a.png")
+
+
 def test_a_file_of_sound_alone_has_no_pictures(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
