@@ -165,6 +165,54 @@ def test_a_worker_is_cordoned_let_work_again_and_deleted(fleet, admin):
     assert [each.name for each in fleet.client.workers() if each.name == "gpu-8"] == []
 
 
+def test_a_worker_is_drained_rotated_revoked_and_retired(fleet, admin):
+    host = {**GPU_HOST, "name": "gpu-10"}
+    worker = httpx.Client(base_url=f"{fleet.controller.url}/v1/worker")
+    worker.headers = bearer(fleet.client.create_join_token().token)
+    worker.headers = bearer(worker.post("/register", json=host).json()["credential"])
+    job_id = submit(fleet, "held", preemptible=True)
+
+    def beat():
+        return worker.post("/heartbeat", json={"deaf": True}).json()
+
+    [offer] = wait_for("an offer", lambda: beat()["offers"])
+    lease = worker.post(f"/attempts/{offer['attempt_id']}/claim").json()
+    held = {"attempt_id": lease["attempt_id"], "epoch": lease["epoch"]}
+    told = {"json": {"holding": [held]}}
+    admin.open(f"{fleet.controller.url}/workers")
+
+    def press(act, asked):
+        """Press and agree, whether or not the row is drawn anew just then."""
+        button = f"document.querySelector('#worker-rows [data-act={act}]')"
+        admin.wait_for(f"{button}.checkVisibility()")
+        admin.run(f"{button}.click()")
+        admin.wait_for_text("dialog", asked)
+        admin.click("dialog button[value=yes]")
+        admin.wait_for("!document.querySelector('dialog')")
+
+    def desired():
+        [found] = [each for each in fleet.client.workers(retired=True) if each.name == "gpu-10"]
+        return found.desired
+
+    press("drain", "1 job there are waited for")
+    admin.wait_for_text("#worker-rows", "draining by user:admin")
+    for _ in range(2):
+        assert worker.post("/heartbeat", **told).json()["desired"] == desired() == "draining"
+    press("drain-now", "Preemptible jobs stop at a checkpoint")
+    stops = wait_for("the stop", lambda: worker.post("/heartbeat", **told).json()["stops"])
+    assert stops == [{"attempt_id": lease["attempt_id"], "reason": "preempt"}]
+    assert desired() == "draining"
+    press("rotate", "It fetches a new credential")
+    assert wait_for("the order", lambda: worker.post("/heartbeat", **told).json()["rotate"])
+    press("revoke", "Its credential is void at once")
+    assert wait_for("the end", lambda: worker.post("/heartbeat", **told).status_code == 401)
+    assert fleet.client.job(job_id).state == "queued"
+    press("retire", "It may not come back")
+    admin.wait_for("!document.querySelector('#worker-rows').innerText.includes('gpu-10')")
+    assert desired() == "retired"
+    worker.close()
+
+
 def test_labels_are_set_and_a_worker_is_to_clear_its_disk(fleet, admin):
     token = fleet.client.create_join_token().token
     url = f"{fleet.controller.url}/v1/worker/register"
