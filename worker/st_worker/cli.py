@@ -24,6 +24,9 @@ Exit codes:
 """
 
 
+_MOST_GRACE_SECONDS = 366 * 86_400
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(__version__, prog_name="st-worker")
 def st_worker() -> None:
@@ -236,6 +239,53 @@ def status(state_dir: Path, as_json: bool, check: bool) -> None:
         sys.exit(0 if is_healthy(folder, time.time()) else 1)
     found = read_status(folder)
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(status_lines(found)))
+
+
+@st_worker.command()
+@_state_dir
+@click.option("--now", is_flag=True, help="Stop preemptible jobs at a checkpoint at once.")
+@click.option("--grace", metavar="DURATION", help='Stop them after so long, such as "30m".')
+@click.option("--wait", "waits", is_flag=True, help="Return once nothing runs here any more.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def drain(state_dir: Path, now: bool, grace: str | None, waits: bool, as_json: bool) -> None:
+    """Have this host's worker offered nothing new, and let it finish what it runs.
+
+    As `st workers drain`, for whoever is on the host; the agent stays, so that an operator may let
+    it work again (`st workers activate`). An ephemeral worker leaves when it is done.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from st_shared.protocol.worker import DrainWish  # noqa: PLC0415
+    from st_worker.drain import drain as ask  # noqa: PLC0415
+    from st_worker.drain import until_idle  # noqa: PLC0415
+    from st_worker.folder import StateFolder  # noqa: PLC0415
+
+    folder = StateFolder(state_dir.expanduser().absolute())
+    known = asyncio.run(ask(folder, DrainWish(grace_seconds=_grace(now, grace))))
+    if not as_json:
+        click.echo(f"{known.name} is offered nothing new")
+    if waits:
+        asyncio.run(until_idle(folder, lambda left: click.echo(f"attempts here: {left}", err=True)))
+    if as_json:
+        found = {"worker_id": known.worker_id, "name": known.name, "controller": known.controller}
+        click.echo(json.dumps({**found, "attempts": len(folder.known_attempts())}, indent=2))
+
+
+def _grace(now: bool, grace: str | None) -> float | None:
+    """Seconds after which preemptible jobs are stopped; none: they are waited for."""
+    from st_shared.spec.duration import seconds_of  # noqa: PLC0415
+
+    if now and grace:
+        raise UsageError("--now and --grace say two things: give one of them")
+    if now or grace is None:
+        return 0.0 if now else None
+    try:
+        seconds = float(str(seconds_of(grace)))
+    except ValueError as error:
+        raise UsageError(f"--grace {grace!r}: {error}") from None
+    if seconds > _MOST_GRACE_SECONDS:
+        raise UsageError(f"--grace {grace!r}: write 366d at most, or wait without end without it")
+    return seconds
 
 
 @st_worker.command()

@@ -23,6 +23,7 @@ from st_shared.protocol.worker import (
     ArtifactTickets,
     ClaimBatch,
     ClaimReply,
+    DrainWish,
     EventAck,
     EventBatch,
     Finish,
@@ -106,6 +107,10 @@ class Controller:
     async def report_garbage(self, report: GarbageReport) -> None:
         """Say what came of an order to collect garbage; ordered again where that is lost."""
         await self._call(endpoints.GARBAGE, report, 0)
+
+    async def drain(self, wish: DrainWish) -> None:
+        """Ask that this worker is offered nothing new."""
+        await self._call(endpoints.DRAIN, wish, self._settings.report_seconds)
 
     async def leave(self) -> None:
         """Sign off for good; the credential is void afterwards."""

@@ -1,6 +1,7 @@
 """``/v1/worker``: what workers call; see ``st_shared.protocol.endpoints``."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -41,6 +42,7 @@ from st_shared.protocol.worker import (
     ClaimBatch,
     ClaimBatchReply,
     CredentialReply,
+    DrainWish,
     EventBatch,
     FinishBatch,
     FinishBatchReply,
@@ -145,6 +147,15 @@ def garbage(platform: PlatformDep, caller: WorkerDep, report: GarbageReport) -> 
     """It has removed what no attempt needs."""
     with platform.db.write() as tx:
         worker_orders.garbage_collected(tx, caller.worker_id, report)
+    return Response(status_code=204)
+
+
+@serves(endpoints.DRAIN)
+def drain(platform: PlatformDep, caller: WorkerDep, wish: DrainWish) -> Response:
+    """Somebody on its host wants it to take nothing new, and to finish or stop what it runs."""
+    grace = None if wish.grace_seconds is None else timedelta(seconds=wish.grace_seconds)
+    with platform.db.write() as tx:
+        worker_orders.drain_as_wished(tx, caller.worker_id, grace)
     return Response(status_code=204)
 
 

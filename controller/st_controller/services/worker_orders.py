@@ -221,6 +221,27 @@ def retire_vanished(tx: Transaction, most: int = 100) -> int:
     return len(vanished)
 
 
+def drain_as_wished(tx: Transaction, worker_id: str, grace: timedelta | None) -> None:
+    """Drain a worker as somebody on its host wishes; an operator's deadline gets no later by that.
+
+    Raises:
+        Conflict: its credential is void.
+    """
+    worker = get_worker(tx.session, worker_id, lock=True)
+    until = worker.drain_until if worker.desired == WorkerDesired.DRAINING else None
+    if until is not None:
+        left = max(until - tx.now, timedelta())
+        grace = left if grace is None else min(left, grace)
+    order(
+        tx,
+        f"worker:{worker_id}",
+        worker_id,
+        WorkerDesired.DRAINING,
+        why="asked for on its host",
+        grace=grace,
+    )
+
+
 def leave(tx: Transaction, worker_id: str) -> None:
     """A worker signs off for good: it is no longer live, nor counted as lost."""
     actor = f"worker:{worker_id}"

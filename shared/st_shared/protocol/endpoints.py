@@ -19,6 +19,7 @@ from st_shared.protocol.worker import (
     ClaimReply,
     CredentialReply,
     DesiredChange,
+    DrainWish,
     EventAck,
     EventBatch,
     FinishBatch,
@@ -78,6 +79,7 @@ REGISTER = Endpoint("/register", RegisterRequest, RegisterReply, "join token or 
 STREAM: Endpoint[None] = Endpoint("/stream", None, None, method="GET", is_stream=True)
 CREDENTIAL = Endpoint("/credential", None, CredentialReply)
 GARBAGE: Endpoint[None] = Endpoint("/garbage", GarbageReport, None)
+DRAIN: Endpoint[None] = Endpoint("/drain", DrainWish, None)
 LEAVE: Endpoint[None] = Endpoint("/leave", None, None)
 HEARTBEAT = Endpoint("/heartbeat", Heartbeat, HeartbeatReply)
 CLAIM = Endpoint("/attempts/{attempt_id}/claim", None, ClaimReply)
@@ -111,6 +113,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     FINISH,
     CLAIMS,
     FINISHES,
+    DRAIN,
     LEAVE,
 )
 """All of them. ``CLAIMS`` and ``FINISHES`` do for many attempts at once what ``CLAIM`` and

@@ -282,6 +282,13 @@ class CredentialReply(Resource):
     credential: str
 
 
+class DrainWish(Message):
+    """Somebody on the host asks that its worker takes nothing new; an operator may undo it."""
+
+    grace_seconds: float | None = Field(None, ge=0, le=366 * 86_400)
+    """As of a drain that an operator orders."""
+
+
 class GarbageReport(Message):
     """What came of an order to collect garbage."""
 

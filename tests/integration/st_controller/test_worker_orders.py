@@ -117,6 +117,28 @@ def test_a_drain_at_once_still_waits_for_what_is_not_preemptible(steps):
     assert stops == {"stays": None, "yields": "preempt"}
 
 
+@pytest.mark.parametrize(
+    ("ordered", "wished", "due"),
+    [(None, None, None), (None, 30, 30), (60, None, 60), (60, 30, 30), (60, 90, 60)],
+)
+def test_a_drain_that_the_host_wishes_makes_no_operators_deadline_later(
+    steps, running, ordered, wished, due
+):
+    worker_id, attempt_id, _ = running
+    if ordered:
+        steps.order(worker_id, WorkerDesired.DRAINING, grace=timedelta(seconds=ordered))
+    grace = None if wished is None else timedelta(seconds=wished)
+    change(steps, worker_orders.drain_as_wished, worker_id, grace)
+    worker = steps.worker(worker_id)
+    assert (worker.desired, worker.desired_by) == ("draining", f"worker:{worker_id}")
+    until = worker.drain_until
+    assert due == (until and (until - steps.clock()).total_seconds())
+    assert steps.beat(worker_id, attempt_id).desired == "draining"
+    assert "(asked for on its host)" in view_of(steps, worker_id).reason.message
+    steps.order(worker_id, WorkerDesired.ACTIVE)
+    assert steps.beat(worker_id, attempt_id).desired == "active"
+
+
 def test_labels_that_were_set_here_win_and_stay(steps):
     worker_id = steps.join(own={"region": "us", "rack": "7"}, given={"region": "eu"})
     change(steps, worker_orders.label, "root", worker_id, LabelChange(set={"rack": "9", "new": ""}))

@@ -23,9 +23,10 @@ from st_shared.protocol import endpoints
 from st_shared.protocol.endpoints import ENDPOINTS, STREAM_EVENTS, Endpoint, name_of
 from st_shared.protocol.journal import JournalEvent
 from st_shared.protocol.states import WorkerDesired
-from st_shared.protocol.worker import DesiredChange, StopOrder, StopReason
+from st_shared.protocol.worker import DesiredChange, DrainWish, StopOrder, StopReason
 from st_worker.agent import Agent, Departure
 from st_worker.client import Controller
+from st_worker.drain import drain
 from st_worker.folder import StateFolder
 from st_worker.serve import describe
 from st_worker.transfer import Transfer
@@ -126,7 +127,7 @@ def test_every_endpoint_that_has_a_name_is_in_the_table():
 
 
 async def test_every_call_and_every_event_of_the_contract_is_known_to_both_sides(
-    controller, agents, witness, followed, until, tmp_path
+    controller, agents, agent_settings, witness, followed, until, tmp_path
 ):
     await until(lambda: both_online(controller))
     await run_alone(controller)
@@ -136,6 +137,7 @@ async def test_every_call_and_every_event_of_the_contract_is_known_to_both_sides
     assert await shown_of_a_training(controller) == KINDS
     await preempt_and_cancel(controller, until)
     await give_orders(controller, witness, followed, until)
+    await drain_from_its_host(controller, tmp_path / "one", agent_settings)
     await leave(controller, agents)
     assert witness.wrong == []
     assert witness.succeeded == {endpoint.path for endpoint in ENDPOINTS}
@@ -272,6 +274,13 @@ async def give_orders(controller, witness, followed, until) -> None:
         return has_told and is_told and not shown["rotation_ordered"]
 
     await until(has_obeyed)
+
+
+async def drain_from_its_host(controller, state, agent_settings) -> None:
+    known = await drain(StateFolder(state), DrainWish(), agent_settings)
+    shown = await controller.get(f"/v1/workers/{known.worker_id}")
+    assert (shown["desired"], shown["reason"]["code"]) == ("draining", "drained")
+    assert "(asked for on its host)" in shown["reason"]["message"]
 
 
 async def leave(controller, agents) -> None:

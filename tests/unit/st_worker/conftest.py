@@ -35,6 +35,7 @@ from st_shared.protocol.worker import (
     ClaimReply,
     DatasetDownload,
     Download,
+    DrainWish,
     EventBatch,
     FinishBatch,
     FinishBatchReply,
@@ -123,6 +124,8 @@ class ControllerDouble:
         self.registered_with: list[str] = []
         self.desired = "active"
         self.left: list[str] = []
+        self.drains: list[float | None] = []
+        """Seconds of grace of each wish for a drain."""
         self.garbage: list[GarbageReport] = []
         self.abandon: list[str] = []
         self.heartbeat_seconds = 0.1
@@ -330,6 +333,12 @@ class ControllerDouble:
         async def garbage(request: Request, body: GarbageReport) -> None:
             self._worker(request)
             self.garbage.append(body)
+
+        @app.post("/v1/worker/drain", status_code=204)
+        async def drain(request: Request, body: DrainWish) -> None:
+            self._worker(request)
+            self.drains.append(body.grace_seconds)
+            self.desired = "draining"
 
         @app.post("/v1/worker/leave", status_code=204)
         async def leave(request: Request) -> None:

@@ -9,8 +9,10 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from st_shared.ids import new_id
 from st_worker.cli import st_worker
 from st_worker.credential import Credential
+from st_worker.drain import until_idle
 from st_worker.errors import UsageError
 
 pytestmark = pytest.mark.anyio
@@ -85,6 +87,12 @@ async def test_joins_works_and_leaves_on_a_signal(double, tmp_path):
         status = json.loads(output)
         assert (code, status["agent_running"], status["name"]) == (0, True, "cli")
         assert "credential-0" not in output
+        code, output, errors = await _run(
+            "drain", "--state-dir", state, "--grace", "2m", "--wait", "--json"
+        )
+        drained = json.loads(output)
+        assert (code, drained["name"], drained["attempts"]) == (0, "cli", 0)
+        assert (double.drains, "attempts here: 0\n" in errors) == ([120.0], True)
     finally:
         process.terminate()
         _, errors = await asyncio.wait_for(process.communicate(), 120)
@@ -120,6 +128,37 @@ async def test_credential_never_shows_its_secret(state_folder):
     with pytest.raises(Exception, match="is damaged: remove it") as caught:
         Credential.load(state_folder)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--now", "--grace", "5m"], "give one of them"),
+        (["--grace", "soon"], "--grace 'soon': write a duration"),
+        (["--grace", "400d"], "--grace '400d': write 366d at most"),
+        (["--now"], "no worker has joined from here"),
+    ],
+)
+def test_a_drain_that_cannot_be_says_why(options, said, tmp_path):
+    result = CliRunner().invoke(st_worker, ["drain", "--state-dir", str(tmp_path), *options])
+    assert isinstance(result.exception, UsageError)
+    assert said in str(result.exception)
+
+
+async def test_a_drain_is_waited_for_until_nothing_is_left(state_folder):
+    folders = [state_folder.attempt(new_id("att")) for _ in range(2)]
+    for folder in folders:
+        folder.root.mkdir()
+        folder.record.touch()
+    told = []
+
+    def say(left):
+        told.append(left)
+        if folders:
+            folders.pop().record.unlink()
+
+    await asyncio.wait_for(until_idle(state_folder, say, 0.001), 120)
+    assert told == [2, 1, 0]
 
 
 @pytest.mark.parametrize("option", [["--one-job"], ["--idle-timeout", "60"]])
