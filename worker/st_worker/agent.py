@@ -31,15 +31,17 @@ from st_shared.protocol.worker import (
 from st_worker import garbage
 from st_worker.attempts import Attempts, Work, ours_of
 from st_worker.backoff import delays
+from st_worker.beside import Beside
 from st_worker.client import Controller
 from st_worker.datasets import DatasetCache
 from st_worker.errors import Refused, RequestRefused, TemporaryTrouble
 from st_worker.folder import StateFolder
 from st_worker.joining import join
+from st_worker.occupancy import Ours
 from st_worker.record import AttemptRecord
 from st_worker.room import room_of
-from st_worker.rotation import fetch_and_keep, settle
-from st_worker.sampling import Sampler
+from st_worker.rotation import look_after
+from st_worker.sampling import Sample, Sampler
 from st_worker.settings import AgentSettings
 from st_worker.slots import Slots
 from st_worker.stream import Stream
@@ -98,6 +100,8 @@ class Agent:
         self._sampler = sampler or Sampler.of_processors(description.inventory, folder.root, room)
         self._cache = DatasetCache(folder, transfer)
         self._models = folder.model_caches(settings)
+        self._datasets = Beside("datasets", self._cache.digests)
+        self._pulse = Beside("pulse", folder.note_pulse)
         self._told_cached: list[str] = []
         self._told_condition = Condition()
         # What nobody is given of the host's own cache is not told either.
@@ -122,6 +126,7 @@ class Agent:
         self._idle_since = asyncio.get_running_loop().time()
         self._stream = Stream(controller, settings, self._take_event)
         self._rotating: asyncio.Task[None] | None = None
+        self._must_rotate = False
         self._collecting: asyncio.Task[None] | None = None
 
     async def run(self, token: str | None = None) -> Departure:
@@ -175,8 +180,8 @@ class Agent:
     async def _join(self, token: str | None, records: list[AttemptRecord]) -> RegisterReply:
         holding = [record.lease for record in records]
         await asyncio.to_thread(self._models.look)
-        cached = self._contents()
-        sample = await self._sampler.take(ours_of(records), self._settings.first_sample_seconds)
+        patience = self._settings.first_sample_seconds
+        sample, cached = await self._look(ours_of(records), patience)
         told = {"cached": cached, "condition": sample.condition, "cached_models": self._told_models}
         inventory = self._description.inventory.model_copy(update=told)
         description = self._description.model_copy(
@@ -198,7 +203,7 @@ class Agent:
         while True:
             pause = interval * (0.9 + random() / 10)  # noqa: S311  (so that no fleet marches)
             beat = await self._heartbeat()
-            self._folder.pulse.touch()
+            await self._pulse.take(0)
             try:
                 reply = await self._controller.heartbeat(beat, interval)
             except TemporaryTrouble as trouble:
@@ -212,7 +217,6 @@ class Agent:
                 self._told_condition = beat.condition or self._told_condition
                 if beat.cached_models is not None:
                     self._told_models = beat.cached_models
-                settle(self._controller, self._folder)
                 self._obey(reply.desired)
                 self._attempts.stop(reply.stops)
                 self._do_chores(rotate=reply.rotate, collect_garbage=reply.collect_garbage)
@@ -231,8 +235,7 @@ class Agent:
             log.warning("goodbye.lost", why=str(trouble))
 
     async def _heartbeat(self) -> Heartbeat:
-        sample = await self._sampler.take(self._attempts.ours, self._settings.sample_seconds)
-        cached = self._contents()
+        sample, cached = await self._look(self._attempts.ours, self._settings.sample_seconds)
         models = sample.models if self._settings.shares_models else None
         return Heartbeat(
             cached=cached if cached != self._told_cached else None,
@@ -244,9 +247,12 @@ class Agent:
             deaf=self._stream.is_deaf(2 * self._interval),
         )
 
-    def _contents(self) -> list[str]:
-        """Names of datasets and models that need not be fetched here."""
-        return [*self._cache.digests(), *self._models.known][:MOST_CACHED]
+    async def _look(self, ours: Ours, deadline: float) -> tuple[Sample, list[str]]:
+        """How busy this host is, and names of datasets and models that need not be fetched here."""
+        sample, datasets = await asyncio.gather(
+            self._sampler.take(ours, deadline), self._datasets.take(deadline)
+        )
+        return sample, [*(datasets or []), *self._models.known][:MOST_CACHED]
 
     def _take_event(self, received: ServerSentEvent) -> None:
         try:
@@ -282,8 +288,11 @@ class Agent:
 
     def _do_chores(self, *, rotate: bool = False, collect_garbage: bool = False) -> None:
         """Begin what is ordered, unless it is under way: orders are repeated until it is done."""
-        if rotate and not self._is_busy(self._rotating):
-            self._rotating = self._spawn(fetch_and_keep(self._controller, self._folder))
+        self._must_rotate |= rotate
+        if not self._is_busy(self._rotating):
+            rotate, self._must_rotate = self._must_rotate, False
+            changing = look_after(self._controller, self._folder, rotate=rotate)
+            self._rotating = self._spawn(changing)
         if collect_garbage and not self._is_busy(self._collecting):
             self._collecting = self._spawn(self._collect_garbage())
 

@@ -144,6 +144,10 @@ class StateFolder:
         """Touched at every heartbeat, whatever becomes of it."""
         return self.root / "pulse"
 
+    def note_pulse(self) -> None:
+        """The agent lives; it may take as long as the disk does."""
+        self.pulse.touch()
+
     @property
     def attempts(self) -> Path:
         """One folder an attempt."""

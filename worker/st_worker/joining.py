@@ -32,7 +32,7 @@ async def join(
                 raise
             log.warning("credential.void", why=str(error))
         else:
-            settle(controller, folder)
+            await settle(controller, folder)
             return reply
     elif known and token is None:
         raise UsageError(

@@ -95,7 +95,7 @@ async def _rotate(calls, folder, point) -> None:
     await calls.heartbeat(Heartbeat())
     if point == "the new one was used":
         raise Killed
-    settle(calls, folder)
+    await settle(calls, folder)
 
 
 async def _beat(url: str, secret: str) -> int:
@@ -145,7 +145,7 @@ async def test_a_late_repetition_of_the_call_locks_nobody_out(controller, joined
     reply = None
     while reply is None:
         reply = await _tried(calls)
-    settle(calls, state_folder)
+    await settle(calls, state_folder)
     assert Credential.load(state_folder) == before
     assert (await calls.heartbeat(Heartbeat())).desired == "active"
 
@@ -157,15 +157,14 @@ async def _tried(calls):
         return None
 
 
-async def test_a_running_agent_rotates_when_told_and_its_stream_goes_on(
-    controller, start_agent, state_folder, until
+async def test_an_agent_rotates_when_told_while_its_work_and_its_stream_go_on(
+    controller, start_agent, state_folder, until, tmp_path
 ):
     await start_agent()
-
-    async def is_online():
-        return [each["state"] for each in await controller.workers()] == ["online"]
-
-    await until(is_online)
+    go = tmp_path / "go"
+    script = f"echo before; while [ ! -e {go} ]; do sleep 0.02; done; echo after > outputs/a.txt"
+    running = await controller.post("/v1/jobs", {"name": "long", "command": {"run": script}})
+    await controller.job_in(running["id"], "running")
     (worker,) = await controller.workers()
     before = json.loads(state_folder.credential.read_text())["secret"]
     await controller.post(f"/v1/workers/{worker['id']}/rotate")
@@ -175,6 +174,11 @@ async def test_a_running_agent_rotates_when_told_and_its_stream_goes_on(
         return known.secret != before and known.previous is None
 
     await until(is_changed)
+    go.touch()
+    done = await controller.job_in(running["id"], "succeeded", "failed")
+    assert (done["state"], done["attempts"]) == ("succeeded", 1)
+    stored = await controller.get(f"/v1/jobs/{running['id']}/artifacts")
+    assert [each["path"] for each in stored["items"]] == ["outputs/a.txt"]
     job = await controller.post("/v1/jobs", {"name": "n", "noop": {"seconds": 0}})
     done = await controller.job_in(job["id"], "succeeded", "failed")
     assert (done["state"], done["attempts"]) == ("succeeded", 1)

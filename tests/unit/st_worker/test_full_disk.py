@@ -117,7 +117,6 @@ async def test_a_fault_of_the_agent_is_reported_after_all_lines_whatever_was_ack
 async def test_a_credential_that_cannot_be_changed_costs_no_agent(
     double, start_agent, state_folder
 ):
-    aside = state_folder.root / ".credential.json.partial"
     hands = await start_agent()
     await double.until(lambda: double.heartbeats)
     _without_room(state_folder.root, "credential.json")
@@ -126,14 +125,15 @@ async def test_a_credential_that_cannot_be_changed_costs_no_agent(
     beats = len(double.heartbeats)
     await double.until(lambda: len(double.heartbeats) > beats + 1)
     assert Credential.load(state_folder).secret == "credential-0"
-    aside.unlink(missing_ok=True)
     both = Credential.load(state_folder).model_copy(update={"previous": "credential-1"})
-    both.save(state_folder)  # as a change leaves it that was not over
-    _without_room(state_folder.root, "credential.json")
-    await double.until(lambda: len(double.heartbeats) > beats + 3)
+    left = state_folder.root / "left.json"  # as a change leaves it that was not over
+    left.write_text(both.model_dump_json())
+    left.replace(state_folder.credential)
+    beats = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) > beats + 2)
     assert not hands.task.done()
     assert Credential.load(state_folder) == both
-    aside.unlink(missing_ok=True)
+    (state_folder.root / ".credential.json.partial").unlink()
     await double.until(lambda: Credential.load(state_folder).previous is None)
 
 

@@ -5,6 +5,7 @@ import os
 import threading
 import traceback
 from dataclasses import replace
+from types import SimpleNamespace
 
 import accelerator_answers as answers
 import psutil
@@ -12,9 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from st_shared.protocol.states import Outcome
-from st_worker import agent
+from st_worker import agent, datasets
 from st_worker.accelerators.nvidia import NvidiaProbe
 from st_worker.accelerators.registry import Found
+from st_worker.credential import Credential
+from st_worker.folder import StateFolder
 from st_worker.trainer import TrainerProcess
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +94,38 @@ async def test_beats_go_while_what_is_abandoned_does_not_end_and_its_slot_waits(
     await double.until(lambda: after.finish)
     assert (after.finish.outcome, attempt.finish) == (Outcome.SUCCEEDED, None)
     started.wait()
+
+
+@pytest.fixture
+def hung():
+    """A call that does not return before the test is over."""
+    released = threading.Event()
+    yield lambda *_, **__: released.wait(60)
+    released.set()
+
+
+async def test_beats_go_while_the_disks_of_cache_and_state_hang(
+    double, start_agent, agent_settings, monkeypatch, hung
+):
+    """Caches may be shared over a network, whose servers go away."""
+    await start_agent(settings=replace(agent_settings, sample_seconds=0.01))
+    await double.until(lambda: double.heartbeats)
+    monkeypatch.setattr(datasets, "nlargest", hung)
+    monkeypatch.setattr(Credential, "load", hung)
+    monkeypatch.setattr(StateFolder, "pulse", SimpleNamespace(touch=hung))
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= count + 5)
+    assert all(beat.cached is None for beat in double.heartbeats)
+
+
+async def test_a_disk_that_takes_no_pulse_costs_no_agent(double, start_agent, state_folder):
+    state_folder.pulse.symlink_to(state_folder.root / "gone" / "pulse")
+    hands = await start_agent()
+    with capture_logs() as logs:
+        await double.until(lambda: any(line["event"] == "disk.failed" for line in logs))
+    count = len(double.heartbeats)
+    await double.until(lambda: len(double.heartbeats) >= count + 3)
+    assert not hands.task.done()
 
 
 async def test_what_keeps_the_agent_from_working_is_told(monkeypatch):
@@ -174,7 +209,7 @@ def told(double):
 
 
 async def test_no_beat_waits_for_a_disk_that_is_busy_with_checkpoints(
-    double, start_agent, pack_dataset, monkeypatch
+    double, start_agent, pack_dataset, monkeypatch, state_folder
 ):
     """Forcing a file to a disk takes as long as all that is on its way there."""
     await start_agent(slots=2)
@@ -192,6 +227,13 @@ async def test_no_beat_waits_for_a_disk_that_is_busy_with_checkpoints(
     training = double.offer(script, datasets=[dataset])
     shell = double.offer(slots=[1], command={"run": "echo done"})
     await double.until(lambda: "a.png" in training.artifacts and training.artifacts["a.png"])
+    double.push("rotate", '{"ordered_at":"2026-01-01T00:00:00Z"}')
+    await double.until(lambda: known(state_folder) == ("credential-1", None))
     double.order_stop(training, "preempt")
     await double.until(lambda: training.finish and shell.finish)
     assert not waited, "".join(waited[0])
+
+
+def known(folder):
+    credential = Credential.load(folder)
+    return credential.secret, credential.previous
