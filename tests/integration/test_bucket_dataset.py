@@ -2,11 +2,21 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from bucket_server import connect, serve_buckets, use_buckets
-from source_contract import Held, check_batches, check_changes, check_damage, pictures, read
+from source_contract import (
+    DAMAGED,
+    Counted,
+    Held,
+    check_batches,
+    check_changes,
+    check_damage,
+    pictures,
+    read,
+)
 
 from st_shared.objectstore import S3Store
 from st_shared.protocol.journal import ExitCode
@@ -69,6 +79,34 @@ def test_what_is_damaged_is_told_and_left_out(hold, tmp_path):
 
 def test_changes_are_noticed(hold, tmp_path):
     check_changes(hold, tmp_path)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_damaged_objects_go_once_told_unless_they_were_written_anew(hold, store, tmp_path, grows):
+    made = pictures()
+    torn = [replace(made[0], content=made[0].content[:60]), *made[1:]]
+    held = hold(torn)
+    spec = DatasetSpec(path=held.place, damaged="delete")
+    medium = Counted(3, 8, 8)
+    if grows:
+
+        class Growing(Counted):
+            def read(self, content):
+                try:
+                    return super().read(content)
+                finally:
+                    if content.name == torn[0].name:
+                        store.put(content.name, io.BytesIO(made[0].content))
+
+        medium = Growing(3, 8, 8)
+    reading = read_datasets([spec], [held.place], medium, root=tmp_path / "index")
+    told = {each.name: each.text for each in reading.skipped}
+    end = "; not deleted: it was written anew meanwhile" if grows else "; deleted"
+    assert told[torn[0].name].endswith(end)
+    assert "deleted" not in told[DAMAGED]  # which is no picture at all
+    left = {each.key for each in store.list("")}
+    assert (torn[0].name in left) == grows
+    assert len(left) == 2 * len(made) - (not grows)
 
 
 def test_what_was_fetched_is_not_fetched_again(hold, tmp_path, monkeypatch):

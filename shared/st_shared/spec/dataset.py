@@ -120,6 +120,11 @@ class DatasetSpec(Section):
     columns: ColumnSpec = Field(default_factory=ColumnSpec)
     captions: CaptionSpec = Field(default_factory=CaptionSpec)
     only: FilterSpec = Field(default_factory=FilterSpec)
+    damaged: Literal["keep", "delete"] = Field(
+        "keep",
+        description="Files that cannot be decoded are named in the log and left out; delete: they "
+        "are removed from the folder or bucket, too.",
+    )
     repeats: int = Field(
         1, ge=1, le=1000, description="How often each sample is seen in one epoch."
     )
@@ -225,6 +230,11 @@ class DatasetSpec(Section):
             "mask_kind": self.mask_kind == "segmentation" and not self.has_masks,
             "conditioning_fit": self.conditioning_fit == "strict" and not self.has_conditioning,
         }
+        if self.damaged == "delete" and (self.format != "files" or self.name):
+            raise ValueError(
+                "damaged delete is for files in a folder or bucket that path names: archives, "
+                "tables and registered datasets are left as they are; drop it"
+            )
         for key, is_given in unused.items():
             if is_given:
                 mend = " and give it in columns" if key in {"mask_suffix", "conditioning"} else ""

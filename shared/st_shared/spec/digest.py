@@ -11,6 +11,7 @@ def spec_sha256(training: TrainingSpec) -> str:
 
     Taken over JSON with sorted keys and every default written out. Folders of datasets are left
     out, since they differ from machine to machine: the checkpoint holds a checksum of the samples.
+    So is what becomes of damaged files, which are no samples.
     So is what is cached and where, which changes no number; how much is encoded at once may. So is
     how processes share the work, which changes nothing but rounding. And so is what
     runs beside the training.
@@ -18,7 +19,7 @@ def spec_sha256(training: TrainingSpec) -> str:
     document = training.model_dump(
         mode="json",
         exclude={
-            "datasets": {"__all__": {"path"}},
+            "datasets": {"__all__": {"path", "damaged"}},
             "cache": {"latents", "text", "share", "endpoint_url", "max_gb"},
             "distributed": True,
             "checkpoint": {"sharded"},

@@ -71,6 +71,19 @@ class BucketFiles:
         fetch = partial(self._fetch, name, size)
         return self._cache.open(f"{self._uri}\0{name}\0{size}\0{mark}", size, fetch)
 
+    def delete(self, name: str) -> None:
+        """Remove the object, if it is the one that was listed.
+
+        Raises:
+            OSError: it is another one by now, or the store refuses.
+        """
+        now = next(iter(self._store.list(name)), None)
+        if now is None or now.key != name:
+            return
+        if _mark(now.version) + now.size.to_bytes(8, "little") != self.mark(name):
+            raise OSError(errno.ESTALE, "it was written anew meanwhile")
+        self._store.delete(name)
+
     def _fetch(self, name: str, size: int, file: BinaryIO) -> None:
         """Write the object into ``file``.
 
@@ -108,9 +121,11 @@ class BucketFiles:
                 check_key(found.key)
             except InvalidKeyError:  # marks of folders, and names that no file has
                 continue
-            version = (found.version or "").encode()
-            mark = hashlib.blake2b(version, digest_size=16).digest()
-            yield os.fsencode(found.key), found.size, mark
+            yield os.fsencode(found.key), found.size, _mark(found.version)
+
+
+def _mark(version: str | None) -> bytes:
+    return hashlib.blake2b((version or "").encode(), digest_size=16).digest()
 
 
 def connect_bucket(

@@ -7,7 +7,7 @@ from st_trainer.data.buckets import CENTRE, Centring, Size
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import read_image
-from st_trainer.data.medium import Medium, Shape, UnreadableSampleError
+from st_trainer.data.medium import DamagedSampleError, Medium, Shape, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 
@@ -23,6 +23,8 @@ def check_conditioning(
         return read_image(picture, [medium.area(shape)], 3, centring).facts
     except FileNotFoundError:
         raise UnreadableSampleError(f"no conditioning picture: {picture.name} is missing") from None
+    except DamagedSampleError as error:  # the sample itself is not
+        raise UnreadableSampleError(f"conditioning picture {picture.name}: {error}") from None
 
 
 def check_same_aspect(picture: SampleFacts, sample: SampleFacts) -> None:

@@ -23,6 +23,8 @@ class Entry:
     """16 bytes that change with the file and with whatever lies beside it."""
     reason: str = ""
     """Why it cannot be used; empty where it can."""
+    damaged: bool = False
+    """Whether that is because its file cannot be decoded."""
     captions: tuple[str, ...] = ()
     """One or more where it can be used."""
     shape: Shape = ()

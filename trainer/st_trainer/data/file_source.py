@@ -56,6 +56,10 @@ class FileSource:
         """The file itself."""
         return self._content(name)
 
+    def delete(self, name: str) -> None:
+        """The file alone."""
+        self._files.delete(name)
+
     def captions(self, name: str) -> list[str]:
         """In a file beside it, or in its name."""
         match self._captions.source:

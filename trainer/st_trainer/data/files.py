@@ -36,6 +36,13 @@ class Files(Protocol):
             OSError: it cannot be read.
         """
 
+    def delete(self, name: str) -> None:
+        """Remove the file; nothing happens where there is none.
+
+        Raises:
+            OSError: it may not be removed, or is known to have changed.
+        """
+
 
 class LocalFiles:
     """Files below ``folder``, without those in the folder ``apart``."""
@@ -64,6 +71,10 @@ class LocalFiles:
     def open(self, name: str) -> BinaryIO:
         """The file itself."""
         return (self.folder / name).open("rb")
+
+    def delete(self, name: str) -> None:
+        """The file itself."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def _below(self, folder: Path, prefix: str, wanted: Callable[[str], bool]) -> Iterator[str]:
         """Names below ``folder``; a folder sorts with its slash, so that all names are in order."""

@@ -14,7 +14,13 @@ from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import CENTRE, Centring, Size, centring_by, nearest
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
+from st_trainer.data.medium import (
+    DamagedSampleError,
+    Medium,
+    ReadSample,
+    Shape,
+    UnreadableSampleError,
+)
 
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded; what claims to be larger is taken for a decompression bomb."""
@@ -97,11 +103,11 @@ def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, centring: Cen
             _check_pixels(image)
             return _fit(ImageOps.exif_transpose(image), sizes, channels, centring)
     except UnidentifiedImageError:
-        raise UnreadableSampleError("not a PNG, JPEG or WebP image") from None
+        raise DamagedSampleError("not a PNG, JPEG or WebP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableSampleError(f"more than {MAX_PIXELS:,} pixels") from None
     except _DAMAGED as error:
-        raise UnreadableSampleError(f"damaged image: {error}") from None
+        raise DamagedSampleError(f"damaged image: {error}") from None
 
 
 def _check_pixels(image: Image.Image) -> None:

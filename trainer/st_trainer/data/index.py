@@ -25,7 +25,7 @@ from st_trainer.errors import BadDataError, TrainerError, expected_error
 
 T = TypeVar("T")
 
-VERSION = 3
+VERSION = 4
 SHARD_ENTRIES = 4_096
 """Files in a shard, on average; what an interruption loses at most is four times that."""
 MOST_THREADS = 16

@@ -8,7 +8,7 @@ from torch import Tensor
 from st_trainer.data.buckets import CENTRE, Centring, Size
 from st_trainer.data.content import Content
 from st_trainer.data.images import read_image
-from st_trainer.data.medium import Medium, Shape, UnreadableSampleError
+from st_trainer.data.medium import DamagedSampleError, Medium, Shape, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 _BLACK = 8
@@ -25,6 +25,8 @@ def check_mask(mask: Content, medium: Medium, shape: Shape, centring: Centring =
         read_image(mask, [medium.area(shape)], 1, centring)
     except FileNotFoundError:
         raise UnreadableSampleError(f"no mask: {mask.name} is missing") from None
+    except DamagedSampleError as error:  # the sample itself is not
+        raise UnreadableSampleError(f"{mask.name}: {error}") from None
 
 
 def read_mask(

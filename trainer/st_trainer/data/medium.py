@@ -22,6 +22,10 @@ class UnreadableSampleError(Exception):
     """The file or its caption cannot be used; the message says why."""
 
 
+class DamagedSampleError(UnreadableSampleError):
+    """The file itself cannot be decoded, whatever is wanted of it."""
+
+
 @dataclass(frozen=True)
 class ReadSample:
     """One file as the model wants it."""

@@ -18,11 +18,18 @@ from st_trainer.data.conditioning import (
     read_conditioning,
 )
 from st_trainer.data.content import Content
+from st_trainer.data.damaged import begins_well
 from st_trainer.data.entry import CONTENT_BYTES, Entry, content_digest
 from st_trainer.data.kept import Kept
 from st_trainer.data.lyrics import with_lyrics
 from st_trainer.data.masks import check_mask, read_mask
-from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
+from st_trainer.data.medium import (
+    DamagedSampleError,
+    Medium,
+    ReadSample,
+    Shape,
+    UnreadableSampleError,
+)
 from st_trainer.data.source import Source
 from st_trainer.data.suitable import check_suitable
 from st_trainer.errors import BadDataError
@@ -59,9 +66,30 @@ class Reader:
         try:
             return self._read(name, stamp)
         except UnreadableSampleError as error:
-            return Entry(name, stamp, reason=str(error))
+            return Entry(name, stamp, str(error), isinstance(error, DamagedSampleError))
         except OSError as error:
             return Entry(name, stamp, reason=f"it cannot be read: {error.strerror or error}")
+
+    def delete(self, name: str) -> None:
+        """Remove the file of the sample, as the source does."""
+        self._source.delete(name)
+
+    def is_damaged(self, name: str) -> bool:
+        """Whether the file of the sample is there as a whole, begins as its kind, and is damaged.
+
+        Raises:
+            OSError: it cannot be read, so nobody knows.
+        """
+        content = self._source.sample(name)
+        if not begins_well(content):
+            return False
+        try:
+            self._medium.read(content)
+        except DamagedSampleError:
+            return True
+        except UnreadableSampleError:
+            pass
+        return False
 
     def values(self, name: str, shape: Shape) -> NDArray[Any]:
         """The values of the sample, which were of ``shape`` when it was read.

@@ -2,12 +2,13 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 from st_shared.spec.dataset import DatasetSpec
+from st_trainer.data.damaged import by_all, delete_damaged
 from st_trainer.data.index import ALONE, Index, Peers, folder_of, make_index
 from st_trainer.data.kept import Kept
 from st_trainer.data.locate import Place
@@ -72,8 +73,10 @@ def read_datasets(
         for dataset, place in zip(datasets, places, strict=True)
     ]
     indexes = [make_index(reader, folder_of(reader, root), peers) for reader in readers]
-    skipped = chain.from_iterable(index.skipped() for index in indexes)
-    remarks = [Remark(entry.name, entry.reason) for entry in islice(skipped, MOST_REMARKS)]
+    deleting = zip(datasets, readers, indexes, strict=True)
+    deleted = [_deleted(*each, peers) for each in deleting]
+    skipped = chain.from_iterable(map(_remarks, indexes, deleted))
+    remarks = list(islice(skipped, MOST_REMARKS))
     count = sum(index.skipped_count for index in indexes)
     if not any(map(len, indexes)):
         raise BadDataError(_nothing_usable(places, remarks, count, medium))
@@ -83,6 +86,22 @@ def read_datasets(
     )
     samples = Samples(parts, medium, _checksum(indexes))
     return Reading(samples, remarks, count, summed_up(changes))
+
+
+def _deleted(dataset: DatasetSpec, reader: Reader, index: Index, peers: Peers) -> dict[str, str]:
+    """What became of damaged files, by name, where the dataset says that they are to go.
+
+    All processes have made their index by now: nobody lists files that go meanwhile.
+    """
+    if dataset.damaged == "keep":
+        return {}
+    return by_all(peers.gather(delete_damaged(index, reader)))
+
+
+def _remarks(index: Index, deleted: Mapping[str, str]) -> Iterator[Remark]:
+    for entry in index.skipped():
+        end = f"; {deleted[entry.name]}" if entry.name in deleted else ""
+        yield Remark(entry.name, entry.reason + end)
 
 
 def _checksum(indexes: Sequence[Index]) -> str:

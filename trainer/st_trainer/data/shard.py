@@ -21,18 +21,20 @@ from st_trainer.data.facts import SampleFacts
 from st_trainer.errors import BadDataError
 
 SUFFIX = ".arrow"
+# In the order of how often they are looked at: a page that is mapped brings its neighbours along.
 _SCHEMA = pa.schema(
     [
+        ("bucket", pa.uint16()),  # place in Summary.buckets
         ("name", pa.binary()),  # as the file system has it
+        ("captions", pa.list_(pa.string())),
+        ("content", pa.binary(CONTENT_BYTES)),
+        ("facts", pa.list_(pa.int64())),  # original size, crop and size, one behind the other
+        ("conditioning", pa.binary(CONTENT_BYTES)),
         ("stamp", pa.binary(STAMP_BYTES)),
         ("digest", pa.binary(DIGEST_BYTES)),
-        ("content", pa.binary(CONTENT_BYTES)),
-        ("conditioning", pa.binary(CONTENT_BYTES)),
-        ("bucket", pa.uint16()),  # place in Summary.buckets
-        ("facts", pa.list_(pa.int64())),  # original size, crop and size, one behind the other
-        ("captions", pa.list_(pa.string())),
         ("changes", pa.list_(pa.string())),
         ("reason", pa.string()),
+        ("damaged", pa.bool_()),
     ]
 )
 _METADATA = b"st"
@@ -100,6 +102,7 @@ def write_shard(path: Path, entries: Sequence[Entry]) -> None:
         "captions": [list(entry.captions) for entry in rows],
         "changes": [list(map(_printable, entry.changes)) for entry in rows],
         "reason": [_printable(entry.reason) for entry in rows],
+        "damaged": [entry.damaged for entry in rows],
     }
     schema = _SCHEMA.with_metadata({_METADATA: json.dumps(asdict(summary))})
     batch = pa.record_batch([pa.array(columns[each.name], each.type) for each in schema], schema)
@@ -188,7 +191,7 @@ class Shard:
         value = {name: column[row].as_py() for name, column in self._columns.items()}
         name = os.fsdecode(value["name"])
         if value["reason"]:
-            return Entry(name, value["stamp"], reason=value["reason"])
+            return Entry(name, value["stamp"], value["reason"], value["damaged"])
         shape, size = self.summary.buckets[value["bucket"]]
         return Entry(
             name,

@@ -12,7 +12,12 @@ from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import share_of
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.medium import Medium, ReadSample, UnreadableSampleError
+from st_trainer.data.medium import (
+    DamagedSampleError,
+    Medium,
+    ReadSample,
+    UnreadableSampleError,
+)
 
 _MOST_CHANNELS = 8
 _HIGHEST_RATE = 768_000
@@ -58,7 +63,7 @@ class Sounds(Medium):
             identity = hashlib.file_digest(raw, "sha256").digest()  # type: ignore[arg-type]
         except (soundfile.SoundFileError, OSError) as error:
             reason = getattr(error, "error_string", None) or error
-            raise UnreadableSampleError(f"damaged sound: {reason}") from None
+            raise DamagedSampleError(f"damaged sound: {reason}") from None
         return ReadSample(values, identity, changes, facts)
 
     def _start(self, file: Any, name: str) -> int:

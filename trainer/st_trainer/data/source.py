@@ -30,6 +30,13 @@ class Source(Protocol):
     def sample(self, name: str) -> Content:
         """The picture, video or sound."""
 
+    def delete(self, name: str) -> None:
+        """Remove the picture, video or sound, unless it has changed; what lies beside it stays.
+
+        Raises:
+            OSError: it is no file of its own, is another one by now, or may not be removed.
+        """
+
     def captions(self, name: str) -> list[str]:
         """Its captions, one or more, as they were written."""
 

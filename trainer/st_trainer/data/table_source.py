@@ -1,5 +1,6 @@
 """Rows of a table as samples: each cell holds a file itself, or says where it lies."""
 
+import errno
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -99,6 +100,10 @@ class TableSource:
     def sample(self, name: str) -> Content:
         """The file in the row, or that it names."""
         return self._content(name, self._sample)
+
+    def delete(self, name: str) -> None:
+        """Rows stay."""
+        raise OSError(errno.EROFS, "rows of tables stay", name)
 
     def captions(self, name: str) -> list[str]:
         """What the row says."""

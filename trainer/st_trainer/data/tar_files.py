@@ -83,6 +83,10 @@ class TarFiles:
             file.seek(offset)
             return io.BytesIO(file.read(size))
 
+    def delete(self, name: str) -> None:
+        """Members stay."""
+        raise OSError(errno.EROFS, "members of archives stay", name)
+
     def _place(self, archive: str, mark: bytes, member: str) -> tuple[int, int] | None:
         table = self._table(archive, mark)
         row = table.find("name", os.fsencode(member))

@@ -14,7 +14,13 @@ from st_trainer.data.buckets import Centring, Size, centring_by, nearest
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import MAX_PIXELS, read_image
-from st_trainer.data.medium import Medium, ReadSample, Shape, UnreadableSampleError
+from st_trainer.data.medium import (
+    DamagedSampleError,
+    Medium,
+    ReadSample,
+    Shape,
+    UnreadableSampleError,
+)
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -84,7 +90,8 @@ class Videos(Medium):
             identity = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
         except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UnreadableSampleError(f"damaged video: {reason}") from None
+            kind = UnreadableSampleError if isinstance(error, MemoryError) else DamagedSampleError
+            raise kind(f"damaged video: {reason}") from None
         return ReadSample(np.stack(frames, axis=1), identity, changes, facts)
 
     def _frames(

@@ -11,6 +11,7 @@ def digest(**changes):
 
 def test_folders_and_written_out_defaults_do_not_matter():
     assert digest(datasets=[{"path": "/b"}]) == digest()
+    assert digest(datasets=[{"path": "/a", "damaged": "delete"}]) == digest()
     assert digest(seed=0, ema={"decay": 0.995}) == digest()
     assert digest(hooks={"post_checkpoint": {"run": "true"}}) == digest()
     assert len(digest()) == 64
