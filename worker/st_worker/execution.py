@@ -247,7 +247,7 @@ class Execution:
             "cancel": settings.cancel_grace_seconds,
             "shutdown": settings.shutdown_grace_seconds,
             "stale": 0.0,
-        }.get(cause, settings.preempt_grace_seconds)
+        }.get(cause, self._record().grace or settings.preempt_grace_seconds)
 
 
 async def _exit(process: TrainerProcess) -> TrainerExit | None:

@@ -120,6 +120,12 @@ class AttemptRecord(BaseModel):
         """How long a noop lasts."""
         return float(self.claim.spec["noop"]["seconds"])
 
+    @property
+    def grace(self) -> float | None:
+        """Seconds in which it comes to a checkpoint when it is told to; none: as usual here."""
+        given = self.claim.spec.get("grace")  # older controllers do not tell it
+        return None if given is None else float(given)
+
     def time_left(self, now: datetime) -> float:
         """Seconds until the time limit, which counts from the claim, restarts included."""
         return self.until(float(self.claim.spec["time_limit"]), now)

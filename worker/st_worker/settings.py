@@ -50,7 +50,7 @@ class AgentSettings:
     cancel_grace_seconds: float = 5.0
     """From SIGTERM to SIGKILL when the job was cancelled."""
     preempt_grace_seconds: float = 60.0
-    """From SIGTERM to SIGKILL when a checkpoint is wanted."""
+    """From SIGTERM to SIGKILL when a checkpoint is wanted and the job does not say how long."""
     shutdown_grace_seconds: float = 30.0
     """From SIGTERM to SIGKILL when this agent is told to leave."""
     sample_seconds: float = 1.0

@@ -125,6 +125,11 @@ class JobSpec(Section):
     expected_time: Duration | None = Field(
         None, description="How long it will take, as far as you know; used for forecasts alone."
     )
+    grace: Annotated[Duration, Field(le=3600)] | None = Field(
+        None,
+        description="How long it may take to come to a checkpoint once it is told to stop, up to "
+        "1h; then it is killed. Without it the worker decides: 60s.",
+    )
     preemptible: bool = Field(
         True,
         description="Whether urgent work may stop it at a checkpoint and queue it again.",

@@ -112,6 +112,17 @@ async def test_a_deaf_script_is_killed_after_the_grace(double, start_agent):
     assert all(_is_gone(int(pid)) for pid in attempt.messages[1:3])
 
 
+async def test_a_job_says_how_long_it_may_take_to_stop(double, start_agent, agent_settings):
+    await start_agent(settings=replace(agent_settings, preempt_grace_seconds=3600))
+    attempt = double.offer(
+        command={"run": "trap '' TERM; echo $$; while :; do sleep 1000; done"}, grace=0.2
+    )
+    await double.until(lambda: len(attempt.messages) > 1)
+    double.order_stop(attempt, "preempt")
+    assert (await _finished(double, attempt)).outcome == Outcome.PREEMPTED
+    assert _is_gone(int(attempt.messages[1]))
+
+
 async def test_a_script_whose_start_was_not_recorded_is_not_run_twice(
     double, start_agent, state_folder, tmp_path
 ):

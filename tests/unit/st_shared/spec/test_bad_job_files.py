@@ -243,6 +243,7 @@ BAD = [
     ),
     ("a section that is none", changed("training.model", 3), "training.model", "a mapping of keys"),
     ("time limit", changed("time_limit", "6 hours"), "time_limit", '"6h"'),
+    ("grace", changed("grace", "2h"), "grace", "3600"),
     ("learning rate", changed("training.optimizer.learning_rate", 0), "learning_rate", "greater"),
     (
         "warm-up longer than the run",
@@ -347,3 +348,4 @@ def test_durations() -> None:
 
     assert validate_job({**GOOD, "time_limit": "1h30m"}).time_limit == 5400
     assert validate_job({**GOOD, "time_limit": 90}).time_limit == 90
+    assert validate_job({**GOOD, "grace": "10m"}).grace == 600
