@@ -92,22 +92,20 @@ def submit(fleet, name, **fields):
     return fleet.client.submit({"name": name, "noop": {"seconds": 1}, **fields}).id
 
 
-def row_of(browser, name):
-    """Mark the row of a job, so that selectors find it."""
-    browser.wait_for(f"[...document.querySelectorAll('#jobs tr')].some(r => {_named(name)})")
-    browser.run(
-        f"[...document.querySelectorAll('#jobs tr')].find(r => {_named(name)})"
-        ".querySelector('strong').parentElement.parentElement.id = 'row'"
-    )
-    return "#row"
+def row_of(name):
+    """An expression that finds the row of a job."""
+    is_its = f"(row) => row.querySelector('td strong')?.innerText === '{name}'"
+    return f"[...document.querySelectorAll('#jobs tr')].find({is_its})"
 
 
 def press_in(browser, name, act):
-    browser.click(f"{row_of(browser, name)} [data-act={act}]")
+    browser.click_on(f"{row_of(name)}.querySelector('[data-act={act}]')")
 
 
-def _named(name):
-    return f"r.querySelector('td strong')?.innerText === '{name}'"
+def press_of_worker(browser, name, act):
+    rows = "[...document.querySelectorAll('#worker-rows tr')]"
+    row = f"{rows}.find((row) => row.innerText.includes('{name}'))"
+    browser.click_on(f"{row}.querySelector('[data-act={act}]')")
 
 
 def test_a_waiting_job_says_why_and_what_it_was_asked_for(fleet, admin):
@@ -124,7 +122,7 @@ def test_a_waiting_job_says_why_and_what_it_was_asked_for(fleet, admin):
 
 def test_a_gpu_that_somebody_else_uses_is_shown_with_who(fleet, admin):
     token = fleet.client.create_join_token().token
-    with httpx.Client(base_url=fleet.controller.url) as worker:
+    with httpx.Client(base_url=fleet.controller.url, timeout=60) as worker:
         registered = worker.post("/v1/worker/register", json=GPU_HOST, headers=bearer(token))
         credential = registered.raise_for_status().json()["credential"]
         told = {
@@ -142,23 +140,16 @@ def test_a_worker_is_cordoned_let_work_again_and_deleted(fleet, admin):
     token = fleet.client.create_join_token().token
     host = {**GPU_HOST, "name": "gpu-8"}
     url = f"{fleet.controller.url}/v1/worker/register"
-    httpx.post(url, json=host, headers=bearer(token)).raise_for_status()
+    httpx.post(url, json=host, headers=bearer(token), timeout=60).raise_for_status()
     admin.open(f"{fleet.controller.url}/workers")
 
-    def press(act):
-        rows = "[...document.querySelectorAll('#worker-rows tr')]"
-        row = f"{rows}.find(r => r.innerText.includes('gpu-8'))"
-        admin.wait_for(f"{row}?.querySelector('[data-act={act}]')")
-        admin.run(f"{row}.id = 'worker-row'")
-        admin.click(f"#worker-row [data-act={act}]")
-
-    press("cordon")
+    press_of_worker(admin, "gpu-8", "cordon")
     admin.wait_for_text("dialog", "Cordon gpu-8?")
     admin.click("dialog button[value=yes]")
     admin.wait_for_text("#worker-rows", "cordoned by user:admin")
-    press("activate")
+    press_of_worker(admin, "gpu-8", "activate")
     admin.wait_for("!document.querySelector('#worker-rows').innerText.includes('cordoned')")
-    press("delete")
+    press_of_worker(admin, "gpu-8", "delete")
     admin.wait_for_text("dialog", "the history of its attempts is kept")
     admin.click("dialog button[value=yes]")
     admin.wait_for("!document.querySelector('#worker-rows').innerText.includes('gpu-8')")
@@ -216,17 +207,15 @@ def test_a_worker_is_drained_rotated_revoked_and_retired(fleet, admin):
 def test_labels_are_set_and_a_worker_is_to_clear_its_disk(fleet, admin):
     token = fleet.client.create_join_token().token
     url = f"{fleet.controller.url}/v1/worker/register"
-    joined = httpx.post(url, json={**GPU_HOST, "name": "gpu-9"}, headers=bearer(token)).json()
+    host = {**GPU_HOST, "name": "gpu-9"}
+    joined = httpx.post(url, json=host, headers=bearer(token), timeout=60).json()
     admin.open(f"{fleet.controller.url}/workers")
-    rows = "[...document.querySelectorAll('#worker-rows tr')]"
-    admin.wait_for(f"{rows}.some(r => r.innerText.includes('gpu-9'))")
-    admin.run(f"{rows}.find(r => r.innerText.includes('gpu-9')).id = 'worker-row'")
 
     def labels():
         [found] = [each for each in fleet.client.workers() if each.id == joined["worker_id"]]
         return found.set_labels
 
-    admin.click("#worker-row [data-act=labels]")
+    press_of_worker(admin, "gpu-9", "labels")
     admin.fill(".labels label:nth-of-type(1) input", "no key")
     admin.click(".labels form button")
     admin.wait_for_text(".labels .problem", "begin with a letter or digit")
@@ -241,12 +230,11 @@ def test_labels_are_set_and_a_worker_is_to_clear_its_disk(fleet, admin):
     admin.click(".labels [data-act=close]")
     admin.wait_for("!document.querySelector('.labels')")
 
-    admin.run(f"{rows}.find(r => r.innerText.includes('gpu-9')).id = 'worker-row'")
-    admin.click("#worker-row [data-act=collect-garbage]")
+    press_of_worker(admin, "gpu-9", "collect-garbage")
     admin.wait_for_text("dialog", "Clear disk of gpu-9?")
     admin.click("dialog button[value=yes]")
     beat = f"{fleet.controller.url}/v1/worker/heartbeat"
-    told = {"json": {"leaving": True}, "headers": bearer(joined["credential"])}
+    told = {"json": {"leaving": True}, "headers": bearer(joined["credential"]), "timeout": 60}
     wait_for("the order", lambda: httpx.post(beat, **told).json()["collect_garbage"])
 
 
@@ -273,19 +261,19 @@ def test_a_join_token_is_shown_once_and_revoked(fleet, admin):
     admin.click("dialog button[value=yes]")
     admin.wait_for(f"!document.querySelector('#token-rows').innerText.includes('{token.id}')")
     url = f"{fleet.controller.url}/v1/worker/register"
-    assert httpx.post(url, json=GPU_HOST, headers=bearer(secret)).status_code == 401
+    assert httpx.post(url, json=GPU_HOST, headers=bearer(secret), timeout=60).status_code == 401
 
 
 def test_a_job_that_is_submitted_meanwhile_appears(fleet, admin):
     admin.wait_for("document.querySelector('#link').dataset.state === 'live'")
     submit(fleet, "late")
-    row_of(admin, "late")
+    admin.wait_for(row_of("late"))
 
 
 def test_the_panel_and_the_focus_outlast_a_refresh(fleet, admin):
     submit(fleet, "kept open")
-    row = row_of(admin, "kept open")
-    admin.run(f"document.querySelector('{row} [data-act=why]').focus()")
+    why = f"{row_of('kept open')}.querySelector('[data-act=why]')"
+    admin.wait_for(f"({why}.focus(), document.activeElement === {why})")
 
     admin.press("Enter")
     admin.wait_for_text(".explanation", "Expected start")
@@ -302,10 +290,12 @@ def test_a_job_is_raised_and_overridden(fleet, admin):
     press_in(admin, "raised", "why")
     forms = ".panel form:nth-child"
 
+    admin.wait_for("(document.querySelector('.panel form').id = 'before')")
     admin.fill(f"{forms}(1) select", "high")
     admin.click(f"{forms}(1) button")
     wait_for("the class", lambda: fleet.client.job(job).priority == "high")
     admin.wait_for_text(".explanation", "asked for as high")
+    admin.wait_for("!document.querySelector('#before')")  # both forms are drawn anew
 
     admin.fill(f"{forms}(2) select", "50")
     admin.click(f"{forms}(2) button")
@@ -448,7 +438,7 @@ def test_an_array_is_capped_and_cancelled(fleet, admin):
 def asking(fleet) -> Iterator[Client]:
     """A researcher whose jobs all wait for approval."""
     rule = {"name": "ask first", "condition": "role", "pattern": "researcher"}
-    with httpx.Client(base_url=fleet.controller.url, headers=bearer(fleet.key)) as api:
+    with httpx.Client(base_url=fleet.controller.url, headers=bearer(fleet.key), timeout=60) as api:
         user = {"username": "rita", "password": PASSWORD}
         api.post("/v1/users", json=user).raise_for_status()
         made = api.post("/v1/approval-rules", json=rule).raise_for_status().json()
@@ -492,6 +482,7 @@ def test_limits_are_set_for_all_and_for_each_of_a_role_and_removed(fleet, admin)
     admin.open(f"{fleet.controller.url}/quotas")
     set_limit(admin, path="default", kind="running_jobs", amount="9")
     admin.wait_for_text("#quota-rows", "running_jobs")
+    admin.wait_for("document.querySelector('#quota-form [name=amount]').value === ''")
     set_limit(admin, path="default", role="researcher", amount="10")
     admin.wait_for_text("#notices", "no limit below it can be higher")
     set_limit(admin, amount="5")
@@ -594,7 +585,10 @@ def test_a_person_sets_up_a_second_factor_and_signs_in_with_it(fleet, browser):
     browser.open(f"{url}/account")
     browser.wait_for_text("#factor-state", "9 recovery codes are left")
     reply = httpx.get(
-        f"{url}/v1/audit", headers=bearer(fleet.key), params={"action": "second_factor.*"}
+        f"{url}/v1/audit",
+        headers=bearer(fleet.key),
+        params={"action": "second_factor.*"},
+        timeout=60,
     )
     assert [item["action"] for item in reply.json()["items"]] == [
         "second_factor.recovery_code_used",

@@ -8,14 +8,26 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 PATIENCE = 120.0
 """Seconds within which a page must have become what is waited for, on a busy machine too."""
 
+_TURNED = {
+    "Cannot find default execution context",
+    "Execution context was destroyed.",
+    "Inspected target navigated or closed",
+}
+"""What a script is answered that was to run while one page follows another."""
+
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 """Chromium of this machine, if it has one."""
+
+
+class Turned(AssertionError):
+    """The page was left while something was asked of it."""
 
 
 class Browser:
@@ -95,8 +107,9 @@ class Browser:
         look = f"(() => {{ try {{ return Boolean({condition}) }} catch {{ return false }} }})()"
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            if self.run(look):
-                return
+            with suppress(Turned):
+                if self.run(look):
+                    return
             time.sleep(0.02)
         text = self.run("document.body?.innerText")
         raise AssertionError(f"waited in vain for {condition}; {self.complaints}; {text}")
@@ -111,19 +124,27 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Press what can be seen, as soon as it can."""
-        self.wait_for(f"document.querySelector('{selector}').checkVisibility()")
-        self.run(f"document.querySelector('{selector}').click()")
+        self.click_on(f"document.querySelector('{selector}')")
+
+    def click_on(self, element: str) -> None:
+        """The same of what an expression finds.
+
+        It is looked for and pressed in one step: pages put others in the place of what they show.
+        """
+        self.wait_for(
+            f"((it) => it.checkVisibility() && !it.disabled && (it.click(), true))({element})"
+        )
 
     def fill(self, selector: str, value: str) -> None:
-        """Put a value into a field, as if it were typed or chosen."""
-        self.wait_for(f"document.querySelector('{selector}')")
-        self.run(
-            f"""(() => {{
-                const field = document.querySelector('{selector}');
+        """Put a value into a field, as if it were typed or chosen; the focus is on it then."""
+        self.wait_for(
+            f"""((field) => {{
+                field.focus();
                 field.value = {json.dumps(value)};
                 field.dispatchEvent(new Event('input', {{ bubbles: true }}));
                 field.dispatchEvent(new Event('change', {{ bubbles: true }}));
-            }})()"""
+                return true;
+            }})(document.querySelector('{selector}'))"""
         )
 
     def press(self, key: str) -> None:
@@ -149,6 +170,8 @@ class Browser:
         while True:
             told = self._read()
             if told.get("id") == self._calls:
+                if "error" in told and told["error"]["message"] in _TURNED:
+                    raise Turned(told["error"])
                 assert "error" not in told, f"{method}: {told['error']}"
                 result: dict[str, Any] = told["result"]
                 return result
