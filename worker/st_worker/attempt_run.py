@@ -112,6 +112,7 @@ class AttemptRun:
             Refused: the controller does not know this worker any more.
         """
         claim = self._record().claim
+        self._place.models.hold(claim.attempt_id, self._record().claimed_at.timestamp())
         with structlog.contextvars.bound_contextvars(attempt=claim.attempt_id, job=claim.job_id):
             async with AsyncExitStack() as slots:
                 fault = await self._run(slots)
@@ -146,6 +147,7 @@ class AttemptRun:
                 ]
                 ending = await self._work.run(slots)
                 self._has_ended = True
+                self._place.models.release(self.lease.attempt_id)
                 await slots.aclose()
                 ending = await self._store(ending, shipping, uploads)
                 await self._finish(ending)
@@ -248,6 +250,7 @@ class AttemptRun:
             self._folder.keep()
         else:
             await asyncio.to_thread(self._folder.remove)
+        self._place.models.release(self.lease.attempt_id)
         if self._record().kind == "noop":
             return
         await asyncio.to_thread(self._place.models.tidy, time.time())

@@ -7,6 +7,7 @@ looks for other folders finds them, so strangers who run scripts belong on worke
 """
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,8 +36,11 @@ VARIABLES = (
 """Where libraries keep what they fetch, and the token that somebody on the host signed in with."""
 
 YOUNG_SECONDS = 3600.0
-"""What was fetched or read so lately is not removed: a program may still be loading it."""
+"""What was fetched or read so lately is not removed, nor what was since a running job began: a
+program may still be loading it, of another agent on the same cache, too."""
 _MOST = 1000
+_REPOSITORIES = "hub/*--*"
+"""In the cache of an organisation."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,20 @@ class ModelCaches:
     def __init__(self, root: Path, max_bytes: int, *, is_shared: bool = False) -> None:
         """``is_shared``: all jobs use the cache of the host's user, as programs outside do."""
         self._root, self._max_bytes, self._is_shared = root, max_bytes, is_shared
+        self._held: dict[str, float] = {}
         self.known: list[str] = []
         """What ``look`` found: names that tell nobody else which models of whom are here."""
+
+    def hold(self, user: str, since: float) -> None:
+        """Keep whatever was read from ``since`` on, seconds since 1970, until ``release``.
+
+        ``user`` is an attempt, which may have read any of it, and may do so again.
+        """
+        self._held[user] = since
+
+    def release(self, user: str) -> None:
+        """``user`` has ended."""
+        self._held.pop(user, None)
 
     def given(self, environment: Mapping[str, str], org: str) -> dict[str, str]:
         """The environment of a program, led to the folder of its organisation.
@@ -68,6 +84,8 @@ class ModelCaches:
             return dict(environment)
         home = self._root / org
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for model in home.glob(_REPOSITORIES):
+            _let_reads_show(model)
         kept = {name: value for name, value in environment.items() if name not in VARIABLES}
         return {**kept, "HF_HOME": str(home)}
 
@@ -91,8 +109,9 @@ class ModelCaches:
         """Remove the longest unused until all fit in the bound; how many, and their bytes."""
         models = sorted(self._models(), key=lambda model: model.used_at)
         excess, removed, freed = sum(model.size for model in models) - self._max_bytes, 0, 0
+        kept = min([now - YOUNG_SECONDS, *self._held.values()])
         for model in models:
-            if freed >= excess or now - model.used_at < YOUNG_SECONDS:
+            if freed >= excess or model.used_at > kept:
                 break
             if remove_tree(model.folder):
                 log.info("model.evicted", name=model.folder.name, bytes=model.size)
@@ -106,9 +125,21 @@ class ModelCaches:
 
     def _models(self) -> Iterator[_Model]:
         for home in self._homes():
-            for folder in home.glob("hub/*--*"):
+            for folder in home.glob(_REPOSITORIES):
                 size, used_at = _measured(folder)
                 yield _Model(folder, size, used_at)
+
+
+def _let_reads_show(root: Path) -> None:
+    """Have the next read of each file noted, which most disks do once a day only (``relatime``).
+
+    They note one that follows a change of the file, which setting the mode that it has is.
+    """
+    for folder in opened_folders(root):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    Path(entry.path).chmod(stat.S_IMODE(entry.stat().st_mode))
 
 
 def _measured(root: Path) -> tuple[int, float]:

@@ -316,6 +316,22 @@ async def test_resume_hands_the_verified_checkpoint_over(double, start_agent):
     assert double.fetched == [weights.sha256, manifest.sha256]
 
 
+async def test_models_are_kept_while_a_job_runs_that_may_have_read_them(
+    double, start_agent, tmp_path
+):
+    hands = await start_agent()
+    attempt = double.offer([["wait", str(tmp_path / "go")]])
+    await double.until(lambda: "running" in attempt.states)
+    held = hands.agent._models._held
+    (begun,) = held.values()
+    assert list(held) == [attempt.claim.attempt_id]
+    assert (
+        begun == hands.agent._attempts._runs[attempt.claim.attempt_id].record.claimed_at.timestamp()
+    )
+    (tmp_path / "go").touch()
+    await double.until(lambda: attempt.finish and not held)
+
+
 async def test_trainer_gets_its_share_and_no_secret(double, start_agent, monkeypatch):
     monkeypatch.setenv("ST_JOIN_TOKEN", "secret")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

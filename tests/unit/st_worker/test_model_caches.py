@@ -1,6 +1,7 @@
 """Caches of pretrained models: apart by organisation, and bounded together."""
 
 import os
+import time
 
 from st_shared.protocol.content import model_kept_as
 from st_worker.model_caches import YOUNG_SECONDS, ModelCaches
@@ -52,6 +53,36 @@ def test_the_longest_unused_goes_first_whoever_fetched_it(tmp_path):
     assert (removed, freed >= 100_000) == (1, True)
     assert [each.exists() for each in (older, old, new)] == [False, True, True]
     assert caches.shrink(NOW) == (0, 0)
+
+
+def test_what_was_read_since_a_running_job_began_stays_however_long_ago(tmp_path):
+    before = fetched(tmp_path, OURS, "acme/before", 5 * YOUNG_SECONDS)
+    since = fetched(tmp_path, OURS, "acme/since", 3 * YOUNG_SECONDS)
+    caches = ModelCaches(tmp_path, 1)
+    caches.hold("att_1", NOW - 4 * YOUNG_SECONDS)
+    caches.hold("att_2", NOW)
+    caches.shrink(NOW)
+    assert [each.exists() for each in (before, since)] == [False, True]
+    caches.release("att_2")
+    assert caches.shrink(NOW) == (0, 0)
+    caches.release("att_1")
+    caches.shrink(NOW)
+    assert not since.exists()
+
+
+def test_the_next_read_is_noted_also_where_disks_note_one_a_day(tmp_path):
+    """After a change of a file they do, whatever was noted before."""
+    weights = fetched(tmp_path, OURS, "acme/new", 10) / "blobs" / "weights"
+    others = fetched(tmp_path, THEIRS, "acme/new", 10) / "blobs" / "weights"
+    weights.chmod(0o640)
+    before, theirs = weights.stat(), others.stat()
+    until = time.monotonic() + 60
+    while (now := weights.stat()).st_ctime_ns == before.st_ctime_ns:  # clocks of disks are coarse
+        assert time.monotonic() < until
+        ModelCaches(tmp_path, 2**30).given({}, OURS)
+    for name in ("st_mode", "st_atime_ns", "st_mtime_ns", "st_size"):
+        assert getattr(now, name) == getattr(before, name)
+    assert others.stat().st_ctime_ns == theirs.st_ctime_ns
 
 
 def test_what_was_read_lately_stays_even_beyond_the_bound(tmp_path):
