@@ -73,7 +73,7 @@ def test_a_second_agent_on_the_folder_says_who_is_there_and_harms_nothing(rig, j
     assert violations(rig, job) == []
 
 
-@pytest.mark.parametrize("way", ["loss", "shutdown", "retire"])
+@pytest.mark.parametrize("way", ["loss", "shutdown", "retire", "drain"])
 def test_a_job_goes_on_elsewhere_from_its_last_checkpoint(rig, job, way):
     agent, other = holder(rig, job)
     reached = rig.client.job(job.id).progress.step
@@ -82,8 +82,10 @@ def test_a_job_goes_on_elsewhere_from_its_last_checkpoint(rig, job, way):
         agent.break_("host", "kill")
     elif way == "shutdown":
         assert agent.stop() == 0
-    else:
+    elif way == "retire":
         rig.client.order_worker(rig.client.find_worker(agent.name).id, "retire")
+    else:
+        rig.client.drain_worker(rig.client.find_worker(agent.name).id, grace_seconds=0)
     ended = rig.client.wait(job.id)
 
     first, second = rig.client.attempts(job.id)
@@ -93,7 +95,7 @@ def test_a_job_goes_on_elsewhere_from_its_last_checkpoint(rig, job, way):
     begun = resumed_at(rig, job, 2)
     assert begun > 0
     assert reached - begun <= EVERY + LOG_EVERY
-    if way == "shutdown":
+    if way in {"shutdown", "drain"}:
         assert begun >= reached  # it was asked, and stopped at a checkpoint
     wait_for("the end of the old processes", lambda: not agent.trainers())
 
