@@ -180,7 +180,7 @@ def _new_job(draft: Draft, parents: Sequence[Parent], pins: dict[str, str]) -> d
         "request": request_text(document),
         "dataset_pins": pinned,
         "wants": wanted_contents(document, pinned),
-        "expected_seconds": spec.expected_time,
+        "expected_seconds": spec.expected_seconds,
         "priority": spec.priority.value,
         "level": spec.priority.level,
         "override": None,

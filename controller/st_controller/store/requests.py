@@ -55,12 +55,6 @@ def wants_of(context: DefaultExecutionContext) -> list[str]:
     return wanted_contents(_column(context, "spec"), _column(context, "dataset_pins"))
 
 
-def expected_of(context: DefaultExecutionContext) -> float | None:
-    """How long the submitter thinks that the job takes, seconds."""
-    expected: float | None = _column(context, "spec").get("expected_time")
-    return expected
-
-
 def _column(context: DefaultExecutionContext, name: str) -> dict[str, Any]:
     found: dict[str, Any] = context.get_current_parameters(isolate_multiinsert_groups=True)[name]  # type: ignore[no-untyped-call]
     return found

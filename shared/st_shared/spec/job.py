@@ -91,6 +91,9 @@ class NoopSpec(Section):
     seconds: float = Field(0, ge=0, le=86_400, description="How long it does nothing.")
 
 
+_SHORTEST_NOOP = 0.1
+"""Seconds that one takes at least from claim to end."""
+
 ParentFailure = Literal["cancel", "hold"]
 """What becomes of a job whose parent did not succeed."""
 
@@ -123,7 +126,9 @@ class JobSpec(Section):
         86_400.0, description='Longest wall-clock time of one attempt, such as "6h".'
     )
     expected_time: Duration | None = Field(
-        None, description="How long it will take, as far as you know; used for forecasts alone."
+        None,
+        description="How long it will take, as far as you know; for forecasts, reservations and what "
+        "quotas hold. A noop that says nothing declares its `seconds`.",
     )
     grace: Annotated[Duration, Field(le=3600)] | None = Field(
         None,
@@ -166,6 +171,13 @@ class JobSpec(Section):
         if self.training is not None:
             return "train"
         return "command" if self.command is not None else "noop"
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """How long an attempt takes as declared; a noop declares it by its ``seconds``."""
+        if self.expected_time is None and self.noop is not None:
+            return max(_SHORTEST_NOOP, self.noop.seconds)
+        return self.expected_time
 
     def scripts(self) -> list[str]:
         """Fields that hold shell commands, which need the permission `job.command`."""

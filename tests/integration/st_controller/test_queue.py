@@ -281,6 +281,18 @@ def test_explain_tells_place_start_and_who_is_ahead(steps):
     assert worker_id
 
 
+def test_a_noop_is_expected_to_take_its_seconds(steps):
+    """Although it may take a day by its time limit."""
+    steps.join()
+    first, second = (
+        steps.submit_as({"name": name, "noop": {"seconds": 30}})[0] for name in ("first", "second")
+    )
+    assert steps.place() == 1
+    found = explain(steps, second)
+    assert (found.basis, found.starts_at) == ("declared", steps.clock() + timedelta(seconds=30))
+    assert steps.job(first).expected_seconds == 30.0
+
+
 def test_the_queue_is_free_while_it_is_replayed(steps, monkeypatch):
     steps.join()
     job_id, queue = steps.submit(), LiveQueue()

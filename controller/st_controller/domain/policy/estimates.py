@@ -72,7 +72,7 @@ class Asked(NamedTuple):
             wanted.accelerator,
             wanted.provider,
             spec.time_limit,
-            spec.expected_time,
+            spec.expected_seconds,
         )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from st_controller.store.requests import expected_of, request_of, wants_of
+from st_controller.store.requests import request_of, wants_of
 from st_controller.store.schema.base import Digest, Id, Slug, Table
 
 
@@ -37,8 +37,8 @@ class Job(Table):
     """Its resources and time limit as JSON; for the scheduler."""
     wants: Mapped[list[Any]] = mapped_column(default=wants_of)
     """Contents that a worker may hold already."""
-    expected_seconds: Mapped[float | None] = mapped_column(default=expected_of)
-    """Declared duration, for forecasts."""
+    expected_seconds: Mapped[float | None]
+    """Declared duration; ``JobSpec.expected_seconds``."""
     priority: Mapped[str] = mapped_column(String(20))
     level: Mapped[int]
     """Level of the class that was asked for."""

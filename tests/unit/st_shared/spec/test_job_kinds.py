@@ -38,6 +38,20 @@ def test_a_job_does_one_thing(document, kind):
 
 
 @pytest.mark.parametrize(
+    ("document", "seconds"),
+    [
+        (NOOP | {"noop": {"seconds": 30}}, 30.0),
+        (NOOP | {"noop": {"seconds": 30}, "expected_time": "2m"}, 120.0),
+        (NOOP, 0.1),
+        (COMMAND, None),
+        (COMMAND | {"expected_time": "2m"}, 120.0),
+    ],
+)
+def test_a_noop_declares_how_long_it_takes(document, seconds):
+    assert validate_job(document).expected_seconds == seconds
+
+
+@pytest.mark.parametrize(
     "sections",
     [
         {},
