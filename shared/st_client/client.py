@@ -73,11 +73,28 @@ Named = TypeVar("Named", JobView, JobArrayView)
 LATEST = "latest"
 """Stands for the newest job wherever a job id is asked."""
 
+ARRAY_PREFIX = "arr_"
+"""How the ids of job arrays begin."""
+
 _KINDS = {
     "job": ("jobs", "job", "a", "st submit FILE"),
     "arr": ("job-arrays", "array", "an", "st sweep FILE"),
 }
 """Prefix of an id -> where its kind is listed, its name with its article, what makes one."""
+
+_MISTAKEN = {
+    "job": (
+        ARRAY_PREFIX,
+        "is a job array, and this takes one job",
+        "`st arrays {id}` shows it, `st jobs --array {id}` its jobs; `st cancel {id}` ends them",
+    ),
+    "arr": (
+        "job_",
+        "is a job, and this takes a job array",
+        "`st show {id}` shows it, with the array that it belongs to",
+    ),
+}
+"""Prefix of an id that is wanted -> one that is given in its place, what that is, what takes it."""
 
 _PAGE, _LONG_PAGE = 100, 500
 
@@ -555,6 +572,9 @@ class Client:
             if not newest:
                 raise MissingError(f"there is no {what} yet", hint=f"`{command}` makes one")
             return newest[0].id
+        other, is_what, hint = _MISTAKEN[prefix]
+        if name.startswith(other):
+            raise BadInputError(f"{name} {is_what}", hint=hint.format(id=name))
         beginning = name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"
         if not re.fullmatch(rf"{prefix}_[0-9a-z]{{1,26}}", beginning):
             raise BadInputError(

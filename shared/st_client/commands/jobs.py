@@ -5,6 +5,7 @@ from itertools import islice
 
 import click
 
+from st_client.client import ARRAY_PREFIX
 from st_client.commands.arrays import tell_array
 from st_client.errors import ClientError
 from st_client.output import ago, clean, connect, duration, json_option, print_json, print_table
@@ -77,14 +78,18 @@ def show(*, job: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job", required=False)
-@click.option("--array", metavar="ID", help="Stop all jobs of this array instead.")
+@click.argument("job", metavar="[JOB|ARRAY]", required=False)
+@click.option("--array", metavar="ID", help="The same, where `latest` means an array.")
 @click.option("--wait", is_flag=True, help="Return once the job has stopped.")
 @json_option
 def cancel(*, job: str | None, array: str | None, wait: bool, as_json: bool) -> None:
     """Stop a job, or all jobs of an array; what they have stored so far stays."""
-    if (job is None) == (array is None) or (array and wait):
-        raise click.UsageError("give a job, with --wait or without, or --array ID")
+    if (job is None) == (array is None):
+        raise click.UsageError("give a job or an array")
+    if job is not None and job.startswith(ARRAY_PREFIX):
+        job, array = None, job
+    if array and wait:
+        raise click.UsageError("--wait goes with one job; `st arrays ID` tells how an array stands")
     with connect() as client:
         if array:
             tell_array(client.cancel_array(client.find_array(array)), as_json=as_json)

@@ -166,6 +166,7 @@ def test_arrays_are_listed_shown_capped_and_cancelled(st_run, fake_controller, j
         ("cancel",),
         ("cancel", "latest", "--array", ARRAY),
         ("cancel", "--array", ARRAY, "--wait"),
+        ("cancel", ARRAY, "--wait"),
         ("priority", "latest"),
         ("priority", "latest", "high", "--no-override"),
         ("priority", "latest", "--override", "15"),
@@ -174,6 +175,45 @@ def test_arrays_are_listed_shown_capped_and_cancelled(st_run, fake_controller, j
 )
 def test_what_says_nothing_or_two_things_is_wrong_usage(st_run, fake_controller, arguments):
     assert st_run(*arguments)[0] == 2
+    assert fake_controller.requests == []
+
+
+def test_an_array_is_cancelled_by_its_id_alone(st_run, fake_controller, job_file):
+    assert st_run("sweep", job_file, "--set-grid", "noop.seconds=1")[0] == 0
+    code, out, err = st_run("cancel", ARRAY)
+    assert (code, "6 cancelled" in out) == (0, True), err
+    assert ("POST", f"/v1/job-arrays/{ARRAY}/cancel", {}) in fake_controller.requests
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show",),
+        ("logs",),
+        ("metrics",),
+        ("artifacts",),
+        ("retry",),
+        ("explain",),
+        ("priority", "high"),
+        ("approve",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_who_gives_an_array_where_a_job_is_wanted_is_told_what_takes_it(
+    st_run, fake_controller, command
+):
+    name, *more = command
+    code, _, err = st_run(name, ARRAY, *more)
+    assert code == 2
+    assert f"{ARRAY} is a job array, and this takes one job" in err
+    assert f"`st arrays {ARRAY}`" in err
+    assert fake_controller.requests == []
+
+
+@pytest.mark.parametrize("command", [("arrays",), ("jobs", "--array"), ("cancel", "--array")])
+def test_who_gives_a_job_where_an_array_is_wanted_is_told_too(st_run, fake_controller, command):
+    code, _, err = st_run(*command, ident(1))
+    assert (code, f"{ident(1)} is a job, and this takes a job array" in err) == (2, True), err
     assert fake_controller.requests == []
 
 
