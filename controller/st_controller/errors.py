@@ -15,6 +15,8 @@ TooMany             429
 Unavailable         503
 """
 
+from typing import Self
+
 from st_shared.protocol.problems import FieldProblem, Problem
 
 
@@ -58,6 +60,14 @@ class InvalidRequest(Refusal):
     status = 422
     code = "invalid_request"
     title = "The request is not valid"
+
+    @classmethod
+    def of(
+        cls, field: str, message: str, *, code: str | None = None, hint: str | None = None
+    ) -> Self:
+        """The refusal of one field."""
+        errors = [FieldProblem(field=field, message=message)]
+        return cls(message, code=code, hint=hint, errors=errors)
 
 
 class NotSignedIn(Refusal):

@@ -10,7 +10,6 @@ from st_client.errors import BadInputError, ClientError, MissingError, Unreachab
 from st_client.packing import Archive, Folder, pack, read_folder
 from st_shared.protocol.message import Name
 from st_shared.protocol.resources import (
-    ArchiveFile,
     DatasetComplete,
     DatasetRequest,
     DatasetTicket,
@@ -71,15 +70,16 @@ def _registered(connection: Connection, name: str) -> DatasetView | None:
 
 
 def _request(name: str, digest: str, folder: Folder, archives: list[Archive]) -> DatasetRequest:
+    document = {
+        "name": name,
+        "digest": digest,
+        "samples": folder.samples,
+        "archives": [{"size": item.size, "sha256": item.sha256} for item in archives],
+    }
     try:
-        return DatasetRequest(
-            name=name,
-            digest=digest,
-            samples=folder.samples,
-            archives=[ArchiveFile(size=item.size, sha256=item.sha256) for item in archives],
-        )
+        return DatasetRequest.model_validate(document)
     except ValidationError as error:
-        problems = problems_of(error, DatasetRequest)
+        problems = problems_of(error, DatasetRequest, document)
         raise BadInputError(
             "the dataset cannot be registered",
             fields=[(problem.field, problem.message) for problem in problems],

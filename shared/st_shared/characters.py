@@ -26,7 +26,17 @@ def storable(text: str) -> str:
 
 
 def unstorable_texts(document: object) -> Iterator[tuple[str, str]]:
-    """The dotted path of each text within mappings and lists that ``check_text`` refuses, and why.
+    """The dotted path of each text within a document that ``check_text`` refuses, and why."""
+    for place, value in leaves(document):
+        if isinstance(value, str):
+            try:
+                check_text(value)
+            except ValueError as error:
+                yield place, str(error)
+
+
+def leaves(document: object) -> Iterator[tuple[str, object]]:
+    """All within mappings and lists that is neither, keys too, each with its dotted path.
 
     However deep the document is, and although YAML lets a part contain itself, this ends: every
     part is looked at once.
@@ -35,12 +45,9 @@ def unstorable_texts(document: object) -> Iterator[tuple[str, str]]:
     waiting: list[tuple[str, object]] = [("", document)]
     while waiting:
         place, value = waiting.pop()
-        if isinstance(value, str):
-            try:
-                check_text(value)
-            except ValueError as error:
-                yield place, str(error)
-        elif isinstance(value, dict | list) and id(value) not in seen:
+        if not isinstance(value, dict | list):
+            yield place, value
+        elif id(value) not in seen:
             seen.add(id(value))
             waiting += _parts(place, value)
 

@@ -15,7 +15,8 @@ class CleanAddress:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 422 to a path or query with ``%00``; anything else passes."""
         if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope["query_string"]):
-            refusal = InvalidRequest("the address holds a NUL character (%00)")
+            field = "path" if "\0" in scope["path"] else "query"
+            refusal = InvalidRequest.of(field, "the address holds a NUL character (%00)")
             await problem_response(refusal.problem())(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -35,9 +35,13 @@ async def store(platform: PlatformDep, _: Signature, request: Request, key: str)
     except GrantError as error:
         raise NotPermitted(str(error), code="bad_signature", hint="ask for a new link") from None
     except DigestMismatchError as error:
-        raise InvalidRequest(str(error), code="checksum", hint="send the file again") from None
+        raise InvalidRequest.of(
+            "body", str(error), code="checksum", hint="send the file again"
+        ) from None
     except InvalidKeyError as error:
-        raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
+        raise InvalidRequest.of(
+            "key", str(error), code="bad_key", hint="use another path"
+        ) from None
     return Response(status_code=204)
 
 

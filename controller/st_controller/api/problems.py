@@ -13,7 +13,7 @@ from st_controller.errors import InvalidRequest, NotSignedIn, Refusal, TooMany, 
 from st_controller.store.database import DatabaseAwayError
 from st_shared.objectstore import StoreUnreachableError
 from st_shared.protocol.problems import MEDIA_TYPE, FieldProblem, Problem
-from st_shared.spec.reading import MOST_PROBLEMS
+from st_shared.spec.reading import MOST_PROBLEMS, field_of
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,8 @@ async def _store_away(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
-    found = field_problems(cast(RequestValidationError, error).errors()[:MOST_PROBLEMS])
+    invalid = cast(RequestValidationError, error)
+    found = field_problems(invalid.errors()[:MOST_PROBLEMS], invalid.body)
     detail = "; ".join(f"{item.field}: {item.message}" for item in found[:3])
     return problem_response(InvalidRequest(detail, errors=found).problem())
 
@@ -95,24 +96,26 @@ async def _framework(_request: Request, error: Exception) -> Response:
     return problem_response(problem, dict(raised.headers or {}))
 
 
-def field_problems(errors: Sequence[Any]) -> list[FieldProblem]:
-    """What pydantic found, without the values: they may be secret."""
-    return [_field_problem(error) for error in errors]
+def field_problems(errors: Sequence[Any], body: object) -> list[FieldProblem]:
+    """What pydantic found in a request, without the values: they may be secret."""
+    return [_field_problem(error, body) for error in errors]
 
 
-def _field_problem(error: Any) -> FieldProblem:
+def _field_problem(error: Any, body: object) -> FieldProblem:
     if error["type"] == "json_invalid":  # its place is a number of characters, not a field
         said = _message(error["ctx"]["error"])
         return FieldProblem(
             field="body", message=f"no JSON at character {error['loc'][-1]}: {said}"
         )
-    return FieldProblem(field=_field(error["loc"]), message=_message(error["msg"]))
+    return FieldProblem(field=_field(error, body), message=_message(error["msg"]))
 
 
-def _field(place: tuple[str | int, ...]) -> str:
+def _field(error: Any, body: object) -> str:
     """``("body", "training", "steps")`` as ``training.steps``; parameters without their kind."""
-    inner = place[1:] if len(place) > 1 else place
-    return ".".join(str(part) for part in inner)
+    kind, *inner = error["loc"]
+    if kind != "body":
+        return ".".join(map(str, inner)) or str(kind)
+    return field_of({**error, "loc": tuple(inner)}, body) or "body"
 
 
 def _message(said: str) -> str:

@@ -85,7 +85,8 @@ def register(
 ) -> RegisterReply:
     """Join with a token, or come back with a credential."""
     if request.protocol != PROTOCOL_VERSION:
-        raise InvalidRequest(
+        raise InvalidRequest.of(
+            "protocol",
             f"this controller speaks protocol {PROTOCOL_VERSION}, the worker {request.protocol}",
             code="protocol_version",
             hint="install the same st-fleet version on both",

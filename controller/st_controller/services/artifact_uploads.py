@@ -32,9 +32,11 @@ def in_parts(session: Session, attempt_id: str, artifact_id: str) -> Artifact:
     """
     artifact = session.get(Artifact, artifact_id)
     if artifact is None or artifact.attempt_id != attempt_id:
-        raise InvalidRequest("artifact_id is not one of this attempt")
+        raise InvalidRequest.of("artifact_id", "artifact_id is not one of this attempt")
     if part_bytes(artifact.size) is None:
-        raise InvalidRequest(f"{artifact.path} is sent in one PUT", hint="use its own ticket")
+        raise InvalidRequest.of(
+            "artifact_id", f"{artifact.path} is sent in one PUT", hint="use its own ticket"
+        )
     if artifact.stored_at is not None or not is_own(artifact):
         raise Conflict(f"{artifact.path} is stored", code="artifact_exists")
     return artifact
@@ -49,7 +51,9 @@ def key_of(job_id: str, number: int, sha256: str, path: str) -> str:
     try:
         return check_key(f"jobs/{job_id}/{number}/{sha256}/{path}")
     except InvalidKeyError as error:
-        raise InvalidRequest(str(error), code="bad_key", hint="use another path") from None
+        raise InvalidRequest.of(
+            "path", str(error), code="bad_key", hint="use another path"
+        ) from None
 
 
 def is_own(artifact: Artifact) -> bool:
@@ -97,7 +101,9 @@ def tickets(
     made = []
     for each in wanted:
         if each.number > len(sizes):
-            raise InvalidRequest(f"{artifact.path} has {len(sizes)} parts, not {each.number}")
+            raise InvalidRequest.of(
+                "parts", f"{artifact.path} has {len(sizes)} parts, not {each.number}"
+            )
         part = PartDigest(each.number, sizes[each.number - 1], each.sha256)
         url = objects.uploads.sign_part(artifact.key, upload_id, part, expires_in=UPLOAD_SECONDS)
         made.append(_ticket(part, arrived.get(each.number), url.url, url.headers))
@@ -151,7 +157,9 @@ def complete(
 def _digests(artifact: Artifact, told: UploadedParts | None) -> list[PartDigest]:
     sizes = part_sizes(artifact.size)
     if told is None or len(told.parts) != len(sizes):
-        raise InvalidRequest(f"uploads: name the {len(sizes)} parts of {artifact.path}")
+        raise InvalidRequest.of(
+            "uploads", f"uploads: name the {len(sizes)} parts of {artifact.path}"
+        )
     return [
         PartDigest(number, size, part.sha256, part.md5)
         for number, (size, part) in enumerate(zip(sizes, told.parts, strict=True), 1)

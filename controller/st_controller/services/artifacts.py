@@ -154,7 +154,7 @@ def unstored(session: Session, attempt_id: str, artifact_ids: Sequence[str]) -> 
         )
     )
     if len(found) != len(set(artifact_ids)):
-        raise InvalidRequest("an artifact id is not one of this attempt")
+        raise InvalidRequest.of("artifact_ids", "an artifact id is not one of this attempt")
     return [artifact for artifact in found if artifact.stored_at is None]
 
 
@@ -174,17 +174,21 @@ def read_manifest(objects: ObjectStore, artifacts: Sequence[Artifact]) -> Checkp
     if not manifests:
         return None
     if len(manifests) > 1:
-        raise InvalidRequest("complete one checkpoint a call: more than one manifest was named")
+        raise InvalidRequest.of(
+            "artifact_ids", "complete one checkpoint a call: more than one manifest was named"
+        )
     manifest = manifests[0]
     if manifest.size > MAX_MANIFEST_BYTES:
-        raise InvalidRequest(f"{manifest.path} is too large for a manifest")
+        raise InvalidRequest.of("artifact_ids", f"{manifest.path} is too large for a manifest")
     raw = b"".join(objects.open(manifest.key))
     if hashlib.sha256(raw).hexdigest() != manifest.sha256:
         raise Conflict(f"{manifest.path} arrived damaged; send it again", code="checksum")
     try:
         return CheckpointManifest.model_validate_json(raw)
     except ValidationError as error:
-        raise InvalidRequest(f"{manifest.path} is not a checkpoint manifest: {error}") from None
+        raise InvalidRequest.of(
+            "artifact_ids", f"{manifest.path} is not a checkpoint manifest: {error}"
+        ) from None
 
 
 def is_manifest(artifact: Artifact) -> bool:

@@ -4,18 +4,22 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 
 from pydantic import ValidationError
 
 from st_controller.domain.policy.permissions import CLASS_PERMISSIONS
 from st_controller.errors import InvalidRequest, NotPermitted
 from st_controller.services.actor import Actor
+from st_shared.characters import leaves
 from st_shared.protocol.problems import FieldProblem
 from st_shared.spec.job import JobSpec
 from st_shared.spec.reading import MOST_PROBLEMS, SpecProblem, SpecProblems, validate_job
 
 MAX_SPEC_BYTES = 2**20
 """Largest specification, as JSON without white space."""
+WHOLE = "body"
+"""The field that is named where the mistake is in no single one."""
 BYPASS_QUOTA = "job.bypass.quota"
 """The permission to submit beyond quotas that block, for whoever asks for it in the job file."""
 
@@ -73,7 +77,7 @@ def invalid(problems: Sequence[SpecProblem]) -> InvalidRequest:
         code="invalid_spec",
         hint="mend the fields listed and submit again; `st-train validate FILE` checks a file",
         errors=[
-            FieldProblem(field=item.field, message=item.message)
+            FieldProblem(field=item.field or WHOLE, message=item.message)
             for item in problems[:MOST_PROBLEMS]
         ],
     )
@@ -124,8 +128,18 @@ def checked(document: object, place: str) -> Draft:
             return Draft(place, JobSpec.model_validate(document), text)
     spec = validate_job(document)
     if not text:
-        raise SpecProblems([SpecProblem("", "holds a number or key that JSON has no word for")])
+        raise SpecProblems(_unsayable(document))
     return Draft(place, spec, text)
+
+
+def _unsayable(document: object) -> list[SpecProblem]:
+    """What JSON has no word for, where a section takes any value."""
+    said = "is no number that JSON has a word for; write a finite one"
+    return [
+        SpecProblem(place, said)
+        for place, value in leaves(document)
+        if isinstance(value, float) and not isfinite(value)
+    ] or [SpecProblem("", "is nested too deeply, or has a key that JSON has no word for")]
 
 
 def _too_large(document: object, size: int) -> SpecProblem:

@@ -104,9 +104,13 @@ def meet(tx: Transaction, attempt: Attempt, meeting: Meeting) -> MeetingPlace:
         InvalidRequest: the attempt has one member, or the leader does not say where it is.
     """
     if attempt.nodes == 1:
-        raise InvalidRequest("this attempt has one member: there is nobody to meet")
+        raise InvalidRequest.of(
+            "attempt_id", "this attempt has one member: there is nobody to meet"
+        )
     if attempt.node == 0 and (meeting.host is None or meeting.port is None):
-        raise InvalidRequest("the first member must say where it can be met: host and port")
+        raise InvalidRequest.of(
+            "host", "the first member must say where it can be met: host and port"
+        )
     everybody = members(tx.session, attempt)
     if any(member.met_at is None for member in everybody):
         met: dict[str, Any] = {"met_at": attempt.met_at or tx.now}

@@ -90,9 +90,9 @@ def must_be_whole(attempt: Attempt, last_seq: int) -> None:
 
 def _must_follow(numbers: Sequence[Any]) -> None:
     if not all(isinstance(number, int) and number >= 1 for number in numbers):
-        raise InvalidRequest("every journal line needs a 'seq' of at least 1")
+        raise InvalidRequest.of("events", "every journal line needs a 'seq' of at least 1")
     if numbers and list(numbers) != list(range(numbers[0], numbers[0] + len(numbers))):
-        raise InvalidRequest("journal lines must be sent in order, without gaps")
+        raise InvalidRequest.of("events", "journal lines must be sent in order, without gaps")
 
 
 def _row(attempt_id: str, batch: Batch) -> dict[str, Any]:

@@ -16,4 +16,6 @@ def sign_upload(objects: ObjectStore, key: str, *, size: int, sha256: str) -> Si
     try:
         return objects.sign_upload(key, size=size, sha256=sha256, expires_in=UPLOAD_SECONDS)
     except ObjectTooLargeError as error:
-        raise InvalidRequest(str(error), code="too_large", hint="send smaller files") from None
+        raise InvalidRequest.of(
+            "size", str(error), code="too_large", hint="send smaller files"
+        ) from None

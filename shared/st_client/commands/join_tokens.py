@@ -91,13 +91,15 @@ def _request(
         seconds = int(float(str(seconds_of(expires))))
     except ValueError as error:
         raise BadInputError(f"--expires {expires!r}: {error}") from None
+    document = {
+        "uses": uses,
+        "expires_in_seconds": seconds,
+        "labels": {key: value for key, _, value in pairs},
+        "provider": provider,
+    }
     try:
-        return JoinTokenRequest(
-            uses=uses,
-            expires_in_seconds=seconds,
-            labels={key: value for key, _, value in pairs},
-            provider=provider,
-        )
+        return JoinTokenRequest.model_validate(document)
     except ValidationError as error:
-        fields = [(item.field, item.message) for item in problems_of(error, JoinTokenRequest)]
+        problems = problems_of(error, JoinTokenRequest, document)
+        fields = [(item.field, item.message) for item in problems]
         raise BadInputError("no such join token can be made", fields=fields) from None

@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from st_shared.protocol.message import Message, Moment, Resource, Text
 from st_shared.protocol.problems import Problem
 from st_shared.protocol.tenancy import OrgSlug
+from st_shared.spec.places import FieldError
 
 ConditionName = Literal[
     "cost_over",
@@ -66,15 +67,18 @@ class ApprovalRuleRequest(Message):
     def _is_sound(self) -> Self:
         has_amount = self.condition in _AMOUNTS
         if has_amount != (self.amount is not None):
-            raise ValueError(f"`amount` goes with {', '.join(_AMOUNTS)}, and only with these")
+            said = f"`amount` goes with {', '.join(_AMOUNTS)}, and only with these"
+            raise FieldError(said, "amount")
         if (self.pattern is None) != (has_amount or self.condition == "first_job"):
-            raise ValueError(
+            raise FieldError(
                 "`pattern` goes with accelerator, provider, role, config and family, and only "
-                "with these"
+                "with these",
+                "pattern",
             )
         pattern = self.pattern or ""
         if self.condition in _NARROWED and any(letter in pattern for letter in "|&!"):
-            raise ValueError("`pattern` is one glob, without | & or !: make a rule for each")
+            said = "`pattern` is one glob, without | & or !: make a rule for each"
+            raise FieldError(said, "pattern")
         return self
 
 
@@ -143,7 +147,8 @@ class Decision(Message):
     @model_validator(mode="after")
     def _says_why(self) -> Self:
         if self.decision == "reject" and not self.reason.strip():
-            raise ValueError("`reason` is required to reject: it is told to whoever submitted")
+            said = "`reason` is required to reject: it is told to whoever submitted"
+            raise FieldError(said, "reason")
         return self
 
 

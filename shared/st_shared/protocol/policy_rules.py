@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from st_shared.protocol.message import Message, Moment, Resource, Text
 from st_shared.protocol.tenancy import OrgSlug
+from st_shared.spec.places import FieldError
 
 ResourceName = Literal["config", "accelerator", "provider", "dataset", "output_path", "family"]
 SubjectName = Literal["everyone", "role", "team", "user"]
@@ -41,15 +42,17 @@ class ResourceRuleRequest(Message):
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
         if (self.subject_kind == "everyone") != (not self.subject):
-            raise ValueError("give `subject` for a role, a team or a user, and none for everyone")
+            said = "give `subject` for a role, a team or a user, and none for everyone"
+            raise FieldError(said, "subject")
         if self.subject_kind == "team":
             org, slash, team = self.subject.partition("/")
             if not slash or not team or "/" in team:
-                raise ValueError("`subject` of a team is written org/team")
+                raise FieldError("`subject` of a team is written org/team", "subject")
             if self.org not in {None, org}:
-                raise ValueError(f"a team of {org} is no member of `org` {self.org}")
+                raise FieldError(f"a team of {org} is no member of `org` {self.org}", "org")
         if self.resource in _NARROWED and any(letter in self.pattern for letter in "|&!"):
-            raise ValueError("`pattern` is one glob, without | & or !: make a rule for each")
+            said = "`pattern` is one glob, without | & or !: make a rule for each"
+            raise FieldError(said, "pattern")
         return self
 
 

@@ -61,6 +61,7 @@ from st_shared.protocol.states import (
 )
 from st_shared.protocol.worker import Failure, Inventory, Labels, Usage
 from st_shared.spec.job import Priority
+from st_shared.spec.places import FieldError
 
 Item = TypeVar("Item")
 
@@ -244,7 +245,8 @@ class PriorityChange(Message):
     def _says_one_thing(self) -> Self:
         overrides = "override" in self.model_fields_set
         if overrides == (self.priority is not None):
-            raise ValueError("give either `priority` or `override`")
+            said = "give either `priority` or `override`"
+            raise FieldError(said, "override" if overrides else "priority")
         return self
 
 

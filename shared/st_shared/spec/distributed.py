@@ -78,7 +78,7 @@ class DistributedSpec(Section):
     @field_validator("offload_optimizer", "offload_parameters", mode="before")
     @classmethod
     def _no_disk(cls, value: object) -> object:
-        if value in {"disk", "nvme"}:
+        if isinstance(value, str) and value in {"disk", "nvme"}:
             raise ValueError(
                 f"{value} is for frozen weights, of which each step reads only: set cpu, or, with "
                 "strategy ddp, training.memory.offload to {level: block, to: disk}"

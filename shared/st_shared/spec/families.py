@@ -259,10 +259,13 @@ FAMILIES: dict[str, Family] = {
 class FamilyConfigError(ValueError):
     """The options of a family are wrong; carries the mistakes, so that each keeps its field."""
 
-    def __init__(self, config: type[BaseModel], error: ValidationError) -> None:
+    def __init__(
+        self, config: type[BaseModel], error: ValidationError, document: dict[str, Any]
+    ) -> None:
         super().__init__(str(error))
         self.config = config
         self.error = error
+        self.document = document
 
 
 class ModelSpec(Section):
@@ -292,7 +295,7 @@ class ModelSpec(Section):
         try:
             family.config.model_validate(self.config)
         except ValidationError as error:
-            raise FamilyConfigError(family.config, error) from error
+            raise FamilyConfigError(family.config, error, self.config) from error
         if family.needs_base and self.base_sha256:
             raise ValueError(
                 f"base_sha256 is the checksum of one file, but family {self.family!r} starts from "

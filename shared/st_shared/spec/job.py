@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from st_shared.spec.duration import Duration
+from st_shared.spec.places import FieldError
 from st_shared.spec.secret_names import SecretName, SecretVariable
 from st_shared.spec.section import Section
 from st_shared.spec.training import TrainingSpec
@@ -91,6 +92,9 @@ class NoopSpec(Section):
     seconds: float = Field(0, ge=0, le=86_400, description="How long it does nothing.")
 
 
+_SECTIONS = ("training", "command", "noop")
+"""What a job may do; one of them is given."""
+
 _SHORTEST_NOOP = 0.1
 """Seconds that one takes at least from claim to end."""
 
@@ -127,8 +131,8 @@ class JobSpec(Section):
     )
     expected_time: Duration | None = Field(
         None,
-        description="How long it will take, as far as you know; for forecasts, reservations and what "
-        "quotas hold. A noop that says nothing declares its `seconds`.",
+        description="How long it will take, as far as you know; for forecasts, reservations and "
+        "what quotas hold. A noop that says nothing declares its `seconds`.",
     )
     grace: Annotated[Duration, Field(le=3600)] | None = Field(
         None,
@@ -188,9 +192,15 @@ class JobSpec(Section):
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> Self:
-        given = [self.training is not None, self.command is not None, self.noop is not None]
-        if sum(given) != 1:
-            raise ValueError("give exactly one of `training`, `command` and `noop`")
-        if len(set(self.after)) != len(self.after):
-            raise ValueError("`after` names a job twice")
+        given = [name for name in _SECTIONS if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = "give exactly one of `training`, `command` and `noop`"
+            raise FieldError(said, given[1] if given else _SECTIONS[0])
+        return self
+
+    @model_validator(mode="after")
+    def _waits_for_each_once(self) -> Self:
+        for number, parent in enumerate(self.after):
+            if parent in self.after[:number]:
+                raise FieldError(f"{parent} stands here twice: drop one", "after", number)
         return self

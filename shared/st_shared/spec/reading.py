@@ -1,6 +1,7 @@
 """Reading job files: every mistake comes back with its field and its mend, all at once."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from st_shared.characters import unstorable_texts
 from st_shared.spec.families import FamilyConfigError
 from st_shared.spec.job import JobSpec
+from st_shared.spec.places import FieldError, place_in
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -110,27 +112,38 @@ def validate_section(section: type[Model], document: object) -> Model:
     try:
         found = section.model_validate(document)
     except ValidationError as error:
-        raise SpecProblems(problems_of(error, section)) from None
+        raise SpecProblems(problems_of(error, section, document)) from None
     unstorable = [SpecProblem(*text) for text in islice(unstorable_texts(document), MOST_PROBLEMS)]
     if unstorable:
         raise SpecProblems(unstorable)
     return found
 
 
-def problems_of(error: ValidationError, section: type[BaseModel]) -> list[SpecProblem]:
-    """The mistakes in a pydantic error as fields and sentences of ours."""
+def problems_of(
+    error: ValidationError, section: type[BaseModel], document: object
+) -> list[SpecProblem]:
+    """The mistakes in a pydantic error as fields of the document and sentences of ours."""
     found: list[SpecProblem] = []
     for item in error.errors(include_url=False)[:MOST_PROBLEMS]:
-        field = ".".join(str(part) for part in item["loc"])
         cause = item.get("ctx", {}).get("error")
+        field = field_of(dict(item), document)
         if isinstance(cause, FamilyConfigError):
             found += [
                 SpecProblem(f"{field}.config.{inner.field}".removesuffix("."), inner.message)
-                for inner in problems_of(cause.error, cause.config)
+                for inner in problems_of(cause.error, cause.config, cause.document)
             ]
         else:
             found.append(SpecProblem(field, _sentence(dict(item), section)))
     return found
+
+
+def field_of(item: Mapping[str, Any], document: object) -> str:
+    """The dotted path of the field that one of pydantic's errors is about."""
+    cause = item.get("ctx", {}).get("error")
+    location, is_missing = item["loc"], item["type"] == "missing"
+    if isinstance(cause, FieldError):
+        location, is_missing = (*location, *cause.path), True
+    return place_in(document, location, is_missing=is_missing)
 
 
 def _sentence(item: dict[str, Any], section: type[BaseModel]) -> str:

@@ -69,7 +69,7 @@ def _prompt(where: str, name: str, entry: object) -> PromptSpec:
     try:
         found = _PROMPT.validate_python(entry)
     except ValidationError as error:
-        first = problems_of(error, PromptSpec)[0]
+        first = problems_of(error, PromptSpec, entry)[0]
         raise BadSpecError(f"{where}: {name}: {first}") from None
     own = None if name.isdigit() else name[:120]
     return found if found.name else found.model_copy(update={"name": own})
@@ -81,9 +81,10 @@ def checked(spec: TrainingSpec, drawn: ValidationSpec) -> ValidationSpec:
     Raises:
         BadSpecError: they do not.
     """
+    document = spec.model_copy(update={"validation": drawn}).model_dump()
     try:
-        TrainingSpec.model_validate(spec.model_copy(update={"validation": drawn}).model_dump())
+        TrainingSpec.model_validate(document)
     except ValidationError as error:
-        first = problems_of(error, TrainingSpec)[0]
+        first = problems_of(error, TrainingSpec, document)[0]
         raise BadSpecError(f"training.validation.libraries: {first}") from None
     return drawn

@@ -146,7 +146,7 @@ def _row(draft: Draft) -> dict[str, Any]:
 
 
 def _refused(step: StepName, refused: Refusal) -> CheckStep:
-    problems = refused.errors or [FieldProblem(field="", message=refused.detail)]
+    problems = refused.errors or [FieldProblem(field=drafts.WHOLE, message=refused.detail)]
     return CheckStep(step=step, verdict="no", problems=problems)
 
 

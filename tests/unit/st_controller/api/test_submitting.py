@@ -10,6 +10,12 @@ from st_controller.app import create_app
 from st_controller.dispatch.rounds import Rounds
 
 NOOP = {"name": "job", "noop": {"seconds": 0}}
+TRACKED = {
+    "model": {"family": "pixel_dit"},
+    "datasets": [{"path": "p"}],
+    "steps": 1,
+    "trackers": [{"kind": "custom", "module": "m", "options": {"deep": [1, float("nan")]}}],
+}
 JSON = {"Content-Type": "application/json"}
 
 
@@ -87,8 +93,15 @@ def test_the_answer_is_what_the_job_is_shown_as(post, get):
         ('{"name": "n", "noop": {}, "time_limit": "1000d"}', 422, "time_limit"),
         ('{"name": "n", "noop": {}, "not_before": "2026-01-01"}', 422, "not_before"),
         ('{"name": "n", "noop": {}, "not_before": 1e300}', 422, "not_before"),
-        ('{"name": "n", "noop": {}, "after": ["x", "x"]}', 422, ""),
-        ('{"name": "n"}', 422, ""),
+        ('{"name": "n", "noop": {}, "after": ["x", "x"]}', 422, "after.1"),
+        ('{"name": "n"}', 422, "training"),
+        ('{"name": "n", "noop": {}, "command": {"run": "true"}}', 422, "noop"),
+        (
+            json.dumps({"name": "n", "training": TRACKED}),  # writes NaN as it reads it
+            422,
+            "training.trackers.0.options.deep.1",
+        ),
+        ("[1]", 422, "body"),
         ('{"name": "n", "command": {"run": "true"}}', 403, "command"),
         ('{"name": "' + "n" * 2**20 + '", "noop": {}}', 422, "name"),
     ],
@@ -219,9 +232,9 @@ def test_once_the_last_fitting_worker_went_the_next_request_is_warned_of(
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
-        ({}, 422, ""),
-        ({"priority": "high", "override": 10}, 422, ""),
-        ({"priority": None}, 422, ""),
+        ({}, 422, "priority"),
+        ({"priority": "high", "override": 10}, 422, "override"),
+        ({"priority": None}, 422, "priority"),
         ({"priority": "huge"}, 422, "priority"),
         ({"override": 15}, 422, "override"),
         ({"override": 60}, 422, "override"),

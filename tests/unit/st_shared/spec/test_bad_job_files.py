@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from named_fields import stands_in
 
 from st_shared.spec import SpecProblems, read_job_file
 
@@ -38,7 +39,12 @@ BAD = [
     ("unknown key, far", changed("training.zzz", 1), "training.zzz", "known keys: "),
     ("unknown nested key", changed("training.optimizer.lr", 1), "training.optimizer.lr", "unknown"),
     ("missing name", changed("name", None), "name", "required"),
-    ("nothing to do", changed("training", None), "", "exactly one of `training`, `command`"),
+    (
+        "nothing to do",
+        changed("training", None),
+        "training",
+        "exactly one of `training`, `command`",
+    ),
     (
         "buckets of one size",
         changed("training.buckets", {"step": 8}),
@@ -302,6 +308,8 @@ def test_names_field_and_mend(
 
     [problem] = refused.value.problems
     assert problem.field.endswith(field)
+    is_absent = "missing" in problem.message or "exactly one of `training`" in problem.message
+    assert stands_in(document, problem.field, may_be_missing=is_absent)
     assert mend in problem.message
 
 

@@ -52,18 +52,18 @@ def test_a_noop_declares_how_long_it_takes(document, seconds):
 
 
 @pytest.mark.parametrize(
-    "sections",
+    ("sections", "field"),
     [
-        {},
-        {"training": None, "command": None, "noop": None},
-        {"command": {"run": "true"}, "noop": {}},
-        {"training": TRAINING, "noop": {"seconds": 1}},
-        {"training": TRAINING, "command": {"run": "true"}, "noop": {}},
+        ({}, "training"),
+        ({"training": None, "command": None, "noop": None}, "training"),
+        ({"command": {"run": "true"}, "noop": {}}, "noop"),
+        ({"training": TRAINING, "noop": {"seconds": 1}}, "noop"),
+        ({"training": TRAINING, "command": {"run": "true"}, "noop": {}}, "command"),
     ],
 )
-def test_none_and_several_are_refused(sections):
+def test_none_and_several_are_refused(sections, field):
     problem = problem_of({"name": "x", **sections})
-    assert problem.field == ""
+    assert problem.field == field
     assert problem.message == "give exactly one of `training`, `command` and `noop`"
 
 
@@ -118,7 +118,7 @@ BAD_FIELDS = [
     ("101 parents", {"after": [f"job_{n}" for n in range(101)]}, "after", "at most 100 items"),
     ("empty parent", {"after": [""]}, "after.0", "at least 1 character"),
     ("long parent", {"after": ["j" * 122]}, "after.0", "at most 121 characters"),
-    ("parent twice", {"after": ["job_1", "job_2", "job_1"]}, "", "`after` names a job twice"),
+    ("parent twice", {"after": ["job_1", "job_2", "job_1"]}, "after.2", "job_1 stands here twice"),
     ("parent is a number", {"after": [7]}, "after.0", "valid string"),
     (
         "parents' failure",
