@@ -132,7 +132,7 @@ def _look_again(tx: Transaction, children: Sequence[Job]) -> None:
         if (why or was_waiting) and child.state != JobState.AWAITING_APPROVAL:
             child.reason = why.model_dump() if why else None
         child.changed_at = tx.now
-        tx.emit(topics.JOBS, "job", topics.change_of(child))
+        topics.tell_of(tx, child)
     topics.wake_queue(tx, [child.id for child in children])
 
 

@@ -134,7 +134,7 @@ def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> No
         attempt.stop = "cancel"
         tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="cancel"))
     if leased:
-        tx.emit(topics.JOBS, "job", topics.change_of(job))
+        topics.tell_of(tx, job)
     for attempt in live:
         if attempt.state == AttemptState.OFFERED:
             endings.end_attempt(tx, attempt, job, Outcome.CANCELLED, actor=actor.signature)

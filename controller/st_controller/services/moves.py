@@ -298,5 +298,5 @@ def _record(tx: Transaction, job: Job, reason: Reason | None) -> None:
             "reason": reason.model_dump() if reason else None,
         },
     )
-    tx.emit(topics.JOBS, "job", topics.change_of(job))
+    topics.tell_of(tx, job)
     tx.wake(topics.job(job.id))

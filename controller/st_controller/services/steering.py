@@ -109,5 +109,5 @@ def _must_be_over(job: Job) -> None:
 
 def _changed(tx: Transaction, job: Job) -> None:
     job.changed_at = tx.now
-    tx.emit(topics.JOBS, "job", topics.change_of(job))
+    topics.tell_of(tx, job)
     topics.wake_queue(tx, [job.id])

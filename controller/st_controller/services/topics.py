@@ -47,6 +47,11 @@ def change_of(job: OwnedJob) -> dict[str, str]:
     return {"job_id": job.id, "submitted_by": job.submitted_by, "org": job.org, "team": job.team}
 
 
+def tell_of(tx: Transaction, job: OwnedJob) -> None:
+    """Send whoever may see a job the event that it changed."""
+    tx.emit(JOBS, "job", change_of(job))
+
+
 def owner_in(body: Mapping[str, str]) -> Owner:
     """Whose job such an event is about."""
     return Owner(body["submitted_by"], body["org"], body["team"])

@@ -6,7 +6,7 @@ import pytest
 from controller_steps import document
 from sqlalchemy import func, select
 
-from st_controller.domain.policy.reach import Reach
+from st_controller.domain.policy.reach import Owner, Reach
 from st_controller.errors import Conflict, IllegalMove, InvalidRequest, NotFound, NotPermitted
 from st_controller.services import (
     explaining,
@@ -15,6 +15,7 @@ from st_controller.services import (
     queue_overview,
     steering,
     submission,
+    topics,
 )
 from st_controller.services.drafts import Rules
 from st_controller.services.live_queue import LiveQueue
@@ -155,6 +156,8 @@ def test_a_quorum_needs_different_people(steps, rule, people):
     job_id = steps.submit(actor=people["ann"])
     decide(steps, people["lea"], job_id)
     assert "(1 of 2 have agreed)" in steps.job(job_id).reason["message"]
+    (*_, told) = steps.events(topics.JOBS)
+    assert topics.owner_in(told.body) == Owner(people["ann"].user_id, "default", "default")
     with pytest.raises(Conflict) as refused:
         decide(steps, people["lea"], job_id)
     assert refused.value.code == "already_said"

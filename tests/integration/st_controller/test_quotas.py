@@ -7,8 +7,9 @@ from purse import ORG, TEAM, Purse
 from sqlalchemy import event, select, update
 
 from st_controller.dispatch.accounting import Books
+from st_controller.domain.policy.reach import Owner
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted, QuotaExceeded
-from st_controller.services import datasets, steering, submission, tenants
+from st_controller.services import datasets, steering, submission, tenants, topics
 from st_controller.services.drafts import Rules
 from st_controller.services.policy import quota_book, quota_setting, quota_usage
 from st_controller.store.schema import Job, Organisation, QuotaCounter
@@ -322,6 +323,8 @@ class TestAccrual:
         steps.beat(worker, attempt)
         dear.accrue()
         assert steps.attempt(attempt).stop == "preempt"
+        (*_, told) = steps.events(topics.JOBS)
+        assert topics.owner_in(told.body) == Owner(steps.admin.user_id, "default", "default")
         steps.clock.advance(10)
         steps.finish(worker, attempt, Outcome.PREEMPTED)
         ended = steps.job(job)

@@ -151,5 +151,5 @@ def _stop(tx: Transaction, job: Job, attempts: Sequence[Attempt], why: Reason) -
         if attempt.stop is None:
             attempt.stop = "preempt"
             tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="preempt"))
-    tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
+    topics.tell_of(tx, job)
     topics.wake_queue(tx, [job.id])

@@ -178,7 +178,7 @@ def _follow(
     else:
         job.reason = reason_of(_need(approval), given).model_dump()
         job.changed_at = tx.now
-        tx.emit(topics.JOBS, "job", {"job_id": job.id, "submitted_by": job.submitted_by})
+        topics.tell_of(tx, job)
     tx.session.flush()
     tx.session.refresh(approval)
 
