@@ -1,0 +1,389 @@
+"""Whatever lets a job start tells the scheduler so: what it is told is all that it looks at.
+
+Nothing here waits for the sweep that repairs lost wake-ups.
+"""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import pytest
+from controller_steps import Steps, document
+
+from st_controller.domain.policy.roles import Role
+from st_controller.services import (
+    faulty_slots,
+    job_arrays,
+    jobs,
+    memberships,
+    queue_rules,
+    steering,
+    tenants,
+    users,
+    worker_credentials,
+    worker_orders,
+)
+from st_controller.services.drafts import Rules
+from st_controller.services.live_queue import News
+from st_controller.services.policy import approval_rules, approvals, quota_setting
+from st_shared.protocol.policy_approvals import ApprovalRuleRequest, Decision
+from st_shared.protocol.queue import QueueRules, ShareRequest
+from st_shared.protocol.quotas import QuotaRequest
+from st_shared.protocol.resources import JobArrayRequest, LabelChange
+from st_shared.protocol.states import AttemptState, FailureKind, JobState, Outcome, WorkerDesired
+from st_shared.protocol.tenancy import OrgRequest, UserChange, UserRequest
+from st_shared.protocol.worker import BusySlot, Condition
+from st_shared.spec.job import Priority
+
+Story = Callable[[Steps], Iterator[str]]
+"""Gives a job that does not start yet; what comes after that lets it."""
+
+STORIES: dict[str, Story] = {}
+
+pytestmark = pytest.mark.embedded
+
+
+def story(told: Story) -> Story:
+    STORIES[told.__name__] = told
+    return told
+
+
+def change(steps, what, *arguments):
+    """Carry out one change as an admin, in a transaction of its own."""
+    with steps.db.write() as tx:
+        return what(tx, steps.admin, *arguments)
+
+
+def submitted(steps, **fields) -> str:
+    steps.join()
+    return steps.submit(**fields)
+
+
+def quota(amount: int, role: str | None = None) -> QuotaRequest:
+    return QuotaRequest(
+        path="default", kind="running_jobs", amount=Decimal(amount), action="block", role=role
+    )
+
+
+# Limits
+
+
+@story
+def a_share_is_raised(steps):
+    change(steps, queue_rules.set_share, "default", ShareRequest(max_jobs=0))
+    yield submitted(steps)
+    change(steps, queue_rules.change_share, "default", ShareRequest(max_jobs=1))
+
+
+@story
+def a_share_is_removed(steps):
+    change(steps, queue_rules.set_share, "default", ShareRequest(max_slots=0))
+    yield submitted(steps)
+    change(steps, queue_rules.remove_share, "default")
+
+
+@story
+def a_quota_is_raised(steps):
+    change(steps, quota_setting.set_quota, quota(0))
+    yield submitted(steps)
+    change(steps, quota_setting.set_quota, quota(1))
+
+
+@story
+def a_quota_is_removed(steps):
+    made = change(steps, quota_setting.set_quota, quota(0))
+    yield submitted(steps)
+    with steps.db.read() as session:
+        standing = quota_setting.find(session, made.id)
+    change(steps, quota_setting.remove_quota, standing)
+
+
+@story
+def a_quota_of_a_role_is_raised(steps):
+    change(steps, quota_setting.set_quota, quota(0, role="researcher"))
+    yield submitted(steps, actor=steps.user("ann", Role.RESEARCHER))
+    change(steps, quota_setting.set_quota, quota(1, role="researcher"))
+
+
+@story
+def a_user_has_another_role(steps):
+    change(steps, quota_setting.set_quota, quota(0, role="researcher"))
+    yield submitted(steps, actor=steps.user("ann", Role.RESEARCHER))
+    change(steps, users.change_user, "ann", UserChange(role="lead"))
+
+
+@story
+def a_user_leaves_a_team_in_which_they_have_a_limit(steps):
+    change(steps, quota_setting.set_quota, quota(0, role="researcher"))
+    yield submitted(steps, actor=steps.user("ann", Role.RESEARCHER, "default", "default", "b"))
+    change(steps, memberships.leave_team, "default", "default", "ann")
+
+
+@story
+def a_user_is_taken_into_another_organisation(steps):
+    change(steps, quota_setting.set_quota, quota(0, role="researcher"))
+    change(steps, tenants.make_org, OrgRequest(slug="labs", name="Labs"))
+    yield submitted(steps, actor=steps.user("ann", Role.RESEARCHER))
+    change(steps, memberships.move_to_org, "ann", "labs", "default")
+
+
+@story
+def the_cap_of_an_array_is_raised(steps):
+    asked = {"spec": document("n"), "grid": {"training.steps": [1, 2]}, "max_running": 1}
+    request = JobArrayRequest.model_validate(asked)
+    batch = job_arrays.check(steps.admin, request, Rules())
+    with steps.db.write() as tx:
+        array_id = job_arrays.submit(tx, steps.admin, request, batch)[0].id
+    steps.join(slots=2)
+    steps.place()
+    with steps.db.read() as session:
+        waiting, _ = jobs.list_jobs(session, steps.admin, states=[JobState.QUEUED])
+    yield waiting[0].id
+    change(steps, job_arrays.cap, array_id, 2)
+
+
+# The order of the line
+
+
+def beside_another(steps, **fields) -> str:
+    """A job behind another one, for whose sake nothing is free: the worker comes later."""
+    steps.submit("first")
+    return steps.submit("behind", **fields)
+
+
+@story
+def it_has_a_higher_class(steps):
+    job_id = beside_another(steps)
+    yield job_id
+    with steps.db.write() as tx:
+        steering.change_class(tx, steps.admin, job_id, Priority.HIGH)
+    steps.join()
+
+
+@story
+def it_is_overridden(steps):
+    job_id = beside_another(steps)
+    yield job_id
+    with steps.db.write() as tx:
+        steering.override(tx, steps.admin, job_id, 50)
+    steps.join()
+
+
+@story
+def other_rules_of_the_queue_make_it_older(steps):
+    job_id = steps.submit("old", priority="low")
+    steps.clock.advance(150)
+    steps.submit("new")
+    yield job_id
+    change(steps, queue_rules.set_rules, QueueRules(ageing_interval=60.0))
+    steps.join()
+
+
+# People, parents and moments
+
+
+@story
+def it_is_approved(steps):
+    asked = {"name": "all", "condition": "role", "pattern": "researcher"}
+    change(steps, approval_rules.create, ApprovalRuleRequest.model_validate(asked))
+    job_id = submitted(steps, actor=steps.user("ann", Role.RESEARCHER))
+    yield job_id
+    change(steps, approvals.decide, job_id, Decision(decision="approve"))
+
+
+@story
+def its_parent_succeeds(steps):
+    worker_id = steps.join()
+    child = steps.submit("child", after=[steps.submit("parent")])
+    attempt_id = steps.claimed(worker_id)
+    yield child
+    steps.finish(worker_id, attempt_id)
+
+
+@story
+def its_parent_that_failed_is_retried_and_succeeds(steps):
+    worker_id = steps.join(slots=2)
+    parent = steps.submit("parent")
+    child = steps.submit("child", after=[parent], on_parent_failure="hold")
+    steps.cancel(parent)
+    yield child
+    with steps.db.write() as tx:
+        steering.retry(tx, steps.admin, parent, Rules())
+    attempt_id = steps.claimed(worker_id)
+    steps.finish(worker_id, attempt_id)
+
+
+@story
+def it_is_retried(steps):
+    job_id = submitted(steps)
+    steps.cancel(job_id)
+    yield job_id
+    with steps.db.write() as tx:
+        steering.retry(tx, steps.admin, job_id, Rules())
+
+
+@story
+def an_organisation_is_new(steps):
+    """With the first job of its first user."""
+    yield steps.submit("waits for a worker")
+    change(steps, tenants.make_org, OrgRequest(slug="labs", name="Labs"))
+    wanted = UserRequest(username="eve@labs", role="researcher", org="labs")
+    with steps.db.write() as tx:
+        user_id = users.make_user(tx, steps.admin, wanted, None).id
+    steps.submit("theirs", actor=steps.actor(user_id))
+    steps.join(slots=2)
+
+
+# Slots that come free
+
+
+@story
+def another_job_is_cancelled(steps):
+    first = submitted(steps)
+    steps.place()
+    yield steps.submit("second")
+    steps.cancel(first)
+
+
+@story
+def another_job_gives_its_slots_back_and_uploads(steps):
+    steps.submit("first")
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)
+    yield steps.submit("second")
+    steps.ship(worker_id, attempt_id, state=AttemptState.UPLOADING)
+
+
+@story
+def an_offer_expires(steps):
+    steps.submit("first")
+    worker_id = steps.join()
+    steps.place()
+    second = steps.submit("second", priority="high")
+    yield second
+    steps.wait(steps.patience.offer_ttl, alive=[worker_id])
+
+
+@story
+def a_lease_expires_and_another_worker_has_room(steps):
+    worker_id = steps.join()
+    job_id = steps.submit("first")
+    attempt_id = steps.claimed(worker_id)
+    steps.run(worker_id, attempt_id)
+    other = steps.join("other")
+    yield job_id
+    steps.wait(steps.patience.lease_ttl, alive=[other])
+
+
+# Workers
+
+
+@story
+def a_worker_joins(steps):
+    yield steps.submit()
+    steps.join()
+
+
+@story
+def a_drain_is_undone(steps):
+    worker_id = steps.join()
+    steps.order(worker_id, WorkerDesired.DRAINING)
+    yield steps.submit()
+    steps.order(worker_id, WorkerDesired.ACTIVE)
+
+
+@story
+def a_worker_is_heard_again(steps):
+    worker_id = steps.join()
+    steps.wait(steps.patience.silent_after)
+    yield steps.submit()
+    steps.beat(worker_id)
+
+
+@story
+def a_worker_registers_with_more_slots(steps):
+    worker_id = steps.join()
+    yield steps.submit(resources={"slots": 2})
+    steps.register(worker_id, slots=2)
+
+
+@story
+def a_worker_is_labelled(steps):
+    worker_id = steps.join()
+    yield steps.submit(resources={"labels": {"rack": "r2"}})
+    with steps.db.write() as tx:
+        worker_orders.label(tx, "root", worker_id, LabelChange(set={"rack": "r2"}))
+
+
+@story
+def a_stranger_leaves_the_accelerator(steps):
+    worker_id = steps.join()
+    who = BusySlot(index=0, code="foreign_process", message="process 42")
+    steps.beat(worker_id, condition=Condition(busy=[who]))
+    yield steps.submit()
+    steps.beat(worker_id, condition=Condition())
+
+
+@story
+def faults_of_a_slot_are_forgiven(steps):
+    worker_id = steps.join()
+    for number in range(faulty_slots.MOST):
+        steps.submit(f"broken-{number}", retry={"max_attempts": 1})
+        attempt_id = steps.claimed(worker_id)
+        failure = FailureKind.DEVICE_FAULT
+        steps.finish(worker_id, attempt_id, Outcome.FAILED, failure=failure)
+    yield steps.submit()
+    steps.order(worker_id, WorkerDesired.ACTIVE)
+
+
+@pytest.mark.parametrize("end", ["retired", "revoked", "deleted", "leaves"])
+def test_what_an_ended_worker_held_goes_to_another_at_once(steps, end):
+    worker_id, ear = steps.join(), Ear(steps)
+    job_id = steps.submit()
+    steps.claimed(worker_id)
+    other = steps.join("other")
+    ear.whole_round()
+    with steps.db.write() as tx:
+        if end == "retired":
+            worker_orders.order(tx, "root", worker_id, WorkerDesired.RETIRED)
+        elif end == "revoked":
+            worker_credentials.revoke(tx, "root", worker_id)
+        elif end == "deleted":
+            worker_orders.delete(tx, "root", worker_id, force=True)
+        else:
+            worker_orders.leave(tx, worker_id)
+    ear.round()
+    assert (steps.job(job_id).attempts, steps.attempt(steps.offered(other)).job_id) == (2, job_id)
+
+
+class Ear:
+    """Hears what the scheduler is told, and lets it look at that alone."""
+
+    def __init__(self, steps) -> None:
+        self._steps, self._topics = steps, set()
+        steps.db.notify = self._topics.update
+
+    def round(self) -> None:
+        """What the leader does once it is woken."""
+        news = News.of(self._topics)
+        self._topics.clear()
+        self._steps.rounds.place(self._steps.lead, news)
+
+    def whole_round(self) -> None:
+        """What it does when it takes over."""
+        self._topics.clear()
+        self._steps.place()
+
+
+@pytest.mark.parametrize("name", sorted(STORIES))
+def test_the_scheduler_is_told(steps, name):
+    ear, told = Ear(steps), STORIES[name](steps)
+    job_id = next(told)
+    ear.whole_round()
+    before = steps.job(job_id)
+    assert before.state != JobState.ASSIGNED
+    ear.round()  # nobody was told anything: nothing happens
+    assert steps.job(job_id).version == before.version
+    next(told, None)
+    ear.round()
+    after = steps.job(job_id)
+    assert (after.state, after.attempts) == (JobState.ASSIGNED, before.attempts + 1)
