@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
@@ -22,6 +21,7 @@ from st_shared.spec.training import TrainingSpec
 from st_trainer.errors import BadSpecError
 from st_trainer.share import Share
 from st_trainer.strategies.registry import strategy_of
+from st_trainer.together import sharing
 
 _PATIENCE = timedelta(hours=4)
 """How long ranks wait for one another, such as while rank 0 alone draws samples and validates."""
@@ -161,15 +161,7 @@ class Ranks:
 
     def sharing(self, folder: Path) -> tuple[int, int]:
         """This rank's number among those that see the same ``folder``, and their count."""
-        if self.count == 1:
-            return 0, 1
-        token = f".rank-{uuid4().hex}"
-        (folder / token).touch()
-        tokens = self.gather(token)
-        seen = [each for each in tokens if (folder / each).exists()]
-        self.wait()
-        (folder / token).unlink()
-        return seen.index(token), len(seen)
+        return (0, 1) if self.count == 1 else sharing(folder, self.gather)
 
     def wait(self) -> None:
         """Return once every rank has come here."""

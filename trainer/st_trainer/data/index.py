@@ -14,14 +14,16 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from st_shared.durable import write_durably
 from st_trainer.data.entry import Entries, Entry
+from st_trainer.data.exchange import exchange
 from st_trainer.data.shard import SUFFIX, Shard, write_shard
 from st_trainer.errors import BadDataError, TrainerError, expected_error
+from st_trainer.together import Gather, sharing
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class Peers:
 
     rank: int = 0
     count: int = 1
-    gather: Callable[[Any], list[Any]] = _alone
+    gather: Gather = _alone
     """The values of all, in their order."""
     threads: int = min(MOST_THREADS, os.cpu_count() or 1)
     """Of this process."""
@@ -129,8 +131,8 @@ def make_index(
 ) -> Index:
     """The index of ``source`` in ``folder``; only what is new or has changed is read.
 
-    Every process lists the names. Where processes do not share ``folder``, each reads what it
-    lacks.
+    Every process lists the names. Those that do not see the same ``folder`` send one another what
+    they have read; each keeps it where its own files have the same stamps, and reads the others.
 
     Raises:
         BadDataError: the source cannot be listed, or processes see different files.
@@ -147,14 +149,24 @@ def make_index(
             if number % peers.count == peers.rank:
                 shards[number] = making.shard(names, pool)
                 peers.told(len(names))
+        mine = list(shards.values())
         for others, listed in peers.gather((shards, listing.digest())):
             _must_be_equal(listed, listing.digest())
             shards |= others
-        lacking = {number for number, name in shards.items() if not (folder / name).exists()}
-        if lacking:
-            for number, names in enumerate(chunks(source.names(), shard_entries)):
-                if number in lacking:
-                    shards[number] = making.shard(names, pool)
+        lacking = [number for number in sorted(shards) if not (folder / shards[number]).exists()]
+        if any(peers.gather(bool(lacking))):
+            exchange(folder, mine, {shards[number] for number in lacking}, peers.gather)
+            place, count = sharing(folder, peers.gather)
+            ours = set(lacking[place::count])
+            making = _Making(source, folder)  # which knows what has arrived
+            made = {
+                number: making.shard(names, pool)
+                for number, names in enumerate(chunks(source.names(), shard_entries))
+                if number in ours
+            }
+            for number, name in chain.from_iterable(map(dict.items, peers.gather(made))):
+                if number in lacking and (folder / name).exists():
+                    shards[number] = name
     order = [shards[number] for number in sorted(shards)]
     index = Index([Shard(folder / name) for name in order])
     for total in peers.gather(index.total):

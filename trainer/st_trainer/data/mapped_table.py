@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -49,7 +50,7 @@ def write_table(
 ) -> None:
     """Put ``rows`` of ``schema`` at ``path``, whole or not at all; others may write the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     schema = schema.with_metadata({"note": note})
     with aside.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
         batch: list[Sequence[Any]] = []

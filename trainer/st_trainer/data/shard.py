@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +107,7 @@ def write_shard(path: Path, entries: Sequence[Entry]) -> None:
     }
     schema = _SCHEMA.with_metadata({_METADATA: json.dumps(asdict(summary))})
     batch = pa.record_batch([pa.array(columns[each.name], each.type) for each in schema], schema)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may write the same
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.partial")  # others may write the same
     with aside.open("wb") as file:
         with pa.ipc.new_file(file, schema) as writer:
             writer.write_batch(batch)

@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
+from st_trainer.data import exchange as exchange_module
 from st_trainer.data import index as index_module
 from st_trainer.data.bucket_table import BucketTable
 from st_trainer.data.entry import Entry
@@ -26,19 +27,24 @@ def caption_of(name):
 
 @dataclass
 class Synthetic:
-    """Samples that are made up of their names; ``marks`` stand for sizes and times of files."""
+    """Samples that are made up of their names; ``marks`` stand for what is in files.
+
+    ``times`` change their stamps alone.
+    """
 
     listed: list[str]
     marks: dict[str, str] = field(default_factory=dict)
     identity: str = "synthetic"
     asked: list[str] = field(default_factory=list)
     dies_after: int | None = None
+    times: dict[str, str] = field(default_factory=dict)
 
     def names(self):
         return iter(self.listed)
 
     def stamp(self, name):
-        return hashlib.blake2b(self._content(name), digest_size=16).digest()
+        marked = self._content(name) + self.times.get(name, "").encode()
+        return hashlib.blake2b(marked, digest_size=16).digest()
 
     def read(self, name, stamp):
         if self.dies_after is not None and len(self.asked) >= self.dies_after:
@@ -197,19 +203,38 @@ def together(sources, folders):
         return list(pool.map(one, range(count)))
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_processes_divide_the_reading_where_they_share_a_folder(tmp_path, shared):
-    sources = [Synthetic(numbered(200)) for _ in range(3)]
-    folders = [tmp_path / ("all" if shared else str(rank)) for rank in range(3)]
+@pytest.mark.parametrize("round_bytes", [1, 20_000, 1 << 20])
+@pytest.mark.parametrize("places", ["aaa", "abc", "aab"])
+def test_processes_divide_the_reading_whether_they_share_a_folder_or_not(
+    tmp_path, places, round_bytes, monkeypatch
+):
+    monkeypatch.setattr(exchange_module, "ROUND_BYTES", round_bytes)
+    sources = [Synthetic(numbered(200)) for _ in places]
+    folders = [tmp_path / place for place in places]
     indexes = together(sources, folders)
     alone = make(Synthetic(numbered(200)), tmp_path / "alone")
     assert [names_of(index) for index in indexes] == [names_of(alone)] * 3
     assert {index.total for index in indexes} == {alone.total}
     read = [source.asked for source in sources]
-    assert all(0 < len(part) < 200 for part in read) == shared
-    assert sorted(name for part in read for name in part) == sorted(
-        numbered(200) * (1 if shared else 3)
-    )
+    assert all(0 < len(part) < 200 for part in read)
+    assert sorted(name for part in read for name in part) == numbered(200)
+    for folder in folders:
+        assert not list(folder.glob(".*"))
+    again = [Synthetic(numbered(200)) for _ in places]
+    together(again, folders)
+    assert not any(source.asked for source in again)
+
+
+def test_copies_with_other_times_are_read_by_the_processes_of_each_machine(tmp_path):
+    """What one machine knows of a file does not hold for a copy that has another stamp."""
+    names, changed = numbered(200), ["00007", "00150"]
+    times = dict.fromkeys(changed, "later")
+    sources = [Synthetic(names), Synthetic(names, times=times), Synthetic(names, times=times)]
+    indexes = together(sources, [tmp_path / place for place in "abb"])
+    assert [names_of(index) for index in indexes] == [names] * 3
+    assert len({index.total for index in indexes}) == 1
+    asked = sorted(name for source in sources for name in source.asked)
+    assert asked == sorted([*names, *changed])
 
 
 def test_processes_that_see_other_files_are_told(tmp_path):
