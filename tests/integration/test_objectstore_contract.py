@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -34,6 +35,8 @@ from st_shared.objectstore import (
 )
 
 BUCKET = "contract"
+
+get, put = partial(httpx.get, timeout=120), partial(httpx.put, timeout=120)
 
 
 def sha256(data):
@@ -233,15 +236,15 @@ def test_a_list_never_leaves_the_store(any_store):
 def test_a_signed_upload_and_download_need_no_credentials(any_store):
     data = os.urandom(100_000)
     upload = any_store.sign_upload("up/a.bin", size=len(data), sha256=sha256(data), expires_in=60)
-    assert httpx.put(upload.url, content=data, headers=upload.headers).status_code == 200
+    assert put(upload.url, content=data, headers=upload.headers).status_code == 200
     stat = any_store.stat("up/a.bin")
     assert (stat.size, stat.sha256) == (len(data), sha256(data))
-    assert httpx.get(any_store.sign_download("up/a.bin", expires_in=60)).content == data
+    assert get(any_store.sign_download("up/a.bin", expires_in=60)).content == data
 
 
 def test_a_signed_upload_takes_no_other_size(strict_store):
     upload = strict_store.sign_upload("up", size=5, sha256=sha256(b"hello"), expires_in=60)
-    reply = httpx.put(upload.url, content=b"hello, world", headers=upload.headers)
+    reply = put(upload.url, content=b"hello, world", headers=upload.headers)
     assert reply.status_code in {400, 403}
     assert strict_store.stat("up") is None
 
@@ -249,7 +252,7 @@ def test_a_signed_upload_takes_no_other_size(strict_store):
 def test_other_bytes_are_refused_or_seen_by_stat(any_store):
     """A server may ignore the checksum of an upload; ``stat`` still tells the truth."""
     upload = any_store.sign_upload("up", size=5, sha256=sha256(b"hello"), expires_in=60)
-    reply = httpx.put(upload.url, content=b"hellO", headers=upload.headers)
+    reply = put(upload.url, content=b"hellO", headers=upload.headers)
     stat = any_store.stat("up")
     if reply.status_code == 200:
         assert stat.sha256 == sha256(b"hellO")
@@ -261,12 +264,11 @@ def test_an_altered_url_opens_nothing(strict_store):
     strict_store.put("a", io.BytesIO(b"1"))
     strict_store.put("b", io.BytesIO(b"2"))
     url = strict_store.sign_download("a", expires_in=60)
-    assert httpx.get(url).status_code == 200
+    assert get(url).status_code == 200
     other = url.replace("/a?", "/b?")
     assert other != url
-    assert httpx.get(other).status_code == 403
-    put = httpx.put(url, content=b"3")
-    assert put.status_code == 403
+    assert get(other).status_code == 403
+    assert put(url, content=b"3").status_code == 403
     assert b"".join(strict_store.open("a")) == b"1"
 
 
@@ -274,10 +276,10 @@ def test_an_expired_url_opens_nothing(strict_store):
     strict_store.put("a", io.BytesIO(b"1"))
     url = strict_store.sign_download("a", expires_in=1)
     deadline = time.monotonic() + 120
-    while httpx.get(url).status_code == 200:
+    while get(url).status_code == 200:
         assert time.monotonic() < deadline
         time.sleep(0.2)  # the clock of the S3 server is not ours to move
-    assert httpx.get(url).status_code == 403
+    assert get(url).status_code == 403
 
 
 def test_a_bucket_refuses_a_part_that_one_put_cannot_carry(nanio_store):
@@ -289,7 +291,7 @@ def test_a_bucket_says_of_samples_what_they_are(moto_store):
     """As S3 does; ``nanio`` does not look at ``response-content-type``."""
     for name, kind in (("a.mp4", "video/mp4"), ("b.WAV", "audio/wav")):
         moto_store.put(name, io.BytesIO(b"1"))
-        reply = httpx.get(moto_store.sign_download(name, expires_in=60))
+        reply = get(moto_store.sign_download(name, expires_in=60))
         assert (reply.content, reply.headers["content-type"]) == (b"1", kind)
 
 
@@ -304,7 +306,7 @@ def test_a_range_of_an_object_is_served(any_store):
     any_store.put("a", io.BytesIO(b"0123456789"))
     url = any_store.sign_download("a", expires_in=60)
     for wanted, body in (("bytes=2-4", b"234"), ("bytes=7-", b"789")):
-        reply = httpx.get(url, headers={"Range": wanted})
+        reply = get(url, headers={"Range": wanted})
         assert (reply.status_code, reply.content) == (206, body)
 
 
@@ -353,7 +355,7 @@ def begun(store, key="jobs/1/weights.bin", data=DATA):
 
 def send(store, key, upload_id, part, piece, expires_in=60):
     signed = store.uploads.sign_part(key, upload_id, part, expires_in=expires_in)
-    return httpx.put(signed.url, content=piece, headers=signed.headers)
+    return put(signed.url, content=piece, headers=signed.headers)
 
 
 def test_parts_become_an_object_in_one_step(any_store, cut):
@@ -424,7 +426,7 @@ def test_a_signed_part_fits_its_place_alone(strict_store, cut):
     ]
     for wrong in moved:
         assert wrong != url
-        assert httpx.put(wrong, content=piece).status_code == 403
+        assert put(wrong, content=piece).status_code == 403
     assert strict_store.uploads.parts(key, upload_id) == []
     assert strict_store.uploads.parts(other_key, other_id) == []
 
@@ -434,10 +436,10 @@ def test_an_expired_part_url_stores_nothing(strict_store, cut):
     (_, _), (second, rest) = cut(DATA)
     signed = strict_store.uploads.sign_part(key, upload_id, second, expires_in=1)
     deadline = time.monotonic() + 120
-    while httpx.put(signed.url, content=rest, headers=signed.headers).status_code == 200:
+    while put(signed.url, content=rest, headers=signed.headers).status_code == 200:
         assert time.monotonic() < deadline
         time.sleep(0.2)  # the clock of the S3 server is not ours to move
-    assert httpx.put(signed.url, content=rest, headers=signed.headers).status_code == 403
+    assert put(signed.url, content=rest, headers=signed.headers).status_code == 403
     assert send(strict_store, key, upload_id, second, rest).status_code == 200
 
 

@@ -27,8 +27,8 @@ SECONDS = 120
 @pytest.fixture(autouse=True)
 def _no_repairs(monkeypatch):
     """Wake-ups must arrive: what is only found by looking again comes too late."""
-    monkeypatch.setattr(job_stream, "REPAIR_SECONDS", 60.0)
-    monkeypatch.setattr(topic_stream, "REPAIR_SECONDS", 60.0)
+    monkeypatch.setattr(job_stream, "REPAIR_SECONDS", 3600.0)
+    monkeypatch.setattr(topic_stream, "REPAIR_SECONDS", 3600.0)
 
 
 def parsed(frames: list[bytes]) -> list[ServerSentEvent]:

@@ -22,8 +22,8 @@ SECONDS = 120
 def _no_repairs(monkeypatch):
     """Wake-ups must arrive: what is only found by looking again comes too late."""
     for module in (topic_stream, tail_module):
-        monkeypatch.setattr(module, "REPAIR_SECONDS", 60.0)
-    monkeypatch.setattr(topic_stream, "PING_SECONDS", 60.0)
+        monkeypatch.setattr(module, "REPAIR_SECONDS", 3600.0)
+    monkeypatch.setattr(topic_stream, "PING_SECONDS", 3600.0)
 
 
 def emit(steps, *numbers, topic="t"):

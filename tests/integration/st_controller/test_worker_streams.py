@@ -22,9 +22,9 @@ from st_shared.protocol.states import WorkerDesired
 def _no_repairs(monkeypatch):
     """Wake-ups must arrive: what is only found by looking again comes too late."""
     for name in ("PING_SECONDS", "REPAIR_SECONDS"):
-        monkeypatch.setattr(worker_streams, name, 60.0)
+        monkeypatch.setattr(worker_streams, name, 3600.0)
     monkeypatch.setattr(worker_streams, "TICK_SECONDS", 0.001)
-    monkeypatch.setattr(standing_module, "RECHECK_SECONDS", 60.0)
+    monkeypatch.setattr(standing_module, "RECHECK_SECONDS", 3600.0)
 
 
 @pytest.fixture(autouse=True)

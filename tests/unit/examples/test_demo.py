@@ -39,12 +39,14 @@ def start(demo_processes, tmp_path, *code):
     return demo_processes.Child("leader", command, tmp_path / "log", dict(os.environ))
 
 
-@pytest.mark.parametrize(("mood", "said"), [("polite", "stopped"), ("stubborn", "was killed")])
-def test_stopping_a_child_leaves_none_of_its_family(demo_processes, tmp_path, mood, said):
+@pytest.mark.parametrize(
+    ("mood", "seconds", "said"), [("polite", 120, "stopped"), ("stubborn", 0.5, "was killed")]
+)
+def test_stopping_a_child_leaves_none_of_its_family(demo_processes, tmp_path, mood, seconds, said):
     child = start(demo_processes, tmp_path, LEADER, mood)
-    child.wait_until(lambda: child.log.read_text().endswith("\n"), 30, "starting")
+    child.wait_until(lambda: child.log.read_text().endswith("\n"), 120, "starting")
     grandchild = int(child.log.read_text())
-    how = child.stop(seconds=0.5)
+    how = child.stop(seconds)
     assert said in how
     assert "killed 1 of its processes" in how
     assert not demo_processes.is_alive(child.pid)
@@ -65,7 +67,7 @@ def state_of(pid):
 def test_a_child_that_ends_is_told_with_the_end_of_its_log(demo_processes, tmp_path):
     child = start(demo_processes, tmp_path, "import sys; print(*range(90), sep='\\n'); sys.exit(7)")
     with pytest.raises(demo_processes.DemoError, match="ended with code 7") as caught:
-        child.wait_until(lambda: False, 30, "starting")
+        child.wait_until(lambda: False, 120, "starting")
     assert "\n  89\n" in str(caught.value)
     assert "\n  3\n" not in str(caught.value)
     assert str(child.log) in str(caught.value)

@@ -30,7 +30,7 @@ def test_a_process_ends_as_it_says_although_a_task_never_does():
 def test_its_thread_is_gone_once_all_is_done():
     beside: Background[int] = Background("beside", 2)
     assert beside.submit(lambda: 1)
-    assert beside.close(10) == 0
+    assert beside.close(120) == 0
     assert not beside._thread.is_alive()
     assert beside.finished() == [1]
 
@@ -49,7 +49,7 @@ def test_what_a_task_raises_is_handed_on_and_too_many_are_refused():
     assert beside.submit(lambda: None)
     assert not beside.submit(lambda: None)
     go.set()
-    assert beside.close(10) == 0
+    assert beside.close(120) == 0
     [error, nothing] = beside.finished()
     with pytest.raises(ValueError, match="no"):
         raise error

@@ -3,13 +3,13 @@
 import multiprocessing
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from ports import free_port
 from safetensors.torch import load_file
 from torch import distributed
 
@@ -22,7 +22,7 @@ from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 from st_trainer.strategies.replicated import synchronised
 
-SECONDS = 60
+SECONDS = 200
 CPU = torch.device("cpu")
 
 
@@ -39,12 +39,6 @@ def carry_out(spec, root, resume="none", stop=lambda: False):
     rank = ranks.rank_of(os.environ)
     with SilentJournal() if rank else Journal(folder.journal) as journal:
         return run_training(spec, sources, folder, journal, resume=resume, stop=stop)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def as_rank(rank, count, port, work):

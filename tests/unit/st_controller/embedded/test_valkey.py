@@ -61,7 +61,7 @@ def wait_gone(pid):
     except ProcessLookupError:
         return
     try:
-        ready, _, _ = select.select([descriptor], [], [], 10)
+        ready, _, _ = select.select([descriptor], [], [], 120)
     finally:
         os.close(descriptor)
     assert ready, f"process {pid} lives on"
@@ -147,7 +147,7 @@ def test_a_leftover_is_ended_and_its_data_kept(tmp_path):
 
 
 def test_a_stranger_with_the_remembered_process_id_is_left_alone(tmp_path):
-    stranger = subprocess.Popen(["sleep", "60"])
+    stranger = subprocess.Popen(["sleep", "600"])
     try:
         remember(tmp_path, stranger.pid)
 

@@ -10,7 +10,7 @@ from st_controller.embedded.valkey import EmbeddedValkey, find_server
 from st_controller.events.hub import Hub
 from st_controller.events.redis_fanout import MOST_PENDING, RedisFanout
 
-SOON = 10.0
+SOON = 100.0
 NEWS = frozenset({"jobs"})
 
 

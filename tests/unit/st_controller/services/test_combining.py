@@ -3,6 +3,7 @@
 import asyncio
 from contextvars import ContextVar
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -119,19 +120,26 @@ async def test_a_part_is_bounded():
     assert [len(part) for part in work.parts] == [1, MOST, 5]
 
 
-async def test_where_nobody_is_in_a_hurry_crowds_form():
-    parts = []
+async def test_where_nobody_is_in_a_hurry_crowds_form(monkeypatch):
+    parts, rested = [], asyncio.Event()
+
+    async def rest(_seconds):
+        await rested.wait()
 
     def together(asks):
         parts.append(len(asks))
         return list(asks)
 
+    monkeypatch.setattr(
+        combining_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": rest})
+    )
     combining = Combining(together, lambda ask: together([ask])[0], (Asked,), rest=0.05)
     assert await combining.do(0) == 0
     tasks = []
     for ask in range(20):  # they come one by one, while it rests
         tasks.append(asyncio.create_task(combining.do(ask)))
         await asyncio.sleep(0)
+    rested.set()
     assert await asyncio.gather(*tasks) == list(range(20))
     assert parts == [1, 20]
 

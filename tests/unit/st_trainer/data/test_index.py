@@ -187,7 +187,7 @@ def test_another_setting_is_another_index(tmp_path):
 def together(sources, folders):
     """What each of several processes makes, as threads that meet where they gather."""
     count = len(sources)
-    meeting, values = threading.Barrier(count, timeout=20), [None] * count
+    meeting, values = threading.Barrier(count, timeout=120), [None] * count
 
     def one(rank):
         def gather(value):
