@@ -6,6 +6,7 @@ from itertools import pairwise
 from simulation import ledger
 from simulation.fitting import fits
 from simulation.leader import Leader
+from simulation.room_kept import leaves_room
 from simulation.rows import JobRow
 from simulation.tables import Tables
 from st_controller.domain.attempts import LIVE
@@ -99,8 +100,8 @@ def usage_is_charged(tables: Tables, leader: Leader, policy: Policy, now: float)
         _demand(not wrong, f"{path}: charged {charged}, held {used}")
 
 
-def work_is_conserved(tables: Tables, leader: Leader, now: float) -> None:
-    """After a decision nothing waits that limits allow and that fits on slots kept for nobody."""
+def work_is_conserved(tables: Tables, leader: Leader, policy: Policy, now: float) -> None:
+    """After a decision nothing waits that fits on slots, and under limits, kept for nobody."""
     kept = reserved_workers(leader)
     jobs, slots = running_by_path(tables)
     full = full_arrays(tables)
@@ -112,7 +113,10 @@ def work_is_conserved(tables: Tables, leader: Leader, now: float) -> None:
             continue
         if job.shape not in seen:
             seen[job.shape] = fits(tables, job.shape, without=kept)
-        _demand(not seen[job.shape], f"{job.id} could run: {job.shape}, kept: {sorted(kept)}")
+        could_run = seen[job.shape] and not leaves_room(
+            job, tables, leader, policy, now, (jobs, slots)
+        )
+        _demand(not could_run, f"{job.id} could run: {job.shape}, kept: {sorted(kept)}")
 
 
 def reserved_workers(leader: Leader) -> set[str]:

@@ -155,7 +155,7 @@ class World:
     # The checks
 
     def _conserved(self, leader: Leader) -> None:
-        invariants.work_is_conserved(self.tables, leader, self.now)
+        invariants.work_is_conserved(self.tables, leader, self.scenario.policy, self.now)
         invariants.nothing_is_lost(self.tables, leader)
         if self.steps % 4 == 0:
             policy = self.scenario.policy

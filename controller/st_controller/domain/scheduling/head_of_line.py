@@ -155,9 +155,10 @@ class HeadOfLine:
     def promise(self, reservation: Reservation, sign: int, now: float) -> None:
         """Count what is reserved as if it ran, so that the next to be served is somebody else."""
         price = sum(host.capacity.price for host in reservation.hosts)
-        slots = self._fleet.shapes.known[reservation.shape].slots
+        shape = self._fleet.shapes.known[reservation.shape]
         leaf = self._tenants.user(reservation.job.tenant.path, now)
-        self._tenants.promise(leaf, sign * price * slots, now)
+        change = self._tenants.promise if sign > 0 else self._tenants.take_back
+        change(leaf, reservation, price * shape.slots, now)
 
     def _gains(self, number: int, level: int, other: Reservation) -> bool:
         """Whether the head of a line is better off without the reservation of a lower level."""
@@ -182,9 +183,14 @@ class HeadOfLine:
         return self._backlog.waiting[found[0].turn[1]].job.may_preempt
 
     def _is_allowed(self, reservation: Reservation, now: float) -> bool:
+        """Whether the limits let it start, those of a higher level before it."""
         leaf = self._tenants.user(reservation.job.tenant.path, now)
-        bit = 1 << reservation.shape
-        return all(node.allowed(bit, self._fleet.shapes) for node in leaf.ancestry)
+        if not leaf.is_limited_anywhere:
+            return True
+        self.promise(reservation, -1, now)  # which its own slots are no longer kept beside
+        allowed = self._tenants.turns.permits(leaf, reservation.level, reservation.shape)
+        self.promise(reservation, 1, now)
+        return allowed
 
     # How workers are kept
 

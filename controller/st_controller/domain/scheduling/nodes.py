@@ -8,6 +8,7 @@ from st_controller.domain.scheduling.shapes import Shapes
 
 if TYPE_CHECKING:
     from st_controller.domain.scheduling.lines import Line
+    from st_controller.domain.scheduling.reservations import Reservation
 
 NEGLIGIBLE = 1e-3
 """Usage, in priced slot-seconds, that is not worth remembering."""
@@ -43,6 +44,11 @@ class Node:
     seen: float = 0.0
     running_jobs: int = 0
     running_slots: int = 0
+    kept: "list[Reservation]" = field(default_factory=list)
+    """Reservations of jobs below."""
+    ends: list[tuple[float, int]] | None = None
+    """When jobs below are expected to end and how many slots each then gives back, the soonest
+    first; none: nobody has asked since usage was settled."""
     waiting: int = 0
     """Jobs that wait and could be served."""
     children: dict[str, "Node"] = field(default_factory=dict)
@@ -67,6 +73,9 @@ class Node:
     """Levels asked for and shapes that limits let start, of anybody who is not held back."""
     lines: "dict[tuple[int, int], Line] | None" = None
     """A user's jobs by level and shape; none for the inner nodes."""
+    permitted: int = 0
+    """Levels and shapes that its own limits let start, as of when ``due`` or ``startable`` was
+    found; see ``limits.py``."""
     is_limited: bool = False
     """Whether it has any limit."""
     is_limited_anywhere: bool = False
@@ -124,12 +133,18 @@ class Node:
             node.due = node.startable = None
 
     def look_anew_within_share(self) -> None:
-        """The same where nothing but who is within its share changed."""
+        """The same where nothing but who is within its share changed.
+
+        Under a limit that may change for whom room is kept there.
+        """
+        if self.is_limited_anywhere:
+            self.look_anew()
+            return
         for node in self.ancestry:
             node.due = None
 
     def allowed(self, mask: int, shapes: Shapes) -> int:
-        """The shapes in ``mask`` that its limits let start."""
+        """The shapes in ``mask`` that its limits would let start if no room was kept there."""
         share = self.share
         if share.max_jobs is not None and self.running_jobs >= share.max_jobs:
             return 0

@@ -22,6 +22,8 @@ class Running:
     slots: int
     rate: float
     started: float
+    until: float
+    """When it is expected to end."""
     checkpointed: float
     rank: int
     """The level that it had reached by waiting when it started; whom it outranked then does not
@@ -87,6 +89,16 @@ class RunningJobs:
         found = [self._fleet.release(running.job.id, grant.worker) for grant in running.grants]
         return [host for host in found if host is not None]
 
+    def ends(self, node: Node) -> list[tuple[float, int]]:
+        """When jobs below a node are expected to end, and the slots of each, the soonest first."""
+        if node.ends is None:
+            node.ends = sorted(
+                (running.until, running.slots)
+                for running in self.held.values()
+                if node in running.leaf.ancestry
+            )
+        return node.ends
+
     def _hold(
         self,
         job: PendingJob,
@@ -106,7 +118,9 @@ class RunningJobs:
                 hosts.append(host)
         rate = slots * price
         self._tenants.start(leaf, slots, rate, now)
-        self.held[job.id] = Running(job, grants, leaf, slots, rate, started, checkpointed, rank)
+        self.held[job.id] = Running(
+            job, grants, leaf, slots, rate, started, until, checkpointed, rank
+        )
         return hosts
 
     def _lasts(self, job: PendingJob) -> float:

@@ -37,6 +37,7 @@ class Scheduler:
         self.backlog = Backlog(self.policy, self.tenants)
         self._attention = Attention()
         self._running = RunningJobs(self.policy, self.fleet, self.tenants)
+        self.tenants.limits.ends = self._running.ends
         self.held = self._running.held
         """Jobs that hold slots."""
         self._head = HeadOfLine(
@@ -121,8 +122,11 @@ class Scheduler:
         freed = self._running.end(running, now, charge=charge, used=used)
         if not charge:
             attention.unexamined = EVERYTHING
-        elif running.leaf.is_limited_anywhere:
-            attention.unexamined |= self.tenants.turns.asked_for(running.leaf)
+        else:
+            for node in reversed(running.leaf.ancestry):
+                if node.is_limited:  # its limit lets others start
+                    attention.unexamined |= self.tenants.turns.asked_for(node)
+                    break
         for host in freed:
             if host.kept_for is not None:
                 attention.freed.add(host.kept_for)
@@ -185,6 +189,8 @@ class Scheduler:
             self._settled_at = now
             self._examine_all()  # who counts as raised may have changed
         self.backlog.advance(now)
+        self.tenants.limits.now = now
+        self.tenants.turns.note_satisfiable(self.fleet.reach.satisfiable)
         self._attention.begin()
         self._head.note_arrivals()
         self._head.held_back.let_in()

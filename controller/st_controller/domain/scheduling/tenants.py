@@ -3,11 +3,16 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from math import exp, log
+from typing import TYPE_CHECKING
 
+from st_controller.domain.scheduling.limits import Limits
 from st_controller.domain.scheduling.model import Policy, Share
 from st_controller.domain.scheduling.nodes import NEGLIGIBLE, Node, Place
 from st_controller.domain.scheduling.shapes import Shapes
 from st_controller.domain.scheduling.turns import Turns
+
+if TYPE_CHECKING:
+    from st_controller.domain.scheduling.reservations import Reservation
 
 __all__ = ["Node", "Tenants"]
 
@@ -21,7 +26,8 @@ class Tenants:
         self._nodes: dict[str, Node] = {}
         self._shares: dict[str, Share] = {}
         self.root = self._nodes[""] = Node("", None, Share())
-        self.turns = Turns(self.root, shapes)
+        self.limits = Limits(shapes)
+        self.turns = Turns(self.root, self.limits)
         """Who is to be served next."""
         self.fleet_rate = 0.0
         """Price of all slots for one second."""
@@ -86,8 +92,19 @@ class Tenants:
         """A job gives its slots back."""
         self._use(leaf, -1, -slots, -rate, now)
 
-    def promise(self, leaf: Node, rate: float, now: float) -> None:
-        """Slots are reserved for a job of this user, or (negative) not any more."""
+    def promise(self, leaf: Node, reservation: "Reservation", rate: float, now: float) -> None:
+        """Slots of this price for one second are reserved for a job of this user."""
+        for node in leaf.ancestry:
+            node.kept.append(reservation)
+        self._promise(leaf, rate, now)
+
+    def take_back(self, leaf: Node, reservation: "Reservation", rate: float, now: float) -> None:
+        """They are so no more."""
+        for node in leaf.ancestry:
+            node.kept.remove(reservation)
+        self._promise(leaf, -rate, now)
+
+    def _promise(self, leaf: Node, rate: float, now: float) -> None:
         for node in leaf.ancestry:
             was_active = node.is_active
             left = node.promised + rate
@@ -96,6 +113,8 @@ class Tenants:
                 self._note_activity(node, was_active, now)
             if node.waiting:
                 self._reorder(node)
+        if leaf.is_limited_anywhere:
+            leaf.look_anew()
 
     def correct(
         self,
@@ -135,7 +154,7 @@ class Tenants:
         forgiven = 1 - exp(-self._decay * max(0.0, now - self._settled_at))
         self._settled_at = now
         for node in nodes:
-            node.due = None
+            node.due = node.startable = node.ends = None
             if node.children:
                 self._keep_apart(node, forgiven)
                 self._settle_children(node)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from st_controller.domain.scheduling.limits import Limits
 from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, Node
-from st_controller.domain.scheduling.shapes import Shapes
 
 if TYPE_CHECKING:
     from st_controller.domain.scheduling.lines import Line
@@ -26,8 +26,8 @@ class Turns:
     nobody wants is known without a search, and a search never goes down in vain.
     """
 
-    def __init__(self, root: Node, shapes: Shapes) -> None:
-        self._root, self._shapes = root, shapes
+    def __init__(self, root: Node, limits: Limits) -> None:
+        self._root, self._limits = root, limits
         self._set_width(SHAPES_AT_FIRST)
 
     # What waits
@@ -69,6 +69,18 @@ class Turns:
             left >>= self._width
         return found
 
+    def note_satisfiable(self, shapes: int) -> None:
+        """These shapes could run on some workers if nothing else did."""
+        if shapes == self._limits.satisfiable:
+            return
+        self._limits.satisfiable = shapes
+        nodes = [self._root]
+        while nodes:
+            node = nodes.pop()
+            nodes += node.children.values()
+            if node.is_limited:
+                node.look_anew()
+
     # Who is next
 
     def pick(self, mask: int, fillers: int = 0) -> "tuple[Line, int] | None":
@@ -95,7 +107,8 @@ class Turns:
         at_level = self._ones << level * self._width
         if due & at_level:
             leaf = self._least_served_within_share(root, due & at_level)
-            return _earliest(leaf, level, self._allowed(leaf, mask | fillers), self._width), level
+            allowed = self._allowed(leaf, level, mask | fillers)
+            return _earliest(leaf, level, allowed, self._width), level
         return self._line_below(root, level, mask), level
 
     def passed_over(self, leaf: Node, level: int, mask: int) -> "tuple[Line, bool] | None":
@@ -109,7 +122,7 @@ class Turns:
             parent = node.parent
             if parent is None:
                 continue
-            mask = parent.allowed(mask, self._shapes)
+            mask &= self.permitted(parent, level)
             if node.is_within_share:
                 continue
             less, wanted = node.reckoned / node.share.weight / EXCESS, mask << shift
@@ -142,7 +155,9 @@ class Turns:
                     break
             else:
                 raise AssertionError(f"nothing below {node.path!r} can start")
-        return _earliest(node, level, self._allowed(node, mask) & ~node.held_back, self._width)
+        return _earliest(
+            node, level, self._allowed(node, level, mask) & ~node.held_back, self._width
+        )
 
     def _least_served_within_share(self, node: Node, wanted: int) -> Node:
         while node.lines is None:
@@ -169,6 +184,14 @@ class Turns:
         found = node.due
         if found is not None:
             return found
+        if node.is_limited:
+            self._look_at_limits(node)
+            return node.due or 0
+        node.due = found = self._due_below(node)
+        return found
+
+    def _due_below(self, node: Node) -> int:
+        """The same before its own limits."""
         if node.lines is not None:
             found = node.masks[BASE] | node.masks[AGED]
         else:
@@ -180,9 +203,6 @@ class Turns:
                     found |= self._due(child) if below is None else below
                 elif key > never:
                     break
-        if node.is_limited:
-            found &= node.allowed(self._ones, self._shapes) * self._every
-        node.due = found
         return found
 
     def _startable(self, node: Node) -> int:
@@ -190,6 +210,14 @@ class Turns:
         found = node.startable
         if found is not None:
             return found
+        if node.is_limited:
+            self._look_at_limits(node)
+            return node.startable or 0
+        node.startable = found = self._startable_below(node)
+        return found
+
+    def _startable_below(self, node: Node) -> int:
+        """The same before its own limits."""
         if node.lines is not None:
             found = node.masks[BASE]
             if node.held_back:
@@ -199,10 +227,21 @@ class Turns:
             for _, _, child in node.order:
                 below = child.startable
                 found |= self._startable(child) if below is None else below
-        if node.is_limited:
-            found &= node.allowed(self._ones, self._shapes) * self._every
-        node.startable = found
         return found
+
+    def _look_at_limits(self, node: Node) -> None:
+        """Find what a limited node lets start: who is kept waiting by it alone holds up others."""
+        due, startable = self._due_below(node), self._startable_below(node)
+        node.permitted = found = self._limits.permitted(node, due | startable, self._width)
+        node.due, node.startable = due & found, startable & found
+
+    def permitted(self, node: Node, level: int) -> int:
+        """The shapes that a node's own limits let start at a level."""
+        if not node.is_limited:
+            return self._ones
+        if node.due is None or node.startable is None:
+            self._look_at_limits(node)
+        return node.permitted >> level * self._width & self._ones
 
     def _add_startable(self, leaf: Node, shape: int, bit: int) -> None:
         """Keep what is remembered true where a user began to ask for a shape at a level."""
@@ -212,7 +251,8 @@ class Turns:
                 return
             if node.held_back >> shape & 1:
                 return
-            if node.is_limited and not node.allowed(1 << shape, self._shapes):
+            if node.is_limited and not node.permitted & bit:
+                node.look_anew()  # it may be one for whom room is to be kept
                 return
             node.startable |= bit
 
@@ -223,6 +263,8 @@ class Turns:
                 node.look_anew()
                 return
             if not node.startable & bit:
+                if node.is_limited:
+                    node.look_anew()
                 return
             if node.masks[BASE] & bit:
                 for _, _, child in node.order:
@@ -230,13 +272,16 @@ class Turns:
                         return  # somebody else there asks for it
             node.startable &= ~bit
 
-    def _allowed(self, leaf: Node, mask: int) -> int:
-        """The shapes in ``mask`` that all limits let a user start."""
+    def _allowed(self, leaf: Node, level: int, mask: int) -> int:
+        """The shapes in ``mask`` that all limits let a user start at a level."""
         if leaf.is_limited_anywhere:
             for node in leaf.ancestry:
-                if node.is_limited:
-                    mask = node.allowed(mask, self._shapes)
+                mask &= self.permitted(node, level)
         return mask & self._ones
+
+    def permits(self, leaf: Node, level: int, number: int) -> bool:
+        """Whether no limit is in the way of a job of this user."""
+        return bool(self._allowed(leaf, level, 1 << number))
 
     # The bits
 

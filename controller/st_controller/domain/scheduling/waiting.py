@@ -97,13 +97,26 @@ def _room_lacks(shape: Shape, workers: Sequence[WorkerCapacity]) -> Reason | Non
 def _limited(scheduler: Scheduler, job: PendingJob, now: float) -> Reason | None:
     number = scheduler.fleet.shapes.find(job.shape)
     leaf = scheduler.tenants.user(job.tenant.path, now)
+    if number is None:
+        return None
     for node in leaf.ancestry:
-        bit = 1 << number if number is not None else 0
-        if bit and not node.allowed(bit, scheduler.fleet.shapes):
+        if not node.allowed(1 << number, scheduler.fleet.shapes):
             return _never_within(node, job.shape) or Reason(
                 code="limit",
                 message=f"{_whose(node)} {_limit_words(node, job.shape)}.",
                 hint="it starts when others of them end, or the limit is raised",
+            )
+    if scheduler.reservations.find(job.id):
+        return None
+    level = reached_level(scheduler, job, now)
+    for node in leaf.ancestry:
+        if not scheduler.tenants.turns.permitted(node, level) >> number & 1:
+            return Reason(
+                code="limit",
+                message=f"{_whose(node)} {_room_words(node)}, and what is left is kept for jobs "
+                "that come before it.",
+                hint="it starts after them, at once if its time limit ends before there is room "
+                "for them, or when the limit is raised",
             )
     return None
 
@@ -188,7 +201,14 @@ def _limit_words(node: Node, shape: Shape) -> str:
     if share.max_jobs is not None and node.running_jobs >= share.max_jobs:
         return f"has {node.running_jobs} of {share.max_jobs} jobs running"
     asked = f", and this job asks for {shape.total}" if shape.total > 1 else ""
-    return f"has {node.running_slots} of {share.max_slots} slots in use{asked}"
+    return f"{_room_words(node)}{asked}"
+
+
+def _room_words(node: Node) -> str:
+    share = node.share
+    if share.max_slots is None:
+        return f"has {node.running_jobs} of {share.max_jobs} jobs running"
+    return f"has {node.running_slots} of {share.max_slots} slots in use"
 
 
 def _moment(seconds: float) -> str:
