@@ -140,6 +140,11 @@ class StateFolder:
         return self.root / "credential.json"
 
     @property
+    def join_key(self) -> Path:
+        """While a join token is exchanged: what the worker is known by if it has to ask again."""
+        return self.root / "join-key"
+
+    @property
     def pulse(self) -> Path:
         """Touched at every heartbeat, whatever becomes of it."""
         return self.root / "pulse"
@@ -217,7 +222,7 @@ class StateFolder:
             self.trainer_cache().clear()
             remove_tree(self.models)
             self.content_cache().clear()
-        for file in (self.credential, self.pulse, self.root / "lock"):
+        for file in (self.credential, self.join_key, self.pulse, self.root / "lock"):
             file.unlink(missing_ok=True)
         for folder in (self.attempts, self.root):
             with suppress(OSError):  # something stays in it

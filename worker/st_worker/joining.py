@@ -1,7 +1,10 @@
 """How a join token, or the credential it was exchanged for, becomes a registration."""
 
+import secrets
+
 import structlog
 
+from st_shared.durable import write_durably
 from st_shared.protocol.worker import RegisterReply, RegisterRequest
 from st_worker.client import Controller
 from st_worker.credential import Credential
@@ -10,6 +13,8 @@ from st_worker.folder import StateFolder
 from st_worker.rotation import settle
 
 log = structlog.get_logger(__name__)
+
+_KEY_CHARACTERS = 32
 
 
 async def join(
@@ -50,9 +55,13 @@ async def join(
 async def _exchange(
     controller: Controller, folder: StateFolder, request: RegisterRequest, token: str
 ) -> RegisterReply:
-    """Register as a new worker and keep its credential before anything else happens."""
+    """Register as a new worker and keep its credential before anything else happens.
+
+    Whatever dies in between, the token loses one use: the next try shows the same key.
+    """
     controller.secrets.set(token)
-    reply = await controller.register(request, is_first=True)
+    named = request.model_copy(update={"join_key": _key(folder)})
+    reply = await controller.register(named, is_first=True)
     if reply.credential is None:
         raise WorkerError("the controller took the join token but gave no credential")
     Credential(
@@ -61,5 +70,19 @@ async def _exchange(
         name=request.name,
         secret=reply.credential,
     ).save(folder)
+    folder.join_key.unlink(missing_ok=True)
     controller.secrets.set(reply.credential)
     return reply
+
+
+def _key(folder: StateFolder) -> str:
+    """What names this way to join, also to an agent that tries it again."""
+    try:
+        known = folder.join_key.read_text("ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        known = ""
+    if len(known) == _KEY_CHARACTERS:
+        return known
+    key = secrets.token_hex(_KEY_CHARACTERS // 2)
+    write_durably(folder.join_key, key)
+    return key

@@ -20,7 +20,7 @@ from st_controller.services import (
     artifact_uploads,
     artifacts,
     gangs,
-    join_tokens,
+    joining,
     leases,
     stored_secrets,
     worker_credentials,
@@ -94,9 +94,9 @@ def register(
     credential = None
     with platform.db.write() as tx:
         if registrar.join_token is not None:
-            token = join_tokens.token_in_force(tx, registrar.join_token)
             credential = secrets.new_secret(SecretKind.WORKER)
-            worker = workers.join(tx, token, request, secrets.digest(credential))
+            digest = secrets.digest(credential)
+            worker = joining.join(tx, registrar.join_token, request, digest)
         else:
             assert registrar.worker is not None  # noqa: S101 - one of the two is always given
             worker = workers.get_worker(tx.session, registrar.worker.worker_id, lock=True)

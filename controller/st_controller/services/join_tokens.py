@@ -67,8 +67,10 @@ def revoke_token(transaction: Transaction, token_id: str, *, actor: str) -> None
     transaction.audit(actor, "join_token.revoked", token_id)
 
 
-def token_in_force(transaction: Transaction, secret: str) -> JoinToken:
+def token_in_force(transaction: Transaction, secret: str, *, is_spent: bool = False) -> JoinToken:
     """The row of this token, locked until the transaction ends, which takes one of its uses.
+
+    ``is_spent``: it has been used for whoever asks, and need not have another use.
 
     Raises:
         NotSignedIn: it is unknown, expired, revoked or used up.
@@ -81,7 +83,7 @@ def token_in_force(transaction: Transaction, secret: str) -> JoinToken:
                 JoinToken.token_hash == secrets.digest(secret),
                 JoinToken.revoked_at.is_(None),
                 JoinToken.expires_at > transaction.now,
-                JoinToken.uses_left > 0,
+                JoinToken.uses_left >= (0 if is_spent else 1),
             )
             .with_for_update()
         )

@@ -34,7 +34,11 @@ _CHANGING = {"cached", "cached_models", "condition"}
 
 
 def join(
-    tx: Transaction, token: JoinToken, request: RegisterRequest, credential_hash: str
+    tx: Transaction,
+    token: JoinToken,
+    request: RegisterRequest,
+    credential_hash: str,
+    join_key_hash: str | None = None,
 ) -> Worker:
     """Make a worker of whoever holds a join token; the token loses one use."""
     token.uses_left -= 1
@@ -42,6 +46,7 @@ def join(
         id=new_id("wrk"),
         name=request.name,
         credential_hash=credential_hash,
+        join_key_hash=join_key_hash,
         credential_at=tx.now,
         observed=WorkerState.JOINING,
         desired=WorkerDesired.ACTIVE,

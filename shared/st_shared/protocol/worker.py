@@ -156,6 +156,9 @@ class RegisterRequest(Message):
     ephemeral: bool = False
     one_job: bool = False
     """It takes one job and leaves: once that is claimed, offer it nothing more."""
+    join_key: Text | None = Field(None, min_length=16, max_length=64)
+    """With a join token: random, and the same until an answer has come. Who asks again, since that
+    was lost, is the worker that it has become already, and the token loses one use in all."""
     holding: list[Lease] = Field(default_factory=list, max_length=1024)
     """Leases of attempts that this worker still runs or still has to report."""
 

@@ -233,6 +233,46 @@ def test_joining(app_client, admin_headers, join_secret):
     assert (shown["id"], shown["state"], shown["slots_free"]) == (back["worker_id"], "online", 1)
 
 
+def joined(client, token, key):
+    body = registration("w").model_dump(mode="json") | {"join_key": key}
+    reply = client.post(
+        "/v1/worker/register", json=body, headers={"Authorization": f"Bearer {token}"}
+    )
+    return reply.status_code, reply.json()
+
+
+def beaten(client, credential) -> int:
+    bearer = {"Authorization": f"Bearer {credential}"}
+    return client.post("/v1/worker/heartbeat", json={}, headers=bearer).status_code
+
+
+def test_a_token_is_exchanged_once_however_often_the_answer_is_lost(app_client, admin_headers):
+    made = app_client.post("/v1/join-tokens", json={"uses": 1}, headers=admin_headers).json()
+    token, key = made["token"], "k" * 32
+    (_, first), (status, again) = (joined(app_client, token, key) for _ in range(2))
+    assert (status, again["worker_id"]) == (200, first["worker_id"])
+    used = [beaten(app_client, each["credential"]) for each in (again, first)]
+    assert used == [200, 401]
+    for other in ("o" * 32, None):
+        status, refused = joined(app_client, token, other)
+        assert (status, refused["code"]) == (401, "bad_join_token")
+    (shown,) = app_client.get("/v1/workers", headers=admin_headers).json()["items"]
+    assert shown["id"] == first["worker_id"]
+    app_client.post(f"/v1/workers/{first['worker_id']}/revoke", headers=admin_headers)
+    assert joined(app_client, token, key)[0] == 401
+    app_client.delete(f"/v1/join-tokens/{made['id']}", headers=admin_headers)
+
+
+def test_a_worker_that_was_revoked_comes_back_with_its_key_as_another(app_client, admin_headers):
+    made = app_client.post("/v1/join-tokens", json={"uses": 2}, headers=admin_headers).json()
+    _, first = joined(app_client, made["token"], "k" * 32)
+    app_client.post(f"/v1/workers/{first['worker_id']}/revoke", headers=admin_headers)
+    status, second = joined(app_client, made["token"], "k" * 32)
+    assert status == 200
+    assert second["worker_id"] != first["worker_id"]
+    assert joined(app_client, made["token"], "n" * 32)[0] == 401
+
+
 def test_a_worker_cannot_say_that_it_is_of_another_provider(app_client, admin_headers):
     body = {"provider": "aws", "labels": {"provider": "gcp"}}
     token = app_client.post("/v1/join-tokens", json=body, headers=admin_headers).json()["token"]

@@ -105,6 +105,38 @@ async def _beat(url: str, secret: str) -> int:
     return reply.status_code
 
 
+@pytest.mark.parametrize("point", ["the answer is lost", "it was half written"])
+async def test_an_agent_killed_while_it_joins_uses_the_token_once(
+    controller, agent_settings, state_folder, description, monkeypatch, point
+):
+    token = await controller.join_token()
+    register = Controller.register
+
+    async def lose(calls, request, **how):
+        await register(calls, request, **how)
+        raise Killed
+
+    for is_over in (False, True):
+        calls = Controller(controller.url, agent_settings)
+        with monkeypatch.context() as patched:
+            if is_over:
+                await join(calls, state_folder, description, token)
+            else:
+                if point == "the answer is lost":
+                    patched.setattr(Controller, "register", lose)
+                else:
+                    _die_while_writing(state_folder, patched, after=1)
+                with pytest.raises(Killed):
+                    await join(calls, state_folder, description, token)
+        await calls.close()
+    (worker,) = await controller.workers()
+    known = Credential.load(state_folder)
+    assert (worker["id"], await _beat(controller.url, known.secret)) == (known.worker_id, 200)
+    assert not state_folder.join_key.exists()
+    (left,) = (await controller.get("/v1/join-tokens"))["items"]
+    assert left["uses_left"] == 0
+
+
 @pytest.mark.parametrize("point", POINTS)
 async def test_an_agent_killed_at_any_point_of_a_rotation_comes_back(
     controller, joined, state_folder, monkeypatch, point

@@ -39,6 +39,8 @@ class Worker(Table):
     credential_hash: Mapped[str] = mapped_column(Digest, unique=True)
     next_credential_hash: Mapped[str | None] = mapped_column(Digest, unique=True)
     """Of a credential that was handed out and not used yet; its first use puts it into force."""
+    join_key_hash: Mapped[str | None] = mapped_column(Digest, unique=True)
+    """Of the join token and the key that it joined with, by which it is known if it asks again."""
     credential_at: Mapped[datetime]
     """When the credential came into force."""
     rotate_ordered_at: Mapped[datetime | None]

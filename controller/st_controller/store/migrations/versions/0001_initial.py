@@ -231,6 +231,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("credential_hash", sa.String(length=64), nullable=False),
         sa.Column("next_credential_hash", sa.String(length=64), nullable=True),
+        sa.Column("join_key_hash", sa.String(length=64), nullable=True),
         sa.Column("credential_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("rotate_ordered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
@@ -254,6 +255,7 @@ def upgrade() -> None:
         sa.Column("usage", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
         sa.UniqueConstraint("credential_hash", name=op.f("uq_workers_credential_hash")),
+        sa.UniqueConstraint("join_key_hash", name=op.f("uq_workers_join_key_hash")),
         sa.UniqueConstraint("next_credential_hash", name=op.f("uq_workers_next_credential_hash")),
     )
     op.create_table(
