@@ -229,13 +229,14 @@ def load_samples(
         return reading
 
     reading = read(held_out=False)
-    tell_buckets(reading.samples, medium, _samples_a_step(spec), journal)
+    tell_buckets(reading.samples, medium, spec, journal)
     has_more = any(dataset.evaluation for dataset in spec.datasets)
     return reading.samples, read(held_out=True).samples if has_more else None
 
 
 def _samples_a_step(spec: TrainingSpec) -> int:
-    return spec.batch_size * spec.accumulation * world_of(os.environ)
+    shares = world_of(os.environ) // spec.distributed.context_parallel
+    return spec.batch_size * spec.accumulation * shares
 
 
 class IndexProgress:
@@ -272,9 +273,9 @@ def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal, what:
     journal.log(f"{len(reading.samples)} {what}{left_out}")
 
 
-def tell_buckets(samples: Samples, medium: Medium, batch_size: int, journal: Journal) -> None:
-    """Name the buckets with their samples, where there is more than one."""
-    counts, noun = samples.bucket_counts, medium.noun
+def tell_buckets(samples: Samples, medium: Medium, spec: TrainingSpec, journal: Journal) -> None:
+    """Name the buckets with their samples, where there is more than one, and which are small."""
+    counts, noun, batch_size = samples.bucket_counts, medium.noun, _samples_a_step(spec)
     if len(counts) == 1:
         return
     journal.log(described(counts, medium))
@@ -284,6 +285,13 @@ def tell_buckets(samples: Samples, medium: Medium, batch_size: int, journal: Jou
         journal.log(
             f"{small} buckets hold fewer {noun}s than a batch of {batch_size}, so one comes "
             f"more than once in it: {mend} or lower batch_size",
+            "warning",
+        )
+    unseen = samples.never_seen(spec.steps * batch_size, batch_size)
+    if unseen:
+        journal.log(
+            f"about {unseen} {noun}s will not be seen: in {spec.steps} steps their buckets fill no "
+            f"batch of {batch_size}: give more steps, fewer buckets or a smaller batch_size",
             "warning",
         )
 

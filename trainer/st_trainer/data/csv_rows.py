@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from st_trainer.data.files import Files
-from st_trainer.data.mapped_table import MappedTable, write_table
+from st_trainer.data.mapped_table import MappedTable, kept_table, write_table
 from st_trainer.data.medium import UnreadableSampleError
 from st_trainer.data.table_source import row_name, row_number
 from st_trainer.errors import BadDataError
@@ -82,7 +82,8 @@ class CsvRows:
     def _read_table(self, file: str, mark: bytes) -> MappedTable:
         key = repr((_VERSION, self._files.identity, file, mark)).encode()
         path = self._notes / f"{hashlib.sha256(key).hexdigest()[:32]}.rows"
-        if not path.exists():
+
+        def make() -> None:
             with (
                 self._files.open(file) as raw,
                 io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as text,
@@ -91,7 +92,8 @@ class CsvRows:
                 header = _header(reader, file)
                 schema = pa.schema([(name, pa.string()) for name in (*header, _REASON)])
                 write_table(path, schema, _rows(reader, len(header)))
-        return MappedTable(path)
+
+        return kept_table(path, make)
 
 
 def _header(reader: Any, file: str) -> list[str]:

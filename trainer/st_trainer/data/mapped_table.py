@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -43,6 +43,15 @@ class MappedTable:
         place: int = bisect_left(range(self._count), value, key=lambda row: self.value(row, column))
         is_there = place < self._count and self.value(place, column) == value
         return place if is_there else None
+
+
+def kept_table(path: Path, make: Callable[[], None]) -> MappedTable:
+    """The table at ``path``, which ``make`` puts there where there is none, or a torn one."""
+    try:
+        return MappedTable(path)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        make()
+        return MappedTable(path)
 
 
 def write_table(

@@ -33,6 +33,9 @@ class ObjectCache:
             file = path.open("rb")
         except FileNotFoundError:
             return self._fetched(path, size, fetch)
+        if os.fstat(file.fileno()).st_size != size:  # the machine lost power while it was written
+            file.close()
+            return self._fetched(path, size, fetch)
         os.utime(file.fileno())
         return file
 

@@ -106,6 +106,19 @@ class Samples:
         """How many samples each bucket holds, by the shape of its samples."""
         return self._table.counts()
 
+    def never_seen(self, count: int, batch: int) -> int:
+        """About how many samples are in buckets of which ``count`` draws fill no whole batch.
+
+        ``batch`` is how many samples, all of one bucket, are seen together.
+        """
+        buckets = len(self._table.shapes)
+        dealt, held = np.zeros(buckets), np.zeros(buckets, np.int64)
+        for (start, end), part in zip(pairwise(self._starts), self._parts, strict=True):
+            found = np.bincount(self.buckets[start:end], minlength=buckets)
+            held += found
+            dealt += found * part.dataset.repeats * part.dataset.probability
+        return int(held[dealt / dealt.sum() * count < batch].sum())
+
     def captions_at(self, indexes: Sequence[int], seed: Sequence[int] = (0,)) -> list[str]:
         """A caption of each sample at ``indexes``; which one follows from ``seed`` and place."""
         return [

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from st_trainer.data.files import Files
-from st_trainer.data.mapped_table import MappedTable, write_table
+from st_trainer.data.mapped_table import MappedTable, kept_table, write_table
 
 SUFFIX = ".tar"
 _VERSION = 1
@@ -96,11 +96,13 @@ class TarFiles:
         """Where the members of ``archive`` lie; its note says what is wrong with it."""
         key = repr((_VERSION, self._archives.identity, archive, mark)).encode()
         path = self._notes / f"{hashlib.sha256(key).hexdigest()[:32]}.members"
-        if not path.exists():
+
+        def make() -> None:
             with self._archives.open(archive) as file:
                 members, note = _members(file)
             write_table(path, _SCHEMA, members, note)
-        return MappedTable(path)
+
+        return kept_table(path, make)
 
 
 def _members(file: BinaryIO) -> tuple[list[tuple[bytes, int, int]], str]:

@@ -29,6 +29,18 @@ def test_what_is_there_is_not_fetched_again(tmp_path):
     assert asked == [b"content"]
 
 
+@pytest.mark.parametrize("left", [b"", b"cont"])
+def test_what_was_torn_is_fetched_again(tmp_path, left):
+    """A machine that loses power may leave a file without its end, or without anything in it."""
+    asked, cache = [], ObjectCache(tmp_path, 100)
+    get(cache, "a", b"content", asked)
+    [path] = files(tmp_path)
+    path.write_bytes(left)
+    for _ in range(2):
+        assert get(cache, "a", b"content", asked) == b"content"
+    assert len(asked) == 2
+
+
 def test_what_was_not_used_for_longest_makes_room(tmp_path):
     cache, asked = ObjectCache(tmp_path, 100), []
     for key in "abc":

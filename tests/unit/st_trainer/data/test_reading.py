@@ -12,6 +12,7 @@ from st_trainer.data.caption_text import MAX_CAPTION_BYTES
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import Images
 from st_trainer.data.reading import read_datasets
+from st_trainer.data.sampler import ShuffledSampler
 from st_trainer.errors import BadDataError
 
 
@@ -222,6 +223,19 @@ def test_an_image_that_gets_another_aspect_during_the_run_is_named(tmp_path):
     stripes(2, 8).save(tmp_path / "a.png")
     with pytest.raises(BadDataError, match=r"a\.png changed during the run: it has another aspect"):
         samples.values([0])
+
+
+@pytest.mark.parametrize(("batches", "unseen"), [(6, 1), (10, 0)])
+def test_samples_whose_bucket_fills_no_batch_are_foreseen(tmp_path, batches, unseen):
+    for number in range(7):
+        put(tmp_path, f"{number}.png")
+    put(tmp_path, "wide.png", image=Image.new("L", (8, 2)))
+    datasets = [DatasetSpec(path=str(tmp_path))]
+    samples = read_datasets(datasets, [tmp_path], Images(1, 4, 4, BUCKETS)).samples
+    assert len(samples.bucket_counts) == 2
+    sampler = ShuffledSampler(samples.repeats, 0, buckets=samples.buckets)
+    seen = {index for _ in range(batches) for index in sampler.take(4)}
+    assert samples.never_seen(batches * 4, 4) == 8 - len(seen) == unseen
 
 
 def test_square_images_are_read_as_without_buckets(tmp_path):

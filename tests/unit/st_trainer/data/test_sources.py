@@ -126,6 +126,19 @@ def test_changes_are_noticed(hold, tmp_path):
     check_changes(hold, tmp_path)
 
 
+@pytest.mark.parametrize("left", [0, 40])
+@pytest.mark.parametrize("make", [in_archives, in_csv])
+def test_notes_that_were_torn_are_made_anew(make, left, tmp_path):
+    held = make(tmp_path)(pictures())
+    before, _ = read(held, tmp_path / "index")
+    notes = list((tmp_path / "index/notes").iterdir())
+    assert notes
+    for path in notes:
+        path.write_bytes(path.read_bytes()[:left])
+    after, _ = read(held, tmp_path / "index")
+    assert after.samples.sha256 == before.samples.sha256
+
+
 def test_an_archive_that_ends_early_is_told_and_what_lies_before_is_read(tmp_path):
     held = in_archives(tmp_path)(pictures())
     archive = held.place / "shard-1.tar"
