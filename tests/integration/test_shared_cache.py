@@ -3,10 +3,14 @@
 import pytest
 import torch
 from bucket_server import connect, serve_buckets, use_buckets
+from fixtures.tiny import TINY
+from PIL import Image
+from whole_run import carry_out, final_state
 
+from st_shared.spec import TrainingSpec
 from st_shared.spec.cache import CacheSpec
 from st_trainer.caching.bucket import SharedShards, connect_share
-from st_trainer.caching.encodings import Kind
+from st_trainer.caching.encodings import Encodings, Kind
 from st_trainer.caching.fill import Work, fetch_shared, missing_of
 from st_trainer.caching.folder import CacheFolder
 from st_trainer.caching.room import Room
@@ -98,3 +102,50 @@ def test_a_bucket_that_does_not_answer_stops_no_run(machine):
 def test_a_prefix_that_cannot_be_is_refused():
     with pytest.raises(BadSpecError, match=r"training\.cache\.share: s3://bucket/\.\./up"):
         connect_share(CacheSpec(share="s3://bucket/../up"), {})
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """What encoders were given."""
+    given, real = [], Encodings.encoded
+
+    def noted(self, kind, inputs):
+        given.append(kind)
+        return real(self, kind, inputs)
+
+    monkeypatch.setattr(Encodings, "encoded", noted)
+    return given
+
+
+def test_what_one_machine_encoded_ahead_another_does_not_encode_at_all(
+    nanio_url, tmp_path, monkeypatch, encoded
+):
+    """Neither ahead nor while it trains, and both learn the same."""
+    use_buckets(monkeypatch, tmp_path, AWS_ENDPOINT_URL=nanio_url)
+    connect(nanio_url, BUCKET, "")._client.close()
+    TINY["sd1"].build(tmp_path / "model")
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        Image.new("RGB", (16, 16), (60 * number, 9, 9)).save(tmp_path / f"pictures/{number}.png")
+        (tmp_path / f"pictures/{number}.txt").write_text(f"red of kind {number}")
+    states = []
+    for place, mode in (("one", "before"), ("two", "before"), ("three", "on_demand")):
+        monkeypatch.setenv("ST_CACHE_DIR", str(tmp_path / place / "cache"))
+        share = f"s3://{BUCKET}/{tmp_path.name}"
+        document = {
+            "model": {
+                "family": "sd1",
+                "base": str(tmp_path / "model"),
+                "config": TINY["sd1"].config,
+            },
+            "datasets": [{"path": str(tmp_path / "pictures")}],
+            "steps": 1,
+            "adapter": {"rank": 2},
+            "checkpoint": {"every": 1},
+            "cache": {"latents": mode, "text": mode, "share": share},
+        }
+        encoded.clear()
+        carry_out(TrainingSpec.model_validate(document), tmp_path / place / "run")
+        states.append(final_state(tmp_path / place / "run"))
+        assert bool(encoded) == (place == "one")
+    assert states[0] == states[1] == states[2]

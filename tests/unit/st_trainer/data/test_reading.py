@@ -283,6 +283,22 @@ def test_what_lies_beside_is_cut_where_its_image_is(tmp_path, style):
     assert torch.equal(cut(tmp_path, style).values(range(8)), samples.values(range(8)))
 
 
+def test_what_caches_go_by_follows_the_cut_but_neither_name_nor_folder(tmp_path):
+    def contents(folder, name, style):
+        noise = np.random.default_rng(0).integers(0, 256, (4, 12), np.uint8)
+        put(folder, name, image=Image.fromarray(noise))
+        put(folder / "edges", name, None, image=Image.fromarray(noise))
+        dataset = DatasetSpec(path=str(folder), conditioning="edges")
+        medium = Images(1, 4, 4, BUCKETS[:1], style)
+        samples = read_datasets([dataset], [folder], medium).samples
+        return samples.contents([0]), samples.conditioning_contents([0])
+
+    centre = contents(tmp_path / "a", "x.png", "center")
+    assert centre == contents(tmp_path / "b", "y.png", "center")
+    corner = contents(tmp_path / "a", "x.png", "corner")
+    assert all(one != other for one, other in zip(centre, corner, strict=True))
+
+
 def test_a_strict_conditioning_picture_has_the_aspect_of_its_image(tmp_path):
     for index, size in enumerate([(12, 8), (24, 16), (12, 12)]):
         put(tmp_path, f"{index}.png", image=Image.new("L", (12, 8)))

@@ -171,11 +171,17 @@ def test_a_video_gets_the_nearest_size_and_is_cut_where_asked(clip):
     assert (corner.facts.crop, corner.facts.size) == ((0, 0), (32, 32))
 
 
-@pytest.mark.parametrize(("frames", "kept"), [(5, 5), (8, 5), (9, 9), (12, 9), (13, 13), (20, 13)])
-def test_a_shorter_video_gets_as_many_frames_as_fit(clip, frames, kept):
-    read = read_of(Videos(13, 16, 32, 8, frame_step=4), clip(frames=frames))
+@pytest.mark.parametrize(
+    ("step", "most", "frames", "kept"),
+    [
+        *((4, 13, *pair) for pair in [(5, 5), (8, 5), (9, 9), (12, 9), (13, 13), (20, 13)]),
+        *((8, 17, *pair) for pair in [(9, 9), (16, 9), (17, 17), (20, 17)]),
+    ],
+)
+def test_a_shorter_video_gets_as_many_frames_as_fit(clip, step, most, frames, kept):
+    read = read_of(Videos(most, 16, 32, 8, frame_step=step), clip(frames=frames))
     assert shades(read.values) == list(range(kept))
-    assert (f"cut to {kept} frames of {frames}" in read.changes) is (kept < min(frames, 13))
+    assert (f"cut to {kept} frames of {frames}" in read.changes) is (kept < min(frames, most))
 
 
 def test_one_that_is_too_short_even_so_says_how_many_are_needed(clip):
