@@ -44,14 +44,14 @@ async def digests_of(path: Path) -> FileDigests:
 
 async def proven(path: Path, digests: FileDigests) -> FileDigests:
     """The same with the proof that this worker has a file of several parts, which reads it."""
-    numbers = range(1, len(part_sizes(digests.size)) + 1)
-    parts = await asyncio.to_thread(sha256_of_parts, path, digests.size, numbers)
+    sizes = part_sizes(digests.size)
+    parts = await asyncio.to_thread(sha256_of_parts, path, sizes, range(1, len(sizes) + 1))
     return replace(digests, possession=possession_of_parts(parts))
 
 
-def sha256_of_parts(path: Path, size: int, numbers: Sequence[int]) -> list[str]:
-    """SHA-256 of consecutive parts of a file of ``size`` bytes."""
-    sizes, found = part_sizes(size), []
+def sha256_of_parts(path: Path, sizes: Sequence[int], numbers: Sequence[int]) -> list[str]:
+    """SHA-256 of consecutive parts of a file that is cut into ``sizes``, bytes."""
+    found = []
     with path.open("rb", buffering=0) as file:
         file.seek((numbers[0] - 1) * sizes[0])
         for number in numbers:

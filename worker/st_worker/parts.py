@@ -44,7 +44,7 @@ class PartSender:
             RequestRefused: a part was refused as often as the settings allow, fresh URLs included.
             TemporaryTrouble: the store did not answer as often.
         """
-        file = _File(path, ticket.artifact_id, digests.size)
+        file = _File(path, ticket, digests.size)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = await self._begin_all(file, group)
@@ -65,7 +65,7 @@ class PartSender:
         tasks: list[asyncio.Task[str | None]] = []
         for first in range(1, file.count + 1, _PARTS_A_CALL):
             numbers = range(first, min(first + _PARTS_A_CALL, file.count + 1))
-            file.sha256s += await asyncio.to_thread(sha256_of_parts, file.path, file.size, numbers)
+            file.sha256s += await asyncio.to_thread(sha256_of_parts, file.path, file.sizes, numbers)
             tickets = await self._tickets(file, numbers)
             if len(tasks) >= _PARTS_A_CALL:
                 await asyncio.wait(tasks[-_PARTS_A_CALL:])
@@ -110,13 +110,13 @@ class PartSender:
 class _File:
     """What is sent."""
 
-    def __init__(self, path: Path, artifact_id: str, size: int) -> None:
-        self.path, self.artifact_id, self.size = path, artifact_id, size
-        self._sizes = part_sizes(size)
-        self.count = len(self._sizes)
+    def __init__(self, path: Path, ticket: ArtifactTicket, size: int) -> None:
+        self.path, self.artifact_id = path, ticket.artifact_id
+        self.sizes = part_sizes(size, ticket.part_bytes)
+        self.count = len(self.sizes)
         self.sha256s: list[str] = []
         """Of the parts that were begun, in order."""
 
     def place(self, number: int) -> tuple[int, int]:
         """Where a part begins, and its size; bytes."""
-        return (number - 1) * self._sizes[0], self._sizes[number - 1]
+        return (number - 1) * self.sizes[0], self.sizes[number - 1]

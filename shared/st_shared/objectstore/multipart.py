@@ -120,9 +120,9 @@ def part_bytes(size: int) -> int | None:
     return max(PART_BYTES, -(-least // _MIB) * _MIB)
 
 
-def part_sizes(size: int) -> list[int]:
-    """The sizes of all parts of a file, in order."""
-    each = part_bytes(size) or max(size, 1)
+def part_sizes(size: int, each: int | None = None) -> list[int]:
+    """The sizes of all parts of a file, in order; ``each``: of a part, where that was told."""
+    each = each or part_bytes(size) or max(size, 1)
     return [min(each, size - start) for start in range(0, size, each)]
 
 

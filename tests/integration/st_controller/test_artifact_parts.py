@@ -5,6 +5,7 @@ import hashlib
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from bucket_server import connect, serve_buckets
@@ -18,6 +19,7 @@ from st_controller.store.schema import Artifact, ArtifactUpload, Job
 from st_shared.objectstore import multipart
 from st_shared.protocol.states import Outcome
 from st_shared.protocol.worker import ArtifactFile, Lease, PartFile, PartsWanted
+from st_worker import parts as parts_module
 from st_worker.digests import digests_of, proven
 from st_worker.errors import RequestRefused
 from st_worker.parts import PartSender
@@ -157,6 +159,19 @@ def test_an_upload_goes_on_after_the_agent_was_killed_and_sends_no_part_twice(st
     assert hashlib.sha256(stored).hexdigest() == hashlib.sha256(DATA).hexdigest()
     assert recorded(steps) == 0
     steps.complete(worker_id, attempt_id, [ticket.artifact_id], uploads=[parts])  # answer was lost
+
+
+def test_an_agent_cuts_a_file_as_it_is_told(steps, weights, monkeypatch):
+    """Not as it would itself: it may be older than its controller."""
+    worker_id, attempt_id, _ = lease(steps)
+    monkeypatch.setattr(parts_module, "part_sizes", partial(_cut_otherwise, multipart.part_sizes))
+    ticket, parts = upload(steps, worker_id, attempt_id, weights, Watched())
+    assert len(parts.parts) == 3
+    steps.complete(worker_id, attempt_id, [ticket.artifact_id], uploads=[parts])
+
+
+def _cut_otherwise(cut, size, each=None):
+    return cut(size, each or 6 * MIB)
 
 
 def test_a_completion_whose_record_was_lost_is_found_done(steps, weights):
