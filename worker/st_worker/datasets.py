@@ -13,7 +13,7 @@ from st_shared.durable import sha256_of
 from st_shared.protocol.content import ContentFile, content_digest
 from st_shared.protocol.worker import DatasetDownload, Download
 from st_worker.cached import locked
-from st_worker.errors import NoRoom, TransferError
+from st_worker.errors import FetchRefused, NoRoom, TransferError
 from st_worker.folder import StateFolder
 from st_worker.transfer import Transfer
 
@@ -77,6 +77,8 @@ class DatasetCache:
             for archive in dataset.archives:
                 await self._unpacked(archive, staging)
             await asyncio.to_thread(_verify, content, dataset)
+        except FetchRefused:  # what came so far is whole
+            raise
         except TransferError:
             await asyncio.to_thread(shutil.rmtree, staging)
             raise

@@ -10,6 +10,7 @@ WorkerError
 │   ├── OfferGone      somebody else has the attempt, or nobody needs it
 │   └── SequenceGap    journal lines are missing at the controller
 ├── TransferError      a file could not be fetched intact
+│   ├── FetchRefused   the store refused its signed URL, which may have run out
 │   └── NoRoom         this host has no room for it; no job is to blame
 ├── Abandoned          an order said that the lease is void
 └── JournalLost        lines that the controller needs are no longer on this disk
@@ -48,6 +49,10 @@ class UploadGivenUp(WorkerError):
 
 class TransferError(WorkerError):
     """A file could not be fetched intact."""
+
+
+class FetchRefused(TransferError):
+    """The store refused the signed URL of a file, which may have run out."""
 
 
 class NoRoom(TransferError):

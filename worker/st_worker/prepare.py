@@ -8,15 +8,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from st_shared.durable import write_whole
 from st_shared.protocol.worker import CheckpointDownload, ClaimReply, DatasetDownload
 from st_worker.cached import fetch_file
+from st_worker.client import Controller
 from st_worker.datasets import DatasetCache
-from st_worker.errors import TransferError
+from st_worker.errors import FetchRefused, RequestRefused, TemporaryTrouble, TransferError
 from st_worker.folder import AttemptFolder
 from st_worker.notes import Notes
 from st_worker.script.outputs import OUTPUTS_NAME
 from st_worker.transfer import Transfer
+
+log = structlog.get_logger(__name__)
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
@@ -25,10 +30,18 @@ class Preparation:
     """Fetches what an attempt needs; begun anew after an interruption it does the same again."""
 
     def __init__(
-        self, folder: AttemptFolder, notes: Notes, cache: DatasetCache, transfer: Transfer
+        self,
+        folder: AttemptFolder,
+        notes: Notes,
+        cache: DatasetCache,
+        transfer: Transfer,
+        controller: Controller,
+        renewed_url_seconds: float,
     ) -> None:
         self._folder, self._notes = folder, notes
         self._cache, self._transfer = cache, transfer
+        self._controller, self._renewed_url_seconds = controller, renewed_url_seconds
+        self._renewed_at: float | None = None
 
     async def run(self, claim: ClaimReply) -> list[str]:
         """The arguments for the trainer, once everything they name is in place.
@@ -36,6 +49,30 @@ class Preparation:
         Raises:
             TransferError: a dataset or the checkpoint cannot be fetched intact.
         """
+        while True:
+            try:
+                return await self._run(claim)
+            except FetchRefused as error:
+                if not self._may_renew:
+                    raise
+                claim = await self._renewed(claim, error)
+
+    @property
+    def _may_renew(self) -> bool:
+        """Whether the URLs may have run out, as those of a claim do after hours."""
+        at = self._renewed_at
+        return at is None or time.monotonic() - at >= self._renewed_url_seconds
+
+    async def _renewed(self, claim: ClaimReply, refused: FetchRefused) -> ClaimReply:
+        """The same lease with fresh URLs; what was fetched so far stays."""
+        log.warning("fetch.urls_renewed", why=str(refused))
+        self._renewed_at = time.monotonic()
+        try:
+            return await self._controller.claim(claim.attempt_id)
+        except (RequestRefused, TemporaryTrouble) as trouble:
+            raise TransferError(f"{refused}; no fresh URL was given: {trouble}") from trouble
+
+    async def _run(self, claim: ClaimReply) -> list[str]:
         arguments = ["run", str(self._folder.job), "--run-dir", str(self._folder.run), "--quiet"]
         for dataset in claim.datasets:
             folder = await self._dataset(dataset)
@@ -63,6 +100,8 @@ class Preparation:
             try:
                 return await self._checkpoint(checkpoint)
             except TransferError as error:
+                if isinstance(error, FetchRefused) and self._may_renew:
+                    raise
                 said = f"the checkpoint of step {checkpoint.step} cannot be used: {error}; "
                 self._notes.log(f"{said}going on from the one of step {before.step}", "warning")
         return await self._checkpoint(last)

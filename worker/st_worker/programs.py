@@ -66,7 +66,14 @@ class Trainer:
     ) -> None:
         self._place, self._folder, self._in_gang = place, folder, in_gang
         self._notes = notes
-        self._preparation = Preparation(folder, notes, place.cache, place.transfer)
+        self._preparation = Preparation(
+            folder,
+            notes,
+            place.cache,
+            place.transfer,
+            place.controller,
+            place.settings.renewed_url_seconds,
+        )
 
     async def prepare(self, claim: ClaimReply) -> Launch:
         """Fetch datasets and checkpoint, and write the job file."""

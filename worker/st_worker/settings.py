@@ -36,6 +36,8 @@ class AgentSettings:
     """How long an offer is worth asking for while the controller does not answer."""
     transfer_tries: int = 4
     """How often a file may arrive damaged, or be refused, before that counts as failed."""
+    renewed_url_seconds: float = 600.0
+    """Signed URLs that are refused are asked for anew; again only after so long."""
     upload_patience_seconds: float = 86_400.0
     """How long after the end of its program an attempt goes on trying to store what it made."""
     failed_upload_patience_seconds: float = 900.0

@@ -14,7 +14,13 @@ import structlog
 from st_shared.protocol.worker import Download
 from st_worker.answers import LATER, problem_of, said
 from st_worker.client import new_client
-from st_worker.errors import RequestRefused, TemporaryTrouble, TransferError, WorkerError
+from st_worker.errors import (
+    FetchRefused,
+    RequestRefused,
+    TemporaryTrouble,
+    TransferError,
+    WorkerError,
+)
 from st_worker.settings import AgentSettings
 
 log = structlog.get_logger(__name__)
@@ -50,7 +56,8 @@ class Transfer:
         again, also not by the next process.
 
         Raises:
-            TransferError: it came damaged, or was refused, as often as the settings allow.
+            FetchRefused: it was refused, the last of as many times as the settings allow.
+            TransferError: it came damaged as often.
         """
         failures, pauses = 0, self._settings.pauses()
         while True:
@@ -62,7 +69,8 @@ class Transfer:
                 failures += 1
                 log.warning("fetch.failed", path=wanted.path, failures=failures, why=str(error))
                 if failures >= self._settings.transfer_tries:
-                    raise TransferError(
+                    kind = FetchRefused if isinstance(error, RequestRefused) else TransferError
+                    raise kind(
                         f"{wanted.path} could not be fetched in {failures} tries: {error}"
                     ) from error
             await asyncio.sleep(next(pauses))
@@ -119,7 +127,7 @@ class Transfer:
             except httpx.TransportError as error:
                 file.flush()
                 raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
-            except (Damaged, RequestRefused):
+            except Damaged:
                 aside.unlink()
                 raise
         aside.replace(target)

@@ -63,7 +63,8 @@ def claim(
 ) -> tuple[Attempt, Job]:
     """Give the lease of an offered attempt to the worker that it was offered to.
 
-    A worker whose answer was lost may ask again and gets the same lease.
+    A worker whose answer was lost, or whose signed URLs ran out before its program was started, may
+    ask again and gets the same lease.
 
     Raises:
         StaleLease: the offer is over, or was made to another worker.
@@ -266,13 +267,17 @@ def _live(session: Session, wanted: Select[str]) -> Iterator[tuple[Attempt, Job]
             yield attempt, job
 
 
+_CLAIMED = (AttemptState.CLAIMED, AttemptState.PREPARING)
+"""Whoever lost the answer to its claim asks again, and so does one whose signed URLs ran out."""
+
+
 def _claimable(tx: Transaction, found: Found, worker_id: str) -> tuple[Attempt, Job]:
-    """What is offered to this worker, or what it has claimed before."""
+    """What is offered to this worker, or what it has claimed before and does not run yet."""
     attempt, job = found
     if attempt is None or job is None or attempt.worker_id != worker_id:
         raise StaleLease("this offer is not yours, or is over", code="offer_gone")
     is_open = attempt.state == AttemptState.OFFERED and attempt.offer_expires_at > tx.now
-    if not is_open and attempt.state != AttemptState.CLAIMED:
+    if not is_open and attempt.state not in _CLAIMED:
         raise StaleLease("this offer is over", code="offer_gone")
     return attempt, job
 

@@ -52,6 +52,22 @@ class TestOffers:
         assert steps.claim(worker_id, attempt_id) == 1
         assert steps.attempt(attempt_id).lease_expires_at == before
 
+    def test_a_claim_can_be_repeated_until_it_runs(self, steps):
+        """Signed URLs run out while datasets are fetched."""
+        steps.submit()
+        worker_id = steps.join()
+        attempt_id = steps.claimed(worker_id)
+        steps.ship(worker_id, attempt_id, state=AttemptState.PREPARING)
+        before = steps.attempt(attempt_id).lease_expires_at
+        assert steps.claim(worker_id, attempt_id) == 1
+        after = steps.attempt(attempt_id)
+        assert (after.state, after.lease_expires_at) == (AttemptState.PREPARING, before)
+        with pytest.raises(StaleLease):
+            steps.claim(steps.join("other"), attempt_id)
+        steps.run(worker_id, attempt_id)
+        with pytest.raises(StaleLease):
+            steps.claim(worker_id, attempt_id)
+
     def test_an_offer_is_for_one_worker_alone(self, steps):
         steps.submit()
         chosen = steps.join("chosen")

@@ -134,6 +134,8 @@ class ControllerDouble:
         self.objects: dict[str, bytes] = {}
         self.secrets: dict[str, str] = {}
         self.fetched: list[str] = []
+        self.fails_at: dict[str, list[int]] = {}
+        """Statuses with which the next downloads of an object are answered."""
         self.ranges: list[int] = []
         """Where fetches that went on began."""
         self.events: list[tuple[int, str, str]] = []
@@ -357,7 +359,7 @@ class ControllerDouble:
             self._worker(request)
             self._fault("claim", before=True)
             attempt = self.attempts.get(attempt_id)
-            if attempt is None or attempt.finish or attempt.is_stale:
+            if attempt is None or attempt.finish or attempt.is_stale or "running" in attempt.states:
                 raise DoubleRefusal(409, "offer_gone")
             attempt.is_claimed = True
             self._fault("claim", before=False)
@@ -483,6 +485,8 @@ class ControllerDouble:
             assert "authorization" not in request.headers
             self.fetched.append(key)
             self._fault("download", before=True)
+            if waiting := self.fails_at.get(key):
+                return Response(status_code=waiting.pop(0))
             start = request.headers.get("range", "").removeprefix("bytes=").removesuffix("-")
             if start:
                 self.ranges.append(int(start))

@@ -275,6 +275,47 @@ async def test_damaged_dataset_is_tried_again_then_fails(
     assert list((state_folder.cache_root / "staging").iterdir()) == []
 
 
+async def test_urls_that_ran_out_are_renewed_and_what_came_is_not_fetched_again(
+    double, start_agent, pack_dataset, state_folder
+):
+    first = pack_dataset("digits", {"1.txt": b"three"})
+    second = pack_dataset("letters", {"2.txt": b"c"})
+    manifest, weights = double.store(b"{}", "manifest.json"), double.store(b"w", "weights.bin")
+    resume = CheckpointDownload(step=40, files=[manifest, weights])
+    await start_agent()
+    double.fails_at[second.archives[0].sha256] = [403] * 3
+    attempt = double.offer([["arguments"]], datasets=[first, second], resume=resume)
+    finish = await _finished(double, attempt)
+    assert finish.outcome == Outcome.SUCCEEDED
+    assert double.came["claim"] >= 2
+    assert double.fetched.count(first.archives[0].sha256) == 1
+    assert double.fetched.count(second.archives[0].sha256) == 4
+    assert json.loads(attempt.messages[-1])[-1].endswith("resume/step-000040")
+
+
+async def test_a_file_that_is_refused_with_fresh_urls_too_fails_the_attempt(
+    double, start_agent, pack_dataset
+):
+    dataset = pack_dataset("digits", {"1.txt": b"three"})
+    await start_agent()
+    double.fails_at[dataset.archives[0].sha256] = [404] * 100
+    finish = await _finished(double, double.offer([], datasets=[dataset]))
+    assert (finish.failure.kind, double.came["claim"] >= 2) == (FailureKind.TRANSFER, True)
+    assert "could not be fetched in 3 tries" in finish.failure.message
+
+
+async def test_a_checkpoint_that_is_gone_from_the_store_is_passed_over(double, start_agent):
+    gone, whole = (
+        CheckpointDownload(step=step, files=[double.store(b"w%d" % step, "manifest.json")])
+        for step in (60, 50)
+    )
+    double.fails_at[gone.files[0].sha256] = [404] * 100
+    await start_agent()
+    attempt = double.offer([["arguments"]], resume=gone, older=[whole])
+    assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
+    assert json.loads(attempt.messages[-1])[-1].endswith("resume/step-000050")
+
+
 async def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(double, start_agent):
     def checkpoint(step):
         files = [double.store(b"w%d" % step, "weights.bin"), double.store(b"{}", "manifest.json")]
