@@ -142,6 +142,8 @@ class Agent:
             return await self._departure
         structlog.contextvars.bind_contextvars(worker=reply.worker_id)
         self._attempts.take_over(records, reply.abandon)
+        if reply.credential is None:
+            await self._become_the_only_one()
         self._obey(reply.desired)
         self._interval = reply.heartbeat_seconds
         loops = [
@@ -196,6 +198,18 @@ class Agent:
             holding=len(holding),
         )
         return reply
+
+    async def _become_the_only_one(self) -> None:
+        """Change the credential that this worker came back with, before it takes any job.
+
+        Whoever else holds that, as where an image of the host was started twice, is refused from
+        now on: else both would be offered, and run, the same jobs.
+        """
+        try:
+            async with asyncio.timeout(self._settings.joint_timeout_seconds):
+                await look_after(self._controller, self._folder, rotate=True)
+        except TimeoutError:
+            log.warning("credential.kept", why="the controller or the disk takes long to answer")
 
     async def _beat(self, interval: float) -> None:
         """Say that this worker is alive, whatever its trainers do, and obey what comes back."""

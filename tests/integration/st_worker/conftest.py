@@ -96,16 +96,20 @@ async def start_agent(
     async with AsyncExitStack() as stack:
 
         async def start(
-            *, url: str | None = None, settings: AgentSettings = agent_settings, **kind: bool
+            *,
+            url: str | None = None,
+            settings: AgentSettings = agent_settings,
+            folder: StateFolder = state_folder,
+            **kind: bool,
         ) -> Hands:
             address = url or controller.url
             calls, transfer = Controller(address, settings), Transfer(address, settings)
             stack.push_async_callback(calls.close)
             stack.push_async_callback(transfer.close)
-            described = describe(state_folder, "tester", 2, {"rack": "7"}, False)
+            described = describe(folder, "tester", 2, {"rack": "7"}, False)
             described = described.model_copy(update=kind)
-            agent = Agent(state_folder, calls, transfer, described, settings)
-            token = None if state_folder.credential.exists() else await controller.join_token()
+            agent = Agent(folder, calls, transfer, described, settings)
+            token = None if folder.credential.exists() else await controller.join_token()
             hands = Hands(agent, calls, asyncio.create_task(agent.run(token)))
             stack.push_async_callback(_end, hands)
             return hands

@@ -10,6 +10,7 @@ from st_shared.protocol.worker import Heartbeat
 from st_worker.client import Controller
 from st_worker.credential import Credential
 from st_worker.errors import Refused, TemporaryTrouble
+from st_worker.folder import StateFolder
 from st_worker.joining import join
 from st_worker.rotation import fetch_and_keep, settle
 
@@ -232,3 +233,25 @@ async def test_a_revoked_worker_ends_its_work_and_leaves(
     assert (await controller.get(f"/v1/jobs/{job['id']}"))["state"] == "queued"
     with pytest.raises(Refused, match="bad_worker_credential"):
         await hands.controller.heartbeat(Heartbeat())
+
+
+async def test_of_two_hosts_with_one_state_folder_the_later_works_and_no_job_runs_twice(
+    controller, start_agent, state_folder, tmp_path
+):
+    """As where an image of a host that has joined is started twice."""
+    first = await start_agent()
+    job = await controller.post("/v1/jobs", {"name": "n", "noop": {"seconds": 0}})
+    await controller.job_in(job["id"], "succeeded")
+    copied = StateFolder(tmp_path / "copy")
+    copied.create()
+    copied.credential.write_bytes(state_folder.credential.read_bytes())
+    second = await start_agent(folder=copied)
+    departure = await first.left()
+    assert (departure.name, departure.exit_code) == ("REFUSED", 3)
+    script = {"run": f"echo ran >> {tmp_path / 'ran'}"}
+    job = await controller.post("/v1/jobs", {"name": "once", "command": script})
+    done = await controller.job_in(job["id"], "succeeded", "failed")
+    assert (done["state"], done["attempts"]) == ("succeeded", 1)
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    assert not second.task.done()
+    assert len(await controller.workers()) == 1
