@@ -15,8 +15,14 @@ STEPS = 200
 
 
 @pytest.fixture
-def rig(tmp_path):
-    made = Rig(tmp_path / "rig", {}, slots=1, pace=0.02)
+def pace():
+    """Seconds of a step at least."""
+    return 0.02
+
+
+@pytest.fixture
+def rig(tmp_path, pace):
+    made = Rig(tmp_path / "rig", {}, slots=1, pace=pace)
     yield made
     made.close(keeps=False)
 
@@ -129,6 +135,7 @@ def resumed_at(rig, job: Wanted, attempt: int):
     return None
 
 
+@pytest.mark.parametrize("pace", [0.1])  # so that it would train on, long after its lease
 def test_an_orphan_is_ended_once_its_agent_hears_that_the_lease_is_void(rig, job):
     agent, other = holder(rig, job)
 
