@@ -2,8 +2,11 @@
 
 import io
 import shutil
+import tarfile
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from bucket_server import connect, serve_buckets, use_buckets
@@ -71,6 +74,51 @@ def folder(tmp_path):
 
 def test_batches_and_resume_are_those_of_a_folder(hold, folder, tmp_path):
     check_batches(hold, folder, tmp_path)
+
+
+def archive_of(made):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for each in made:
+            stem = each.name.removesuffix(".png")
+            for name, content in (
+                (each.name, each.content),
+                (f"{stem}.txt", each.caption.encode()),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return "shard-0.tar", file.getvalue()
+
+
+def parquet_of(made):
+    file = io.BytesIO()
+    columns = {"image": [each.content for each in made], "text": [each.caption for each in made]}
+    pq.write_table(pa.table(columns), file, row_group_size=4)
+    return "table.parquet", file.getvalue()
+
+
+def csv_of(made):
+    """Its pictures are objects of their own, which ``hold`` has put there."""
+    lines = ["image,caption", *(f"{each.name},{each.caption}" for each in made)]
+    return "table.csv", "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("format_", "make", "is_named"),
+    [("webdataset", archive_of, False), ("parquet", parquet_of, True), ("csv", csv_of, True)],
+)
+def test_archives_and_tables_lie_in_buckets_too(
+    hold, folder, store, tmp_path, format_, make, is_named
+):
+    name, content = make(pictures())
+
+    def held(made):
+        place = hold(made).place if format_ == "csv" else f"s3://{BUCKET}/{tmp_path.name}/set"
+        store.put(name, io.BytesIO(content))
+        return Held(f"{place}/{name}" if is_named else place, {"format": format_})
+
+    check_batches(held, folder, tmp_path)
 
 
 def test_what_is_damaged_is_told_and_left_out(hold, tmp_path):
