@@ -1,5 +1,7 @@
 """Pictures, videos and sounds are the same samples in every format that holds them."""
 
+import csv
+import json
 import tarfile
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fixtures.media import write_samples
+from PIL import Image
 
 from st_shared.spec import DatasetSpec
 from st_trainer.data.images import Images
@@ -103,3 +106,88 @@ def test_a_nameless_avi_is_no_webp(tmp_path):
     spec = DatasetSpec(path=str(tmp_path / "table.parquet"), format="parquet")
     for frames in (1, 5):
         assert not read(spec, Videos(frames, 16, 16, 8), tmp_path).skipped
+
+
+ENDS = {"mask": ".mask.png", "conditioning": ".edges.png"}
+BESIDE = {"mask_suffix": ENDS["mask"], "conditioning": ENDS["conditioning"]}
+JSON = {"source": "json", "key": "texts.long"}
+
+
+@pytest.fixture
+def surrounded(tmp_path):
+    """Pictures, each with a mask, a conditioning picture and captions in JSON beside it."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (3, 8, 16, 3), np.uint8)
+        for end, pixels in zip((".png", *ENDS.values()), noise, strict=True):
+            Image.fromarray(pixels).save(folder / f"{number}{end}")
+        texts = {"texts": {"long": [f"a {number}", "other"], "short": "x"}}
+        (folder / f"{number}.json").write_text(json.dumps(texts))
+    return folder
+
+
+def beside_in_archive(folder):
+    with tarfile.open(folder.with_name("shard.tar"), "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.add(path, path.name)
+    place = str(folder.with_name("shard.tar"))
+    return DatasetSpec(path=place, format="webdataset", captions=JSON, **BESIDE)
+
+
+def beside_in_parquet(folder):
+    columns = {
+        name: [(folder / f"{number}{end}").read_bytes() for number in range(2)]
+        for name, end in {"image": ".png", **ENDS}.items()
+    }
+    documents = [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
+    table = pa.table({**columns, "said": documents})
+    pq.write_table(table, folder.with_name("table.parquet"))
+    return DatasetSpec(
+        path=str(folder.with_name("table.parquet")),
+        format="parquet",
+        columns={name: name for name in ENDS},
+        captions={**JSON, "column": "said"},
+    )
+
+
+def beside_in_csv(folder):
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *ENDS, "json"])
+        for number in range(2):
+            files = [f"{number}{end}" for end in (".png", *ENDS.values())]
+            writer.writerow([*files, (folder / f"{number}.json").read_text()])
+    columns = {name: name for name in ENDS}
+    return DatasetSpec(path=str(folder / "table.csv"), format="csv", columns=columns, captions=JSON)
+
+
+@pytest.mark.parametrize("hold", [beside_in_archive, beside_in_parquet, beside_in_csv])
+def test_what_lies_beside_is_that_of_a_folder(hold, surrounded, tmp_path):
+    medium = Images(3, 8, 8)
+    spec = DatasetSpec(path=str(surrounded), captions=JSON, **BESIDE)
+    theirs = read(spec, medium, tmp_path).samples
+    ours = read(hold(surrounded), medium, tmp_path).samples
+    assert len(ours) == len(theirs) == 2
+    for found in ("masks", "conditioning", "values"):
+        assert torch.equal(getattr(ours, found)([0, 1]), getattr(theirs, found)([0, 1]))
+    assert list(ours.captions) == list(theirs.captions) == ["a 0", "other", "a 1", "other"]
+    assert ours.contents([0, 1]) == theirs.contents([0, 1])
+
+
+@pytest.mark.parametrize("format_", ["files", "webdataset", "parquet"])
+def test_what_is_sung_stands_in_a_file_beside_or_in_a_column(format_, tmp_path):
+    medium, shape = MEDIA["audio"]
+    folder = write_samples(tmp_path / "folder", medium, shape, count=2)
+    (folder / "1.lyrics.txt").write_text("[verse]\nla la\n")
+    place, columns = folder, {}
+    if format_ == "webdataset":
+        place = Path(str(in_archive(folder, "audio").path))
+    elif format_ == "parquet":
+        place, columns = tmp_path / "table.parquet", {"lyrics": "sung"}
+        cells = [(folder / f"{number}.wav").read_bytes() for number in range(2)]
+        texts = {"caption": ["blue box", "red"], "sung": [None, "[verse]\nla la\n"]}
+        pq.write_table(pa.table({"audio": cells, **texts}), place)
+    spec = DatasetSpec(path=str(place), format=format_, columns=columns)
+    samples = read(spec, medium, tmp_path).samples
+    assert list(samples.captions) == ["blue box", "red\n[verse]\nla la"]
