@@ -1,6 +1,6 @@
 """What a step asks of autoencoder and text encoders: remembered, or encoded now and kept."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -144,6 +144,11 @@ def key_of(kind: Kind, samples: Samples, indexes: Sequence[int]) -> list[bytes]:
     if kind is Kind.CONTROL:
         return samples.conditioning_contents(indexes)
     return samples.contents(indexes)
+
+
+def every_key(kind: Kind, samples: Samples) -> Iterator[bytes]:
+    """The keys of all samples, or of all their conditioning pictures."""
+    return samples.every_content("conditioning" if kind is Kind.CONTROL else "content")
 
 
 def text_key(caption: str) -> bytes:

@@ -4,13 +4,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from st_trainer.caching.encodings import Encodings, Kind, key_of, read_inputs, split, text_key
+from st_trainer.caching.encodings import (
+    Encodings,
+    Kind,
+    every_key,
+    key_of,
+    read_inputs,
+    split,
+    text_key,
+)
 from st_trainer.caching.folder import CacheFolder
 from st_trainer.caching.known_keys import KEY_BYTES
 from st_trainer.data.samples import Samples
@@ -23,6 +32,8 @@ _READERS = 2
 _AHEAD = 4
 """Inputs that each thread has read before they are wanted."""
 _TOLD_SECONDS = 2.0
+_BLOCK = 4_096
+"""Keys that are looked up at once."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,10 @@ def sample_work(kind: Kind, chosen: Sequence[tuple[Samples, Sequence[int]]]) -> 
 
     def keys() -> Iterator[bytes]:
         for samples, indexes in chosen:
-            for index in indexes:
-                yield from key_of(kind, samples, [index])
+            if indexes == range(len(samples)):
+                yield from every_key(kind, samples)
+            else:
+                yield from key_of(kind, samples, indexes)
 
     def shapes(places: NDArray[np.int64]) -> list[int]:
         found = map(at, places.tolist())
@@ -113,11 +126,13 @@ class Missing:
 
 def missing_of(work: Work, folder: CacheFolder) -> Missing:
     """What ``folder`` lacks of ``work``: 24 bytes of memory for each, no more."""
-    keys, places = bytearray(), bytearray()
-    for place, key in enumerate(work.keys()):
-        if not folder.has(key):
-            keys += key
-            places += place.to_bytes(8, "little")
+    keys, places, start = bytearray(), bytearray(), 0
+    every = work.keys()
+    while block := list(islice(every, _BLOCK)):
+        lacking = folder.lacks(block)
+        keys += b"".join(block[place] for place in lacking)
+        places += (np.array(lacking, "<i8") + start).tobytes()
+        start += len(block)
     found, first = np.unique(np.frombuffer(bytes(keys), f"S{KEY_BYTES}"), return_index=True)
     return Missing(found, np.frombuffer(bytes(places), "<i8")[first])
 

@@ -1,6 +1,6 @@
 """Which entry lies in which file, in 20 bytes an entry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,21 @@ class KnownKeys:
                 return None
             number = int(self._numbers[place])
         return None if number < 0 else number
+
+    def known(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Which of ``keys`` are known; many at once, which is quicker."""
+        wanted = np.array(keys, self._keys.dtype)
+        places = np.searchsorted(self._keys, wanted)
+        found = np.zeros(len(keys), np.bool_)
+        is_inside = places < len(self._keys)
+        inside = places[is_inside]
+        is_same = self._keys[inside] == wanted[is_inside]
+        found[is_inside] = is_same & (self._numbers[inside] >= 0)
+        if self._recent:
+            for place, key in enumerate(keys):
+                if (number := self._recent.get(key)) is not None:
+                    found[place] = number >= 0
+        return found
 
     def _merge(self) -> None:
         """Sort what came last in among the others."""

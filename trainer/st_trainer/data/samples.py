@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -155,6 +155,12 @@ class Samples:
     def conditioning_contents(self, indexes: Sequence[int]) -> list[bytes]:
         """The same of their conditioning pictures."""
         return [each.shard.conditioning(each.row) for each in self._at(indexes)]
+
+    def every_content(self, column: Literal["content", "conditioning"]) -> Iterator[bytes]:
+        """``contents`` or ``conditioning_contents`` of all samples, shard by shard."""
+        for part in self._parts:
+            for shard in part.index.shards:
+                yield from shard.contents(column)
 
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""

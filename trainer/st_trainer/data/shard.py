@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 import numpy as np
@@ -179,6 +179,11 @@ class Shard:
     def conditioning(self, row: int) -> bytes:
         """What tells the conditioning picture in ``row`` from all others."""
         return bytes(self._columns["conditioning"][row].as_py())
+
+    def contents(self, column: Literal["content", "conditioning"]) -> list[bytes]:
+        """``content`` or ``conditioning`` of all samples."""
+        found: list[bytes] = self._columns[column].slice(0, self.summary.usable).to_pylist()
+        return found
 
     def facts(self, row: int) -> SampleFacts:
         """What is known of the sample in ``row``."""

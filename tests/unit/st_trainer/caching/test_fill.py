@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from st_trainer.caching import fill
 from st_trainer.caching.encodings import Encodings, Kind, joined, split
 from st_trainer.caching.fill import Filling, Work, missing_of, read_ahead, teller, text_work
 from st_trainer.caching.folder import CacheFolder
@@ -43,7 +44,9 @@ def folder(tmp_path):
     return CacheFolder(tmp_path / "latents" / "vae", Room(tmp_path, 1 << 30), print)
 
 
-def test_what_is_missing_is_encoded_once(folder):
+@pytest.mark.parametrize("block", [1, 4, 6, 4_096])
+def test_what_is_missing_is_encoded_once(folder, monkeypatch, block):
+    monkeypatch.setattr(fill, "_BLOCK", block)
     folder.put(key(3), {"value": torch.tensor(6)})
     encodings, told = Doubling(folder), []
     work = work_on([5, 3, 4, 5, 4, 9])

@@ -242,7 +242,12 @@ def test_known_keys_take_20_bytes_each_and_the_last_one_counts():
     known.add([key(7)], 9)
     known.add([key(8)], -1)
     known._merge()
-    assert [known.find(key(each)) for each in (0, 1, 2, 7, 8, 50_000)] == [0, 1, 2, 9, None, None]
+    asked = (0, 1, 2, 7, 8, 50_000)
+    assert [known.find(key(each)) for each in asked] == [0, 1, 2, 9, None, None]
+    assert known.known(list(map(key, asked))).tolist() == [True] * 4 + [False] * 2
+    known.add([key(0)], -1)  # not merged yet
+    known.add([key(50_000)], 3)
+    assert known.known(list(map(key, asked))).tolist() == [False, *[True] * 3, False, True]
     assert (known._keys.nbytes + known._numbers.nbytes) / 50_000 == 20
 
 

@@ -290,8 +290,13 @@ def test_what_caches_go_by_follows_the_cut_but_neither_name_nor_folder(tmp_path)
         put(folder / "edges", name, None, image=Image.fromarray(noise))
         dataset = DatasetSpec(path=str(folder), conditioning="edges")
         medium = Images(1, 4, 4, BUCKETS[:1], style)
+        (folder / "z.png").touch()  # no sample
         samples = read_datasets([dataset], [folder], medium).samples
-        return samples.contents([0]), samples.conditioning_contents([0])
+        found = samples.contents([0]), samples.conditioning_contents([0])
+        assert found == tuple(
+            list(samples.every_content(column)) for column in ("content", "conditioning")
+        )
+        return found
 
     centre = contents(tmp_path / "a", "x.png", "center")
     assert centre == contents(tmp_path / "b", "y.png", "center")
