@@ -133,11 +133,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def db(database_url: str, clock: ManualClock):
-    """A ``Database`` on the fresh database, at the time of ``clock``."""
-    from st_controller.store.database import Database
+def db(database_url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch):
+    """A ``Database`` on the fresh database, at the time of ``clock``.
 
-    database = Database(database_url, clock=clock)
+    No session ends because a busy machine does nothing in it for a while.
+    """
+    from st_controller.store import database as module
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "IDLE_SECONDS", 300.0)
+        database = module.Database(database_url, clock=clock)
     yield database
     database.close()
 
@@ -182,10 +187,21 @@ def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(database_url: str, valkey_url: str, tmp_path: Path, quick_passwords: None):
-    """Settings of a controller on the fresh database, with its data in ``tmp_path``."""
+def settings(
+    database_url: str,
+    valkey_url: str,
+    tmp_path: Path,
+    quick_passwords: None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Settings of a controller on the fresh database, with its data in ``tmp_path``.
+
+    Its forecasts end alike on slow machines.
+    """
+    from st_controller.services import live_queue
     from st_controller.settings import Settings
 
+    monkeypatch.setattr(live_queue, "REPLAY_SECONDS", 60.0)
     return Settings(
         data_dir=tmp_path / "controller",
         database_url=database_url,

@@ -158,7 +158,7 @@ def test_a_worker_is_cordoned_let_work_again_and_deleted(fleet, admin):
 
 def test_a_worker_is_drained_rotated_revoked_and_retired(fleet, admin):
     host = {**GPU_HOST, "name": "gpu-10"}
-    worker = httpx.Client(base_url=f"{fleet.controller.url}/v1/worker")
+    worker = httpx.Client(base_url=f"{fleet.controller.url}/v1/worker", timeout=60)
     worker.headers = bearer(fleet.client.create_join_token().token)
     worker.headers = bearer(worker.post("/register", json=host).json()["credential"])
     job_id = submit(fleet, "held", preemptible=True)
@@ -173,10 +173,8 @@ def test_a_worker_is_drained_rotated_revoked_and_retired(fleet, admin):
     admin.open(f"{fleet.controller.url}/workers")
 
     def press(act, asked):
-        """Press and agree, whether or not the row is drawn anew just then."""
-        button = f"document.querySelector('#worker-rows [data-act={act}]')"
-        admin.wait_for(f"{button}.checkVisibility()")
-        admin.run(f"{button}.click()")
+        """Press and agree."""
+        admin.click(f"#worker-rows [data-act={act}]")
         admin.wait_for_text("dialog", asked)
         admin.click("dialog button[value=yes]")
         admin.wait_for("!document.querySelector('dialog')")

@@ -2,11 +2,13 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import TypeVar
 
 from controller_steps import Steps
@@ -27,6 +29,7 @@ from st_controller.services import jobs, queue_rules, steering
 from st_controller.settings import Settings
 from st_controller.store.database import Database
 from st_controller.store.schema import Job, JobDependency
+from st_shared import ids
 from st_shared.clock import ManualClock
 from st_shared.objectstore import LocalStore
 from st_shared.protocol.queue import ShareRequest
@@ -57,14 +60,27 @@ def play(seed: int, template: Path) -> Counter[str]:
     ) as folder:
         database = Path(folder) / "controller.db"
         shutil.copy(template, database)
-        return World(seed, database).play()
+        with _ids_of(seed, clock := ManualClock()):
+            return World(seed, database, clock).play()
+
+
+@contextmanager
+def _ids_of(seed: int, clock: ManualClock) -> Iterator[None]:
+    """Ids are drawn by the seed, too, and tell the time of ``clock``: what is in order stays so."""
+    known, real = ids.new_id.__kwdefaults__, ids.time
+    ids.new_id.__kwdefaults__ = {**known, "random": Random(seed).randbytes}
+    ids.time = SimpleNamespace(time_ns=lambda: round(clock().timestamp() * 1e9))
+    try:
+        yield
+    finally:
+        ids.new_id.__kwdefaults__, ids.time = known, real
 
 
 class World:
     """Two controllers, some workers, people who submit and cancel, and a clock."""
 
-    def __init__(self, seed: int, database: Path) -> None:
-        self.seed, self.random, self.clock = seed, Random(seed), ManualClock()
+    def __init__(self, seed: int, database: Path, clock: ManualClock) -> None:
+        self.seed, self.random, self.clock = seed, Random(seed), clock
         self.counts: Counter[str] = Counter()
         self.db = Database(f"sqlite:///{database}", clock=self.clock)
         self.patience = Patience()

@@ -12,12 +12,14 @@ from sqlalchemy import text
 from st_controller.domain.workers import Patience
 from st_controller.events.hub import Hub
 from st_controller.platform import Platform
+from st_controller.services import live_queue
 from st_controller.settings import Settings
 from st_shared.objectstore import LocalStore
 
 
 @pytest.fixture
-def steps(db, clock, tmp_path) -> Steps:
+def steps(db, clock, tmp_path, monkeypatch) -> Steps:
+    monkeypatch.setattr(live_queue, "REPLAY_SECONDS", 60.0)  # forecasts end alike on slow machines
     hub = Hub()
     db.notify = hub.notify
     platform = Platform(

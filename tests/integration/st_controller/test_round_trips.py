@@ -149,9 +149,10 @@ def test_a_connection_that_broke_while_nobody_used_it_is_replaced(db, monkeypatc
         assert session.scalar(text("SELECT 1")) == 1
 
 
-def test_one_that_broke_just_now_is_told_and_all_are_replaced(db):
+def test_one_that_broke_just_now_is_told_and_all_are_replaced(db, monkeypatch):
     if db.is_sqlite:
         pytest.skip("it has no server")
+    monkeypatch.setattr(database, "ASKED_AFTER_SECONDS", 3600.0)
     _break_all(db)
     with pytest.raises(OperationalError), db.read() as session:
         session.scalar(text("SELECT 1"))

@@ -150,6 +150,7 @@ async def test_every_call_and_every_event_of_the_contract_is_known_to_both_sides
         until,
         lambda: (
             (followed.desired, followed.reasons) == (DESIRED, REASONS)
+            and witness.streamed == followed.events == set(STREAM_EVENTS)  # not by beats alone
             and endpoints.GARBAGE.path in witness.succeeded
         ),
     )

@@ -388,6 +388,7 @@ def fake_app(fake_controller):
 def fake_url(fake_app):
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # who comes before the server is up waits for it
     config = uvicorn.Config(fake_app, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
