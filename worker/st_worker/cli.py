@@ -19,7 +19,8 @@ Exit codes:
   0  left cleanly: stopped by a signal, drained, idle, or its one job done
   1  an error; running trainers are taken over by the next agent on the same folder
   2  the command line cannot work
-  3  refused by the controller: token void, credential revoked, or the worker was retired
+  3  refused by the controller: token void, credential revoked, the worker was retired, or
+     another host works with a copy of its state folder
   75 told by SIGHUP to make way: start it again, and it goes on with the running trainers
 """
 

@@ -23,6 +23,8 @@ _CODES = {
     405: ("method_not_allowed", "This address does not take this method"),
     413: ("body_too_large", "The body is too large"),
 }
+_SHOWN = 200
+"""Characters of a path."""
 
 
 def install(app: FastAPI) -> None:
@@ -89,10 +91,14 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     return problem_response(InvalidRequest(detail, errors=found).problem())
 
 
-async def _framework(_request: Request, error: Exception) -> Response:
+async def _framework(request: Request, error: Exception) -> Response:
     raised = cast(HTTPException, error)
     code, title = _CODES.get(raised.status_code, ("refused", "The request was refused"))
     problem = Problem(title=title, status=raised.status_code, detail=raised.detail, code=code)
+    if problem.code == "no_such_route":
+        said = f"there is nothing at {request.url.path[:_SHOWN]} of this controller"
+        hint = "commands take the controller's address without a path; /openapi.json has the rest"
+        problem = problem.model_copy(update={"detail": said, "hint": hint})
     return problem_response(problem, dict(raised.headers or {}))
 
 

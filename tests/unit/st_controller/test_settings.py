@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
+from st_controller.domain.workers import Patience
 from st_controller.settings import Settings
 
 
@@ -45,6 +46,13 @@ def test_what_makes_no_sense_is_refused(name, value):
     with pytest.raises(ValidationError) as refused:
         Settings(**{name: value})
     assert refused.value.errors()[0]["loc"] == (name,)
+
+
+def test_workers_are_silent_after_three_beats_and_lost_after_25_seconds():
+    patience = Settings().patience
+    told = (patience.heartbeat, patience.silent_after, patience.lease_ttl, patience.offer_ttl)
+    assert told == (5.0, 15.0, 25.0, 10.0)
+    assert patience == Patience()
 
 
 def test_patience_must_be_ordered():

@@ -40,7 +40,9 @@ def client(app_client):
 
 
 def test_no_route(client):
-    assert problem(client.get("/v1/nothing")).code == "no_such_route"
+    nowhere = problem(client.get("/v1/nothing"))
+    assert nowhere.code == "no_such_route"
+    assert nowhere.detail == "there is nothing at /v1/nothing of this controller"
 
 
 def test_wrong_method(client):
