@@ -32,6 +32,8 @@ class AgentSettings:
     """The same for the first try of a claim or an end, which others wait for."""
     stream_silence_seconds: float = 30.0
     """A stream that brings nothing for so long is dead; the controller pings every 10."""
+    steady_stream_seconds: float = 1.0
+    """A stream that has lasted for so long is opened anew at once, as after the cut of a proxy."""
     claim_patience_seconds: float = 20.0
     """How long an offer is worth asking for while the controller does not answer."""
     transfer_tries: int = 4

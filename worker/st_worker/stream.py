@@ -38,15 +38,15 @@ class Stream:
     async def run(self) -> None:
         """Follow the stream until cancelled; ``Refused`` when the credential is void.
 
-        Pauses between two connections grow until one has lasted for as long as the longest of them:
-        what cuts every one at once is not to be asked ten times a second.
+        Pauses between two connections grow until one has lasted for a while: what cuts every one at
+        once is not to be asked ten times a second.
         """
         now = asyncio.get_running_loop().time
         while True:
             for pause in self._settings.pauses():
                 begun = now()
                 await self._follow_reporting()
-                has_lasted = now() - begun >= self._settings.most_backoff_seconds
+                has_lasted = now() - begun >= self._settings.steady_stream_seconds
                 await asyncio.sleep(pause)
                 if has_lasted:
                     break

@@ -85,8 +85,8 @@ async def test_pages_of_proxies_are_no_streams_and_cost_no_place(agent_settings)
     assert ids == [None, "9", "9", "9", "10"]
 
 
-@pytest.mark.parametrize(("longest", "beginnings"), [(3600.0, 1), (0.0, 4)])
-async def test_pauses_grow_until_a_connection_has_lasted(agent_settings, longest, beginnings):
+@pytest.mark.parametrize(("steady", "beginnings"), [(3600.0, 1), (0.0, 4)])
+async def test_pauses_grow_until_a_connection_has_lasted(agent_settings, steady, beginnings):
     """What is cut each time it has brought something, as by a proxy, is not asked all the time."""
     begun = []
 
@@ -95,7 +95,7 @@ async def test_pauses_grow_until_a_connection_has_lasted(agent_settings, longest
             begun.append(self)
             return iter([0.0] * 10)
 
-    settings = Counted(**(vars(agent_settings) | {"most_backoff_seconds": longest}))
+    settings = Counted(**(vars(agent_settings) | {"steady_stream_seconds": steady}))
     taken, ids = await _followed(
         settings, *(Pieces(b"id: %d\nevent: stop\ndata: a\n\n" % number) for number in range(3))
     )
