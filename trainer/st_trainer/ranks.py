@@ -23,6 +23,7 @@ from st_trainer.share import Share
 from st_trainer.strategies.registry import strategy_of
 from st_trainer.together import sharing
 
+_MOST_THREADS = 16
 _PATIENCE = timedelta(hours=4)
 """How long ranks wait for one another, such as while rank 0 alone draws samples and validates."""
 
@@ -40,6 +41,11 @@ def world_of(environment: Mapping[str, str]) -> int:
 def processes_here(environment: Mapping[str, str]) -> int:
     """Processes that a launcher has started on this machine; 1 without a launcher."""
     return int(environment.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def threads_here(environment: Mapping[str, str]) -> int:
+    """Threads with which this process may read files: its part of the machine's cores."""
+    return max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // processes_here(environment)))
 
 
 def join(asked: DistributedSpec) -> PartialState:

@@ -14,7 +14,7 @@ from st_trainer.caching.prepare import prepare_encodings
 from st_trainer.checkpoint import complete_checkpoints
 from st_trainer.companion import Companion, accompanied
 from st_trainer.data.bucketing import described, in_buckets
-from st_trainer.data.index import MOST_THREADS, Peers
+from st_trainer.data.index import Peers
 from st_trainer.data.locate import Place
 from st_trainer.data.medium import Medium
 from st_trainer.data.reading import Reading, read_datasets
@@ -26,7 +26,7 @@ from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
 from st_trainer.publishing.publisher import Publisher
-from st_trainer.ranks import Ranks, join, processes_here, rank_of, world_of
+from st_trainer.ranks import Ranks, join, rank_of, threads_here, world_of
 from st_trainer.report.report import Report
 from st_trainer.results import draw_with_base, write_results
 from st_trainer.resume import Resume, go_on
@@ -255,9 +255,8 @@ class IndexProgress:
 
 def peers_of(ranks: Ranks, journal: Journal) -> Peers:
     """The processes of this training, which divide the machine's cores while they read."""
-    threads = min(MOST_THREADS, (os.cpu_count() or 1) // processes_here(os.environ))
     told = IndexProgress(journal)
-    return Peers(ranks.rank, ranks.count, ranks.gather, max(1, threads), told)
+    return Peers(ranks.rank, ranks.count, ranks.gather, threads_here(os.environ), told)
 
 
 def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal, what: str) -> None:

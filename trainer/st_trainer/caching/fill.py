@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from st_trainer.caching.encodings import (
     Encodings,
@@ -28,9 +29,13 @@ from st_trainer.journal import Journal
 Told = Callable[[int, int], None]
 """Hears how much is encoded of how much."""
 
-_READERS = 2
+READERS = 2
+"""Threads that read samples, at least: one waits for the disk while another decodes."""
 _AHEAD = 4
 """Inputs that each thread has read before they are wanted."""
+_AHEAD_BYTES = 1 << 30
+"""And that all have together, or else ``_LEAST`` of them."""
+_LEAST = 2
 _TOLD_SECONDS = 2.0
 _BLOCK = 4_096
 """Keys that are looked up at once."""
@@ -159,8 +164,9 @@ class Filling:
         told: Told,
         timer: Callable[[], float] = monotonic,
         stop: Callable[[], bool] = lambda: False,
+        readers: int = READERS,
     ) -> None:
-        self._encodings, self._at_once = encodings, at_once
+        self._encodings, self._at_once, self._readers = encodings, at_once, readers
         self._told, self._timer, self._stop = told, timer, stop
         self._done = self.total = 0
         self._last = timer()
@@ -169,7 +175,7 @@ class Filling:
         """Encode ``mine`` and keep it, until told to stop; other threads read ahead."""
         folder = self._encodings.folders[work.kind]
         chunks = chunks_of(work, mine, self._at_once)
-        threads = 1 if work.kind is Kind.TEXT else _READERS  # captions come one after another
+        threads = 1 if work.kind is Kind.TEXT else self._readers  # captions come one by one
         with ThreadPoolExecutor(threads, "read") as pool:
             for (keys, _), inputs in read_ahead(pool, work, chunks, threads * _AHEAD):
                 if folder.is_full or self._stop():
@@ -208,15 +214,23 @@ def chunks_of(work: Work, mine: Missing, at_once: int) -> Iterator[Chunk]:
 
 
 def read_ahead(
-    pool: ThreadPoolExecutor, work: Work, chunks: Iterable[Chunk], most: int
+    pool: ThreadPoolExecutor,
+    work: Work,
+    chunks: Iterable[Chunk],
+    most: int,
+    room: int = _AHEAD_BYTES,
 ) -> Iterator[tuple[Chunk, Any]]:
-    """Each chunk with its inputs; at most ``most`` are in memory."""
+    """Each chunk with its inputs; at most ``most`` are in memory, fewer where they are large."""
     waiting: deque[tuple[Chunk, Future[Any]]] = deque()
+    limit = min(_LEAST, most)
     for chunk in chunks:
         waiting.append((chunk, pool.submit(work.read, chunk[1])))
-        if len(waiting) >= most:
+        while len(waiting) >= limit:
             first, future = waiting.popleft()
-            yield first, future.result()
+            inputs = future.result()
+            size = inputs.nbytes if isinstance(inputs, Tensor) else 0
+            limit = min(most, max(_LEAST, room // max(size, 1)))
+            yield first, inputs
     for chunk, future in waiting:
         yield chunk, future.result()
 

@@ -18,6 +18,7 @@ from st_trainer.caching.bucket import SharedShards, connect_share
 from st_trainer.caching.digests import encoder_digest
 from st_trainer.caching.encodings import Encodings, Kind
 from st_trainer.caching.fill import (
+    READERS,
     Filling,
     Missing,
     Work,
@@ -37,7 +38,7 @@ from st_trainer.families.pretrained import Pretrained
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.quantization.model import quantise_text_encoder
-from st_trainer.ranks import Ranks
+from st_trainer.ranks import Ranks, threads_here
 
 CACHE_VARIABLE = "ST_CACHE_DIR"
 """Folder for what encoders make, which runs may share; else each keeps its own."""
@@ -242,7 +243,9 @@ class _Preparing:
             number, count = self.ranks.sharing(self.encodings.folders[work.kind].folder)
             parts.append((work, missing.part(number, count)))
         told = teller(self.journal, self.ranks.count)
-        filling = Filling(self.encodings, self.spec.cache.at_once, told, stop=self.stop)
+        filling = Filling(
+            self.encodings, self.spec.cache.at_once, told, stop=self.stop, readers=readers_here()
+        )
         filling.total = sum(len(mine) for _, mine in parts)
         self.journal.progress("caching", 0, filling.total * self.ranks.count)
         for work, mine in parts:
@@ -265,6 +268,11 @@ class _Preparing:
             if all(map(folder.has, keys)):
                 found.add(work.kind)
         return found
+
+
+def readers_here() -> int:
+    """Threads of this process that read samples: an accelerator outruns one or two."""
+    return max(READERS, threads_here(os.environ))
 
 
 def tell_freed(size: int, journal: Journal) -> None:
