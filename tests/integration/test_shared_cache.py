@@ -1,5 +1,11 @@
 """``cache.share`` against a real S3 server: what one machine has encoded, another does not."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
+from types import SimpleNamespace
+
 import pytest
 import torch
 from bucket_server import connect, serve_buckets, use_buckets
@@ -10,11 +16,14 @@ from whole_run import carry_out, final_state
 from st_shared.spec import TrainingSpec
 from st_shared.spec.cache import CacheSpec
 from st_trainer.caching.bucket import SharedShards, connect_share
-from st_trainer.caching.encodings import Encodings, Kind
+from st_trainer.caching.encodings import Encodings, Kind, text_key
 from st_trainer.caching.fill import Work, fetch_shared, missing_of
 from st_trainer.caching.folder import CacheFolder
+from st_trainer.caching.prepare import _Preparing
 from st_trainer.caching.room import Room
 from st_trainer.errors import BadSpecError
+from st_trainer.journal import SilentJournal
+from st_trainer.ranks import Ranks
 
 BUCKET = "caches"
 
@@ -149,3 +158,81 @@ def test_what_one_machine_encoded_ahead_another_does_not_encode_at_all(
         states.append(final_state(tmp_path / place / "run"))
         assert bool(encoded) == (place == "one")
     assert states[0] == states[1] == states[2]
+
+
+class Together(Ranks):
+    """One of several processes, each on a machine of its own, which are threads here."""
+
+    def __init__(self, rank, values, meeting):
+        self.rank, self.count = rank, len(values)
+        self._values, self._meeting = values, meeting
+
+    def gather(self, value):
+        self._values[self.rank] = value
+        self._meeting.wait()
+        found = list(self._values)
+        self._meeting.wait()
+        return found
+
+    def any(self, flag):
+        return any(self.gather(flag))
+
+
+class Doubling(Encodings):
+    """Encodes numbers by doubling them."""
+
+    def __init__(self, folder):
+        self.folders, self.made = {Kind.LATENTS: folder}, []
+
+    def encoded(self, _kind, inputs):
+        self.made += inputs
+        return {"value": torch.tensor([2 * each for each in inputs])}
+
+
+def digests():
+    """Of numbers; processes divide keys by their first bytes."""
+    return (text_key(str(number)) for number in NUMBERS)
+
+
+def fill_together(folders, numbers, share):
+    """What each machine has encoded, once all have filled their folders."""
+    meeting, values = threading.Barrier(len(folders), timeout=20), [None] * len(folders)
+    spec = SimpleNamespace(cache=CacheSpec(share=share))
+
+    def one(rank):
+        encodings, ranks = Doubling(folders[rank]), Together(rank, values, meeting)
+        preparing = _Preparing(spec, encodings, ranks, SilentJournal(), lambda: False)
+        ahead = preparing.what_is_missing([replace(work_on(numbers), keys=digests)])
+        if preparing.is_lacking(ahead):
+            preparing.fill(ahead)
+        assert preparing.done(ahead) == {Kind.LATENTS}
+        return sorted(encodings.made)
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        return list(pool.map(one, range(len(folders))))
+
+
+NUMBERS = list(range(24))
+
+
+def test_machines_that_share_a_bucket_divide_the_work(machine):
+    made = fill_together([machine("one"), machine("two")], NUMBERS, f"s3://{BUCKET}/x")
+    assert all(0 < len(part) < 24 for part in made)
+    assert sorted(chain.from_iterable(made)) == NUMBERS
+    assert machine.messages == []
+
+
+def test_where_the_bucket_takes_nothing_each_machine_makes_what_it_lacks(machine):
+    folders = [machine(name, endpoint="http://127.0.0.1:9") for name in ("one", "two")]
+    assert fill_together(folders, NUMBERS, f"s3://{BUCKET}/x") == [NUMBERS, NUMBERS]
+
+
+def test_a_machine_that_lacks_nothing_waits_for_one_that_does(machine):
+    """All of a training fill together, or none: they speak while they do."""
+    folders = [machine("one"), machine("two")]
+    for folder in folders:
+        folder.shared = None
+    for number, digest in zip(NUMBERS, digests(), strict=True):
+        folders[0].put(digest, {"value": torch.tensor(2 * number)})
+    folders[0].flush()
+    assert fill_together(folders, NUMBERS, None) == [[], NUMBERS]

@@ -81,7 +81,7 @@ def prepare_encodings(
     ahead = preparing.what_is_missing([each for each in every if modes[each.kind] == "before"])
     if spec.cache.share:
         preparing.what_is_missing([each for each in every if modes[each.kind] == "on_demand"])
-    if any(len(missing) for _, missing in ahead):
+    if preparing.is_lacking(ahead):
         denoiser.to(processes.device)
         preparing.fill(ahead)
     done = preparing.done(ahead)
@@ -236,12 +236,34 @@ class _Preparing:
             found.append((work, missing))
         return found
 
+    def is_lacking(self, every: Sequence[tuple[Work, Missing]]) -> bool:
+        """Whether some process lacks anything; then all fill together, whatever they have."""
+        return self.ranks.any(any(len(missing) for _, missing in every))
+
     def fill(self, ahead: Sequence[tuple[Work, Missing]]) -> None:
-        """Encode what is missing; each process that sees the same folder takes its part."""
-        begun, parts = monotonic(), []
-        for work, missing in ahead:
-            number, count = self.ranks.sharing(self.encodings.folders[work.kind].folder)
-            parts.append((work, missing.part(number, count)))
+        """Encode what is missing; each process takes its part.
+
+        Processes that see the same folder divide the work; with a bucket all of them do, and then
+        fetch what the others have put there.
+        """
+        begun = monotonic()
+        self.encode([(work, missing.part(*self.division(work))) for work, missing in ahead])
+        if self.spec.cache.share and self.ranks.count > 1:
+            for work, _ in ahead:
+                self.encodings.folders[work.kind].scan(surely=True)
+            rest = self.what_is_missing([work for work, _ in ahead])
+            if self.is_lacking(rest):  # the bucket has not taken everything
+                self.encode(
+                    [(work, missing.part(*self.neighbours(work))) for work, missing in rest]
+                )
+        seconds = monotonic() - begun
+        counts = [
+            f"{len(missing):,} {_WORDS[work.kind]}" for work, missing in ahead if len(missing)
+        ]
+        self.journal.log(f"cached {', '.join(counts)} in {seconds:.1f} s")
+
+    def encode(self, parts: Sequence[tuple[Work, Missing]]) -> None:
+        """Encode this process's ``parts``, and return once all processes have done theirs."""
         told = teller(self.journal, self.ranks.count)
         filling = Filling(
             self.encodings, self.spec.cache.at_once, told, stop=self.stop, readers=readers_here()
@@ -251,11 +273,16 @@ class _Preparing:
         for work, mine in parts:
             filling.encode(work, mine)
         self.ranks.wait()
-        seconds = monotonic() - begun
-        counts = [
-            f"{len(missing):,} {_WORDS[work.kind]}" for work, missing in ahead if len(missing)
-        ]
-        self.journal.log(f"cached {', '.join(counts)} in {seconds:.1f} s")
+
+    def division(self, work: Work) -> tuple[int, int]:
+        """This process's number among those that divide ``work``, and their count."""
+        if self.spec.cache.share:
+            return self.ranks.rank, self.ranks.count
+        return self.neighbours(work)
+
+    def neighbours(self, work: Work) -> tuple[int, int]:
+        """The same among those that see its folder."""
+        return self.ranks.sharing(self.encodings.folders[work.kind].folder)
 
     def done(self, ahead: Sequence[tuple[Work, Missing]]) -> set[Kind]:
         """The kinds of which nothing is missing any more."""
