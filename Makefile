@@ -140,6 +140,12 @@ bench-data: $(VENV)/made-dev ## measure the index of 10,000,000 samples, and a b
 	$(BIN)/python benchmarks/data_index.py --json benchmarks/results/data_index.json
 	$(BIN)/python benchmarks/bucket_data.py --json benchmarks/results/bucket_data.json
 
+.PHONY: image-worker
+image-worker: ## build the worker's image with podman or docker; EXTRAS=worker,trainer,cuda for NVIDIA
+	@engine=$$(command -v podman || command -v docker) \
+		|| { echo "neither podman nor docker is at hand: install one of them"; exit 1; }; \
+	$$engine build -f deploy/worker/Containerfile $(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) -t st-worker .
+
 .PHONY: clean
 clean: ## remove the environment, caches and the data of the demo
 	rm -rf $(VENV) .st .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "worker"
 UNIT = (FOLDER / "st-worker.service").read_text()
 CONTAINERFILE = FOLDER / "Containerfile"
+IGNORED = (ROOT / ".dockerignore").read_text()
 
 
 def unit(key):
@@ -101,6 +102,9 @@ def test_the_image_is_made_of_what_is_in_the_repository():
         *sources, _target = line.split()
         if not line.startswith("--from="):
             assert [source for source in sources if not (ROOT / source).exists()] == []
+    allowed = {line[1:] for line in IGNORED.splitlines() if line.startswith("!")}
+    assert {source for line in arguments("COPY") if not line.startswith("--from=")
+            for source in line.split()[:-1]} <= allowed  # fmt: skip
     assert not any(image.endswith(":latest") or ":" not in image for image in arguments("FROM"))
     assert arguments("ADD") == []
 

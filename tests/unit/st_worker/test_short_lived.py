@@ -78,6 +78,21 @@ async def test_what_others_put_into_the_state_folder_stays(double, start_agent, 
     assert [path.name for path in state_folder.root.iterdir()] == ["notes.txt"]
 
 
+def test_a_cache_that_agents_share_stays_when_one_leaves_for_good(tmp_path):
+    folder = StateFolder(tmp_path / "state", tmp_path / "shared")
+    folder.create()
+    cache = folder.content_cache()
+    (tmp_path / "whole").write_text("x")
+    with cache.try_lock("ab" * 32):
+        content = cache.admit("files", "ab" * 32, tmp_path / "whole")
+    model = folder.models / "acme" / "hub" / "models--a--b" / "weights"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    folder.clear()
+    assert not folder.root.exists()
+    assert (content.exists(), model.exists()) == (True, True)
+
+
 async def test_a_worker_that_stays_keeps_its_folder(double, start_agent, state_folder):
     hands = await start_agent()
     await double.until(lambda: double.streams)
