@@ -1,4 +1,4 @@
-"""An agent that dies amid an upload, the one after it, a controller and its store."""
+"""Uploads as a whole: agents, a controller and its store. What is there is not sent again."""
 
 import asyncio
 from dataclasses import replace
@@ -31,9 +31,9 @@ def _small_parts(monkeypatch):
 class Wire:
     """Carries so many parts and then no more."""
 
-    def __init__(self, monkeypatch) -> None:
+    def __init__(self, monkeypatch, most: int = 2) -> None:
         self.sent: list[int] = []
-        self.most = 2
+        self.most = most
         self.is_stuck = asyncio.Event()
         send_part = Transfer.send_part
 
@@ -73,10 +73,32 @@ async def test_the_next_agent_sends_the_parts_that_are_missing(
     await must_be_stored(controller, job["id"])
 
 
+async def test_content_that_the_organisation_has_is_not_sent_again(
+    controller, start_agent, monkeypatch
+):
+    wire, whole, send = Wire(monkeypatch, most=99), [], Transfer.send
+
+    async def watched(transfer, source, size, url, headers):
+        whole.append(size)
+        await send(transfer, source, size, url, headers)
+
+    monkeypatch.setattr(Transfer, "send", watched)
+    await start_agent()
+    large = f"yes large | head -c {PART + 5} > outputs/weights.bin; sha256sum outputs/*"
+    script = f"{large}; echo small > outputs/card.txt"
+    for _ in range(2):
+        job = await controller.post("/v1/jobs", {"name": "twice", "command": {"run": script}})
+        done = await controller.job_in(job["id"], "succeeded", "failed")
+        assert (done["state"], done["reason"]) == ("succeeded", None)
+        await must_be_stored(controller, job["id"])
+    assert (wire.sent, whole) == ([1, 2], [6])
+
+
 async def must_be_stored(controller, job_id) -> None:
     """What is downloaded is what the script saw on its disk."""
     logs = (await controller.get(f"/v1/jobs/{job_id}/logs"))["items"]
     (digest,) = [line["message"].split()[0] for line in logs if "weights.bin" in line["message"]]
-    (stored,) = (await controller.get(f"/v1/jobs/{job_id}/artifacts"))["items"]
+    page = await controller.get(f"/v1/jobs/{job_id}/artifacts")
+    (stored,) = [each for each in page["items"] if each["path"].endswith("weights.bin")]
     content = (await controller.admin.get(stored["url"])).content
     assert sha256(content).hexdigest() == stored["sha256"] == digest
