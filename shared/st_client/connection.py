@@ -157,7 +157,7 @@ class Connection:
     def _translated(self, url: str = "") -> Iterator[None]:
         try:
             yield
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             elsewhere = url.partition("?")[0] if urlsplit(url).netloc else ""
             raise unreachable(elsewhere or self.url, error) from error
 

@@ -181,7 +181,7 @@ class Controller:
                     raise strange(reply, "with something that is no stream")
                 self.secrets.proven(shown)
                 yield reply.aiter_lines()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise TemporaryTrouble(f"the stream broke: {said(error)}") from error
 
     async def _claim(self, attempt_id: str, patience: float | None = None) -> ClaimReply:
@@ -268,7 +268,7 @@ class Controller:
                 headers=headers,
                 timeout=httpx.USE_CLIENT_DEFAULT if one_try is None else one_try,
             )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise TemporaryTrouble(f"no answer from {self.url}: {said(error)}") from error
         if not reply.is_success:
             self._refuse(reply, shown)

@@ -91,7 +91,7 @@ class Transfer:
         length = {"Content-Length": str(size)}
         try:
             reply = await self._http.put(url, content=body, headers={**headers, **length})
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
         if not reply.is_success:
             raise store_error(reply)
@@ -124,7 +124,7 @@ class Transfer:
                             digest = hashlib.sha256()
                         await _receive(reply, file, wanted, digest)
                 await asyncio.to_thread(_must_be_whole, file, wanted, digest)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 file.flush()
                 raise TemporaryTrouble(f"the store does not answer: {said(error)}") from error
             except Damaged:

@@ -1,4 +1,5 @@
 import asyncio
+import io
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from st_worker.errors import (
 )
 from st_worker.serve import describe
 from st_worker.settings import AgentSettings
+from st_worker.transfer import Transfer
 
 pytestmark = pytest.mark.anyio
 
@@ -192,6 +194,28 @@ async def test_gap_tells_where_the_controller_is(answering):
     with pytest.raises(SequenceGap) as caught:
         await controller.finish(new_id("att"), FINISH)
     assert caught.value.acked_seq == 17
+
+
+def packed_wrongly():
+    """As a proxy answers that packs its own pages, or says so of those of others."""
+    stream = httpx.ByteStream(b"<h1>Bad gateway</h1>")
+    return httpx.Response(502, headers={"Content-Encoding": "gzip"}, stream=stream)
+
+
+async def test_an_answer_that_cannot_be_unpacked_counts_as_none(answering):
+    controller, made = answering(packed_wrongly(), httpx.Response(204))
+    await controller.finish(new_id("att"), FINISH)
+    assert len(made) == 2
+    controller, _ = answering(packed_wrongly())
+    with pytest.raises(TemporaryTrouble, match="no answer from http://c: "):
+        await controller.heartbeat(Heartbeat())
+
+
+async def test_a_store_whose_answer_cannot_be_unpacked_is_tried_again(agent_settings):
+    answer = httpx.MockTransport(lambda _: packed_wrongly())
+    transfer = Transfer("http://c", agent_settings, transport=answer)
+    with pytest.raises(TemporaryTrouble, match="the store does not answer"):
+        await transfer.send(io.BytesIO(b"w"), 1, "http://s/w", {})
 
 
 async def test_answer_of_another_shape_counts_as_none(answering):

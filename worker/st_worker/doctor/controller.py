@@ -41,7 +41,7 @@ def reach(http: httpx.Client) -> Iterator[Finding]:
         with http.stream("GET", "/healthz") as reply:
             tls = list(_tls(reply))  # while the connection is open
             reply.read()
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         yield _unreached(url, error)
         return
     yield from tls
@@ -67,7 +67,7 @@ def _is_ours(reply: httpx.Response) -> bool:
         return False
 
 
-def _unreached(url: str, error: httpx.TransportError) -> Finding:
+def _unreached(url: str, error: httpx.RequestError) -> Finding:
     parts = urlsplit(url)
     if certificate := _of_certificate(error):
         return _wrong_certificate(parts.hostname or url, certificate)
@@ -151,7 +151,7 @@ def _streamed(http: httpx.Client, clock: Clock, now: Callable[[], float]) -> Ite
                     arrivals.append(now())
                     tick = probe.Tick.model_validate_json(event.data)
                     skews.append((clock() - tick.at).total_seconds())
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         yield fail("stream", f"it broke after {len(arrivals)} events: {said(error)}", _UNBUFFER)
         return
     except ValidationError:
@@ -207,7 +207,7 @@ def storage(http: httpx.Client, credential: Credential | None) -> Iterator[Findi
     headers = {"Authorization": f"Bearer {credential.secret}"}
     try:
         reply = http.post(probe.UPLOAD_PATH, headers=headers)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         yield fail("credential", f"no answer: {said_of(error)}", "run it again")
         return
     if reply.status_code in {401, 403}:
@@ -231,7 +231,7 @@ def _moved(http: httpx.Client, ticket: probe.ProbeTicket) -> Iterator[Finding]:
     try:
         stored = http.put(ticket.url, content=probe.PROBE_CONTENT, headers=ticket.headers)
         fetched = http.get(ticket.download_url) if stored.is_success else stored
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         yield fail("storage", f"the object store at {host}: {said_of(error)}", mend)
         return
     if not stored.is_success:
