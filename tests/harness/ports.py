@@ -1,11 +1,15 @@
 """Ports for servers that are started by number, and again on the same one."""
 
+import os
 import random
 import socket
 
-_RANGE = range(16_000, 32_000)
+_SIDE_BY_SIDE = 8
+_OURS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SIDE_BY_SIDE
+_RANGE = range(16_000, 32_000)[_OURS::_SIDE_BY_SIDE]
 """Below the ports that systems give to outgoing connections: else one of these may take the port
-before its server does, or while that is down, and one to a closed port may even reach itself."""
+before its server does, or while that is down, and one to a closed port may even reach itself.
+Tests that run side by side have ports of their own."""
 
 
 def free_port() -> int:

@@ -234,13 +234,17 @@ def fleet(controller):
     url, key = controller
     names = ["one", "two", "two"]
     headers = {"Authorization": f"Bearer {key}"}
-    token = httpx.post(f"{url}/v1/join-tokens", json={"uses": 3}, headers=headers).json()["token"]
+    token = httpx.post(
+        f"{url}/v1/join-tokens", json={"uses": 3}, headers=headers, timeout=60
+    ).json()["token"]
     slot = {"index": 0, "accelerator": "cpu", "memory_gb": 8}
     inventory = {"hostname": "h", "slots": [slot], "cpus": 2, "memory_gb": 8, "disk_free_gb": 1}
     for name in names:
         body = {"name": name, "agent_version": "1", "inventory": {**inventory, "platform": "l"}}
         bearer = {"Authorization": f"Bearer {token}"}
-        assert httpx.post(f"{url}/v1/worker/register", json=body, headers=bearer).is_success
+        assert httpx.post(
+            f"{url}/v1/worker/register", json=body, headers=bearer, timeout=60
+        ).is_success
     return names
 
 
@@ -302,7 +306,7 @@ def test_jobs_are_checked_approved_and_rejected(st, controller, tmp_path):
     headers = {"Authorization": f"Bearer {key}"}
 
     def make(path, body):
-        reply = httpx.post(f"{url}/v1/{path}", json=body, headers=headers)
+        reply = httpx.post(f"{url}/v1/{path}", json=body, headers=headers, timeout=60)
         assert reply.status_code == 201, reply.text
 
     job = tmp_path / "job.yaml"
