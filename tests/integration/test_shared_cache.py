@@ -138,7 +138,7 @@ def test_what_one_machine_encoded_ahead_another_does_not_encode_at_all(
         Image.new("RGB", (16, 16), (60 * number, 9, 9)).save(tmp_path / f"pictures/{number}.png")
         (tmp_path / f"pictures/{number}.txt").write_text(f"red of kind {number}")
     states = []
-    for place, mode in (("one", "before"), ("two", "before"), ("three", "on_demand")):
+    for place, text in (("one", "before"), ("two", "on_demand")):
         monkeypatch.setenv("ST_CACHE_DIR", str(tmp_path / place / "cache"))
         share = f"s3://{BUCKET}/{tmp_path.name}"
         document = {
@@ -151,13 +151,13 @@ def test_what_one_machine_encoded_ahead_another_does_not_encode_at_all(
             "steps": 1,
             "adapter": {"rank": 2},
             "checkpoint": {"every": 1},
-            "cache": {"latents": mode, "text": mode, "share": share},
+            "cache": {"latents": "before", "text": text, "share": share},
         }
         encoded.clear()
         carry_out(TrainingSpec.model_validate(document), tmp_path / place / "run")
         states.append(final_state(tmp_path / place / "run"))
         assert bool(encoded) == (place == "one")
-    assert states[0] == states[1] == states[2]
+    assert states[0] == states[1]
 
 
 class Together(Ranks):
@@ -196,7 +196,7 @@ def digests():
 
 def fill_together(folders, numbers, share):
     """What each machine has encoded, once all have filled their folders."""
-    meeting, values = threading.Barrier(len(folders), timeout=20), [None] * len(folders)
+    meeting, values = threading.Barrier(len(folders), timeout=120), [None] * len(folders)
     spec = SimpleNamespace(cache=CacheSpec(share=share))
 
     def one(rank):
