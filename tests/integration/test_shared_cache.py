@@ -194,14 +194,25 @@ def digests():
     return (text_key(str(number)) for number in NUMBERS)
 
 
-def fill_together(folders, numbers, share):
+class Told(SilentJournal):
+    """Notes what is said, without the time that it took."""
+
+    def __init__(self, said):
+        self._said = said
+
+    def log(self, message, level="info"):
+        self._said.append(message.rpartition(" in ")[0])
+
+
+def fill_together(folders, numbers, share, said=None):
     """What each machine has encoded, once all have filled their folders."""
+    said = [] if said is None else said
     meeting, values = threading.Barrier(len(folders), timeout=120), [None] * len(folders)
     spec = SimpleNamespace(cache=CacheSpec(share=share))
 
     def one(rank):
         encodings, ranks = Doubling(folders[rank]), Together(rank, values, meeting)
-        preparing = _Preparing(spec, encodings, ranks, SilentJournal(), lambda: False)
+        preparing = _Preparing(spec, encodings, ranks, Told(said), lambda: False)
         ahead = preparing.what_is_missing([replace(work_on(numbers), keys=digests)])
         if preparing.is_lacking(ahead):
             preparing.fill(ahead)
@@ -235,4 +246,6 @@ def test_a_machine_that_lacks_nothing_waits_for_one_that_does(machine):
     for number, digest in zip(NUMBERS, digests(), strict=True):
         folders[0].put(digest, {"value": torch.tensor(2 * number)})
     folders[0].flush()
-    assert fill_together(folders, NUMBERS, None) == [[], NUMBERS]
+    said = []
+    assert fill_together(folders, NUMBERS, None, said) == [[], NUMBERS]
+    assert sorted(said) == ["cached 24 latents", "cached what another process lacked"]

@@ -260,7 +260,8 @@ class _Preparing:
         counts = [
             f"{len(missing):,} {_WORDS[work.kind]}" for work, missing in ahead if len(missing)
         ]
-        self.journal.log(f"cached {', '.join(counts)} in {seconds:.1f} s")
+        told = ", ".join(counts) or "what another process lacked"
+        self.journal.log(f"cached {told} in {seconds:.1f} s")
 
     def encode(self, parts: Sequence[tuple[Work, Missing]]) -> None:
         """Encode this process's ``parts``, and return once all processes have done theirs."""
