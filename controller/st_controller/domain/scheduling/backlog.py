@@ -38,6 +38,8 @@ class Backlog:
         self._arrays: dict[str, Array] = {}
         self.arrived: dict[int, int] = {}
         """By shape the highest level that a job came or rose to since somebody emptied this."""
+        self.urgent = 0
+        """The shapes of which a job came since then that may preempt others."""
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self._held)
@@ -192,6 +194,8 @@ class Backlog:
             self._tenants.turns.hold(leaf, BASE, job.level, shape)
         self.waiting[job.id] = place = Waiting(job, line)
         self.arrived[shape] = max(self.arrived.get(shape, 0), job.level)
+        if job.level >= Level.URGENT and job.may_preempt:
+            self.urgent |= 1 << shape
         line.add(job)
         if place.turn < line.turn:
             self._look(line, now)

@@ -80,7 +80,8 @@ class HeadOfLine:
         """Look at the heads of the lines among the rivals of those that came or rose.
 
         Where no more may be reserved nothing has to be done, unless somebody has come to a higher
-        level than what is reserved.
+        level than what is reserved. Who may preempt is looked at in any case: not even a job of one
+        slot, for which nothing is reserved, waits until somebody ends.
         """
         attention, reservations, fleet = self._attention, self.reservations, self._fleet
         for shape, level in self._backlog.arrived.items():
@@ -90,7 +91,10 @@ class HeadOfLine:
             elif fleet.shapes.single >> shape & 1:
                 continue
             attention.unexamined |= fleet.reach.rivals(shape)
+        reservations.closed &= ~self._backlog.urgent
+        attention.unexamined |= self._backlog.urgent
         self._backlog.arrived.clear()
+        self._backlog.urgent = 0
         attention.unexamined &= fleet.reach.satisfiable & ~reservations.closed
 
     # Who starts on what was kept

@@ -90,16 +90,21 @@ def test_equal_tenants_take_turns_and_a_weight_of_three_gets_three_times_as_much
     assert 148 <= sum(name.startswith("ann") for name in order) <= 152
 
 
-def test_the_share_is_hierarchical() -> None:
+@pytest.mark.parametrize(("big", "small"), [("big/t", "small/t"), ("o/big", "o/small")])
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_the_share_is_hierarchical(big: str, small: str, weight: float) -> None:
+    """One user of a small organisation, or team, has as much as three of a large one together."""
     queue = Queue()
     queue.worker()
+    queue.share(small.removesuffix("/t"), weight)
     for number in range(200):
-        for user in ("big/t/a", "big/t/b", "big/t/c", "small/t/d"):
+        for user in (f"{big}/a", f"{big}/b", f"{big}/c", f"{small}/d"):
             queue.submit(f"{user} {number}", user)
 
     order = served(queue, 120)
 
-    assert 58 <= sum(name.startswith("small") for name in order) <= 62
+    due = 120 * weight / (1 + weight)
+    assert due - 2 <= sum(name.startswith(small) for name in order) <= due + 2
 
 
 def test_an_idle_share_is_lent_and_taken_back() -> None:

@@ -47,6 +47,15 @@ def test_among_equals_the_one_that_holds_the_dataset_then_the_cheapest() -> None
     assert queue.where() == {"wants it": [("holder", (0, 1))], "does not": [("cheap", (0, 1))]}
 
 
+def test_a_tight_fit_goes_before_content_and_price() -> None:
+    queue = Queue()
+    queue.worker("holder", 8, price=0.1, holds=("sha",))
+    queue.worker("tight", 1, price=9.0)
+    queue.submit("job", wants=("sha",))
+
+    assert queue.where() == {"job": [("tight", (0,))]}
+
+
 def test_slots_with_little_memory_are_taken_first_on_a_mixed_worker() -> None:
     queue = Queue()
     large, small = SlotKind("NVIDIA A100", 80), SlotKind("NVIDIA A100", 40)

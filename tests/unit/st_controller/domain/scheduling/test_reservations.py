@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from queue_steps import Queue
 
 from st_controller.domain.scheduling.model import Level, RunningJob
@@ -105,16 +106,74 @@ def test_an_urgent_job_preempts_what_loses_the_least_work() -> None:
     assert queue.placed() == ["urgent"]
 
 
-def test_only_lower_classes_that_may_be_preempted_yield() -> None:
-    for refused in (
-        {"preemptible": False},
-        {"preemptions": 3},
-        {"level": Level.URGENT},
-    ):
-        queue = Queue(max_preemptions=3)
-        full(queue, **refused)
-        queue.submit("urgent", "o/t/ann", Level.URGENT)
-        assert queue.decide() == [], refused
+@pytest.mark.parametrize(
+    ("fields", "yields"),
+    [
+        ({"preemptible": False}, False),
+        ({"preemptions": 3}, False),
+        ({"level": Level.URGENT}, False),
+        ({"preemptions": 2, "level": Level.HIGH}, True),
+    ],
+)
+def test_only_lower_classes_that_may_be_preempted_yield(
+    fields: dict[str, object], yields: bool
+) -> None:
+    queue = Queue(max_preemptions=3)
+    full(queue, **fields)
+    queue.submit("urgent", "o/t/ann", Level.URGENT)
+    assert bool(queue.preempted()) == yields
+
+
+def test_critical_preempts_urgent_work() -> None:
+    queue = Queue()
+    full(queue, slots=1, level=Level.URGENT)
+    queue.submit("critical", "o/t/ann", Level.CRITICAL)
+
+    assert queue.preempted() == [("critical", ("small 0",))]
+
+
+@pytest.mark.parametrize("limit", [HOUR, 2 * HOUR], ids=["of a known shape", "of a new shape"])
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("level", [Level.URGENT, Level.FIRST])
+def test_an_urgent_job_preempts_at_once_although_others_wait(
+    slots: int, limit: float, level: Level
+) -> None:
+    """Whoever waits already was looked at without success, and is not looked at again."""
+    queue = Queue()
+    full(queue)
+    for number in range(3):
+        queue.submit(f"waits {number}", slots=slots, limit=HOUR)
+    assert queue.decide() == []
+    queue.submit("urgent", "o/t/ann", level, slots=slots, limit=limit)
+
+    ((job, victims),) = queue.preempted()
+    assert (job, len(victims)) == ("urgent", slots)
+    for name in victims:
+        queue.finish(name)
+    assert queue.placed() == ["urgent"]
+
+
+def test_an_urgent_job_preempts_although_no_more_may_be_reserved() -> None:
+    """And what is reserved is of no use to it."""
+    queue = Queue()
+    for number in range(4):
+        queue.worker(f"gpu {number}", 2, "gpu")
+        queue.submit(f"soon over {number}", slots=2, accelerator="gpu", limit=600)
+    queue.worker("cpu", 2, "cpu")
+    queue.submit("long", slots=2, accelerator="cpu")
+    assert len(queue.placed()) == 5
+    queue.submit("like it", "o/t/ben", accelerator="cpu")
+    queue.scheduler.withdraw("like it", queue.now)
+    for number in range(9):
+        queue.submit(f"wide {number}", f"o/t/user{number}", slots=2)
+    assert queue.decide() == []
+    assert {host.id for kept in queue.scheduler.reservations for host in kept.hosts} <= {
+        f"gpu {number}" for number in range(4)
+    }
+    assert queue.scheduler.reservations.closed
+    queue.submit("urgent", "o/t/ann", Level.URGENT, accelerator="cpu")
+
+    assert queue.preempted() == [("urgent", ("long",))]
 
 
 def test_nobody_preempts_below_urgent_however_long_they_waited() -> None:
