@@ -105,6 +105,21 @@ def test_usage_survives_the_leader_and_is_the_time_really_used(steps):
     assert steps.job(steps.attempt(steps.offered(worker_id)).job_id).name == "ben"
 
 
+@pytest.mark.parametrize("half_life", [3600.0, 36_000.0])
+def test_use_is_halved_in_the_time_that_the_rules_say_by_whoever_leads(steps, half_life):
+    with steps.db.write() as tx:
+        queue_rules.set_rules(tx, steps.admin, QueueRules(half_life=half_life))
+    queue = LiveQueue()
+    steps.rounds = Rounds(steps.db, steps.patience, queue)
+    steps.submit()
+    worker_id = steps.join()
+    serve(steps, worker_id, 1, 60.0)
+    before = charged(steps, queue)
+    steps.clock.advance(half_life)
+    assert charged(steps, queue) == pytest.approx(tuple(used / 2 for used in before), rel=1e-3)
+    assert before == pytest.approx((60.0, 60.0), rel=0.02)
+
+
 def test_an_offer_that_nobody_claimed_costs_nothing(steps):
     steps.submit()
     worker_id = steps.join()

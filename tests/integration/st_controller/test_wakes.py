@@ -30,7 +30,7 @@ from st_shared.protocol.queue import QueueRules, ShareRequest
 from st_shared.protocol.quotas import QuotaRequest
 from st_shared.protocol.resources import JobArrayRequest, LabelChange
 from st_shared.protocol.states import AttemptState, FailureKind, JobState, Outcome, WorkerDesired
-from st_shared.protocol.tenancy import OrgRequest, UserChange, UserRequest
+from st_shared.protocol.tenancy import OrgRequest, TeamRequest, UserChange, UserRequest
 from st_shared.protocol.worker import BusySlot, Condition
 from st_shared.spec.job import Priority
 
@@ -56,6 +56,13 @@ def change(steps, what, *arguments):
 def submitted(steps, **fields) -> str:
     steps.join()
     return steps.submit(**fields)
+
+
+def break_slot(steps, worker_id: str, name: str) -> None:
+    """A job runs there and its accelerator fails."""
+    steps.submit(name, retry={"max_attempts": 1})
+    attempt_id = steps.claimed(worker_id)
+    steps.finish(worker_id, attempt_id, Outcome.FAILED, failure=FailureKind.DEVICE_FAULT)
 
 
 def quota(amount: int, role: str | None = None) -> QuotaRequest:
@@ -327,10 +334,7 @@ def a_stranger_leaves_the_accelerator(steps):
 def faults_of_a_slot_are_forgiven(steps):
     worker_id = steps.join()
     for number in range(faulty_slots.MOST):
-        steps.submit(f"broken-{number}", retry={"max_attempts": 1})
-        attempt_id = steps.claimed(worker_id)
-        failure = FailureKind.DEVICE_FAULT
-        steps.finish(worker_id, attempt_id, Outcome.FAILED, failure=failure)
+        break_slot(steps, worker_id, f"broken-{number}")
     yield steps.submit()
     steps.order(worker_id, WorkerDesired.ACTIVE)
 
@@ -387,3 +391,91 @@ def test_the_scheduler_is_told(steps, name):
     ear.round()
     after = steps.job(job_id)
     assert (after.state, after.attempts) == (JobState.ASSIGNED, before.attempts + 1)
+
+
+# What holds a job back is told as soon
+
+HOLDS: dict[str, Story] = {}
+
+
+def holds(told: Story) -> Story:
+    HOLDS[told.__name__] = told
+    return told
+
+
+@holds
+def a_share_is_lowered(steps):
+    yield submitted(steps)
+    change(steps, queue_rules.set_share, "default", ShareRequest(max_jobs=0))
+
+
+@holds
+def a_quota_is_set(steps):
+    yield submitted(steps)
+    change(steps, quota_setting.set_quota, quota(0))
+
+
+@holds
+def a_user_is_taken_into_a_team_in_which_their_role_has_a_limit(steps):
+    change(steps, tenants.make_team, TeamRequest(slug="b"))
+    limited = quota(0, role="researcher").model_copy(update={"path": "default/b"})
+    change(steps, quota_setting.set_quota, limited)
+    ann = steps.user("ann", Role.RESEARCHER)
+    yield ""
+    change(steps, memberships.join_team, "default", "b", "ann")
+    yield submitted(steps, actor=steps.actor(ann.user_id), team="b")
+
+
+@holds
+def a_user_is_new_whose_role_has_a_limit(steps):
+    change(steps, quota_setting.set_quota, quota(0, role="researcher"))
+    yield ""
+    with steps.db.write() as tx:
+        user_id = users.make_user(tx, steps.admin, UserRequest(username="eve"), None).id
+    yield submitted(steps, actor=steps.actor(user_id))
+
+
+@holds
+def an_array_has_a_cap(steps):
+    asked = {"spec": document("n"), "grid": {"training.steps": [1, 2]}, "max_running": 1}
+    request = JobArrayRequest.model_validate(asked)
+    yield ""
+    steps.join(slots=2)
+    batch = job_arrays.check(steps.admin, request, Rules())
+    with steps.db.write() as tx:
+        array_id = job_arrays.submit(tx, steps.admin, request, batch)[0].id
+    with steps.db.read() as session:
+        made, _ = jobs.list_jobs(session, steps.admin, array_id=array_id)
+    yield max(made, key=lambda job: job.array_index).id
+
+
+@holds
+def a_slot_has_failed_too_often(steps):
+    worker_id = steps.join()
+    for number in range(faulty_slots.MOST - 1):
+        break_slot(steps, worker_id, f"broken-{number}")
+    yield ""
+    break_slot(steps, worker_id, "the last")
+    yield steps.submit()
+
+
+@holds
+def a_stranger_uses_the_accelerator(steps):
+    worker_id = steps.join()
+    yield steps.submit()
+    who = BusySlot(index=0, code="foreign_process", message="process 42")
+    steps.beat(worker_id, condition=Condition(busy=[who]))
+
+
+@pytest.mark.parametrize("name", sorted(HOLDS))
+def test_the_scheduler_is_told_of_what_holds_a_job_back(steps, name):
+    told = HOLDS[name](steps)
+    job_id = next(told)
+    queue = steps.rounds._queue
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())  # it knows all, and has decided nothing
+    ear = Ear(steps)
+    job_id = next(told, None) or job_id
+    ear.round()
+    assert steps.job(job_id).state == JobState.QUEUED
+    assert queue.scheduler.waiting(job_id) is not None
