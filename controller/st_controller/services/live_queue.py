@@ -9,7 +9,7 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from st_controller.domain.policy.prices import PriceList
+from st_controller.domain.policy.prices import Price, PriceList
 from st_controller.domain.scheduling.forecast import Forecast, Snapshot, foretell
 from st_controller.domain.scheduling.model import Decision, Grant
 from st_controller.domain.scheduling.scheduler import Scheduler
@@ -100,7 +100,11 @@ class LiveQueue:
         self.is_whole = True
         """Whether all jobs that wait are known, not only the first of every line."""
         self._learned = Durations()
+        self._listed: list[Price] = []
+        """All prices, those of the future too."""
         self._costs = PriceList()
+        """Those in force, until the moment at which others are."""
+        self._costs_until: datetime | None = None
 
     @contextmanager
     def current(self, session: Session, now: datetime, age: timedelta) -> Iterator[Scheduler]:
@@ -148,6 +152,8 @@ class LiveQueue:
             if self.scheduler is None or (news.rules and self._policy_changed(session)):
                 self.load(session, now)
                 return
+            if self._costs_until is not None and self._costs_until <= now:
+                self._take_prices(now)
             if news.rules:
                 self._take_rules(session, now)
                 self._learned = durations.learn(session)
@@ -322,7 +328,14 @@ class LiveQueue:
             scheduler.set_share(path, share)
         for array_id, most in queue_reading.array_caps(session).items():
             scheduler.set_array_cap(array_id, most, now.timestamp())
-        self._costs = PriceList.at(now, price_rows.read(session))
+        self._listed = price_rows.read(session)
+        self._take_prices(now)
+
+    def _take_prices(self, now: datetime) -> None:
+        """Other prices hold from a moment that was set before; nobody tells when it comes."""
+        self._costs = PriceList.at(now, self._listed)
+        later = (price.since for price in self._listed if price.since > now)
+        self._costs_until = min(later, default=None)
 
     def _policy_changed(self, session: Session) -> bool:
         """Whether what is in memory was made under other rules, or a share or cap was removed."""

@@ -4,6 +4,7 @@ Nothing here waits for the sweep that repairs lost wake-ups.
 """
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -24,10 +25,10 @@ from st_controller.services import (
 )
 from st_controller.services.drafts import Rules
 from st_controller.services.live_queue import News
-from st_controller.services.policy import approval_rules, approvals, quota_setting
+from st_controller.services.policy import approval_rules, approvals, pricing, quota_setting
 from st_shared.protocol.policy_approvals import ApprovalRuleRequest, Decision
 from st_shared.protocol.queue import QueueRules, ShareRequest
-from st_shared.protocol.quotas import QuotaRequest
+from st_shared.protocol.quotas import PriceRequest, QuotaRequest
 from st_shared.protocol.resources import JobArrayRequest, LabelChange
 from st_shared.protocol.states import AttemptState, FailureKind, JobState, Outcome, WorkerDesired
 from st_shared.protocol.tenancy import OrgRequest, TeamRequest, UserChange, UserRequest
@@ -391,6 +392,31 @@ def test_the_scheduler_is_told(steps, name):
     ear.round()
     after = steps.job(job_id)
     assert (after.state, after.attempts) == (JobState.ASSIGNED, before.attempts + 1)
+
+
+@pytest.mark.parametrize("early", [0.001, 0.0])
+def test_a_price_that_was_set_for_a_moment_holds_from_then_on(steps, early):
+    """Nobody tells the scheduler that the moment has come."""
+    worker_id = steps.join()
+    steps.place()
+    for amount, hours in (("1", 0), ("5", 1), ("9", 2)):
+        since = steps.clock() + timedelta(hours=hours)
+        wanted = PriceRequest(accelerator="*", amount=Decimal(amount), since=since)
+        change(steps, pricing.set_price, wanted)
+    ear = Ear(steps)
+    ear.whole_round()
+    rates = []
+    for _ in range(2):
+        steps.clock.advance(3600 - early)
+        steps.beat(worker_id)
+        steps.submit()
+        ear.round()
+        attempt_id = steps.offered(worker_id)
+        rates.append(steps.attempt(attempt_id).rate)
+        steps.claim(worker_id, attempt_id)
+        steps.finish(worker_id, attempt_id)
+        steps.clock.advance(early)
+    assert rates == ([1_000_000, 5_000_000] if early else [5_000_000, 9_000_000])
 
 
 # What holds a job back is told as soon
