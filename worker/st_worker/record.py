@@ -136,8 +136,14 @@ class AttemptRecord(BaseModel):
         return self.began.elapsed() if self.began else None
 
     def until(self, seconds: float, now: datetime) -> float:
-        """Seconds from ``now`` until ``seconds`` after the claim, at least 0."""
-        return max(0.0, seconds - (now - self.claimed_at).total_seconds())
+        """Seconds from ``now`` until ``seconds`` after the claim, at least 0.
+
+        A clock that is set meanwhile neither ends a job nor gives it more time. The host's clock
+        counts where an older agent wrote the record, or the host was started again.
+        """
+        elapsed = self.elapsed
+        passed = (now - self.claimed_at).total_seconds() if elapsed is None else elapsed
+        return max(0.0, seconds - passed)
 
 
 def _upgraded(document: Any, folder: AttemptFolder) -> Any:

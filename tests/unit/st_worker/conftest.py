@@ -732,8 +732,9 @@ def bring_to_its_limit(state_folder: StateFolder) -> Callable[[DoubleAttempt], N
     def bring(attempt: DoubleAttempt) -> None:
         folder = state_folder.attempt(attempt.claim.attempt_id)
         record = AttemptRecord.load(folder)
-        limit = timedelta(seconds=attempt.claim.spec["time_limit"])
-        record.model_copy(update={"claimed_at": record.claimed_at - limit}).save(folder)
+        limit = attempt.claim.spec["time_limit"]
+        began = record.began.model_copy(update={"seconds": record.began.seconds - limit})
+        record.model_copy(update={"began": began}).save(folder)
 
     return bring
 

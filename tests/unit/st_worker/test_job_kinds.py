@@ -3,7 +3,6 @@
 import asyncio
 import os
 from dataclasses import replace
-from datetime import timedelta
 
 import psutil
 import pytest
@@ -214,8 +213,8 @@ async def test_a_noop_that_is_taken_over_counts_from_its_claim(double, start_age
     await first.left()
     folder = state_folder.attempt(attempt.claim.attempt_id)
     record = AttemptRecord.load(folder)
-    ago = record.claimed_at - timedelta(seconds=1001)
-    record.model_copy(update={"claimed_at": ago}).save(folder)
+    began = record.began.model_copy(update={"seconds": record.began.seconds - 1001})
+    record.model_copy(update={"began": began}).save(folder)
     await start_agent()
     assert (await _finished(double, attempt)).outcome == Outcome.SUCCEEDED
 

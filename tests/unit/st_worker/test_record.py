@@ -1,7 +1,7 @@
 """Records of attempts: those of older agents are read, those of newer ones are left alone."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import ValidationError
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from st_worker.errors import UsageError
 from st_worker.folder import AttemptFolder
 from st_worker.record import AttemptRecord, RecordedProcess
+from st_worker.slot_time import Instant
 
 ATTEMPT = "att_01m8a9341jegj9mreymns7r08y"
 FORMAT_1 = {
@@ -49,6 +50,18 @@ def folder(tmp_path):
 
 def _write(folder, document):
     folder.record.write_text(json.dumps(document))
+
+
+def test_a_clock_that_is_set_changes_no_time_limit(folder):
+    _write(folder, FORMAT_1)
+    record = AttemptRecord.load(folder)
+    long_after = record.claimed_at + timedelta(days=30)
+    assert record.time_left(record.claimed_at + timedelta(hours=1, seconds=-9)) == 9
+    assert record.time_left(long_after) == 0
+    began = record.model_copy(update={"began": Instant.now()})
+    assert 3000 < began.time_left(long_after) <= 3600
+    booted = began.model_copy(update={"began": Instant(boot="another", seconds=0.0)})
+    assert booted.time_left(long_after) == 0
 
 
 def test_a_record_of_the_first_format_is_read(folder):
