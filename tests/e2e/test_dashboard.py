@@ -11,6 +11,7 @@ from browser import BINARY, Browser
 from fleet import BIN, Fleet, wait_for
 
 from st_client import Client
+from st_client.errors import ClientError
 from st_shared.protocol.queue import ShareRequest
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="there is no Chromium on this machine")
@@ -156,50 +157,93 @@ def test_a_worker_is_cordoned_let_work_again_and_deleted(fleet, admin):
     assert [each.name for each in fleet.client.workers() if each.name == "gpu-8"] == []
 
 
-def test_a_worker_is_drained_rotated_revoked_and_retired(fleet, admin):
-    host = {**GPU_HOST, "name": "gpu-10"}
-    worker = httpx.Client(base_url=f"{fleet.controller.url}/v1/worker", timeout=60)
-    worker.headers = bearer(fleet.client.create_join_token().token)
-    worker.headers = bearer(worker.post("/register", json=host).json()["credential"])
-    job_id = submit(fleet, "held", preemptible=True)
+class HostWithJob:
+    """A worker that holds a job and does nothing else."""
 
-    def beat():
-        return worker.post("/heartbeat", json={"deaf": True}).json()
+    def __init__(self, fleet, name):
+        self.job_id = submit(fleet, "held", preemptible=True)
+        self._calls = httpx.Client(base_url=f"{fleet.controller.url}/v1/worker", timeout=60)
+        self._calls.headers = bearer(fleet.client.create_join_token().token)
+        joined = self._post("/register", {**GPU_HOST, "name": name}).json()
+        self._calls.headers = bearer(joined["credential"])
+        self.id, self._told = joined["worker_id"], {"deaf": True}
+        [offer] = wait_for("an offer", lambda: self.beat()["offers"])
+        self.attempt_id = offer["attempt_id"]
+        lease = self._post(f"/attempts/{self.attempt_id}/claim").json()
+        held = {"attempt_id": self.attempt_id, "epoch": lease["epoch"]}
+        self._told = {"holding": [held]}
 
-    [offer] = wait_for("an offer", lambda: beat()["offers"])
-    lease = worker.post(f"/attempts/{offer['attempt_id']}/claim").json()
-    held = {"attempt_id": lease["attempt_id"], "epoch": lease["epoch"]}
-    told = {"json": {"holding": [held]}}
+    def beat(self):
+        return self._post("/heartbeat", self._told).json()
+
+    def is_refused(self):
+        return self._post("/heartbeat", self._told).status_code == 401
+
+    def close(self):
+        self._calls.close()
+
+    def _post(self, path, body=None):
+        return self._calls.post(path, json=body)
+
+
+@pytest.fixture
+def host(fleet):
+    made = HostWithJob(fleet, "gpu-10")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def press(fleet, admin):
+    """Presses and agrees."""
     admin.open(f"{fleet.controller.url}/workers")
 
-    def press(act, asked):
-        """Press and agree."""
+    def press_one(act, asked):
         admin.click(f"#worker-rows [data-act={act}]")
         admin.wait_for_text("dialog", asked)
         admin.click("dialog button[value=yes]")
         admin.wait_for("!document.querySelector('dialog')")
 
-    def desired():
-        [found] = [each for each in fleet.client.workers(retired=True) if each.name == "gpu-10"]
-        return found.desired
+    return press_one
 
+
+def desired_of(fleet, host):
+    [found] = [each for each in fleet.client.workers(retired=True) if each.id == host.id]
+    return found.desired
+
+
+def wait_until_unlisted(admin):
+    admin.wait_for("!document.querySelector('#worker-rows').innerText.includes('gpu-10')")
+
+
+def test_a_worker_is_drained_rotated_revoked_and_retired(fleet, admin, host, press):
     press("drain", "1 job there are waited for")
     admin.wait_for_text("#worker-rows", "draining by user:admin")
     for _ in range(2):
-        assert worker.post("/heartbeat", **told).json()["desired"] == desired() == "draining"
+        assert host.beat()["desired"] == desired_of(fleet, host) == "draining"
     press("drain-now", "Preemptible jobs stop at a checkpoint")
-    stops = wait_for("the stop", lambda: worker.post("/heartbeat", **told).json()["stops"])
-    assert stops == [{"attempt_id": lease["attempt_id"], "reason": "preempt"}]
-    assert desired() == "draining"
+    [stop] = wait_for("the stop", lambda: host.beat()["stops"])
+    assert stop == {"attempt_id": host.attempt_id, "reason": "preempt"}
+    assert desired_of(fleet, host) == "draining"
     press("rotate", "It fetches a new credential")
-    assert wait_for("the order", lambda: worker.post("/heartbeat", **told).json()["rotate"])
+    assert wait_for("the order", lambda: host.beat()["rotate"])
     press("revoke", "Its credential is void at once")
-    assert wait_for("the end", lambda: worker.post("/heartbeat", **told).status_code == 401)
-    assert fleet.client.job(job_id).state == "queued"
+    assert wait_for("the end", host.is_refused)
+    assert fleet.client.job(host.job_id).state == "queued"
     press("retire", "It may not come back")
-    admin.wait_for("!document.querySelector('#worker-rows').innerText.includes('gpu-10')")
-    assert desired() == "retired"
-    worker.close()
+    wait_until_unlisted(admin)
+    assert desired_of(fleet, host) == "retired"
+
+
+def test_a_worker_that_holds_a_job_is_deleted_by_force_alone(fleet, admin, host, press):
+    with pytest.raises(ClientError, match="gpu-10 holds 1 attempts"):
+        fleet.client.delete_worker(host.id)
+    assert not host.is_refused()
+    press("delete", "1 job there are queued again")
+    wait_until_unlisted(admin)
+    assert host.is_refused()
+    assert fleet.client.job(host.job_id).state == "queued"
+    assert [each.outcome for each in fleet.client.attempts(host.job_id)] == ["preempted"]
 
 
 def test_labels_are_set_and_a_worker_is_to_clear_its_disk(fleet, admin):
