@@ -16,6 +16,9 @@ class Attention:
     """Shapes for which room beside or before what is reserved was sought and not found."""
     unexamined: int = EVERYTHING
     """Shapes of which the head of the line may need a reservation."""
+    each_urgent: int = EVERYTHING
+    """Shapes of which urgent jobs are looked at once, whoever stands before them: those that came,
+    and all from time to time. At every decision, many that wait in vain would cost too much."""
     given_back: set[str] = field(default_factory=set)
     """Jobs that lost their reservation in this decision to a higher level; once is enough, for
     what is reserved changes who is within its share, and so who has risen."""

@@ -50,8 +50,20 @@ class HeadOfLine:
         if preemption is not None or job.id in reservations:
             return preemption
         if not self._reserve(job, number, level, now):
-            attention.unexamined &= ~self._fleet.reach.rivals(number)
+            attention.unexamined &= ~self._behind(job, number)
         return None
+
+    def _behind(self, job: PendingJob, number: int) -> int:
+        """The shapes that go by what is left once nothing can be done for the head of a line.
+
+        Others that are urgent may preempt on workers that it cannot use.
+        """
+        rivals = self._fleet.reach.rivals(number)
+        if job.level < Level.URGENT or not job.may_preempt:
+            return rivals
+        self._attention.each_urgent &= ~(1 << number)
+        urgent = self._tenants.turns.asked_for(self._tenants.root, Level.URGENT)
+        return rivals & ~(urgent & self._attention.each_urgent)
 
     def care_for_passed_over(self, line: Line, level: int, now: float, fitting: int) -> bool:
         """Reserve for somebody within its share before a sibling that is over its own is served.
@@ -93,6 +105,7 @@ class HeadOfLine:
             attention.unexamined |= fleet.reach.rivals(shape)
         reservations.closed &= ~self._backlog.urgent
         attention.unexamined |= self._backlog.urgent
+        attention.each_urgent |= self._backlog.urgent
         self._backlog.arrived.clear()
         self._backlog.urgent = 0
         attention.unexamined &= fleet.reach.satisfiable & ~reservations.closed

@@ -258,5 +258,5 @@ class Scheduler:
         return Placement(job.id, grants)
 
     def _examine_all(self) -> None:
-        self._attention.unexamined = EVERYTHING
+        self._attention.unexamined = self._attention.each_urgent = EVERYTHING
         self.reservations.closed = 0

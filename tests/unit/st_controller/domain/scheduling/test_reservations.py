@@ -176,6 +176,19 @@ def test_an_urgent_job_preempts_although_no_more_may_be_reserved() -> None:
     assert queue.preempted() == [("urgent", ("long",))]
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_an_urgent_job_for_which_nobody_yields_keeps_no_other_from_preempting(slots: int) -> None:
+    queue = Queue()
+    for name, preemptible in (("gpu", False), ("cpu", True)):
+        queue.worker(name, 2, name)
+        queue.submit(f"on {name}", slots=2, accelerator=name, preemptible=preemptible)
+    assert len(queue.placed()) == 2
+    queue.submit("stuck", "o/t/ann", Level.URGENT, slots=slots, accelerator="gpu")
+    queue.submit("anywhere", "o/t/ben", Level.URGENT, slots=slots)
+
+    assert queue.preempted() == [("anywhere", ("on cpu",))]
+
+
 def test_nobody_preempts_below_urgent_however_long_they_waited() -> None:
     queue = Queue(ageing_interval=60)
     full(queue, level=Level.LOW)
