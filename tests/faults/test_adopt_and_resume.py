@@ -12,6 +12,8 @@ from faults.rig import Rig
 pytestmark = pytest.mark.faults
 
 STEPS = 200
+LONG = pytest.mark.parametrize("pace", [0.1])
+"""So long that it trains on while agents come back, or leases end, on a busy machine."""
 
 
 @pytest.fixture
@@ -46,6 +48,7 @@ def pids(agent):
     return sorted(process.pid for process in agent.trainers())
 
 
+@LONG
 def test_an_upgraded_agent_finds_the_training_that_runs_and_goes_on_with_it(rig, job):
     agent, _ = holder(rig, job)
     running = pids(agent)
@@ -135,7 +138,7 @@ def resumed_at(rig, job: Wanted, attempt: int):
     return None
 
 
-@pytest.mark.parametrize("pace", [0.1])  # so that it would train on, long after its lease
+@LONG
 def test_an_orphan_is_ended_once_its_agent_hears_that_the_lease_is_void(rig, job):
     agent, other = holder(rig, job)
 

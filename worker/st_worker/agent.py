@@ -142,16 +142,13 @@ class Agent:
             return await self._departure
         structlog.contextvars.bind_contextvars(worker=reply.worker_id)
         self._attempts.take_over(records, reply.abandon)
-        if reply.credential is None:
-            await self._become_the_only_one()
         self._obey(reply.desired)
         self._interval = reply.heartbeat_seconds
-        loops = [
-            self._spawn(self._beat(reply.heartbeat_seconds)),
-            self._spawn(self._stream.run()),
-            self._spawn(self._leave_when_idle()),
-        ]
+        loops = [self._spawn(self._beat(reply.heartbeat_seconds))]
         try:
+            if reply.credential is None:
+                await self._become_the_only_one()
+            loops += [self._spawn(self._stream.run()), self._spawn(self._leave_when_idle())]
             departure = await self._departure
             await self._say_goodbye(departure)
             departure = await self._wind_up(departure)
@@ -200,16 +197,16 @@ class Agent:
         return reply
 
     async def _become_the_only_one(self) -> None:
-        """Change the credential that this worker came back with, before it takes any job.
+        """Change the credential that this worker came back with, before its stream brings any job.
 
         Whoever else holds that, as where an image of the host was started twice, is refused from
         now on: else both would be offered, and run, the same jobs.
         """
-        try:
-            async with asyncio.timeout(self._settings.joint_timeout_seconds):
-                await look_after(self._controller, self._folder, rotate=True)
-        except TimeoutError:
-            log.warning("credential.kept", why="the controller or the disk takes long to answer")
+        self._do_chores(rotate=True)
+        changing: list[asyncio.Future[Any]] = [self._departure]
+        changing += [self._rotating] if self._rotating else []
+        patience = self._settings.joint_timeout_seconds
+        await asyncio.wait(changing, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
 
     async def _beat(self, interval: float) -> None:
         """Say that this worker is alive, whatever its trainers do, and obey what comes back."""
