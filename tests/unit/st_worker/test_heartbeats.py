@@ -135,8 +135,8 @@ async def test_what_keeps_the_agent_from_working_is_told(monkeypatch):
         await asyncio.sleep(0)
         threading.Event().wait(0.1)  # holds the loop
         await pause
-    (line,) = logs
-    assert (line["event"], line["log_level"]) == ("agent.stalled", "warning")
+    (line,) = (line for line in logs if line["event"] == "agent.stalled")
+    assert line["log_level"] == "warning"
     assert line["seconds"] >= 0.1
 
 
