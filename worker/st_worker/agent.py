@@ -254,7 +254,7 @@ class Agent:
             usage=sample.usage,
             cached_models=models if models != self._told_models else None,
             condition=sample.condition if sample.condition != self._told_condition else None,
-            leaving=self._departure.done(),
+            leaving=self._leaves_for_good,
             deaf=self._stream.is_deaf(2 * self._interval),
         )
 
@@ -264,6 +264,11 @@ class Agent:
             self._sampler.take(ours, deadline), self._datasets.take(deadline)
         )
         return sample, [*(datasets or []), *self._models.known][:MOST_CACHED]
+
+    @property
+    def _leaves_for_good(self) -> bool:
+        """Whether nobody goes on with its leases; a beat may be made while it makes way."""
+        return self._departure.done() and self._departure.result() in _OF_ITS_OWN
 
     def _take_event(self, received: ServerSentEvent) -> None:
         try:

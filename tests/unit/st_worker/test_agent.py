@@ -272,6 +272,21 @@ async def test_an_agent_that_is_exchanged_leaves_its_training_running(
     assert await _ended(second) == 0
 
 
+@pytest.mark.parametrize(
+    "departure",
+    [each for each in Departure if each is not Departure.UNREPORTED],
+    ids=lambda each: each.name,
+)
+async def test_a_beat_that_is_made_while_another_agent_takes_over_gives_no_lease_back(
+    double, start_agent, departure
+):
+    agent = (await start_agent()).agent
+    await double.until(lambda: double.heartbeats)
+    agent.leave(departure)
+    kept = {Departure.HANDOVER, Departure.FAULT, Departure.REFUSED, Departure.RETIRED}
+    assert (await agent._heartbeat()).leaving is (departure not in kept)
+
+
 async def test_exit_code_is_known_though_the_trainer_ended_while_no_agent_ran(
     double, spawn_agent, state_folder, tmp_path
 ):
