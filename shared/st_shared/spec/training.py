@@ -245,6 +245,13 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"memory.quantization.text_encoders: {family.name} has no text encoder: drop it"
             )
+        format_ = self.memory.quantization.format
+        if self.speed.compile and format_ not in {None, "nf4"}:
+            raise ValueError(
+                f"speed.compile: torch compiles no block whose answers share memory, such as "
+                f"flux's, around weights of memory.quantization.format {format_}: use nf4, or drop "
+                "one of them"
+            )
         if self.speed.attention != "native" and not family.needs_base:
             raise ValueError(f"speed.attention: {family.name} has no choice of attention: drop it")
         return self

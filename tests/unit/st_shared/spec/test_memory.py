@@ -29,6 +29,7 @@ BLOCK = {"offload": {"level": "block"}, "gradient_checkpointing": 1}
             {"memory": BLOCK | {"offload": {"level": "leaf", "blocks": 2}}},
             "blocks means nothing for memory.offload.level leaf",
         ),
+        ({"memory": INT8, "speed": {"compile": True}}, "format int8: use nf4, or drop one"),
         (SCRATCH | {"memory": {"quantization": {"text_encoders": "int8"}}}, "no text encoder"),
         (SCRATCH | {"speed": {"attention": "flash"}}, "no choice of attention"),
         ({"optimizer": {"fused_backward": True}}, "max_grad_norm to null"),
@@ -58,6 +59,7 @@ def test_it_is_refused(changes, said):
     [
         {"memory": INT8},
         {"memory": BLOCK},
+        {"memory": {"quantization": {"format": "nf4"}}, "speed": {"compile": True}},
         {"memory": {"gradient_checkpointing": 2}, "accumulation": 4},
         {"optimizer": {"fused_backward": True, "max_grad_norm": None}},
         SCRATCH | {"memory": {"gradient_checkpointing": 1}},
