@@ -76,7 +76,8 @@ class Handler(BaseHTTPRequestHandler):
         elif "/preupload/" in path:
             self.answer({"files": [*map(mode_of, json.loads(content)["files"])]})
         elif self.hub.failures:
-            self.answer({"error": "not now"}, self.hub.failures.pop(0))
+            asked_with = self.headers.get("Authorization")  # some servers tell what they refuse
+            self.answer({"error": f"not now, {asked_with}"}, self.hub.failures.pop(0))
         else:
             name = path.removeprefix("/api/models/").partition("/commit/")[0]
             self.answer(self.committed(name, [*map(json.loads, content.splitlines())]))
@@ -114,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
+        if status >= 400:
+            self.send_header("X-Error-Message", str(document["error"]))
         self.end_headers()
         self.wfile.write(content)
 

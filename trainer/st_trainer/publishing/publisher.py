@@ -11,7 +11,7 @@ from threading import Event
 
 from st_shared.durable import write_whole
 from st_shared.protocol.journal import CheckpointEvent, JournalEvent, OutputEvent
-from st_shared.redaction import from_environment
+from st_shared.redaction import NAMES_VARIABLE, Redactor, from_environment
 from st_shared.spec.publishing import PublishSpec
 from st_trainer.background import Background
 from st_trainer.companion import Companion, End
@@ -66,7 +66,7 @@ class Publisher(Companion):
         self._spec, self._session, self._folder = spec, session, folder
         self._journal, self._uploaded = journal, uploaded
         self._place: PublishPlace = open_place(spec, surroundings)
-        self._redactor = from_environment(surroundings)
+        self._redactor = redactor_of(spec, surroundings)
         self._background: Background[Publication] = Background("publish", _MOST_WAITING)
         self._no_more_time = Event()
         self._pause = pause or self._no_more_time.wait
@@ -95,7 +95,7 @@ class Publisher(Companion):
         for outcome in self._background.finished():
             if isinstance(outcome, Exception):
                 said = f"publish.{self._spec.kind}: {type(outcome).__name__}: {outcome}"
-                self._journal.log(said, "warning")
+                self._journal.log(self._redactor.text(said), "warning")
             elif outcome.error:
                 said = f"publish.{self._spec.kind}: {outcome.what} was not published"
                 self._journal.log(f"{said}: {outcome.error}", "warning")
@@ -160,6 +160,14 @@ class Publisher(Companion):
             raise AssertionError("the last pause is none")
         finally:
             release(held)
+
+
+def redactor_of(spec: PublishSpec, environment: Mapping[str, str]) -> Redactor:
+    """Knows the token of the place too, which nobody has named where a run has no worker."""
+    named = environment.get(NAMES_VARIABLE, "")
+    if spec.kind == "huggingface":
+        named = f"{named},{spec.token_variable}"
+    return from_environment({**environment, NAMES_VARIABLE: named})
 
 
 def pauses() -> Sequence[float]:
