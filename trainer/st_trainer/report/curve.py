@@ -10,9 +10,11 @@ from st_trainer.pictures.loss_curve import smoothed, ticks
 Points = Sequence[tuple[int, float]]
 
 _WIDTH, _HEIGHT = 480, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 34, 12, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 34, 12, 28
 _MOST_POINTS = 400
 _COLOURS = ("#0969da", "#bf3989", "#1a7f37", "#9a6700", "#8250df", "#cf222e", "#0a7ea4", "#57606a")
+_UNITS = (("", 1.0, 10_000), ("k", 1e3, 1_000), ("M", 1e6, 1_000), ("G", 1e9, 1_000))
+"""Each with its size, and how many of it are written before the next."""
 _SMOOTHED_FROM = 40
 """Points from which on a running mean is drawn over what was measured."""
 
@@ -57,8 +59,12 @@ def chart(lines: Sequence[Line]) -> Markup:
 
 
 def shown(value: float) -> str:
-    """A number in at most five digits."""
-    return f"{value:.4g}"
+    """A number in at most four digits and eight letters: ``0.6931``, ``2.5e-06``, ``101.8k``."""
+    for unit, factor, most in _UNITS:
+        text = f"{value / factor:.4g}"
+        if abs(float(text)) < most:
+            return text + unit
+    return f"{value:.3g}"
 
 
 def _legend(lines: Sequence[Line]) -> Markup:

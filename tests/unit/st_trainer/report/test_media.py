@@ -17,6 +17,7 @@ from st_trainer.data.images import Images
 from st_trainer.data.sounds import Sounds
 from st_trainer.data.videos import Videos
 from st_trainer.report import media
+from st_trainer.report.curve import shown
 from st_trainer.report.page import Facts, page
 from st_trainer.report.record import Record
 from st_trainer.validation.previews import preview_sets, write_previews
@@ -168,3 +169,15 @@ def test_the_last_step_of_a_chart_has_room_for_its_digits(tmp_path):
     [last] = re.findall('x="([0-9.]+)" [^>]*class="below">10,000,000<', html)
     digit = 7.5  # at most, of letters of 13 pixels
     assert float(last) + len("10,000,000") / 2 * digit <= int(width) + digit
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"), (0.693147, "0.6931"), (1.37e-05, "1.37e-05"), (9_999, "9999"), (-9_999.6, "-10k"),
+        (101_750, "101.8k"), (999_950, "1M"), (1.5e7, "15M"), (-2e9, "-2G"), (3e17, "3e+17"),
+    ],
+)  # fmt: skip
+def test_numbers_are_short_enough_for_the_margin_of_a_chart(value, text):
+    assert shown(value) == text
+    assert len(text) <= 8
