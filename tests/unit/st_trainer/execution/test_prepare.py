@@ -17,7 +17,7 @@ from st_trainer.execution.attention import available, set_attention
 from st_trainer.execution.blocks import repeated_blocks
 from st_trainer.execution.compilation import compile_blocks
 from st_trainer.execution.demands import must_suit
-from st_trainer.execution.offloading import offloaded
+from st_trainer.execution.offloading import Group, Offloading, offloaded
 from st_trainer.execution.prepare import prepared
 from st_trainer.execution.recomputation import recompute
 
@@ -105,25 +105,84 @@ def test_every_family_is_recomputed_exactly(load_tiny, family):
     assert_same(found[1], found[0])
 
 
+def flux_of(load_tiny, **changes):
+    """The tiny ``flux``, which is two blocks, made ready as ``changes`` want it."""
+    document = {"model": {"family": "flux", "base": "b"}, "datasets": [{"path": "x"}]}
+    spec = TrainingSpec.model_validate(document | changes)
+    return prepared(load_tiny("flux"), make_adapter(spec), spec, CPU)
+
+
+@pytest.mark.parametrize(("interval", "again"), [(1, [2, 2]), (2, [2, 1])])
+def test_of_a_model_of_diffusers_every_nth_block_is_computed_anew(load_tiny, interval, again):
+    denoiser = flux_of(load_tiny, memory={"gradient_checkpointing": interval})
+    blocks = [block for _, block in repeated_blocks(denoiser.module)]
+    calls = [0] * len(blocks)
+
+    def count(place):
+        def called(*_told):
+            calls[place] += 1
+
+        return called
+
+    for place, block in enumerate(blocks):
+        block.register_forward_pre_hook(count(place))
+    denoiser.module.train()
+    with torch.no_grad():
+        condition = denoiser.encode(["a"])
+    noisy = torch.zeros(1, *denoiser.latent_shape)
+    times = denoiser.objective.from_share(torch.tensor([0.5]))
+    denoiser.predict(noisy, times, condition).square().mean().backward()
+    assert calls == again
+
+
+@pytest.mark.parametrize("to", ["disk", "cpu"])
 @pytest.mark.parametrize(
     ("level", "blocks", "groups"), [("block", 1, 4), ("block", 3, 2), ("leaf", 1, 12)]
 )
-def test_weights_on_disk_come_back_for_both_passes(level, blocks, groups):
+def test_weights_that_wait_elsewhere_come_back_for_both_passes(level, blocks, groups, to):
     network = Network()
     frozen = [each.weight for block in network.blocks for each in (block.into, block.out)]
     before = [weakref.ref(each.untyped_storage()) for each in frozen]
     recompute(network, 1)
-    made = offloaded(network, OffloadSpec(level=level, blocks=blocks, to="disk"), CPU)
+    made = offloaded(network, OffloadSpec(level=level, blocks=blocks, to=to), CPU)
     assert len(made.groups) == groups
     assert made.nbytes == sum(each.numel() * 4 for each in network.blocks.parameters()) - sum(
         each.numel() * 4 for each in trained(network).values()
     )
-    assert all(each() is None for each in before)
+    assert all(each() is None for each in before) or to == "cpu"
     for _ in range(2):
         network.zero_grad()
         assert_same(gradients(network), gradients(Network()))
     here = sum(each.untyped_storage().nbytes() > 4 for each in frozen)
     assert here <= 2 * blocks
+
+
+class Stream:
+    """In place of a CUDA stream: notes which group is fetched on it."""
+
+    def __init__(self, monkeypatch):
+        self.fetched = []
+        monkeypatch.setattr(Group, "fetch", lambda group, stream: stream.fetched.append(group))
+
+
+def test_while_a_group_computes_the_next_one_is_fetched_in_both_passes(monkeypatch):
+    network, stream = Network(), Stream(monkeypatch)
+    recompute(network, 1)
+    made = Offloading([[block] for block in network.blocks], CPU, None, stream)
+    assert_same(gradients(network), gradients(Network()))
+    places = [made.groups.index(group) for group in stream.fetched]
+    assert places == [2, 3, 1, 0]  # forward from the second on, back from the third
+
+
+def test_blocks_and_code_of_attention_are_as_the_specification_says(load_tiny, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda block, **_: compiled.append(block))
+    flux_of(load_tiny)
+    assert compiled == []
+    module = flux_of(load_tiny, speed={"compile": True, "attention": "native_math"}).module
+    assert compiled == [block for _, block in repeated_blocks(module)]
+    assert chosen_code(module) == {"_native_math"}
+    set_attention(module, "native", "cpu")  # the choice is the process's
 
 
 def test_blocks_are_compiled_as_one_graph():
@@ -164,15 +223,16 @@ def test_every_family_has_blocks_and_says_how_attention_is_computed(load_tiny, f
         set_attention(module, "flash", "cuda")
 
 
+def chosen_code(module):
+    """Diffusers' names of what computes attention in ``module``."""
+    processors = (getattr(each, "processor", None) for each in module.modules())
+    return {each._attention_backend for each in processors if hasattr(each, "_attention_backend")}
+
+
 def test_the_code_of_attention_is_chosen(load_tiny):
     module = load_tiny("flux").module
     set_attention(module, "native_math", "cpu")
-    names = {
-        each.processor._attention_backend
-        for each in module.modules()
-        if hasattr(getattr(each, "processor", None), "_attention_backend")
-    }
-    assert names == {"_native_math"}
+    assert chosen_code(module) == {"_native_math"}
     set_attention(module, "native", "cpu")  # the choice is the process's
 
 

@@ -1,6 +1,8 @@
 """A run with everything that validation can do, beside the same run without any of it."""
 
+import json
 import os
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -8,37 +10,28 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from browser import BINARY, Browser
+from fixtures.tiny_clip import make_clip
 from PIL import Image
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from st_shared.protocol.journal import ExitCode, journal_event
 from st_shared.spec import TrainingSpec
+from st_shared.spec.validation import ClipSpec
 from st_trainer.checkpoint import complete_checkpoints, verify_checkpoint
 from st_trainer.command import run_command
+from st_trainer.validation.clip import ClipScore
 from st_trainer.validation.previews import preview_sets
 
 LIBRARY = """
-marked: {prompt: "a <script>document.title = 'broken'</script>", seed: 3, adapter_strength: 0.5}
+marked: {prompt: "a <script>document.title = 'broken'</script>", seed: 3, adapter_strength: 0}
 wide: {prompt: "a dog", negative: "ugly, bad", resolution: 32x16, guidance: 2}
 """
 SCORE = """
 test -f "$1/003.png"
 test -z "$2" || test -f "$2/manifest.json"
+cp -r "$1" "$ST_RUN_DIR/seen-$ST_STEP"
 echo "$SECRET_WORD" >&2
 echo '{"pictures": '"$(ls "$1" | grep -c png)"', "step": '"$ST_STEP"'}'
 """
-
-
-def make_clip(folder, base):
-    """A tiny CLIP with random weights, and the tokenizer of the tiny Stable Diffusion."""
-    tokenizer = AutoTokenizer.from_pretrained(base / "tokenizer")
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {"intermediate_size": 16, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
-    vision = {"intermediate_size": 16, "image_size": 32, "patch_size": 8}
-    torch.manual_seed(0)
-    config = CLIPConfig(text_config=small | text, vision_config=small | vision, projection_dim=8)
-    CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def spec_of(root, base, validation, **more):
@@ -168,6 +161,32 @@ def test_scores_of_clip_and_script_and_hook_are_metrics(rich):
     assert list(metric(rich.run_dir, "evaluation_loss_0.25-0.5")) == [2, 4]
 
 
+def test_each_score_is_that_of_the_pictures_and_their_own_prompts(rich, world):
+    """Of what the script was given, which names them; those of an untrained step differ."""
+    score, scores = ClipScore(ClipSpec(model=str(world[0] / "clip")), torch.device("cpu")), {}
+    for step in (0, 2, 4):
+        folder = rich.run_dir / f"seen-{step}"
+        told = json.loads((folder / "prompts.json").read_text())
+        assert [each["prompt"] for each in told][::3] == ["a house by the sea", "a dog"]
+        pictures = [np.asarray(Image.open(folder / each["file"])).copy() for each in told]
+        samples = [torch.from_numpy(each).permute(2, 0, 1) for each in pictures]
+        scores[step] = np.mean(score(samples, [each["prompt"] for each in told]))
+    assert metric(rich.run_dir, "clip_score") == pytest.approx(scores, rel=1e-5)
+    assert scores[0] != scores[4]
+
+
+def test_a_prompt_of_strength_0_stays_as_before_training_and_others_do_not(rich):
+    sets = {each.step: each for each in preview_sets(rich.run_dir / "previews")
+            if each.kind == "samples"}  # fmt: skip
+    before, after = (
+        {each.row: (sets[step].folder / each.picture).read_bytes() for each in sets[step].previews}
+        for step in (0, 4)
+    )
+    same = [row for row, content in after.items() if content == before[row]]
+    assert len(after) == 4
+    assert [row.partition(":")[0] for row in same] == ["marked"]
+
+
 def test_a_sweep_shows_the_base_each_adapter_and_all_of_them(rich):
     found = next(each for each in preview_sets(rich.run_dir / "previews") if each.kind == "sweep")
     pixels = {
@@ -182,6 +201,10 @@ def test_a_sweep_shows_the_base_each_adapter_and_all_of_them(rich):
     baseline = np.asarray(Image.open(first.folder / first.previews[0].picture)).astype(int)
     assert (pixels.pop("base alone") == baseline).all()
     assert all((each != baseline).any() for each in pixels.values())
+    # The other is this very training without what draws, so only its strength tells them apart.
+    alike = np.abs(pixels.pop("trained x 2") - pixels["other x 2"]).mean()
+    pairs = combinations(pixels.values(), 2)
+    assert alike < 1 < min(np.abs(one - other).mean() for one, other in pairs)
 
 
 @pytest.mark.skipif(BINARY is None, reason="no Chromium here")
@@ -201,6 +224,8 @@ def test_the_report_is_one_file_that_a_browser_shows_without_a_network(rich, tmp
         assert browser.run(broken) == 0
         assert browser.run("document.images.length") == 3 * 4 + 7
         assert browser.run("document.documentElement.scrollWidth") <= 390
+        cells = "[...document.querySelectorAll('.scores th')].map(e => e.clientHeight)"
+        assert max(browser.run(cells)) < 40  # no word is broken, the table moves sideways
         text = browser.text("main")
         for words in (
             *("succeeded", "4 of 4 steps", "before training", "all x 2", "script.pictures"),
