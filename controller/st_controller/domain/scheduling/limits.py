@@ -31,9 +31,12 @@ class Limits:
 
         ``waiting``: what waits there and is let through by all limits below.
         """
-        ones = (1 << width) - 1
-        if node.share.max_jobs is not None and node.running_jobs >= node.share.max_jobs:
+        share = node.share
+        if share.max_jobs is not None and node.running_jobs >= share.max_jobs:
             return 0
+        if share.max_slots is None and not node.kept:
+            return (1 << width * LEVELS) - 1
+        ones = (1 << width) - 1
         room = self._within(node, 0) & ones
         everywhere = sum(room << level * width for level in range(LEVELS))
         if not node.kept and not waiting & ~everywhere:
@@ -56,6 +59,8 @@ class Limits:
         max_jobs, beside = node.share.max_jobs, 0
         if max_jobs is None or node.running_jobs + len(kept) < max_jobs:
             beside = self._within(node, sum(self._shapes.known[each.shape].total for each in kept))
+        if node.share.max_slots is None:
+            return room & beside  # which time alone does not change: nobody remembers it
         before = min(each.start for each in kept)
         return room & (beside | self._shapes.no_longer(before - self.now)[0])
 

@@ -74,12 +74,16 @@ class Node:
     lines: "dict[tuple[int, int], Line] | None" = None
     """A user's jobs by level and shape; none for the inner nodes."""
     permitted: int = 0
-    """Levels and shapes that its own limits let start, as of when ``due`` or ``startable`` was
-    found; see ``limits.py``."""
+    """Levels and shapes that its limit of slots lets start, as of when ``due`` and ``startable``
+    were found; see ``limits.py``."""
     is_limited: bool = False
     """Whether it has any limit."""
     is_limited_anywhere: bool = False
     """Whether it, or a node above it, has any limit."""
+    keeps_room: bool = False
+    """Whether it has a limit of slots, under which room is kept for some."""
+    keeps_room_anywhere: bool = False
+    """Whether it, or a node above it, has one."""
     held_back: int = 0
     """Shapes of a user that is over its share which are not to start in this decision."""
     ancestry: tuple["Node", ...] = ()
@@ -119,12 +123,17 @@ class Node:
     def take_share(self, share: Share) -> None:
         """Take over weight and limits; those below learn whether they are limited."""
         self.share = share
-        self.is_limited = share.max_jobs is not None or share.max_slots is not None
+        self.keeps_room = share.max_slots is not None
+        self.is_limited = share.max_jobs is not None or self.keeps_room
         changed = [self]
         while changed:
             node = changed.pop()
-            above = node.parent is not None and node.parent.is_limited_anywhere
-            node.is_limited_anywhere = node.is_limited or above
+            above = node.parent
+            node.is_limited_anywhere = node.is_limited
+            node.keeps_room_anywhere = node.keeps_room
+            if above is not None:
+                node.is_limited_anywhere |= above.is_limited_anywhere
+                node.keeps_room_anywhere |= above.keeps_room_anywhere
             changed += node.children.values()
 
     def look_anew(self) -> None:
@@ -135,9 +144,9 @@ class Node:
     def look_anew_within_share(self) -> None:
         """The same where nothing but who is within its share changed.
 
-        Under a limit that may change for whom room is kept there.
+        Under a limit of slots that may change for whom room is kept there.
         """
-        if self.is_limited_anywhere:
+        if self.keeps_room_anywhere:
             self.look_anew()
             return
         for node in self.ancestry:

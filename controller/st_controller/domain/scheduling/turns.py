@@ -78,7 +78,7 @@ class Turns:
         while nodes:
             node = nodes.pop()
             nodes += node.children.values()
-            if node.is_limited:
+            if node.keeps_room:
                 node.look_anew()
 
     # Who is next
@@ -184,10 +184,13 @@ class Turns:
         found = node.due
         if found is not None:
             return found
-        if node.is_limited:
+        if node.keeps_room:
             self._look_at_limits(node)
             return node.due or 0
-        node.due = found = self._due_below(node)
+        found = self._due_below(node)
+        if node.is_limited:
+            found &= self._limits.permitted(node, 0, self._width)
+        node.due = found
         return found
 
     def _due_below(self, node: Node) -> int:
@@ -210,10 +213,13 @@ class Turns:
         found = node.startable
         if found is not None:
             return found
-        if node.is_limited:
+        if node.keeps_room:
             self._look_at_limits(node)
             return node.startable or 0
-        node.startable = found = self._startable_below(node)
+        found = self._startable_below(node)
+        if node.is_limited:
+            found &= self._limits.permitted(node, 0, self._width)
+        node.startable = found
         return found
 
     def _startable_below(self, node: Node) -> int:
@@ -230,7 +236,7 @@ class Turns:
         return found
 
     def _look_at_limits(self, node: Node) -> None:
-        """Find what a limited node lets start: who is kept waiting by it alone holds up others."""
+        """Find what a limit of slots lets start: who waits for it alone holds up others."""
         due, startable = self._due_below(node), self._startable_below(node)
         node.permitted = found = self._limits.permitted(node, due | startable, self._width)
         node.due, node.startable = due & found, startable & found
@@ -239,9 +245,13 @@ class Turns:
         """The shapes that a node's own limits let start at a level."""
         if not node.is_limited:
             return self._ones
-        if node.due is None or node.startable is None:
-            self._look_at_limits(node)
-        return node.permitted >> level * self._width & self._ones
+        if not node.keeps_room:
+            found = self._limits.permitted(node, 0, self._width)
+        else:
+            if node.due is None or node.startable is None:
+                self._look_at_limits(node)
+            found = node.permitted
+        return found >> level * self._width & self._ones
 
     def _add_startable(self, leaf: Node, shape: int, bit: int) -> None:
         """Keep what is remembered true where a user began to ask for a shape at a level."""
@@ -251,8 +261,11 @@ class Turns:
                 return
             if node.held_back >> shape & 1:
                 return
-            if node.is_limited and not node.permitted & bit:
-                node.look_anew()  # it may be one for whom room is to be kept
+            if node.keeps_room:
+                if not node.permitted & bit:
+                    node.look_anew()  # it may be one for whom room is to be kept
+                    return
+            elif node.is_limited and not self._limits.permitted(node, 0, self._width) & bit:
                 return
             node.startable |= bit
 
@@ -263,7 +276,7 @@ class Turns:
                 node.look_anew()
                 return
             if not node.startable & bit:
-                if node.is_limited:
+                if node.keeps_room:
                     node.look_anew()
                 return
             if node.masks[BASE] & bit:

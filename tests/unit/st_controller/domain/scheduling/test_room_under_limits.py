@@ -182,4 +182,8 @@ def _agree(turns: Turns, node: Node) -> None:
             assert child.startable is not None or not child.waiting
     if node.lines is None and node.startable is not None:
         below = turns._startable_below(node)
-        assert node.startable == (below & node.permitted if node.is_limited else below)
+        if node.keeps_room:
+            below &= node.permitted
+        elif node.is_limited:
+            below &= turns._limits.permitted(node, 0, turns._width)
+        assert node.startable == below
