@@ -252,6 +252,11 @@ class TrainingSpec(Section):
                 f"flux's, around weights of memory.quantization.format {format_}: use nf4, or drop "
                 "one of them"
             )
+        if self.speed.compile and self.memory.offload.level:
+            raise ValueError(
+                "speed.compile: compiled blocks hold on to the weights that memory.offload brings "
+                "and takes away: drop one of them"
+            )
         if self.speed.attention != "native" and not family.needs_base:
             raise ValueError(f"speed.attention: {family.name} has no choice of attention: drop it")
         return self

@@ -29,6 +29,7 @@ BLOCK = {"offload": {"level": "block"}, "gradient_checkpointing": 1}
             {"memory": BLOCK | {"offload": {"level": "leaf", "blocks": 2}}},
             "blocks means nothing for memory.offload.level leaf",
         ),
+        ({"memory": BLOCK, "speed": {"compile": True}}, "memory.offload brings .* drop one"),
         ({"memory": INT8, "speed": {"compile": True}}, "format int8: use nf4, or drop one"),
         (SCRATCH | {"memory": {"quantization": {"text_encoders": "int8"}}}, "no text encoder"),
         (SCRATCH | {"speed": {"attention": "flash"}}, "no choice of attention"),
