@@ -82,6 +82,9 @@ def nf4_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
         quant_type="nf4",
         device="meta",
     )
+    # On some CPUs it would rewrite its weights, with coarser scales, when it answers without
+    # gradients: samples would change the training, and not every width could be rewritten.
+    made.support_avx512bf16_for_cpu = False
     made.weight = kinds.Params4bit(
         layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
     )

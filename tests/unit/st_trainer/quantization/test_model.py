@@ -136,6 +136,18 @@ def test_a_small_part_learns_on_a_base_that_weighs_what_is_foretold(load_tiny, r
     assert all("lora_" in name for name in with_gradients)
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_answers_without_gradients_change_no_weight_whatever_its_width(row):
+    torch.manual_seed(0)
+    layer = row.quantise(nn.Linear(24, 48).requires_grad_(requires_grad=False), CPU).eval()
+    inputs = torch.randn(3, 24)
+    expected = layer(inputs.clone().requires_grad_()).detach()  # as in training
+    with torch.no_grad():
+        layer(inputs)
+    after = layer(inputs.clone().requires_grad_()).detach()
+    assert torch.equal(after, expected)
+
+
 def test_the_file_holds_plain_matrices(load_tiny, tmp_path):
     written = {}
     for name, changes in {"plain": {}, "fewer": quantization(QUANTIZERS[0])}.items():
