@@ -111,12 +111,30 @@ def work_is_conserved(tables: Tables, leader: Leader, policy: Policy, now: float
             continue
         if not allowed(job, tables.shares, jobs, slots):
             continue
+        if job.array is not None and _comes_after_its_like(job, tables, leader):
+            continue
         if job.shape not in seen:
             seen[job.shape] = fits(tables, job.shape, without=kept)
         could_run = seen[job.shape] and not leaves_room(
             job, tables, leader, policy, now, (jobs, slots)
         )
         _demand(not could_run, f"{job.id} could run: {job.shape}, kept: {sorted(kept)}")
+
+
+def _comes_after_its_like(job: JobRow, tables: Tables, leader: Leader) -> bool:
+    """Whether others of its array, which rank as high, are in line for all that its cap leaves."""
+    backlog = getattr(leader.core, "backlog", None)
+    if backlog is None or not backlog.is_held(job.id):
+        return False
+    running = sum(tables.jobs[one.job].array == job.array for one in tables.live.values())
+    in_line = [
+        other
+        for other in tables.waiting()
+        if other.array == job.array
+        and other.served_level >= job.served_level
+        and not backlog.is_held(other.id)
+    ]
+    return running + len(in_line) >= tables.caps[job.array or ""]
 
 
 def reserved_workers(leader: Leader) -> set[str]:

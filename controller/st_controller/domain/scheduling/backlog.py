@@ -10,6 +10,13 @@ from st_controller.domain.scheduling.model import Level, PendingJob, Policy
 from st_controller.domain.scheduling.nodes import AGED, BASE
 from st_controller.domain.scheduling.tenants import Tenants
 
+ArrayTurn = tuple[int, float, str]
+"""Level, negative, so that the highest comes first; moment of submission; job id."""
+
+
+def _array_turn(job: PendingJob) -> ArrayTurn:
+    return -job.level, job.submitted, job.id
+
 
 @dataclass(slots=True)
 class Array:
@@ -18,8 +25,8 @@ class Array:
     most: int
     members: set[str] = field(default_factory=set)
     """Jobs that stand in a line or run."""
-    turns: list[Turn] = field(default_factory=list)
-    """Jobs that wait to be let in."""
+    turns: "list[ArrayTurn]" = field(default_factory=list)
+    """Jobs that wait to be let in, those of the highest level first."""
 
 
 class Backlog:
@@ -93,7 +100,7 @@ class Backlog:
         """Change how many jobs of an array may be served at one time."""
         if most is None:
             lifted = self._arrays.pop(array_id, None)
-            for _, job_id in sorted(lifted.turns) if lifted else ():
+            for _, _, job_id in sorted(lifted.turns) if lifted else ():
                 self._admit_held(job_id, now)
             return
         array = self._arrays.get(array_id)
@@ -131,9 +138,9 @@ class Backlog:
             return
         array = self._arrays.get(job.array) if job.array else None
         if array is not None and job.id not in array.members:
-            if len(array.members) >= array.most:
+            if len(array.members) >= array.most and not self._displace(array, job, now):
                 self._held[job.id] = (job, shape)
-                heappush(array.turns, (job.submitted, job.id))
+                heappush(array.turns, _array_turn(job))
                 return
             array.members.add(job.id)
         self._join_line(job, shape, now)
@@ -251,17 +258,41 @@ class Backlog:
         excess = len(array.members) - array.most
         if excess <= 0:
             return
-        last = sorted(self._in_line(array_id), key=lambda job: (job.submitted, job.id))[-excess:]
-        for job in last:
-            shape = self.waiting[job.id].line.shape
-            self.take(job.id, now)
-            array.members.discard(job.id)
-            self._held[job.id] = (job, shape)
-            heappush(array.turns, (job.submitted, job.id))
+        for job in sorted(self._in_line(array_id), key=_array_turn)[-excess:]:
+            self._send_out(array, job, now)
+
+    def _displace(self, array: Array, job: PendingJob, now: float) -> bool:
+        """Let a job in that was raised above others of its array, in place of the last in line."""
+        if len(array.members) > array.most or job.level <= self._highest_held(array):
+            return False
+        in_line = [self.waiting[one].job for one in array.members if one in self.waiting]
+        last = max(in_line, key=_array_turn, default=None)
+        if last is None or last.level >= job.level:
+            return False
+        self._send_out(array, last, now)
+        return True
+
+    def _highest_held(self, array: Array) -> int:
+        """The highest level of those that wait to be let in; none in line has a lower one."""
+        while array.turns:
+            level, _, job_id = array.turns[0]
+            held = self._held.get(job_id)
+            if held is not None and held[0].level == -level:
+                return held[0].level
+            heappop(array.turns)
+        return -1
+
+    def _send_out(self, array: Array, job: PendingJob, now: float) -> None:
+        """Take a job of an array out of its line; it waits to be let in again."""
+        shape = self.waiting[job.id].line.shape
+        self.take(job.id, now)
+        array.members.discard(job.id)
+        self._held[job.id] = (job, shape)
+        heappush(array.turns, _array_turn(job))
 
     def _let_in(self, array: Array, now: float) -> None:
         while array.turns and len(array.members) < array.most:
-            self._admit_held(heappop(array.turns)[1], now)
+            self._admit_held(heappop(array.turns)[-1], now)
 
     def _admit_held(self, job_id: str, now: float) -> None:
         held = self._held.pop(job_id, None)

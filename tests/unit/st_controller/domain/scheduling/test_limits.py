@@ -3,6 +3,8 @@
 import pytest
 from queue_steps import Queue
 
+from st_controller.domain.scheduling.model import Level
+
 
 @pytest.mark.parametrize("path", ["", "o", "o/t", "o/t/ann"])
 def test_a_limit_of_jobs_holds_wherever_it_is_set(path: str) -> None:
@@ -65,3 +67,22 @@ def test_a_cap_that_is_lifted_lets_all_in() -> None:
     assert queue.placed() == ["0"]
     queue.scheduler.set_array_cap("sweep", None, queue.now)
     assert queue.placed() == ["1", "2", "3"]
+
+
+def test_a_job_that_was_raised_takes_the_place_of_another_of_its_array() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 2, queue.now)
+    queue.worker(slots=1)
+    for number in range(4):
+        queue.submit(f"{number}", array="sweep")
+    assert queue.placed() == ["0"]
+
+    queue.submit("3", level=Level.HIGH, array="sweep")
+    queue.finish("0")
+    assert queue.placed() == ["3"]
+    queue.submit("2", level=Level.HIGH, array="sweep")
+    for ends in ("3", "2"):
+        queue.finish(ends)
+        assert len(queue.placed()) == 1
+    assert sorted(queue.scheduler.running()) == ["1"]
+    assert list(queue.scheduler.pending()) == []
