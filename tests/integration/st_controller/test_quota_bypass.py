@@ -90,7 +90,8 @@ def test_it_goes_on_past_the_hard_cap_and_is_retried_beyond_it(steps, dear):
 
 
 def test_a_check_says_what_is_passed(steps, dear):
-    draft = submission.check(steps.admin, {"name": "n", "noop": {}, "bypass_quota": True}, Rules())
+    body = {"name": "n", "noop": {}, "expected_time": "24h", "bypass_quota": True}
+    draft = submission.check(steps.admin, body, Rules())
     with steps.db.read() as session:
         found = checking.check(session, steps.admin, draft, Rules(), steps.clock())
     (quotas,) = [step for step in found.steps if step.step == "quotas"]

@@ -397,7 +397,7 @@ class TestSetting:
 
     @pytest.mark.embedded
     def test_more_than_a_thousand_jobs_are_counted(self, steps, purse):
-        bodies = [{"name": "n", "noop": {}}] * 600
+        bodies = [{"name": "n", "noop": {}, "expected_time": "24h"}] * 600
         batch = submission.check_batch(steps.admin, bodies, submission.NOTHING_MORE)
         for _ in range(2):
             with steps.db.write() as tx:

@@ -68,7 +68,7 @@ def test_only_the_standard_library_is_imported():
 
 
 def test_trainer_is_found_by_another_and_ended_whole(tmp_path):
-    command = ["/bin/sh", "-c", "sleep 600 & echo up; wait"]
+    command = ["/bin/sh", "-c", "sleep 600 & echo up; wait; exec sleep 600"]
     output = tmp_path / "output.log"
     mine = TrainerProcess.start(tmp_path, command, os.environ, output)
     try:

@@ -105,7 +105,7 @@ def test_refusals_name_the_quota_what_is_left_and_when_it_begins_anew() -> None:
 
 def spec(**resources) -> JobSpec:
     return JobSpec.model_validate(
-        {"name": "n", "noop": {}, "time_limit": "2h", "resources": resources}
+        {"name": "n", "command": {"run": "true"}, "time_limit": "2h", "resources": resources}
     )
 
 
