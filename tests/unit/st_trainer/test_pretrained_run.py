@@ -10,6 +10,7 @@ import torch
 from fixtures.media import write_samples
 from fixtures.tiny import FAST as FAST_FAMILIES
 from fixtures.tiny import TINY
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from whole_run import carry_out, final_state
@@ -307,7 +308,8 @@ def test_a_base_that_is_not_there_is_refused(sd1_spec, tmp_path, base):
 
 
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`:UserWarning:huggingface_hub")
-def test_a_repository_that_cannot_be_reached_is_told(sd1_spec, tmp_path):
+def test_a_repository_that_cannot_be_reached_is_told(sd1_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     model = {"family": "sd1", "base": "someone/some-model"}
     with pytest.raises(BadSpecError, match="unet of someone/some-model cannot be loaded"):
         carry_out(sd1_spec(model=model), tmp_path / "run")

@@ -11,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from browser import BINARY, Browser
 from fixtures.tiny_clip import make_clip
+from huggingface_hub import constants
 from PIL import Image
 
 from st_shared.protocol.journal import ExitCode, journal_event
@@ -249,7 +250,10 @@ def test_the_report_is_one_file_that_a_browser_shows_without_a_network(rich, tmp
         ),
     ],
 )
-def test_what_cannot_be_done_ends_the_run_and_says_why(world, tmp_path, validation, code, said):
+def test_what_cannot_be_done_ends_the_run_and_says_why(
+    world, tmp_path, monkeypatch, validation, code, said
+):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     root, base = world
     spec = spec_of(root, base, {"prompts": ["a"], "sampler_steps": 1, **validation})
     result = carry_out(spec, tmp_path / "run")
