@@ -62,7 +62,7 @@ def main() -> None:
             os._exit(1)
         if int(os.environ.get("RANK", "0")) == 0:
             note = {"code": code, "seconds": monotonic() - started}
-            (Path(case["root"]) / "ended.json").write_text(json.dumps(note))
+            (Path(case["root"]) / case["note"]).write_text(json.dumps(note))
             print(f"{Path(case['root']).name}: {note}", flush=True)
         gc.collect()
 

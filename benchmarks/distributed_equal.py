@@ -210,6 +210,8 @@ class Trials:
     def launch(self, cases: list[Document], processes: int) -> None:
         """Carry ``cases`` out, one after the other, in ``processes`` processes."""
         file = self.root / f"cases-{processes}.json"
+        for case in cases:  # one that goes on has the folder of the one that was stopped
+            case["note"] = "ended-again.json" if "resume" in case else "ended.json"
         file.write_text(json.dumps(cases))
         command = [sys.executable]
         if processes > 1:
@@ -226,7 +228,7 @@ class Trials:
                 f"{processes} processes ended with {ended.returncode}:\n{log.read_text()[-20_000:]}"
             )
         for case in cases:
-            code = json.loads((Path(case["root"]) / "ended.json").read_text())["code"]
+            code = json.loads((Path(case["root"]) / case["note"]).read_text())["code"]
             if code != (ExitCode.PREEMPTED if "stop_after" in case else ExitCode.SUCCEEDED):
                 sys.exit(f"{case['root']} ended with {code}:\n{log.read_text()[-20_000:]}")
 
