@@ -316,7 +316,9 @@ class ControllerDouble:
             self._worker(request)
             last = request.headers.get("last-event-id")
             self.streams.append(last)
-            return StreamingResponse(self._stream(last), media_type="text/event-stream")
+            # From here on: what is pushed before the answer is begun belongs to it.
+            sent = int(last) if last else len(self.events)
+            return StreamingResponse(self._stream(last, sent), media_type="text/event-stream")
 
         @app.post("/v1/worker/heartbeat")
         async def heartbeat(request: Request, body: Heartbeat) -> dict[str, Any]:
@@ -505,9 +507,8 @@ class ControllerDouble:
 
         return app
 
-    async def _stream(self, last: str | None) -> AsyncIterator[bytes]:
+    async def _stream(self, last: str | None, sent: int) -> AsyncIterator[bytes]:
         cut = self._cut
-        sent = int(last) if last else len(self.events)
         if last is None:
             offers = [
                 self._offer_text(attempt)
