@@ -25,8 +25,8 @@ class Tenants:
         self._decay = log(2) / policy.half_life
         self._nodes: dict[str, Node] = {}
         self._shares: dict[str, Share] = {}
-        self._keeps_room = False
-        """Whether any node has a limit of slots."""
+        self._keep_room: set[str] = set()
+        """Paths with a limit of slots."""
         self.root = self._nodes[""] = Node("", None, Share())
         self.limits = Limits(shapes)
         self.turns = Turns(self.root, self.limits)
@@ -67,7 +67,10 @@ class Tenants:
     def set_share(self, path: str, share: Share) -> None:
         """Change weight and limits of a node, known or not."""
         self._shares[path] = share
-        self._keeps_room = any(share.max_slots is not None for share in self._shares.values())
+        if share.max_slots is None:
+            self._keep_room.discard(path)
+        else:
+            self._keep_room.add(path)
         node = self._nodes.get(path)
         if node is None:
             return
@@ -158,7 +161,7 @@ class Tenants:
         self._settled_at = now
         for node in nodes:
             node.due = None
-            if self._keeps_room:
+            if self._keep_room:
                 node.startable = node.ends = None
             if node.children:
                 self._keep_apart(node, forgiven)

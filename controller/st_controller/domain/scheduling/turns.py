@@ -187,10 +187,7 @@ class Turns:
         if node.keeps_room:
             self._look_at_limits(node)
             return node.due or 0
-        found = self._due_below(node)
-        if node.is_limited:
-            found &= self._limits.permitted(node, 0, self._width)
-        node.due = found
+        node.due = found = self._within_job_limit(node, self._due_below(node))
         return found
 
     def _due_below(self, node: Node) -> int:
@@ -216,10 +213,7 @@ class Turns:
         if node.keeps_room:
             self._look_at_limits(node)
             return node.startable or 0
-        found = self._startable_below(node)
-        if node.is_limited:
-            found &= self._limits.permitted(node, 0, self._width)
-        node.startable = found
+        node.startable = found = self._within_job_limit(node, self._startable_below(node))
         return found
 
     def _startable_below(self, node: Node) -> int:
@@ -243,15 +237,16 @@ class Turns:
 
     def permitted(self, node: Node, level: int) -> int:
         """The shapes that a node's own limits let start at a level."""
-        if not node.is_limited:
-            return self._ones
+        shift = level * self._width
         if not node.keeps_room:
-            found = self._limits.permitted(node, 0, self._width)
-        else:
-            if node.due is None or node.startable is None:
-                self._look_at_limits(node)
-            found = node.permitted
-        return found >> level * self._width & self._ones
+            return self._within_job_limit(node, self._ones << shift) >> shift
+        if node.due is None or node.startable is None:
+            self._look_at_limits(node)
+        return node.permitted >> shift & self._ones
+
+    def _within_job_limit(self, node: Node, found: int) -> int:
+        """What its limit of jobs lets start, of a node without a limit of slots."""
+        return found & self._limits.permitted(node, 0, self._width) if node.is_limited else found
 
     def _add_startable(self, leaf: Node, shape: int, bit: int) -> None:
         """Keep what is remembered true where a user began to ask for a shape at a level."""
@@ -265,7 +260,7 @@ class Turns:
                 if not node.permitted & bit:
                     node.look_anew()  # it may be one for whom room is to be kept
                     return
-            elif node.is_limited and not self._limits.permitted(node, 0, self._width) & bit:
+            elif not self._within_job_limit(node, bit):
                 return
             node.startable |= bit
 

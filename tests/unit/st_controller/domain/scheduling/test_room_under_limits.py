@@ -184,6 +184,6 @@ def _agree(turns: Turns, node: Node) -> None:
         below = turns._startable_below(node)
         if node.keeps_room:
             below &= node.permitted
-        elif node.is_limited:
-            below &= turns._limits.permitted(node, 0, turns._width)
+        else:
+            below = turns._within_job_limit(node, below)
         assert node.startable == below
