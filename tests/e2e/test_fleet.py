@@ -140,8 +140,7 @@ def test_host_lost_and_the_job_goes_on_elsewhere_from_its_checkpoint(quick_fleet
     assert begun > 50
 
 
-def test_cancel_ends_the_process_group(fleet, shades):
-    """How soon: ``benchmarks/skeleton.py``. Here it must not take until a lease runs out."""
+def test_cancel_ends_the_process_group_within_ten_seconds(fleet, shades):
     agent = fleet.add_agent()
     job_id = submit(fleet, shades, LONG)
     train_past(fleet, job_id, 20)
@@ -149,12 +148,12 @@ def test_cancel_ends_the_process_group(fleet, shades):
 
     begun = time.monotonic()
     fleet.client.cancel(job_id)
-    _, alive = psutil.wait_procs(group, timeout=60)
+    _, alive = psutil.wait_procs(group, timeout=10)
     job = fleet.client.wait(job_id)
 
     assert group
     assert not alive
-    assert time.monotonic() - begun < 100
+    assert time.monotonic() - begun < 10
     assert job.state == "cancelled"
     [worker] = fleet.client.workers()
     assert worker.slots_free == 1

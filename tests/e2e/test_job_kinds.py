@@ -1,6 +1,7 @@
 """Command and noop jobs in real processes, also when the agent is killed beside them."""
 
 import hashlib
+import time
 
 import psutil
 from fleet import wait_for
@@ -52,7 +53,7 @@ def test_a_failed_script_is_tried_as_often_as_it_says(fleet):
     assert "attempt 1" in first.failure.message
 
 
-def test_cancel_ends_a_script_and_all_that_it_started(fleet):
+def test_cancel_ends_a_script_within_its_grace(fleet):
     agent = fleet.add_agent()
     job_id = submit(fleet, "sleep 1000 & echo up; sleep 1000")
     wait_for("the script", lambda: "up" in printed(fleet, job_id))
@@ -63,10 +64,12 @@ def test_cancel_ends_a_script_and_all_that_it_started(fleet):
     ]
     assert len({process.pid for process in group}) >= 5  # supervisor, runner, shell, two sleeps
 
+    begun = time.monotonic()
     fleet.client.cancel(job_id)
-    _, alive = psutil.wait_procs(group, timeout=60)
+    _, alive = psutil.wait_procs(group, timeout=10)
 
     assert not alive
+    assert time.monotonic() - begun < 5
     assert fleet.client.wait(job_id).state == "cancelled"
 
 
@@ -121,4 +124,4 @@ def test_agent_killed_beside_a_noop(fleet):
 
     assert (job.state, job.attempts) == ("succeeded", 1)
     [attempt] = fleet.client.attempts(job_id)
-    assert (attempt.finished_at - attempt.claimed_at).total_seconds() >= 3
+    assert 3 <= (attempt.finished_at - attempt.claimed_at).total_seconds() < 10

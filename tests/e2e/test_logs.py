@@ -8,8 +8,8 @@ from fleet import wait_for
 
 from st_shared.protocol.resources import LogLine
 
-SOON = 30.0
-"""Seconds; on a quiet machine it is a tenth of one, which ``benchmarks/log_ingest.py`` measures."""
+SOON = 3.0
+"""Seconds; on a quiet machine it is a tenth, see ``benchmarks/log_ingest.py``."""
 
 
 def submit(fleet, script):

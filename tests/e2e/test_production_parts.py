@@ -69,7 +69,7 @@ def test_the_leader_is_killed_and_another_replica_goes_on(production, shades, tm
 
         assert '"leading"' in fleet.controller.log
         [attempt] = fleet.client.attempts(second)
-        assert attempt.claimed_at > killed_at  # how soon: ``benchmarks/recovery.py``
+        assert 0 < (attempt.claimed_at - killed_at).total_seconds() < 10
         leader.start()
         with Client(leader.url, fleet.key) as other:
             for job_id, journal in zip((first, second), agent.journals(), strict=True):
