@@ -4,16 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from st_trainer.data.content import Content
+from st_trainer.data.file_marks import LONGEST, is_marked
 from st_trainer.data.index import Index
 
-_MARKS = (
-    (0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (8, b"WEBP"),
-    (4, b"ftyp"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "),
-    (8, b"WAVE"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (0, b"FORM"),
-)  # fmt: skip
-"""Bytes at a place by which files of pictures, videos and sounds are known."""
 DELETED = "deleted"
-_LONGEST = 12
 _PIECE_BYTES = 1 << 20
 
 
@@ -26,10 +20,10 @@ def begins_well(content: Content) -> bool:
         OSError: it cannot be read to its end.
     """
     with content.open() as file:
-        beginning = file.read(_LONGEST)
+        beginning = file.read(LONGEST)
         while file.read(_PIECE_BYTES):
             pass
-    return not beginning or any(beginning.startswith(mark, at) for at, mark in _MARKS)
+    return not beginning or is_marked(beginning)
 
 
 class Deletes(Protocol):

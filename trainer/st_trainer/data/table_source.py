@@ -11,14 +11,13 @@ from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data import caption_text
 from st_trainer.data.content import Content
 from st_trainer.data.entry import STAMP_BYTES
+from st_trainer.data.file_marks import picture_suffix
 from st_trainer.data.files import Files
 from st_trainer.data.medium import Medium, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 _USUAL_CAPTIONS = ("caption", "text")
 _USUAL_JSON = "json"
-_BEGINNINGS = {".png": (0, b"\x89PNG"), ".jpg": (0, b"\xff\xd8\xff"), ".webp": (8, b"WEBP")}
-"""The end of the name that a picture gets where it has none: by the bytes at a place in it."""
 
 
 class Rows(Protocol):
@@ -156,7 +155,7 @@ class TableSource:
                 return Content.of_file(Path(path))
             value = path if value is None else value
         if isinstance(value, bytes):
-            called = PurePosixPath(str(path or f"{name}{_suffix_of(value)}")).name
+            called = PurePosixPath(str(path or f"{name}{picture_suffix(value)}")).name
             return Content.of_bytes(called, value)
         if not isinstance(value, str) or not value:
             raise UnreadableSampleError(f"column {column} holds neither a file nor its path")
@@ -197,11 +196,6 @@ def _leads_out(path: str) -> bool:
 
 def _shown(path: str) -> str:
     return path if path.isprintable() else ascii(path)
-
-
-def _suffix_of(content: bytes) -> str:
-    found = (end for end, (at, mark) in _BEGINNINGS.items() if content.startswith(mark, at))
-    return next(found, "")
 
 
 def row_name(file: str, number: int) -> str:
