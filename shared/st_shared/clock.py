@@ -12,6 +12,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC.
+
+    Raises:
+        ValueError: it lies so near an end of the calendar that UTC has no name for it.
+    """
+    if moment.tzinfo is UTC:
+        return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("should lie in the years 1 to 9999 in UTC, too") from None
+
+
 class ManualClock:
     """A clock that stands still until it is told to move."""
 

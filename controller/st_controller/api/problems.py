@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from st_controller.api.unreadable_body import unreadable
 from st_controller.errors import InvalidRequest, NotSignedIn, Refusal, TooMany, Unavailable
 from st_controller.store.database import DatabaseAwayError
 from st_shared.objectstore import StoreUnreachableError
@@ -87,12 +88,18 @@ async def _store_away(request: Request, error: Exception) -> Response:
 async def _invalid(_request: Request, error: Exception) -> Response:
     invalid = cast(RequestValidationError, error)
     found = field_problems(invalid.errors()[:MOST_PROBLEMS], invalid.body)
-    detail = "; ".join(f"{item.field}: {item.message}" for item in found[:3])
-    return problem_response(InvalidRequest(detail, errors=found).problem())
+    return problem_response(InvalidRequest(_detail(found), errors=found).problem())
+
+
+def _detail(found: Sequence[FieldProblem]) -> str:
+    return "; ".join(f"{item.field}: {item.message}" for item in found[:3])
 
 
 async def _framework(request: Request, error: Exception) -> Response:
     raised = cast(HTTPException, error)
+    if isinstance(raised.__cause__, ValueError | RecursionError):
+        found = unreadable(await request.body(), raised.__cause__)
+        return problem_response(InvalidRequest(_detail([found]), errors=[found]).problem())
     code, title = _CODES.get(raised.status_code, ("refused", "The request was refused"))
     problem = Problem(title=title, status=raised.status_code, detail=raised.detail, code=code)
     if problem.code == "no_such_route":

@@ -129,6 +129,8 @@ def _look_again(tx: Transaction, children: Sequence[Job]) -> None:
         why = why_waiting(still_open[child.id])
         was_waiting = child.open_parents > 0
         child.open_parents = len(still_open[child.id])
+        if was_waiting and not child.open_parents and child.state == JobState.QUEUED:
+            child.queued_at = tx.now  # from here on it waits for slots, and ages
         if (why or was_waiting) and child.state != JobState.AWAITING_APPROVAL:
             child.reason = why.model_dump() if why else None
         child.changed_at = tx.now

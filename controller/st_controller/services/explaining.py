@@ -29,6 +29,8 @@ from st_shared.protocol.states import JobState
 AGE = timedelta(seconds=5)
 """How old the picture may be where this process does not schedule."""
 MOST_AHEAD = 10
+_LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+"""Of the calendar; what is foretold for later is told as that."""
 
 
 def reasons(
@@ -174,4 +176,4 @@ def moment_of(seconds: float | None) -> datetime | None:
     """A moment of the scheduler, which may be none or never."""
     if seconds is None or seconds == float("inf"):
         return None
-    return datetime.fromtimestamp(seconds, UTC)
+    return datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)

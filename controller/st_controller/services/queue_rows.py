@@ -211,6 +211,7 @@ def pending(
         tenant = tenants[names] = Tenant(*names)
     level = row.level if row.override is None else row.override
     submitted = row.submitted / SECOND
+    not_before = row.not_before / SECOND if row.not_before is not None else 0.0
     wants = _wants(row.wants)
     fetched = [datasets[want] for want in wants if want in datasets]
     return PendingJob(
@@ -218,9 +219,9 @@ def pending(
         tenant=tenant,
         level=Level(level // 10),
         submitted=submitted,
-        waiting_since=row.queued / SECOND if row.queued is not None else submitted,
+        waiting_since=max(row.queued / SECOND if row.queued is not None else submitted, not_before),
         shape=shape_of(row.request, sum([each.room_gb for each in fetched])),
-        not_before=row.not_before / SECOND if row.not_before is not None else 0.0,
+        not_before=not_before,
         wants=tuple(_wanted(row, datasets)),
         array=row.array_id,
         expected=row.expected_seconds or learned.of(row.submitted_by, row.name, row.family),

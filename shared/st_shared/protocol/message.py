@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from st_shared.characters import check_text, storable
+from st_shared.clock import in_utc
 
 
 class Message(BaseModel):
@@ -28,7 +29,7 @@ Text = Annotated[str, AfterValidator(check_text)]
 Output = Annotated[str, AfterValidator(storable)]
 """What a program wrote, whatever that is: a character that cannot be stored is replaced."""
 
-Moment = AwareDatetime
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 """An aware point in time, UTC on the wire (RFC 3339)."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

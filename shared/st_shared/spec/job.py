@@ -3,8 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
+from st_shared.clock import in_utc
 from st_shared.spec.duration import Duration
 from st_shared.spec.places import FieldError
 from st_shared.spec.secret_names import SecretName, SecretVariable
@@ -148,7 +149,7 @@ class JobSpec(Section):
         description="Let it pass quotas that block, which count it all the same; needs the "
         "permission `job.bypass.quota`.",
     )
-    not_before: AwareDatetime | None = Field(
+    not_before: Annotated[AwareDatetime, AfterValidator(in_utc)] | None = Field(
         None, description="Moment before which it does not start, with its offset from UTC."
     )
     after: list[Annotated[str, Field(min_length=1, max_length=121)]] = Field(

@@ -227,6 +227,24 @@ def test_ageing_is_bounded_and_lifts_a_low_job_over_fresh_normal_ones(steps):
     assert explain(steps, again).level.reached == 40
 
 
+def test_nobody_ages_before_they_could_be_served(steps):
+    """Else whoever asks for tomorrow would come before all who ask for today."""
+    with steps.db.write() as tx:
+        queue_rules.set_rules(tx, steps.admin, QueueRules(ageing_interval=60))
+    worker_id = steps.join()
+    parent = steps.submit("parent")
+    attempt_id = steps.claimed(worker_id)
+    moment = (steps.clock() + timedelta(seconds=300)).isoformat()
+    later = steps.submit("later", priority="low", not_before=moment)
+    child = steps.submit("child", priority="low", after=[parent])
+
+    pass_time(steps, worker_id, attempt_id, 300)
+    steps.finish(worker_id, attempt_id)
+    assert [explain(steps, each).level.reached for each in (later, child)] == [0, 0]
+    steps.clock.advance(61)
+    assert [explain(steps, each).level.reached for each in (later, child)] == [10, 10]
+
+
 def test_an_urgent_job_preempts_and_the_victim_goes_on_later(steps):
     victim = steps.submit("victim", preemptible=True)
     worker_id = steps.join()

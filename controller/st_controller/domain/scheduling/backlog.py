@@ -291,7 +291,7 @@ class Backlog:
         heappush(array.turns, _array_turn(job))
 
     def _let_in(self, array: Array, now: float) -> None:
-        while array.turns and len(array.members) < array.most:
+        while len(array.members) < array.most and self._highest_held(array) >= 0:
             self._admit_held(heappop(array.turns)[-1], now)
 
     def _admit_held(self, job_id: str, now: float) -> None:

@@ -80,7 +80,8 @@ class PendingJob:
     submitted: float
     """Its turn among the jobs of its user; a retried job keeps it."""
     waiting_since: float
-    """When it was queued last; ageing counts from here."""
+    """Since when it could be served: queued last, released by its parents, its moment come. Ageing
+    counts from here."""
     shape: Shape
     not_before: float = 0.0
     wants: tuple[str, ...] = ()

@@ -15,6 +15,9 @@ def problem(reply):
     return told
 
 
+JSON = "application/json"
+
+
 class Body(BaseModel):
     steps: int
     name: str
@@ -60,10 +63,29 @@ def test_wrong_fields_are_named_and_their_values_are_not_repeated(client):
 
 
 def test_broken_json_is_told(client):
-    reply = client.post("/takes", content=b"{", headers={"Content-Type": "application/json"})
+    reply = client.post("/takes", content=b"{", headers={"Content-Type": JSON})
     told = problem(reply)
     assert (told.status, told.errors[0].field) == (422, "body")
     assert told.errors[0].message.startswith("no JSON at character 1: expecting property name")
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        (b'{"steps": ' + b"9" * 5000 + b"}", "steps", "5000 digits"),
+        (b'{"a": [{"b": 1}, {"b": -' + b"1" * 4301 + b"}]}", "a.1.b", "4301 digits"),
+        (b"1" * 5000, "body", "5000 digits"),
+        (b'{"name": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "body", "nested too deeply"),
+        (b'{"name": "\xff"}', "body", "no text in UTF-8"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "body",
+)
+def test_json_that_cannot_be_read_is_told(client, body, field, said):
+    told = problem(client.post("/takes", content=body, headers={"Content-Type": JSON}))
+    assert (told.status, told.code) == (422, "invalid_request")
+    assert [error.field for error in told.errors] == [field]
+    assert said in told.errors[0].message
+    assert len(told.model_dump_json()) < 1000
 
 
 def test_a_defect_of_ours_leaks_nothing_and_can_be_found_in_the_log(client):

@@ -216,3 +216,11 @@ def test_what_awaits_approval_is_never_offered(life):
     assert life.place() == 0
     assert life.get(f"jobs/{job_id}")["state"] == "awaiting_approval"
     assert life.offered(other) == [other]
+
+
+def test_what_is_foretold_beyond_the_calendar_is_told_as_its_last_second(life):
+    life.join()
+    last = "9999-12-31T23:59:59Z"
+    jobs = [life.submit(f"job-{number}", not_before=last) for number in range(3)]
+    life.clock.advance(6)
+    assert [life.get(f"jobs/{job_id}/explain")["starts_at"] for job_id in jobs] == 3 * [last]

@@ -72,7 +72,9 @@ def test_a_submission_is_answered_201_and_its_repeat_200(post):
 
 
 def test_the_answer_is_what_the_job_is_shown_as(post, get):
-    told = post("jobs", NOOP).json()
+    later = {**NOOP, "not_before": "2099-12-31T23:59:59.25+05:30"}
+    told = post("jobs", later).json()
+    assert told["not_before"] == "2099-12-31T18:29:59.250000Z"
     shown = get(f"jobs/{told['id']}")
     for changing in ("reason", "warnings"):  # why it waits is asked later
         told.pop(changing)
@@ -93,6 +95,21 @@ def test_the_answer_is_what_the_job_is_shown_as(post, get):
         ('{"name": "n", "noop": {}, "time_limit": "1000d"}', 422, "time_limit"),
         ('{"name": "n", "noop": {}, "not_before": "2026-01-01"}', 422, "not_before"),
         ('{"name": "n", "noop": {}, "not_before": 1e300}', 422, "not_before"),
+        (  # UTC has no such year
+            '{"name": "n", "noop": {}, "not_before": "9999-12-31T23:59:59-12:00"}',
+            422,
+            "not_before",
+        ),
+        (
+            '{"name": "n", "noop": {}, "not_before": "0001-01-01T00:00:00+12:00"}',
+            422,
+            "not_before",
+        ),
+        (
+            '{"name": "n", "noop": {}, "resources": {"slots": ' + "9" * 5000 + "}}",
+            422,
+            "resources.slots",
+        ),
         ('{"name": "n", "noop": {}, "after": ["x", "x"]}', 422, "after.1"),
         ('{"name": "n"}', 422, "training"),
         ('{"name": "n", "noop": {}, "command": {"run": "true"}}', 422, "noop"),
@@ -117,7 +134,8 @@ def test_bad_input_is_named_and_leaves_nothing(post, get, body, status, field):
 @pytest.mark.parametrize("depth", [900, 100_000])
 def test_a_document_of_great_depth_is_refused(post, depth):
     body = '{"name": "n", "noop": ' + "[" * depth + "]" * depth + "}"
-    assert post("jobs", body).status_code in {400, 422}
+    reply = post("jobs", body)
+    assert (reply.status_code, fields(reply)) == (422, ["noop" if depth < 1000 else "body"])
 
 
 def test_a_repeat_succeeds_although_its_dataset_is_gone(post, platform_db):

@@ -1,5 +1,7 @@
 """Limits of running jobs and slots, and caps of arrays."""
 
+from dataclasses import replace
+
 import pytest
 from queue_steps import Queue
 
@@ -86,3 +88,36 @@ def test_a_job_that_was_raised_takes_the_place_of_another_of_its_array() -> None
         assert len(queue.placed()) == 1
     assert sorted(queue.scheduler.running()) == ["1"]
     assert list(queue.scheduler.pending()) == []
+
+
+def test_a_job_that_was_lowered_again_waits_behind_the_others_of_its_array() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 1, queue.now)
+    queue.worker()
+    first, last, other = (queue.submit(name, array="sweep") for name in ("first", "last", "other"))
+    assert queue.placed() == [first.id]
+    queue.submit("top", level=Level.CRITICAL, array="sweep")
+
+    for level in (Level.HIGH, Level.LOW):
+        queue.scheduler.enqueue(replace(last, level=level), queue.now)
+    for before, after in ((first.id, "top"), ("top", other.id), (other.id, last.id)):
+        queue.finish(before)
+        assert queue.placed() == [after]
+
+
+def test_a_cap_that_is_lowered_sends_back_who_came_last_and_stops_nobody() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 4, queue.now)
+    queue.worker(slots=3)
+    for number in range(6):
+        queue.submit(f"{number}", array="sweep")
+    assert queue.placed() == ["0", "1", "2"]  # the fourth stands in line
+
+    queue.scheduler.set_array_cap("sweep", 2, queue.now)
+    assert sorted(queue.scheduler.running()) == ["0", "1", "2"]
+    queue.finish("0")
+    assert queue.placed() == []
+    queue.finish("1")
+    assert queue.placed() == ["3"]
+    queue.scheduler.set_array_cap("sweep", 3, queue.now)
+    assert queue.placed() == ["4"]
