@@ -43,12 +43,13 @@ def page(facts: Facts, record: Record, previews: Path) -> str:
     redactor, sets = from_environment(os.environ), preview_sets(previews)
     rows, left_out = samples_by_step(sets)
     steps, judged = _judged(record)
+    config = redactor.json(dict(facts.config))  # before YAML folds and quotes what is long or odd
     text = redactor.json(
         {
             "title": facts.title,
             "error": facts.error,
             "facts": [list(pair) for pair in facts.facts.items()],
-            "config": yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True),
+            "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
             "environment": [list(pair) for pair in facts.environment.items()],
             "remarks": [{"level": each.level, "text": each.text} for each in record.remarks],
         }

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -47,8 +49,15 @@ def logged(root):
     return [event["message"] for event in events if event["kind"] == "log"]
 
 
+def told_by_hooks(root):
+    """The steps of what ``post_upload`` has said."""
+    events = map(json.loads, (root / "journal.ndjson").read_text().splitlines())
+    found = [each for each in events if each["kind"] == "metric"]
+    return [each["step"] for each in found if "post_upload.told" in each["values"]]
+
+
 def test_a_run_publishes_its_result_with_a_card_and_its_checkpoints(hub, tiny_spec, tmp_path):
-    hook = 'echo "$1 | $2" >> uploads; echo \'{"told": 1}\''
+    hook = 'echo "$ST_STEP | $1 | $2" >> uploads; echo \'{"told": 1}\''
     spec = tiny_spec(
         publish=[to_hub(hub, checkpoints=True, license="mit", trigger="shade")],
         hooks={"post_upload": {"run": hook}},
@@ -76,8 +85,13 @@ def test_a_run_publishes_its_result_with_a_card_and_its_checkpoints(hub, tiny_sp
     address = f"{hub.url}/ann/squares/commit/{3:040d}"
     assert f"publish.huggingface: result is at {address}" in logged(tmp_path / "run")
     uploads = (tmp_path / "run/uploads").read_text().splitlines()
-    assert len(uploads) == 3
-    assert uploads[-1] == f"result | {address}"
+    assert [each.rpartition(" | ")[0] for each in uploads] == [
+        "4 | checkpoint of step 4",
+        "8 | checkpoint of step 8",
+        "8 | result",
+    ]
+    assert uploads[-1].endswith(f" | {address}")
+    assert told_by_hooks(tmp_path / "run") == [4, 8, 8]
     assert not list((tmp_path / "run/held").iterdir())
 
 
@@ -131,6 +145,51 @@ def test_a_run_publishes_to_a_bucket_and_goes_on_from_there(tiny_spec, tmp_path,
     told = logged(tmp_path / "run")
     assert "publish.s3: result is at s3://models/squares" in told
     assert any("result was not published: s3://absent-bucket/x" in each for each in told)
+
+
+class SlowPlace:
+    """Notes who sends to it; the first of all it keeps waiting until it is told to go on."""
+
+    def __init__(self):
+        self.senders, self.sent, self.may_go_on = [], [], threading.Event()
+
+    def send(self, folder, below, _told):
+        assert (folder / "a").read_text() == "kept"
+        self.senders.append(threading.current_thread())
+        if self.senders[-1] is not threading.main_thread():
+            assert self.may_go_on.wait(60)
+        self.sent.append(below)
+        return f"there/{below}"
+
+
+def test_the_training_goes_on_while_a_checkpoint_is_sent(
+    tiny_spec, run_folder, trainer_journal, monkeypatch
+):
+    place, told = SlowPlace(), []
+    monkeypatch.setattr(publisher, "open_place", lambda *_: place)
+    spec = PublishSpec(kind="s3", uri="s3://models/x", checkpoints=True)
+    session = SimpleNamespace(spec=tiny_spec(), step=2)
+    found = publisher.Publisher(
+        spec, session, run_folder, trainer_journal, {}, uploaded=lambda *each: told.append(each)
+    )
+    trainer_journal.add_listener(found.hear)
+    for step in (1, 2):
+        folder = run_folder.checkpoints / f"step-{step:06d}"
+        folder.mkdir()
+        (folder / "a").write_text("kept")
+        (folder / "manifest.json").write_text("{}")
+        trainer_journal.checkpoint(step, run_folder.relative(folder / "manifest.json"))
+        found.poll()
+        shutil.rmtree(folder)
+    assert (place.sent, told) == ([], [])
+    place.may_go_on.set()
+    found.close(60)
+    assert threading.main_thread() not in place.senders
+    names = ["checkpoints/step-000001", "checkpoints/step-000002"]
+    assert place.sent == names
+    assert told == [
+        (step, f"checkpoint of step {step}", f"there/{name}") for step, name in enumerate(names, 1)
+    ]
 
 
 def test_a_card_escapes_what_people_wrote_and_hides_places(tmp_path):

@@ -1,12 +1,15 @@
 """Trackers in a run: what is sent, and that none of them stops or holds up the training."""
 
 import json
+import os
 from threading import Event
 
 import pytest
 from accelerate.state import PartialState
 
+from st_shared.protocol.journal import ExitCode
 from st_shared.spec.trackers import TrackerSpec
+from st_trainer.command import run_command
 from st_trainer.errors import BadSpecError
 from st_trainer.trackers.registry import make_tracker
 from st_trainer.trackers.trackers import Trackers, flat
@@ -78,6 +81,36 @@ def test_a_file_of_json_lines_has_settings_metrics_and_samples(started, run_fold
         {"step": 1, "post_checkpoint.score": 4.0},
     ]
     assert logged(run_folder) == []
+
+
+def test_a_run_sends_what_it_says_to_its_trackers(tiny_spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORD", "bright-secret")
+    monkeypatch.setenv("ST_SECRET_NAMES", "WORD")
+    monkeypatch.setenv("ST_TRACKERS_DIR", str(tmp_path / "dropped"))
+    (tmp_path / "dropped").mkdir()
+    (tmp_path / "dropped/ours.py").write_text(CUSTOM)
+    validation = {"prompts": ["a bright-secret"], "every": 2, "sampler_steps": 1}
+    spec = tiny_spec(
+        steps=2,
+        checkpoint={"every": 2},
+        validation=validation,
+        trackers=[{"kind": "jsonl"}, {"kind": "custom", "module": "ours"}],
+    )
+    run = tmp_path / "run"
+    result = run_command(spec, run, {}, environment=os.environ, resume="none", stop=lambda: False)
+    assert result.exit_code == ExitCode.SUCCEEDED
+    [ours] = (run / "trackers/custom").iterdir()
+    kept = (run / "trackers/jsonl/metrics.jsonl").read_text()
+    first, *rest = map(json.loads, kept.splitlines())
+    events = map(json.loads, (run / "journal.ndjson").read_text().splitlines())
+    said = [{"step": each["step"], **each["values"]} for each in events if each["kind"] == "metric"]
+    assert [each for each in rest if "samples" not in each] == said
+    assert [each["step"] for each in said] == [1, 2]
+    assert {"step": 2, "samples": ["samples"]} in rest
+    assert "a [secret WORD]" in first["config"]["validation.prompts"]
+    assert "bright-secret" not in kept
+    assert ours.read_text().splitlines()[0] == "seed 5"
+    assert len(ours.read_text().splitlines()) == 3
 
 
 def test_a_tracker_that_the_worker_has_is_used_by_its_name(started, run_folder, trainer_journal):
