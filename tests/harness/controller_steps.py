@@ -177,11 +177,16 @@ class Steps:
             self.beat(worker_id)
         self.sweep()
 
+    def offers(self, worker_id: str) -> list[str]:
+        """The attempts that are offered to this worker."""
+        with self.db.read() as session:
+            offers = workers.sync(session, session.get_one(Worker, worker_id)).offers
+        return [offer.attempt_id for offer in offers]
+
     def offered(self, worker_id: str) -> str:
         """The one attempt that is offered to this worker."""
-        with self.db.read() as session:
-            (offer,) = workers.sync(session, session.get_one(Worker, worker_id)).offers
-        return offer.attempt_id
+        (attempt_id,) = self.offers(worker_id)
+        return attempt_id
 
     def caller(self, worker_id: str) -> WorkerCaller:
         """The worker, as its credential shows it."""

@@ -1,7 +1,7 @@
 """Why jobs wait and when they will start, for the eyes of one caller."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.reach import Owner
 from st_controller.domain.scheduling.forecast import Forecast
-from st_controller.domain.scheduling.model import PendingJob
+from st_controller.domain.scheduling.model import Level, PendingJob
 from st_controller.domain.scheduling.scheduler import Scheduler
 from st_controller.domain.scheduling.tenants import Node
 from st_controller.domain.scheduling.waiting import reached_level, why_waiting
 from st_controller.services.actor import Actor
 from st_controller.services.live_queue import LiveQueue
-from st_controller.store.schema import Job
+from st_controller.store.schema import Job, User
 from st_shared.protocol.queue import (
     AheadView,
     Explanation,
@@ -29,6 +29,8 @@ from st_shared.protocol.states import JobState
 AGE = timedelta(seconds=5)
 """How old the picture may be where this process does not schedule."""
 MOST_AHEAD = 10
+_OWNER = (Job.submitted_by, Job.org, Job.team)
+_OF_PARENTS = frozenset({"dependency", "parent_failed"})
 _LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 """Of the calendar; what is foretold for later is told as that."""
 
@@ -49,23 +51,20 @@ def explain(
     session: Session, queue: LiveQueue, actor: Actor, job: Job, now: datetime
 ) -> Explanation:
     """All that is known of the wait of a job."""
-    may_start = job.state == JobState.QUEUED and not job.open_parents
-    forecast = queue.forecast(session, now, AGE) if may_start else None
-    ahead = forecast.ahead(job.id, MOST_AHEAD) if forecast else []
-    found = owners(session, ahead)
+    forecast = queue.forecast(session, now, AGE) if job.state == JobState.QUEUED else None
+    ahead = _ahead(session, actor, job.id, forecast) if forecast else []
+    username = session.scalar(select(User.username).where(User.id == job.submitted_by))
     with queue.current(session, now, AGE) as scheduler:
-        waits = scheduler.waiting(job.id)
-        path = f"{job.org}/{job.team}/{_username(scheduler, job.id, waits)}"
-        leaf, kept = scheduler.tenants.find(path), in_reservations(scheduler)
+        waits, kept = scheduler.waiting(job.id), in_reservations(scheduler)
         return Explanation(
             job_id=job.id,
             state=job.state,
             reason=_reason(scheduler, job, now),
             place=forecast.place(job.id) if forecast else None,
-            ahead=_ahead(scheduler, actor, ahead, found, forecast) if forecast else [],
+            ahead=ahead,
             starts_at=moment_of(forecast.starts.get(job.id)) if forecast else None,
             starts_after=moment_of(forecast.later_than(job.id)) if forecast else None,
-            basis=_basis(job, queue.learned(job)) if waits else None,
+            basis=_basis(job, queue.learned(job)) if forecast else None,
             level=LevelView(
                 asked=job.level,
                 override=job.override,
@@ -73,8 +72,7 @@ def explain(
             ),
             shares=[
                 tenant_view(node, kept[node.path])
-                for node in (leaf.ancestry if leaf else ())
-                if node.path
+                for node in _tenants(scheduler, job.org, job.team, username or "")
             ],
             made_at=now,
         )
@@ -94,17 +92,16 @@ def _reason(scheduler: Scheduler, job: Job, now: datetime) -> Reason | None:
         return why_waiting(scheduler, waits, now.timestamp())
     if job.open_parents:
         kept = job.reason or {}
-        if kept.get("code") == "parent_failed":
+        if kept.get("code") in _OF_PARENTS:
             return Reason.model_validate(kept)
-        jobs = "another job" if job.open_parents == 1 else f"{job.open_parents} other jobs"
-        return Reason(code="dependency", message=f"It starts after {jobs}, which must succeed.")
+        return Reason(code="dependency", message="It starts after other jobs have succeeded.")
     return Reason(code="new", message="It was queued just now.")
 
 
-def _username(scheduler: Scheduler, job_id: str, waits: PendingJob | None) -> str:
-    running = scheduler.held.get(job_id)
-    job = waits or (running.job if running else None)
-    return job.tenant.user if job else ""
+def _tenants(scheduler: Scheduler, org: str, team: str, user: str) -> list[Node]:
+    """A user and all above but the whole system, as far as anything is known of them."""
+    paths = (f"{org}/{team}/{user}", f"{org}/{team}", org)
+    return [node for path in paths if (node := scheduler.tenants.find(path))]
 
 
 def _reached(scheduler: Scheduler, job: Job, waits: PendingJob | None, now: datetime) -> int:
@@ -113,27 +110,23 @@ def _reached(scheduler: Scheduler, job: Job, waits: PendingJob | None, now: date
     return 10 * reached_level(scheduler, waits, now.timestamp())
 
 
-def _ahead(
-    scheduler: Scheduler,
-    actor: Actor,
-    ids: Sequence[str],
-    owned: Mapping[str, Owner],
-    forecast: Forecast,
-) -> list[AheadView]:
+def _ahead(session: Session, actor: Actor, job_id: str, forecast: Forecast) -> list[AheadView]:
     """Those ahead that belong to the actor's organisation; of others nothing is told."""
+    ids = forecast.ahead(job_id, MOST_AHEAD)
+    query = select(Job.id, Job.level, Job.override, Job.slots, *_OWNER).where(Job.id.in_(ids))
+    rows = {row.id: row for row in session.execute(query)}
     found = []
-    for other in ids:
-        waits, owner = scheduler.waiting(other), owned.get(other)
-        if waits is None or owner is None:
-            continue
+    for row in (rows[other] for other in ids if other in rows):
+        owner = Owner(row.submitted_by, row.org, row.team)
         seen = actor.reaches(owner, "job.view.all")
         if seen or owner.org == actor.org:
+            level = row.level if row.override is None else row.override
             found.append(
                 AheadView(
-                    job_id=other if seen else None,
-                    priority=waits.level.name.lower(),
-                    slots=waits.shape.total,
-                    starts_at=moment_of(forecast.starts[other]) or datetime.now(UTC),
+                    job_id=row.id if seen else None,
+                    priority=Level(level // 10).name.lower(),
+                    slots=row.slots,
+                    starts_at=_within_calendar(forecast.starts[row.id]),
                 )
             )
     return found
@@ -141,7 +134,7 @@ def _ahead(
 
 def owners(session: Session, ids: Sequence[str]) -> dict[str, Owner]:
     """Whose these jobs are."""
-    query = select(Job.id, Job.submitted_by, Job.org, Job.team).where(Job.id.in_(ids))
+    query = select(Job.id, *_OWNER).where(Job.id.in_(ids))
     return {row.id: Owner(row.submitted_by, row.org, row.team) for row in session.execute(query)}
 
 
@@ -176,4 +169,8 @@ def moment_of(seconds: float | None) -> datetime | None:
     """A moment of the scheduler, which may be none or never."""
     if seconds is None or seconds == float("inf"):
         return None
+    return _within_calendar(seconds)
+
+
+def _within_calendar(seconds: float) -> datetime:
     return datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)

@@ -41,6 +41,8 @@ PARTS = 10
 """Looks that it takes to see all workers: thousands at one time would hold up what is placed."""
 FORECAST_SECONDS = 3.0
 """How long a forecast is good enough."""
+MOST_DEPENDENTS = 500
+"""Jobs that wait for others of which a forecast tells."""
 REPLAY_SECONDS = 0.5
 """The longest that a queue is replayed; of later jobs only that they start later is told."""
 
@@ -195,6 +197,10 @@ class LiveQueue:
                 if known is not None and now.timestamp() - known.made_at <= FORECAST_SECONDS:
                     return known
                 snapshot, learned = Snapshot.of(scheduler, now.timestamp()), self._learned
+            running = {each.job.id for each in snapshot.running}
+            snapshot = snapshot.followed_by(
+                queue_reading.dependents(session, learned, MOST_DEPENDENTS, running)
+            )
             # Those that were in line before others like them had ended know nothing of that yet.
             ids = [job.id for job in snapshot.jobs()]
             snapshot = snapshot.lasting(durations.learned_of(session, learned, ids))

@@ -1,7 +1,9 @@
 """What the scheduler is told of the database: jobs that wait or run, shares and rules."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +12,7 @@ from sqlalchemy import ARRAY, Row, String, and_, bindparam, column, func, or_, s
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.quotas import Meter
+from st_controller.domain.scheduling.forecast import Dependent
 from st_controller.domain.scheduling.model import PendingJob, Policy, Share, Tenant
 from st_controller.services import queue_rows
 from st_controller.services.durations import Durations
@@ -22,7 +25,15 @@ from st_controller.services.queue_rows import (
     its_attempt,
     job_columns,
 )
-from st_controller.store.schema import Attempt, Job, JobArray, QueuePolicy, ShareNode
+from st_controller.store.parts import parts
+from st_controller.store.schema import (
+    Attempt,
+    Job,
+    JobArray,
+    JobDependency,
+    QueuePolicy,
+    ShareNode,
+)
 from st_shared.protocol.states import AttemptState, JobState
 
 _HAS_SLOTS = or_(Attempt.state != AttemptState.UPLOADING, Attempt.nodes > 1)
@@ -91,6 +102,29 @@ def waiting_after(
         )
     rows = session.execute(query.order_by(Job.submitted_at, Job.id).limit(most))
     return _all_pending(session, rows, learned)
+
+
+def dependents(
+    session: Session, learned: Durations, most: int, running: AbstractSet[str]
+) -> list[Dependent]:
+    """Up to ``most`` jobs that wait for others, in order of submission.
+
+    Of those they wait for, what runs and is not ``running`` for the scheduler only uploads.
+    """
+    query = job_columns().where(Job.state == JobState.QUEUED, Job.open_parents > 0)
+    rows = session.execute(query.order_by(Job.submitted_at, Job.id).limit(most))
+    jobs = _all_pending(session, rows, learned)
+    after = defaultdict[str, set[str]](set)
+    for part in parts([job.id for job in jobs]):
+        links = session.execute(
+            select(JobDependency.job_id, JobDependency.parent_id, Job.state)
+            .join(Job, Job.id == JobDependency.parent_id)
+            .where(JobDependency.job_id.in_(part), Job.state != JobState.SUCCEEDED)
+        )
+        for job_id, parent, state in links:
+            if state not in queue_rows.HOLDS or parent in running:
+                after[job_id].add(parent)
+    return [Dependent(job, frozenset(after[job.id])) for job in jobs]
 
 
 def _may_be_served() -> Any:

@@ -43,6 +43,19 @@ class TestOffers:
         assert steps.job(job_id).state == JobState.QUEUED
         assert steps.job(job_id).tries_used == 0
 
+    @pytest.mark.parametrize("joins_first", ["dead", "alive"])
+    def test_a_dead_worker_beside_an_idle_one_holds_no_job_up_for_longer_than_offers_last(
+        self, steps, joins_first
+    ):
+        names = sorted(("dead", "alive"), key=lambda name: name != joins_first)
+        found = {name: steps.join(name) for name in names}
+        steps.submit()
+        steps.place()
+        if not steps.offers(found["alive"]):
+            steps.wait(PATIENCE.offer_ttl, alive=[found["alive"]])
+            steps.place()
+        assert steps.offers(found["alive"])
+
     def test_a_claim_can_be_repeated_by_the_worker_that_made_it(self, steps):
         steps.submit()
         worker_id = steps.join()

@@ -314,6 +314,32 @@ def test_explain_tells_place_start_and_who_is_ahead(steps):
     assert worker_id
 
 
+def test_a_job_that_waits_for_another_is_foretold_too(steps):
+    worker_id = steps.join()
+    first = steps.submit("first", expected_time=100.0)
+    middle = steps.submit("middle", expected_time=50.0, after=[first])
+    last = steps.submit("last", priority="high", after=[first, middle])
+    other = steps.submit("other", expected_time=30.0)
+    never = steps.submit("never", after=[last], on_parent_failure="hold")
+    attempt_id = steps.claimed(worker_id)
+
+    found = explain(steps, last)
+    assert found.reason.code == "dependency"
+    assert f"first ({first})" in found.reason.message
+    assert found.starts_at == steps.clock() + timedelta(seconds=150)
+    assert [(ahead.job_id, ahead.priority) for ahead in found.ahead] == [(middle, "normal")]
+    assert found.place == 1
+    assert found.basis == "time limit"
+    assert [tenant.path for tenant in found.shares][0] == "default/default/root"
+    assert explain(steps, other).place == 2
+
+    steps.ship(worker_id, attempt_id, state=AttemptState.UPLOADING)  # its slot is free
+    assert explain(steps, middle).starts_at == steps.clock()
+    steps.cancel(last)
+    lost = explain(steps, never)
+    assert (lost.reason.code, lost.starts_at, lost.place) == ("parent_failed", None, None)
+
+
 def test_a_noop_is_expected_to_take_its_seconds(steps):
     """Although it may take a day by its time limit."""
     steps.join()

@@ -112,6 +112,11 @@ class Backlog:
         self._send_back(array, array_id, now)
         self._let_in(array, now)
 
+    def cap_of(self, array_id: str) -> int | None:
+        """The cap of one; none: none was set."""
+        array = self._arrays.get(array_id)
+        return array.most if array else None
+
     def caps(self) -> dict[str, int]:
         """Arrays for which a cap was set, with the cap."""
         return {array_id: array.most for array_id, array in self._arrays.items()}

@@ -2,12 +2,23 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from st_controller.domain.scheduling.hosts import FreeSlots, Group, Host
-from st_controller.domain.scheduling.model import Grant, Shape, WorkerCapacity
+from st_controller.domain.scheduling.hosts import Group, Host
+from st_controller.domain.scheduling.model import Grant, Shape, SlotKind, WorkerCapacity
 from st_controller.domain.scheduling.openings import Openings
 from st_controller.domain.scheduling.reach import Reach
 from st_controller.domain.scheduling.shapes import Shapes
+
+
+class _Key(NamedTuple):
+    """What tells workers apart to the shapes that there are."""
+
+    counts: tuple[tuple[SlotKind, int], ...]
+    labels: tuple[tuple[str, str], ...]
+    provider: str
+    price: float
+    room: float
 
 
 class Fleet:
@@ -81,6 +92,22 @@ class Fleet:
         self._enter(host)
         return host
 
+    def refresh(self, capacity: WorkerCapacity) -> bool:
+        """Take over what changed about a worker, unless that concerns which jobs fit there.
+
+        It does not where only what it has cached changed; gives whether it was so.
+        """
+        host = self._hosts.get(capacity.id)
+        if host is None or not host.takes_jobs or host.capacity.slots != capacity.slots:
+            return False
+        if self._key_of(capacity) != host.group.key:
+            return False
+        self._let_go_of(host, host.capacity.holds - capacity.holds)
+        for content in capacity.holds - host.capacity.holds:
+            self.openings.holders[content][host.id] = host
+        host.capacity = capacity
+        return True
+
     def close(self, worker_id: str) -> None:
         """A worker takes no more jobs; it is forgotten once it runs none."""
         host = self._hosts.get(worker_id)
@@ -128,23 +155,25 @@ class Fleet:
     # The index
 
     def _group_of(self, capacity: WorkerCapacity) -> Group:
-        counts = Counter(capacity.slots.values())
-        kinds = tuple(sorted(counts, key=lambda kind: (kind.accelerator, kind.memory_gb)))
-        full: FreeSlots = tuple(counts[kind] for kind in kinds)
-        labels = {
-            name: value for name, value in capacity.labels.items() if name in self._label_names
-        }
-        provider, price = capacity.provider, capacity.price
-        room = max(step for step in self._content_steps if step <= capacity.content_room_gb)
-        key = (kinds, full, tuple(sorted(labels.items())), provider, price, room)
+        key = self._key_of(capacity)
         group = self._groups.get(key)
         if group is None:
             self._places += 1
-            group = Group(key, self._places, kinds, full, labels, provider, price, room)
+            kinds, full = zip(*key.counts, strict=True) if key.counts else ((), ())
+            group = Group(
+                key, self._places, kinds, full, dict(key.labels), key.provider, key.price, key.room
+            )
             for shape in self.shapes.known:
                 group.learn(shape)
             self._groups[key] = group
         return group
+
+    def _key_of(self, capacity: WorkerCapacity) -> _Key:
+        counts = Counter(capacity.slots.values()).items()
+        kinds = sorted(counts, key=lambda count: (count[0].accelerator, count[0].memory_gb))
+        labels = sorted(item for item in capacity.labels.items() if item[0] in self._label_names)
+        room = max(step for step in self._content_steps if step <= capacity.content_room_gb)
+        return _Key(tuple(kinds), tuple(labels), capacity.provider, capacity.price, room)
 
     def _enter(self, host: Host) -> None:
         self._hosts[host.id] = host
@@ -165,14 +194,17 @@ class Fleet:
         self.openings.note(group, self._out(host))
         group.size -= 1
         self.rate -= host.capacity.price * len(host.capacity.slots)
-        for content in host.capacity.holds:
+        self._let_go_of(host, host.capacity.holds)
+        if not group.size:
+            del self._groups[group.key]
+        self.reach.forget()
+
+    def _let_go_of(self, host: Host, contents: Iterable[str]) -> None:
+        for content in contents:
             holders = self.openings.holders[content]
             holders.pop(host.id, None)
             if not holders:
                 del self.openings.holders[content]
-        if not group.size:
-            del self._groups[group.key]
-        self.reach.forget()
 
     def _out(self, host: Host) -> int:
         """Take a worker out of the search; what fitted in its group until now."""

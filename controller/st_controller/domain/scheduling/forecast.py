@@ -1,8 +1,10 @@
 """When jobs will start: the real scheduler is replayed forward on a copy of the queue."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from st_controller.domain.scheduling.model import (
     PendingJob,
@@ -59,6 +61,15 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class Dependent:
+    """A job that is not to be served before others have succeeded."""
+
+    job: PendingJob
+    after: frozenset[str]
+    """Those that have not yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A queue as it stood at one moment: all that a replay needs, and nothing that changes."""
 
@@ -72,6 +83,7 @@ class Snapshot:
     waiting: list[PendingJob]
     is_complete: bool
     """Whether ``waiting`` are all."""
+    dependents: tuple[Dependent, ...] = ()
 
     @classmethod
     def of(cls, scheduler: Scheduler, now: float, most_jobs: int = MOST_JOBS) -> "Snapshot":
@@ -94,6 +106,11 @@ class Snapshot:
         """All jobs that are replayed."""
         yield from (running.job for running in self.running)
         yield from self.waiting
+        yield from (each.job for each in self.dependents)
+
+    def followed_by(self, dependents: Iterable[Dependent]) -> "Snapshot":
+        """The same with jobs that wait for others: each begins to wait for slots as they end."""
+        return replace(self, dependents=tuple(dependents))
 
     def lasting(self, expected: Mapping[str, float]) -> "Snapshot":
         """The same where these jobs, by id, last so many seconds, as was learned since."""
@@ -106,6 +123,7 @@ class Snapshot:
             self,
             running=[replace(each, job=told(each.job)) for each in self.running],
             waiting=[told(job) for job in self.waiting],
+            dependents=tuple(replace(each, job=told(each.job)) for each in self.dependents),
         )
 
 
@@ -130,6 +148,17 @@ def foretell(snapshot: Snapshot, is_enough: Callable[[], bool] = _never) -> Fore
     )
 
 
+class _Ending(NamedTuple):
+    """When a job that holds slots is expected to give them back."""
+
+    at: float
+    job_id: str
+    started: float
+    """When it took them; what is expected of an earlier start does not happen any more."""
+    yields: bool
+    """Whether it goes on later."""
+
+
 class _Replay:
     """A copy of a scheduler, driven by the ends that are expected."""
 
@@ -137,16 +166,26 @@ class _Replay:
         self.starts: dict[str, float] = {}
         self.now = snapshot.now
         self.left = {job.id for job in snapshot.waiting}
-        self._ends: list[tuple[float, str]] = []
+        self._after: dict[str, set[str]] = {}
+        self._released: dict[str, list[str]] = defaultdict(list)
+        self._ends: list[_Ending] = []
+        self._done: dict[str, float] = defaultdict(float)
+        """Seconds that jobs had worked when they yielded."""
         self._jobs = {job.id: job for job in snapshot.waiting}
         self._copy = Scheduler(snapshot.policy)
         self._copy_fleet(snapshot)
         for running in snapshot.running:
             self._jobs[running.job.id] = running.job
             self._copy.adopt(running, self.now)
-            heappush(self._ends, (self._expected_end(running), running.job.id))
+            ends = self._expected_end(running)
+            heappush(self._ends, _Ending(ends, running.job.id, running.started, running.stopping))
         for job in snapshot.waiting:
             self._copy.enqueue(job, self.now)
+        for dependent in snapshot.dependents:
+            self._await(dependent)
+        for dependent in snapshot.dependents:
+            if not dependent.after:
+                self._join(dependent.job.id)
 
     def run(self, is_enough: Callable[[], bool]) -> bool:
         """Go on until every job has started, or nothing more happens; whether it was cut short."""
@@ -167,6 +206,26 @@ class _Replay:
             self._copy.put_worker(worker, self.now)
         self._copy.load_usage(snapshot.usage, self.now)
 
+    def _await(self, dependent: Dependent) -> None:
+        """A job joins the queue once others have ended, which are taken to succeed."""
+        job = dependent.job
+        self.left.add(job.id)
+        self._jobs[job.id] = job
+        self._after[job.id] = set(dependent.after)
+        for parent in dependent.after:
+            self._released[parent].append(job.id)
+
+    def _release(self, parent: str) -> None:
+        for job_id in self._released.pop(parent, ()):
+            self._after[job_id].discard(parent)
+            if not self._after[job_id]:
+                self._join(job_id)
+
+    def _join(self, job_id: str) -> None:
+        job = self._jobs[job_id]
+        job = self._jobs[job_id] = replace(job, waiting_since=max(self.now, job.not_before))
+        self._copy.enqueue(job, self.now)
+
     def _expected_end(self, running: RunningJob) -> float:
         if running.stopping:
             return self.now + self._copy.policy.preemption_grace
@@ -177,34 +236,38 @@ class _Replay:
             if isinstance(decision, Placement):
                 self._begin(decision.job_id)
             elif isinstance(decision, Preemption):
+                yielded = self.now + self._copy.policy.preemption_grace
                 for victim in decision.victims:
-                    yielded = self.now + self._copy.policy.preemption_grace
-                    heappush(self._ends, (yielded, victim))
+                    started = self._copy.held[victim].started
+                    heappush(self._ends, _Ending(yielded, victim, started, yields=True))
 
     def _begin(self, job_id: str) -> None:
         if job_id in self.left:
             self.left.discard(job_id)
             self.starts[job_id] = self.now
-        heappush(self._ends, (self.now + _lasts(self._jobs[job_id]), job_id))
+        left = max(SHORTEST, _lasts(self._jobs[job_id]) - self._done[job_id])
+        heappush(self._ends, _Ending(self.now + left, job_id, self.now, yields=False))
 
     def _step(self) -> bool:
         """Go to the next moment at which anything happens; false when there is none."""
         moment = self._copy.next_moment()
-        end = self._ends[0][0] if self._ends else None
+        end = self._ends[0].at if self._ends else None
         coming = [at for at in (moment, end) if at is not None]
         if not coming:
             return False
         self.now = max(self.now, min(coming))
-        while self._ends and self._ends[0][0] <= self.now:
-            self._end(heappop(self._ends)[1])
+        while self._ends and self._ends[0].at <= self.now:
+            self._end(heappop(self._ends))
         return True
 
-    def _end(self, job_id: str) -> None:
+    def _end(self, ending: _Ending) -> None:
+        job_id = ending.job_id
         running = self._copy.held.get(job_id)
-        if running is None:
+        if running is None or running.started != ending.started:
             return
         self._copy.finish(job_id, self.now)
-        if running.stopping:  # it goes on later
+        if ending.yields:
+            self._done[job_id] += self.now - running.started
             again = replace(
                 running.job,
                 waiting_since=self.now,
@@ -212,6 +275,8 @@ class _Replay:
             )
             self._jobs[job_id] = again
             self._copy.enqueue(again, self.now)
+        else:
+            self._release(job_id)
 
 
 def _as_told(running: Running) -> RunningJob:

@@ -55,13 +55,20 @@ class Scheduler:
 
     def set_array_cap(self, array: str, most: int | None, now: float) -> None:
         """Most jobs of a job array that are served at one time; none: as many as fit."""
+        if self.backlog.cap_of(array) == most:
+            return
         for reservation in self.reservations:
             if reservation.job.array == array:
                 self._head.release(reservation, now)
         self.backlog.cap(array, most, (running.job for running in self.held.values()), now)
 
     def put_worker(self, worker: WorkerCapacity, now: float) -> None:
-        """A worker joined, or changed what it has; what it runs stays."""
+        """A worker joined, or changed what it has; what it runs stays.
+
+        What is kept there stays kept unless jobs fit now that did not, or the other way round.
+        """
+        if self.fleet.refresh(worker):
+            return
         self._head.release_host(worker.id, now)
         self.fleet.put(worker)
         self._examine_all()

@@ -2,7 +2,8 @@
 
 from queue_steps import Queue
 
-from st_controller.domain.scheduling.forecast import Snapshot, foretell
+from st_controller.domain.scheduling.forecast import Dependent, Snapshot, foretell
+from st_controller.domain.scheduling.model import Level, PendingJob
 
 
 def test_a_queue_of_known_durations_starts_when_foretold() -> None:
@@ -96,3 +97,80 @@ def test_what_happens_to_the_queue_meanwhile_does_not_reach_a_replay() -> None:
     queue.scheduler.drop_worker("w", queue.now)
     queue.pass_time(1000.0)
     assert foretell(snapshot) == before
+
+
+def test_a_job_that_yields_ends_as_much_later_as_it_stood_still() -> None:
+    queue = Queue(preemption_grace=120.0)
+    queue.worker()
+    queue.submit("victim", expected=1000.0)
+    queue.placed()
+    queue.submit("urgent", "org/team/other", Level.URGENT, expected=300.0)
+    queue.submit("next", expected=10.0, level=Level.LOW)
+
+    starts = foretell(Snapshot.of(queue.scheduler, queue.now)).starts
+    assert {job: at - queue.now for job, at in starts.items()} == {"urgent": 120.0, "next": 1300.0}
+
+
+def test_a_job_that_is_over_before_it_yields_does_not_come_again() -> None:
+    queue = Queue(preemption_grace=120.0)
+    queue.worker()
+    queue.submit("victim", expected=50.0)
+    queue.placed()
+    queue.submit("urgent", "org/team/other", Level.URGENT, expected=300.0)
+    queue.submit("next", expected=10.0, level=Level.LOW)
+
+    starts = foretell(Snapshot.of(queue.scheduler, queue.now)).starts
+    assert {job: at - queue.now for job, at in starts.items()} == {"urgent": 50.0, "next": 350.0}
+
+
+def test_jobs_that_wait_for_others_start_once_these_have_ended() -> None:
+    queue = Queue()
+    queue.worker(slots=2)
+    queue.submit("runs", expected=100.0)
+    queue.placed()
+    queue.submit("waits", slots=2, expected=50.0)
+    later = queue.now + 500.0
+    after = {
+        "child": {"runs"},
+        "grandchild": {"child", "waits"},
+        "later": {"runs"},
+        "never": {"failed", "runs"},
+    }
+    moments = {"later": later}
+    dependents = [
+        Dependent(_apart(queue, name, not_before=moments.get(name, 0.0)), frozenset(parents))
+        for name, parents in after.items()
+    ]
+
+    snapshot = Snapshot.of(queue.scheduler, queue.now).followed_by(dependents)
+    forecast = foretell(snapshot)
+
+    assert {job: at - queue.now for job, at in forecast.starts.items()} == {
+        "waits": 100.0,
+        "child": 150.0,
+        "grandchild": 160.0,
+        "later": 500.0,
+    }
+    assert forecast.place("grandchild") == 2
+    assert forecast.is_complete
+
+
+def _apart(queue: Queue, name: str, not_before: float) -> PendingJob:
+    """A job that the scheduler does not know, of ten seconds."""
+    job = queue.submit(name, not_before=not_before, expected=10.0)
+    queue.scheduler.withdraw(name, queue.now)
+    return job
+
+
+def test_jobs_of_other_hardware_do_not_put_off_the_start() -> None:
+    queue = Queue()
+    queue.worker("a", accelerator="a100")
+    queue.worker("h", accelerator="h100")
+    for number in range(5):
+        queue.submit(f"a{number}", accelerator="a100*", expected=1000.0)
+    for number in range(2):
+        queue.submit(f"h{number}", accelerator="h100*", expected=60.0)
+
+    starts = foretell(Snapshot.of(queue.scheduler, queue.now)).starts
+    assert starts["h1"] - queue.now == 60.0
+    assert starts["a4"] - queue.now == 4000.0

@@ -287,3 +287,74 @@ def test_a_gang_gathers_workers_that_come_free_anywhere() -> None:
     queue.finish(f"job {others[1]}", after=60)
 
     assert queue.placed() == ["gang"]
+
+
+def kept_gang(**fields: object) -> Queue:
+    """Workers "a", which is free, and "b", which is not, kept for a gang."""
+    queue = Queue()
+    queue.worker("b", 2)
+    queue.submit("runs", slots=2, limit=HOUR)
+    queue.placed()
+    queue.worker("a", 2)
+    queue.submit("gang", "o/t/ann", nodes=2, slots=2, limit=HOUR, **fields)  # type: ignore[arg-type]
+    assert queue.placed() == []
+    assert "gang" in queue.scheduler.reservations
+    return queue
+
+
+def test_what_is_kept_stays_so_whatever_its_workers_cache_or_say() -> None:
+    queue = kept_gang()
+    for name in ("ben", "eve"):  # who have had less, and would come first
+        queue.submit(name, f"o/{name}/{name}", limit=24 * HOUR)
+    for room, message in ((9.0, "x"), (8.0, "y")):
+        for worker in ("a", "b"):
+            queue.worker(worker, 2, holds=(f"data {room}",), content_room_gb=room, rack=message)
+            assert queue.placed() == []
+    queue.finish("runs", after=60)
+
+    assert sorted(queue.placed()) == ["gang"]
+
+
+def test_what_is_cached_meanwhile_counts_for_the_next_place() -> None:
+    queue = Queue()
+    for name in ("a", "b"):
+        queue.worker(name, holds=("old",) if name == "a" else ())
+    queue.worker("a")
+    queue.worker("b", holds=("new",))
+    queue.submit("wants new", wants=("new",))
+    assert queue.where() == {"wants new": [("b", (0,))]}
+    queue.finish("wants new")
+    queue.worker("a", holds=("other",))
+    queue.submit("wants old", wants=("old", "other"))
+    assert queue.where() == {"wants old": [("a", (0,))]}
+
+
+@pytest.mark.parametrize(
+    "change", [{"slots": 1}, {"accelerator": "gpu"}, {"memory": 4.0}, {"busy": {0: "somebody"}}]
+)
+def test_a_worker_on_which_the_job_does_not_fit_any_more_is_not_kept(change) -> None:
+    queue = kept_gang(accelerator="cpu", min_memory_gb=8.0)
+    queue.worker("a", **{"slots": 2, **change})
+    queue.placed()
+    assert "gang" not in queue.scheduler.reservations
+    queue.finish("runs")
+    assert queue.placed() == []
+    queue.worker("a", 2)
+    assert queue.placed() == ["gang"]
+
+
+def test_rules_that_are_told_again_take_nothing_away() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 2, queue.now)
+    full(queue, 2)
+    queue.submit("wide", "o/t/ann", slots=2, array="sweep")
+    assert queue.placed() == []
+    queue.submit("other", "o/new/ben", limit=24 * HOUR)
+    queue.finish("small 0", after=60)
+    for _ in range(2):
+        queue.scheduler.set_array_cap("sweep", 2, queue.now)
+        queue.share("o/t/ann")
+        assert queue.placed() == []
+    queue.finish("small 1", after=60)
+
+    assert queue.placed() == ["wide"]
