@@ -51,7 +51,7 @@ def explain(
     session: Session, queue: LiveQueue, actor: Actor, job: Job, now: datetime
 ) -> Explanation:
     """All that is known of the wait of a job."""
-    forecast = queue.forecast(session, now, AGE) if job.state == JobState.QUEUED else None
+    forecast = queue.forecast(session, now, AGE, job.id) if job.state == JobState.QUEUED else None
     ahead = _ahead(session, actor, job.id, forecast) if forecast else []
     username = session.scalar(select(User.username).where(User.id == job.submitted_by))
     with queue.current(session, now, AGE) as scheduler:

@@ -185,8 +185,12 @@ class LiveQueue:
                 self.scheduler.finish(job_id, now.timestamp(), charge=False)
             self._again.add(job_id)
 
-    def forecast(self, session: Session, now: datetime, age: timedelta) -> Forecast:
+    def forecast(
+        self, session: Session, now: datetime, age: timedelta, job_id: str | None = None
+    ) -> Forecast:
         """When what waits will start; a replay of the queue serves everybody for some seconds.
+
+        Except whoever asks for a job that has come since: the queue is replayed anew with it.
 
         Not to be called within ``current``: the queue is locked while it is copied, and free while
         the copy is replayed.
@@ -194,13 +198,16 @@ class LiveQueue:
         with self._replaying:
             with self.current(session, now, age) as scheduler:
                 known = self._forecast
-                if known is not None and now.timestamp() - known.made_at <= FORECAST_SECONDS:
+                if (
+                    known is not None
+                    and now.timestamp() - known.made_at <= FORECAST_SECONDS
+                    and (job_id is None or not known.is_complete or known.tells_of(job_id))
+                ):
                     return known
                 snapshot, learned = Snapshot.of(scheduler, now.timestamp()), self._learned
             running = {each.job.id for each in snapshot.running}
-            snapshot = snapshot.followed_by(
-                queue_reading.dependents(session, learned, MOST_DEPENDENTS, running)
-            )
+            follow = queue_reading.dependents(session, learned, MOST_DEPENDENTS, running)
+            snapshot = snapshot.followed_by(follow, are_all=len(follow) < MOST_DEPENDENTS)
             # Those that were in line before others like them had ended know nothing of that yet.
             ids = [job.id for job in snapshot.jobs()]
             snapshot = snapshot.lasting(durations.learned_of(session, learned, ids))

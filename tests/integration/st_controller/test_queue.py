@@ -330,7 +330,7 @@ def test_a_job_that_waits_for_another_is_foretold_too(steps):
     assert [(ahead.job_id, ahead.priority) for ahead in found.ahead] == [(middle, "normal")]
     assert found.place == 1
     assert found.basis == "time limit"
-    assert [tenant.path for tenant in found.shares][0] == "default/default/root"
+    assert found.shares[0].path == "default/default/root"
     assert explain(steps, other).place == 2
 
     steps.ship(worker_id, attempt_id, state=AttemptState.UPLOADING)  # its slot is free
@@ -380,6 +380,19 @@ def test_many_who_ask_at_once_are_served_by_one_replay(steps, together, monkeypa
     found = together(lambda _: explain(steps, job_id, queue), range(4))
     assert {explanation.place for explanation in found} == {0}
     assert len(replays) == 1
+
+
+def test_a_job_that_came_since_is_foretold_at_once(steps):
+    steps.join()
+    steps.submit("runs", expected_time=60.0)
+    first, queue = steps.submit("first", expected_time=60.0), steps.rounds._queue
+    steps.place()
+    assert explain(steps, first, queue).place == 0
+    second = steps.submit("second", expected_time=30.0)
+    third = steps.submit("third", after=[second])
+    steps.place()
+    begins = [explain(steps, each, queue).starts_at for each in (second, third)]
+    assert begins == [steps.clock() + timedelta(seconds=seconds) for seconds in (120, 150)]
 
 
 def test_where_the_forecast_ends_it_says_so(steps, monkeypatch):

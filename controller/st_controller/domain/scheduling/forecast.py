@@ -38,6 +38,12 @@ class Forecast:
     """The moment that the replay had come to when it ended."""
     unreached: frozenset[str] = frozenset()
     """Jobs that were still to start when it was cut short: they start later than ``reached``."""
+    never: frozenset[str] = frozenset()
+    """Jobs that do not start while nothing changes."""
+
+    def tells_of(self, job_id: str) -> bool:
+        """Whether anything can be told of a job; else it came later, or lies too far behind."""
+        return job_id in self.starts or job_id in self.unreached or job_id in self.never
 
     def later_than(self, job_id: str) -> float | None:
         """A moment before which this job does not start, where no more could be told."""
@@ -51,7 +57,9 @@ class Forecast:
         return None
 
     def ahead(self, job_id: str, most: int) -> list[str]:
-        """The first jobs that start before this one."""
+        """The first jobs that start before this one; none, where it does not start."""
+        if job_id in self.never:
+            return []
         found: list[str] = []
         for other in self.starts:
             if other == job_id or len(found) >= most:
@@ -82,7 +90,7 @@ class Snapshot:
     running: list[RunningJob]
     waiting: list[PendingJob]
     is_complete: bool
-    """Whether ``waiting`` are all."""
+    """Whether ``waiting`` and ``dependents`` are all."""
     dependents: tuple[Dependent, ...] = ()
 
     @classmethod
@@ -108,9 +116,10 @@ class Snapshot:
         yield from self.waiting
         yield from (each.job for each in self.dependents)
 
-    def followed_by(self, dependents: Iterable[Dependent]) -> "Snapshot":
+    def followed_by(self, dependents: Iterable[Dependent], *, are_all: bool = True) -> "Snapshot":
         """The same with jobs that wait for others: each begins to wait for slots as they end."""
-        return replace(self, dependents=tuple(dependents))
+        is_complete = self.is_complete and are_all
+        return replace(self, dependents=tuple(dependents), is_complete=is_complete)
 
     def lasting(self, expected: Mapping[str, float]) -> "Snapshot":
         """The same where these jobs, by id, last so many seconds, as was learned since."""
@@ -144,7 +153,8 @@ def foretell(snapshot: Snapshot, is_enough: Callable[[], bool] = _never) -> Fore
         replay.starts,
         snapshot.is_complete and not was_cut,
         replay.now,
-        frozenset(replay.left) if was_cut else frozenset(),
+        unreached=frozenset(replay.left) if was_cut else frozenset(),
+        never=frozenset() if was_cut else frozenset(replay.left),
     )
 
 

@@ -67,8 +67,14 @@ def test_a_job_that_fits_nowhere_has_no_start() -> None:
     queue = Queue()
     queue.worker()
     queue.submit("never", slots=9)
+    queue.submit("starts")
+    forecast = foretell(Snapshot.of(queue.scheduler, queue.now))
 
-    assert foretell(Snapshot.of(queue.scheduler, queue.now)).starts == {}
+    assert list(forecast.starts) == ["starts"]
+    assert forecast.place("never") is None
+    assert forecast.ahead("never", 9) == []
+    assert forecast.tells_of("never")
+    assert not forecast.tells_of("somebody else")
 
 
 def test_a_replay_that_is_cut_short_tells_how_far_it_came() -> None:
