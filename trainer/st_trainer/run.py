@@ -31,7 +31,7 @@ from st_trainer.report.report import Report
 from st_trainer.results import draw_with_base, write_results
 from st_trainer.resume import Resume, go_on
 from st_trainer.run_folder import RunFolder
-from st_trainer.sampling import pictures
+from st_trainer.sampling import picture_size
 from st_trainer.scripts.hooks import Hooks
 from st_trainer.session import Session
 from st_trainer.trackers.trackers import Trackers
@@ -182,8 +182,8 @@ def open_session(
         denoiser = open_denoiser(spec, lambda: samples.captions)
     drawn = checked(spec, placed(spec.validation, sources[0]))
     with_pictures = [each for each in drawn.prompts if each.conditioning]
-    if with_pictures:
-        pictures(with_pictures, denoiser, None)  # what cannot be drawn is told now
+    for each in with_pictures:
+        picture_size(each, denoiser, None)  # what cannot be read is told now
     encodings = prepare_encodings(
         spec.model_copy(update={"validation": drawn}),  # with the prompts of libraries
         denoiser,
@@ -275,10 +275,10 @@ def tell_what_was_read(reading: Reading, medium: Medium, journal: Journal, what:
 def tell_buckets(samples: Samples, medium: Medium, spec: TrainingSpec, journal: Journal) -> None:
     """Name the buckets with their samples, where there is more than one, and which are small."""
     counts, noun, batch_size = samples.bucket_counts, medium.noun, _samples_a_step(spec)
-    if len(counts) == 1:
+    if len(samples.bucket_sizes) == 1:
         return
     journal.log(described(counts, medium))
-    small = sum(count < batch_size for count in counts.values())
+    small = int((samples.bucket_sizes < batch_size).sum())
     if small:
         mend = "raise buckets.seconds" if noun == "sound" else "crop those, raise buckets.step"
         journal.log(

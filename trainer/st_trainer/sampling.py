@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from st_shared.spec.families import FAMILIES
 from st_shared.spec.validation import PromptSpec, ValidationSpec, size_of
 from st_trainer.data.buckets import Size
-from st_trainer.data.conditioning import read_conditioning
+from st_trainer.data.conditioning import read_conditioning, size_read
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Shape
 from st_trainer.families.control import CONTROL
-from st_trainer.families.family import Condition, Denoiser, Guide
+from st_trainer.families.family import REFERENCE, Condition, Denoiser, Guide
 
 Strengthened = Callable[[float], AbstractContextManager[None]]
 """While it lasts, what is trained counts so many times."""
@@ -48,7 +49,7 @@ def draw_prompts(
     with a resolution is drawn at that.
     """
     drawn: dict[int, Tensor] = {}
-    for like, places in _alike(prompts, size).items():
+    for like, places in _alike(prompts, size, denoiser).items():
         noise = _noise(denoiser, prompts, places, settings.seed, like.size)
         guidance = settings.guidance if like.guidance is None else like.guidance
         own = settings.model_copy(update={"guidance": guidance})
@@ -68,19 +69,23 @@ class _Like:
     guidance: float | None
     strength: float
     has_negative: bool
-    has_picture: bool
+    picture: Size | None
+    """Of the picture beside each; None: there is none."""
 
 
-def _alike(prompts: Sequence[PromptSpec], size: Size | None) -> dict[_Like, list[int]]:
+def _alike(
+    prompts: Sequence[PromptSpec], size: Size | None, denoiser: Denoiser
+) -> dict[_Like, list[int]]:
     """Places of prompts that may pass through the model together."""
     found: dict[_Like, list[int]] = {}
     for place, each in enumerate(prompts):
+        own = size_of(each.resolution) if each.resolution else size
         like = _Like(
-            size_of(each.resolution) if each.resolution else size,
+            own,
             each.guidance,
             1.0 if each.adapter_strength is None else each.adapter_strength,
             each.negative is not None,
-            each.conditioning is not None,
+            picture_size(each, denoiser, own) if each.conditioning else None,
         )
         found.setdefault(like, []).append(place)
     return found
@@ -116,7 +121,7 @@ def _draw_together(
         [each.prompt for each in prompts],
         noise,
         settings,
-        pictures(prompts, denoiser, like.size) if like.has_picture else None,
+        pictures(prompts, denoiser, like.picture) if like.picture else None,
         negatives=[str(each.negative) for each in prompts] if like.has_negative else None,
         size=like.size,
     )
@@ -141,18 +146,32 @@ def latent_shape(denoiser: Denoiser, size: Size | None) -> Shape:
     return (*own[:-2], *(side * latent // pixels for side, latent, pixels in sides))
 
 
-def pictures(prompts: Sequence[PromptSpec], denoiser: Denoiser, size: Size | None) -> Condition:
-    """What samples are drawn with beside their captions: conditioning pictures.
+def picture_size(prompt: PromptSpec, denoiser: Denoiser, size: Size | None) -> Size:
+    """The size that the picture beside a sample of ``size`` is brought to; none: the model's own.
+
+    It is that of the sample, or of a model that edits the nearest to the picture's own aspect.
+
+    Raises:
+        BadDataError: it cannot be read.
+    """
+    height, width = size or denoiser.sample_shape[-2:]
+    medium, shape = denoiser.medium, (*denoiser.sample_shape[:-2], height, width)
+    return size_read(_picture(prompt), medium.sizes_beside(shape, strict=False))
+
+
+def pictures(prompts: Sequence[PromptSpec], denoiser: Denoiser, size: Size) -> Condition:
+    """What samples are drawn with beside their captions: conditioning pictures of one ``size``.
 
     Raises:
         BadDataError: one cannot be read.
     """
-    height, width = size or denoiser.sample_shape[-2:]
-    read = [
-        read_conditioning(Content.of_file(Path(str(each.conditioning))), (height, width))
-        for each in prompts
-    ]
-    return {CONTROL: denoiser.control(torch.stack(read))}
+    read = [read_conditioning(_picture(each), size) for each in prompts]
+    name = REFERENCE if FAMILIES[denoiser.family.name].edits else CONTROL
+    return {name: denoiser.control(torch.stack(read))}
+
+
+def _picture(prompt: PromptSpec) -> Content:
+    return Content.of_file(Path(str(prompt.conditioning)))
 
 
 def starting_noise(count: int, shape: Shape, seed: int) -> Tensor:

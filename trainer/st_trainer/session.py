@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from st_shared.spec.families import FAMILIES
 from st_shared.spec.training import TrainingSpec
 from st_shared.spec.validation import ValidationSpec
 from st_trainer.adapters.adapter import trained
@@ -16,7 +17,7 @@ from st_trainer.data.sampler import Cursor, ShuffledSampler
 from st_trainer.data.samples import Samples
 from st_trainer.execution.offloading import offloaded
 from st_trainer.execution.prepare import prepared
-from st_trainer.families.family import Condition, Denoiser
+from st_trainer.families.family import REFERENCE, Condition, Denoiser
 from st_trainer.history import LossHistory
 from st_trainer.optimizers.fused import FusedBackward
 from st_trainer.optimizers.groups import parameter_groups
@@ -110,6 +111,8 @@ class Session:
         samples = samples or self.samples
         condition = self.denoiser.encode(captions, samples.facts(indexes))
         condition |= self.adapter.told(samples, indexes, self.encodings)
+        if FAMILIES[self.spec.model.family].edits:
+            condition[REFERENCE] = self.encodings.control(samples, indexes)
         return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
     def agree(self, flag: bool) -> bool:

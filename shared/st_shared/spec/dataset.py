@@ -31,7 +31,7 @@ class ColumnSpec(Section):
         None,
         min_length=1,
         max_length=256,
-        description="Column of the picture that a ControlNet reads.",
+        description="Column of the picture that a ControlNet, or a model that edits, reads.",
     )
     lyrics: str | None = Field(
         None, min_length=1, max_length=256, description="Column of what is sung."
@@ -155,14 +155,16 @@ class DatasetSpec(Section):
         None,
         min_length=1,
         max_length=4096,
-        description="Folder of pictures that a ControlNet reads, each with the name of its image; "
-        "a relative one lies in the dataset's folder. Or what the names of pictures beside their "
-        "images end with, beginning with a dot: `.edges.png`.",
+        description="Folder of pictures that a ControlNet, or a model that edits (`kontext`), "
+        "reads, each with the name of its image; a relative one lies in the dataset's folder. Or "
+        "what the names of pictures beside their images end with, beginning with a dot: "
+        "`.edges.png`.",
     )
     conditioning_fit: Literal["loose", "strict"] = Field(
         "loose",
         description="strict: leave out samples whose conditioning picture has another aspect, so "
-        "that both show the same place; loose: it is cut to the size of its sample.",
+        "that both show the same place; loose: it is cut to the size of its sample, or, for a "
+        "model that edits, keeps its own aspect, at `config.reference_resolution`.",
     )
     mask_suffix: str | None = Field(
         None,
@@ -200,7 +202,7 @@ class DatasetSpec(Section):
 
     @property
     def has_conditioning(self) -> bool:
-        """Whether each sample has a picture that a ControlNet reads."""
+        """Whether each sample has a picture that a ControlNet, or a model that edits, reads."""
         return bool(self.conditioning or self.columns.conditioning)
 
     @model_validator(mode="after")

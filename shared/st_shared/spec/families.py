@@ -83,6 +83,22 @@ class FluxConfig(ImageConfig):
     )
 
 
+class KontextConfig(FluxConfig):
+    """Options of ``kontext``."""
+
+    resolution: int = Field(
+        1024, ge=16, le=4096, multiple_of=16, description="Height and width of an image, pixels."
+    )
+    reference_resolution: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        multiple_of=16,
+        description="Height and width of a square reference, pixels; others have about its area; "
+        "none: `resolution`.",
+    )
+
+
 class PixartConfig(ImageConfig):
     """Options of ``pixart``."""
 
@@ -168,6 +184,8 @@ class Family:
     """Whether ``adapter.layout`` may be kohya."""
     text_encoder_lora: bool = False
     """Whether ``adapter.text_encoder`` may be asked for."""
+    edits: bool = False
+    """Whether it makes its samples out of others: each comes with a reference, a picture."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -214,6 +232,17 @@ FAMILIES: dict[str, Family] = {
             text_encoder_lora=True,
             has_controlnet=True,
             kohya_lora=True,
+        ),
+        Family(
+            name="kontext",
+            media="image",
+            summary="Flux.1 Kontext: edits images by instruction, Flux.1 with references, 12B",
+            config=KontextConfig,
+            needs_base=True,
+            alignment=16,
+            text_encoder_lora=True,
+            kohya_lora=True,
+            edits=True,
         ),
         Family(
             name="pixart",

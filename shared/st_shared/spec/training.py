@@ -294,25 +294,32 @@ class TrainingSpec(Section):
         return self
 
     @model_validator(mode="after")
-    def _has_what_a_controlnet_reads(self) -> Self:
-        given = [dataset.has_conditioning for dataset in self.datasets]
-        if self.adapter_kind != "controlnet":
+    def _has_the_pictures_that_it_reads(self) -> Self:
+        family, given = (
+            FAMILIES[self.model.family],
+            [each.has_conditioning for each in self.datasets],
+        )
+        is_controlnet = self.adapter_kind == "controlnet"
+        if is_controlnet and self.steps == 0:
+            raise ValueError("steps is 0, which draws with the base alone: drop adapter.kind")
+        if is_controlnet and not family.has_controlnet:
+            raise ValueError(
+                f"adapter.kind is controlnet, but {family.name} has none: choose another"
+            )
+        if not is_controlnet and not family.edits:
             prompts = self.validation.prompts
             if any(given) or self.validation.conditioning or any(p.conditioning for p in prompts):
                 raise ValueError(
-                    "conditioning pictures are read by a ControlNet alone: give adapter.kind "
-                    "controlnet, or drop datasets.conditioning and validation.conditioning"
+                    "conditioning pictures are read by a ControlNet, or by a family that edits "
+                    "pictures, alone: give adapter.kind controlnet, or drop datasets.conditioning "
+                    "and validation.conditioning"
                 )
             return self
-        if self.steps == 0:
-            raise ValueError("steps is 0, which draws with the base alone: drop adapter.kind")
-        family = self.model.family
-        if not FAMILIES[family].has_controlnet:
-            raise ValueError(f"adapter.kind is controlnet, but {family} has none: choose another")
         if not all(given):
+            reader = "the ControlNet" if is_controlnet else family.name
             raise ValueError(
                 f"datasets.{given.index(False)}.conditioning is missing: give the folder of the "
-                "pictures that the ControlNet reads"
+                f"pictures that {reader} reads"
             )
         own = [each for each in self.validation.prompts if each.conditioning is None]
         wanted, found = len(own), len(self.validation.conditioning)

@@ -1,5 +1,8 @@
 """Gradients of one training step against a plain loop on Diffusers' own modules."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import (
@@ -9,9 +12,11 @@ from diffusers import (
     FluxPipeline,
     StableDiffusion3Pipeline,
 )
-from fixtures.media import CAPTIONS, write_samples
+from fixtures.media import BEFORE, CAPTIONS, dataset_of, write_samples
 from fixtures.tiny import FAST, TINY
+from PIL import Image
 
+from st_shared.spec import FAMILIES as CATALOGUE
 from st_shared.spec import TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.data.reading import read_datasets
@@ -29,13 +34,15 @@ def session_of(base_folder, tmp_path):
                 "base": str(base_folder(family)),
                 "config": TINY[family].config,
             },
-            "datasets": [{"path": str(tmp_path)}],
+            "datasets": [dataset_of(family, tmp_path)],
             "adapter": {"kind": "full"},
             "ema": {"enabled": False},
         }
         spec = TrainingSpec.model_validate(document | changes)
         denoiser = open_denoiser(spec, list)
         write_samples(tmp_path, denoiser.medium, denoiser.sample_shape, count=2)
+        if CATALOGUE[family].edits:  # the two are one batch: their references have one aspect
+            shutil.copy(tmp_path / f"1{BEFORE}", tmp_path / f"0{BEFORE}")
         samples = read_datasets(spec.datasets, [tmp_path], denoiser.medium).samples
         return Session(spec, samples, denoiser)
 
@@ -91,7 +98,8 @@ def reference_sdxl(session):
     return (answer - noise).square().mean()
 
 
-def reference_flux(session):
+def reference_flux(session, before=None):
+    """``before``: latents of references."""
     transformer, assets = session.module, session.denoiser.assets
     clean, noise, generator = drawn(session)
     times = torch.special.ndtri(even(generator)).sigmoid().float()
@@ -102,16 +110,37 @@ def reference_flux(session):
     ).input_ids
     with torch.no_grad():
         text = assets["text_encoder_2"](ids).last_hidden_state
+    tokens = FluxPipeline._pack_latents(noisy, *noisy.shape)
+    ids = FluxPipeline._prepare_latent_image_ids(2, 4, 4, "cpu", torch.float32)
+    count = tokens.shape[1]
+    if before is not None:
+        height, width = before.shape[2] // 2, before.shape[3] // 2
+        more = FluxPipeline._prepare_latent_image_ids(2, height, width, "cpu", torch.float32)
+        more[..., 0] = 1
+        tokens = torch.cat([tokens, FluxPipeline._pack_latents(before, *before.shape)], dim=1)
+        ids = torch.cat([ids, more])
     answer = transformer(
-        hidden_states=FluxPipeline._pack_latents(noisy, *noisy.shape),
+        hidden_states=tokens,
         timestep=times,
         guidance=torch.ones(2),
         pooled_projections=_clip(assets, captions).pooler_output,
         encoder_hidden_states=text,
         txt_ids=torch.zeros(12, 3),
-        img_ids=FluxPipeline._prepare_latent_image_ids(2, 4, 4, "cpu", torch.float32),
-    ).sample
+        img_ids=ids,
+    ).sample[:, :count]
     return (answer - FluxPipeline._pack_latents(noise - clean, *clean.shape)).square().mean()
+
+
+def reference_kontext(session):
+    vae = session.denoiser.assets["vae"]
+    folder = Path(session.spec.datasets[0].path)
+    grey = [Image.open(folder / f"{index}{BEFORE}").convert("L") for index in range(2)]
+    bytes_ = [list(each.crop((0, 8, 32, 56)).tobytes()) for each in grey]
+    pixels = torch.tensor(bytes_).view(2, 1, 48, 32).expand(-1, 3, -1, -1) / 127.5 - 1
+    with torch.no_grad():
+        mode = vae.encode(pixels).latent_dist.mode()
+    before = (mode - vae.config.shift_factor) * vae.config.scaling_factor
+    return reference_flux(session, before)
 
 
 def reference_pixart(session):
@@ -204,6 +233,7 @@ def _clip(assets, captions):
 REFERENCES = {
     "ace_step": reference_ace_step,
     "flux": reference_flux,
+    "kontext": reference_kontext,
     "pixart": reference_pixart,
     "sd1": reference_sd1,
     "sd3": reference_sd3,

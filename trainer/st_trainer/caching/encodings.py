@@ -24,7 +24,7 @@ class Kind(StrEnum):
     LATENTS = "latents"
     """Samples, by the autoencoder."""
     CONTROL = "control"
-    """Pictures that a ControlNet reads, by the autoencoder."""
+    """Pictures that a ControlNet, or a model that edits, reads, by the autoencoder."""
     TEXT = "text"
     """Captions, by the text encoders."""
 
@@ -60,7 +60,7 @@ class Encodings:
         return self._denoiser.family.drawn(self._denoiser.assets, encoding, generator, share)
 
     def control(self, samples: Samples, indexes: Sequence[int]) -> Tensor:
-        """What a ControlNet reads of the conditioning pictures at ``indexes``."""
+        """What is read of the conditioning pictures at ``indexes``."""
         return joined(self.rows(Kind.CONTROL, samples, indexes), self.device)["value"]
 
     def texts(self, captions: Sequence[str]) -> Condition:

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from torch import nn
 
 from st_shared.spec.cache import CacheMode
+from st_shared.spec.families import FAMILIES
 from st_shared.spec.training import TrainingSpec
 from st_trainer.bounds import bound_of
 from st_trainer.caching.bucket import SharedShards, connect_share
@@ -119,7 +120,8 @@ def modes_of(spec: TrainingSpec, count: int, processes: int) -> dict[Kind, Cache
         latents = usual
     modes = {Kind.LATENTS: latents, Kind.TEXT: text}
     family = _family(spec)
-    if spec.adapter_kind == "controlnet" and family and family.control_is_encoded:
+    reads_pictures = spec.adapter_kind == "controlnet" or FAMILIES[spec.model.family].edits
+    if reads_pictures and family and family.control_is_encoded:
         modes[Kind.CONTROL] = latents
     return modes
 

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from st_trainer.data.medium import Shape
+from st_trainer.data.medium import Bucket, Shape
 from st_trainer.data.shard import Shard
 
 
@@ -18,8 +18,18 @@ class BucketTable:
 
     numbers: NDArray[np.uint16]
     """The bucket of each sample."""
-    shapes: list[Shape]
-    """Of each bucket: the shape of its samples."""
+    buckets: list[Bucket]
+    """What the samples of each share."""
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Of each bucket: the shape of its samples."""
+        return [each.shape for each in self.buckets]
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many samples each bucket holds."""
+        return np.bincount(self.numbers, minlength=len(self.buckets))
 
     @classmethod
     def of(cls, shards: Iterable[Shard], groups: Iterable[int] | None = None) -> Self:
@@ -30,20 +40,19 @@ class BucketTable:
         shards = list(shards)
         numbered = list(zip(shards, groups or [0] * len(shards), strict=True))
         numbers = np.empty(sum(shard.summary.usable for shard in shards), np.uint16)
-        known: dict[tuple[int, Shape], int] = {}
+        known: dict[tuple[int, Bucket], int] = {}
         start = 0
         for shard, group in numbered:
-            keys = [(group, tuple(shape)) for shape, _ in shard.summary.buckets]
+            keys = [(group, bucket) for bucket in shard.numbered]
             ours = [known.setdefault(key, len(known)) for key in keys]
             end = start + shard.summary.usable
             numbers[start:end] = np.array(ours, np.uint16)[shard.buckets]
             start = end
-        return cls(numbers, [shape for _, shape in known])
+        return cls(numbers, [bucket for _, bucket in known])
 
-    def counts(self) -> Counter[Shape]:
-        """How many samples have each shape."""
-        found: Counter[Shape] = Counter()
-        counts = np.bincount(self.numbers, minlength=len(self.shapes)).tolist()
-        for shape, count in zip(self.shapes, counts, strict=True):
-            found[shape] += count
+    def counts(self) -> Counter[Bucket]:
+        """How many samples share the same, whatever their group."""
+        found: Counter[Bucket] = Counter()
+        for bucket, count in zip(self.buckets, self.sizes.tolist(), strict=True):
+            found[bucket] += count
         return found

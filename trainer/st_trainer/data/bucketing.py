@@ -8,7 +8,7 @@ from st_shared.spec.families import FAMILIES
 from st_shared.spec.training import TrainingSpec
 from st_trainer.data.buckets import Size, bucket_sizes, chosen, sizes_around
 from st_trainer.data.images import Images
-from st_trainer.data.medium import Medium, Shape
+from st_trainer.data.medium import Bucket, Medium
 from st_trainer.data.sounds import Sounds
 from st_trainer.data.videos import Videos
 
@@ -51,15 +51,18 @@ def _sizes(spec: TrainingSpec, base: Size) -> tuple[Size, ...]:
     return chosen(sizes, buckets.aspects) if buckets.aspects else sizes
 
 
-def described(counts: Counter[Shape], medium: Medium) -> str:
+def described(counts: Counter[Bucket], medium: Medium) -> str:
     """The buckets with how many samples each holds, the fullest first."""
-    told = [f"{_name(shape, medium)}: {count}" for shape, count in counts.most_common()]
+    told = [f"{_name(bucket, medium)}: {count}" for bucket, count in counts.most_common()]
     how = {"image": "width x height", "video": "width x height, frames", "audio": "seconds"}
     return f"{len(counts)} buckets, {how[medium.kind]}: {medium.noun}s; {', '.join(told)}"
 
 
-def _name(shape: Shape, medium: Medium) -> str:
+def _name(bucket: Bucket, medium: Medium) -> str:
+    shape = bucket.shape
     if isinstance(medium, Sounds):
         return f"{shape[-1] / medium.rate:g}"
     *_, height, width = shape
-    return f"{width}x{height}" + (f", {shape[1]}" if isinstance(medium, Videos) else "")
+    name = f"{width}x{height}" + (f", {shape[1]}" if isinstance(medium, Videos) else "")
+    beside = " and ".join(f"{width}x{height}" for height, width in bucket.references)
+    return f"{name} with {beside}" if beside else name

@@ -1,4 +1,12 @@
-"""Conditioning pictures, each with its sample: edges, depth, poses."""
+"""Conditioning pictures, each with its sample: edges, depth, poses, or what is to be edited.
+
+A ControlNet's is as large as its sample. A model that edits has *references*. A strict one shows
+the same place as its sample and is cut as it is. A loose one keeps its own aspect: it gets the
+nearest of sizes of its own, and that size is part of its sample's bucket, so that a batch can stack
+samples and references alike.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -7,20 +15,20 @@ from st_trainer.data.buckets import CENTRE, Centring, Size
 from st_trainer.data.content import Content
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.images import read_image
-from st_trainer.data.medium import DamagedSampleError, Medium, Shape, UnreadableSampleError
+from st_trainer.data.medium import DamagedSampleError, UnreadableSampleError
 from st_trainer.errors import BadDataError
 
 
 def check_conditioning(
-    picture: Content, medium: Medium, shape: Shape, centring: Centring = CENTRE
+    picture: Content, sizes: Sequence[Size], centring: Centring = CENTRE
 ) -> SampleFacts:
-    """Find out whether ``picture`` can be read to a sample of ``shape``, and from what size.
+    """Find out whether ``picture`` can be read, from what size, and which of ``sizes`` it gets.
 
     Raises:
         UnreadableSampleError: it is missing or damaged.
     """
     try:
-        return read_image(picture, [medium.area(shape)], 3, centring).facts
+        return read_image(picture, sizes, 3, centring).facts
     except FileNotFoundError:
         raise UnreadableSampleError(f"no conditioning picture: {picture.name} is missing") from None
     except DamagedSampleError as error:  # the sample itself is not
@@ -39,6 +47,19 @@ def check_same_aspect(picture: SampleFacts, sample: SampleFacts) -> None:
             f"the conditioning picture has {width}x{height}, which is not the aspect of "
             f"{across}x{ours}"
         )
+
+
+def size_read(picture: Content, sizes: Sequence[Size]) -> Size:
+    """The one of ``sizes`` that ``picture`` gets.
+
+    Raises:
+        BadDataError: it cannot be read.
+    """
+    try:
+        height, width = read_image(picture, sizes, 3).facts.size
+    except (UnreadableSampleError, OSError) as error:
+        raise BadDataError(f"{picture.name} cannot be read: {error}") from None
+    return height, width
 
 
 def read_conditioning(picture: Content | None, size: Size, centring: Centring = CENTRE) -> Tensor:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from st_trainer.data.buckets import Size
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.medium import Shape
+from st_trainer.data.medium import Bucket, Shape
 
 STAMP_BYTES = 16
 DIGEST_BYTES = 32
@@ -28,7 +29,9 @@ class Entry:
     captions: tuple[str, ...] = ()
     """One or more where it can be used."""
     shape: Shape = ()
-    """Of its values: its bucket."""
+    """Of its values."""
+    references: tuple[Size, ...] = ()
+    """Of the pictures beside it, where they are not as large as it is."""
     value_bytes: int = 0
     """Of its decoded values."""
     facts: SampleFacts | None = None
@@ -41,6 +44,11 @@ class Entry:
     """The same of its conditioning picture; zeros where it has none."""
     changes: tuple[str, ...] = ()
     """What was done to make it fit, such as ``resized from 16x16``."""
+
+    @property
+    def bucket(self) -> Bucket:
+        """What it shares with those that may be in one batch with it."""
+        return Bucket(self.shape, self.references)
 
 
 def content_digest(*parts: bytes | memoryview) -> bytes:

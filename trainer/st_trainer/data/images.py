@@ -60,6 +60,8 @@ class Images(Medium):
     width: int
     buckets: tuple[Size, ...] = ()
     crop: Literal["center", "corner", "random"] = "center"
+    references: tuple[Size, ...] = ()
+    """Sizes of pictures beside them that keep their own aspect; none: they are cut alike."""
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -69,6 +71,10 @@ class Images(Medium):
     def area(self, shape: Shape) -> Size:
         """Height and width of a picture of ``shape``."""
         return shape[-2], shape[-1]
+
+    def sizes_beside(self, shape: Shape, *, strict: bool) -> Sequence[Size]:
+        """Those of ``references``, unless the picture is to be cut as its sample is."""
+        return (self.area(shape),) if strict or not self.references else self.references
 
     def centring(self, name: str) -> Centring:
         """As ``crop`` says."""

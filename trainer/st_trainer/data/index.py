@@ -27,7 +27,7 @@ from st_trainer.together import Gather, sharing
 
 T = TypeVar("T")
 
-VERSION = 4
+VERSION = 5
 SHARD_ENTRIES = 4_096
 """Files in a shard, on average; what an interruption loses at most is four times that."""
 MOST_THREADS = 16

@@ -1,6 +1,7 @@
 """What a model wants a sample to be, and how a file becomes one: images, videos, sounds."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,8 +15,16 @@ if TYPE_CHECKING:
     from st_trainer.data.content import Content
 
 Shape = tuple[int, ...]
-"""Of one sample: ``(C, H, W)``, ``(C, F, H, W)`` or ``(C, L)``. It is the bucket of the sample:
-a batch holds samples of one shape."""
+"""Of one sample: ``(C, H, W)``, ``(C, F, H, W)`` or ``(C, L)``. A batch holds samples of one."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What samples have in common that may be in one batch: all of their tensors can be stacked."""
+
+    shape: Shape
+    references: tuple[Size, ...] = ()
+    """Of the pictures beside them, where they have sizes of their own; else they are as large."""
 
 
 class UnreadableSampleError(Exception):
@@ -60,6 +69,14 @@ class Medium(ABC):
         """
         del shape
         raise UnreadableSampleError(f"masks are for pictures and videos, not for {self.noun}s")
+
+    def sizes_beside(self, shape: Shape, *, strict: bool) -> Sequence[Size]:
+        """Sizes of which a conditioning picture beside a sample of ``shape`` gets the nearest.
+
+        ``strict``: it shows the same place, so it is cut as its sample is.
+        """
+        del strict
+        return (self.area(shape),)
 
     def centring(self, name: str) -> Centring:
         """Where the sample in a file of ``name`` is cut, and what lies beside it with it."""

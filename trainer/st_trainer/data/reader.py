@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,22 +133,31 @@ class Reader:
         shape = read.values.shape
         parts = [os.fsencode(name), *_texts(captions), str(shape).encode(), read.identity]
         conditioning = bytes(CONTENT_BYTES)
+        references: tuple[Size, ...] = ()
         if mask := source.mask(name):
             check_mask(mask, medium, shape, self._centring(name))
             parts.append(mask.read_bytes())
         if picture := source.conditioning(name):
-            parts.append(self._conditioning(name, picture, read))
-            cut = repr((medium.area(shape), self._centring(name))).encode()
+            size = self._conditioning_size(name, picture, read)
+            parts.append(picture.read_bytes())
+            cut = repr((size, self._centring(name))).encode()
             conditioning = content_digest(cut, parts[-1])
+            if size != medium.area(shape):
+                references = (size,)
+                parts.append(repr(references).encode())
         self._kept.offer((id(self), name), read.values)
-        return _entry(name, stamp, captions, read, (_digest(parts), conditioning))
+        entry = _entry(name, stamp, captions, read, (_digest(parts), conditioning))
+        return replace(entry, references=references)
 
-    def _conditioning(self, name: str, picture: Content, read: ReadSample) -> bytes:
-        """The bytes of a conditioning picture, once it is known to be good."""
-        facts = check_conditioning(picture, self._medium, read.values.shape, self._centring(name))
-        if self._dataset.conditioning_fit == "strict":
+    def _conditioning_size(self, name: str, picture: Content, read: ReadSample) -> Size:
+        """The size that a conditioning picture gets, once it is known to be good."""
+        strict = self._dataset.conditioning_fit == "strict"
+        sizes = self._medium.sizes_beside(read.values.shape, strict=strict)
+        facts = check_conditioning(picture, sizes, self._centring(name))
+        if strict:
             check_same_aspect(facts, read.facts)
-        return picture.read_bytes()
+        height, width = facts.size
+        return height, width
 
 
 def _entry(

@@ -18,7 +18,7 @@ from st_trainer.data.buckets import Size
 from st_trainer.data.caption_text import drawn
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.index import Index
-from st_trainer.data.medium import Medium, Shape
+from st_trainer.data.medium import Bucket, Medium, Shape
 from st_trainer.data.reader import Reader
 from st_trainer.data.sampler import EpochPart
 from st_trainer.data.shard import Shard
@@ -102,16 +102,21 @@ class Samples:
         return self._table.numbers
 
     @property
-    def bucket_counts(self) -> Counter[Shape]:
-        """How many samples each bucket holds, by the shape of its samples."""
+    def bucket_counts(self) -> Counter[Bucket]:
+        """How many samples each bucket holds, sliders of all strengths together."""
         return self._table.counts()
+
+    @property
+    def bucket_sizes(self) -> NDArray[np.int64]:
+        """How many samples each bucket holds, by its number."""
+        return self._table.sizes
 
     def never_seen(self, count: int, batch: int) -> int:
         """About how many samples are in buckets of which ``count`` draws fill no whole batch.
 
         ``batch`` is how many samples, all of one bucket, are seen together.
         """
-        buckets = len(self._table.shapes)
+        buckets = len(self._table.buckets)
         dealt, held = np.zeros(buckets), np.zeros(buckets, np.int64)
         for (start, end), part in zip(pairwise(self._starts), self._parts, strict=True):
             found = np.bincount(self.buckets[start:end], minlength=buckets)
@@ -137,7 +142,7 @@ class Samples:
 
     def shapes(self, indexes: Sequence[int]) -> list[Shape]:
         """Shapes of the values at ``indexes``."""
-        return [self._table.shapes[self.buckets[index]] for index in indexes]
+        return [self._bucket(index).shape for index in indexes]
 
     def values(self, indexes: Sequence[int]) -> Tensor:
         """Samples at ``indexes``, all of one bucket, ``(B, C, ...)``, -1 to 1."""
@@ -168,8 +173,13 @@ class Samples:
         return torch.stack([each.part.reader.mask(each.name, size) for each, size in places])
 
     def conditioning(self, indexes: Sequence[int]) -> Tensor:
-        """Conditioning pictures at ``indexes``, ``(B, 3, H, W)``, 0 to 1."""
-        places = zip(self._at(indexes), self._areas(indexes), strict=True)
+        """Conditioning pictures at ``indexes``, all of one bucket, ``(B, 3, H, W)``, 0 to 1.
+
+        Height and width are those of their samples, or their own.
+        """
+        own = self._bucket(indexes[0]).references
+        sizes = own * len(indexes) or self._areas(indexes)
+        places = zip(self._at(indexes), sizes, strict=True)
         found = [each.part.reader.conditioning(each.name, size) for each, size in places]
         return torch.stack(found)
 
@@ -195,4 +205,8 @@ class Samples:
 
     def _values(self, index: int) -> NDArray[Any]:
         place = self._place(index)
-        return place.part.reader.values(place.name, self._table.shapes[self.buckets[index]])
+        return place.part.reader.values(place.name, self._bucket(index).shape)
+
+    def _bucket(self, index: int) -> Bucket:
+        bucket: Bucket = self._table.buckets[self.buckets[index]]
+        return bucket

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 from uuid import uuid4
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from st_trainer.data.entry import CONTENT_BYTES, DIGEST_BYTES, STAMP_BYTES, Entry
 from st_trainer.data.facts import SampleFacts
+from st_trainer.data.medium import Bucket
 from st_trainer.errors import BadDataError
 
 SUFFIX = ".arrow"
@@ -65,8 +67,8 @@ class Summary:
     """First and last of all names, hex of the file system's bytes."""
     total: str = ""
     """Sum of the samples' digests modulo 2^256, hex: the same however samples are divided."""
-    buckets: list[tuple[list[int], int]] = field(default_factory=list)
-    """Shape of the values, and how many bytes they have."""
+    buckets: list[tuple[list[int], int, list[list[int]]]] = field(default_factory=list)
+    """Shape of the values, how many bytes they have, and sizes of references."""
     changes: list[Change] = field(default_factory=list)
 
     @classmethod
@@ -81,15 +83,18 @@ def write_shard(path: Path, entries: Sequence[Entry]) -> None:
     """Put ``entries``, sorted by name, at ``path`` in one step."""
     usable = [entry for entry in entries if not entry.reason]
     rows = usable + [entry for entry in entries if entry.reason]
-    numbers: dict[tuple[tuple[int, ...], int], int] = {}
+    numbers: dict[tuple[Bucket, int], int] = {}
     for entry in usable:
-        numbers.setdefault((entry.shape, entry.value_bytes), len(numbers))
+        numbers.setdefault((entry.bucket, entry.value_bytes), len(numbers))
     summary = Summary(
         len(usable),
         os.fsencode(entries[0].name).hex(),
         os.fsencode(entries[-1].name).hex(),
         total=f"{sum(int.from_bytes(entry.digest) for entry in usable) % _MODULUS:064x}",
-        buckets=[(list(shape), size) for shape, size in numbers],
+        buckets=[
+            (list(bucket.shape), count, list(map(list, bucket.references)))
+            for bucket, count in numbers
+        ],
         changes=summed_up(_changes(usable)),
     )
     columns: dict[str, list[Any]] = {
@@ -98,7 +103,7 @@ def write_shard(path: Path, entries: Sequence[Entry]) -> None:
         "digest": [entry.digest for entry in rows],
         "content": [entry.content for entry in rows],
         "conditioning": [entry.conditioning for entry in rows],
-        "bucket": [numbers.get((entry.shape, entry.value_bytes), 0) for entry in rows],
+        "bucket": [numbers.get((entry.bucket, entry.value_bytes), 0) for entry in rows],
         "facts": [_flat(entry.facts) for entry in rows],
         "captions": [list(entry.captions) for entry in rows],
         "changes": [list(map(_printable, entry.changes)) for entry in rows],
@@ -145,6 +150,14 @@ class Shard:
         """The bucket of each sample, its place in ``summary.buckets``; mapped."""
         found: NDArray[np.uint16] = self._columns["bucket"].to_numpy()[: self.summary.usable]
         return found
+
+    @cached_property
+    def numbered(self) -> list[Bucket]:
+        """What each number of ``buckets`` stands for."""
+        return [
+            Bucket(tuple(shape), tuple((height, width) for height, width in references))
+            for shape, _, references in self.summary.buckets
+        ]
 
     @property
     def names(self) -> list[str]:
@@ -198,12 +211,13 @@ class Shard:
         name = os.fsdecode(value["name"])
         if value["reason"]:
             return Entry(name, value["stamp"], value["reason"], value["damaged"])
-        shape, size = self.summary.buckets[value["bucket"]]
+        bucket, size = self.numbered[value["bucket"]], self.summary.buckets[value["bucket"]][1]
         return Entry(
             name,
             value["stamp"],
             captions=tuple(value["captions"]),
-            shape=tuple(shape),
+            shape=bucket.shape,
+            references=bucket.references,
             value_bytes=size,
             facts=self.facts(row),
             digest=value["digest"],

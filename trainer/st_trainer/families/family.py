@@ -34,6 +34,9 @@ a posterior from which latents are drawn anew each time, or their one ``value``.
 
 VALUE, MEAN, STD = "value", "mean", "std"
 
+REFERENCE = "reference"
+"""Name in a condition: latents ``(B, C, h, w)`` of the pictures that samples are made out of."""
+
 Answer = Callable[[Tensor, Tensor, Condition], Tensor]
 """``Denoiser.predict``, or what does it by several processes together."""
 
@@ -135,7 +138,7 @@ class FamilyCode(ABC, Generic[ConfigT]):
         return latents
 
     def control(self, assets: Assets, pictures: Tensor) -> Tensor:
-        """What a ControlNet reads of pictures ``(B, 3, H, W)``, 0 to 1."""
+        """What a ControlNet, or a model that edits, reads of pictures ``(B, 3, H, W)``, 0 to 1."""
         del assets
         return pictures
 
@@ -274,7 +277,7 @@ class Denoiser:
 
     @torch.no_grad()
     def control(self, pictures: Tensor) -> Tensor:
-        """What a ControlNet reads of pictures ``(B, 3, H, W)``, 0 to 1."""
+        """What a ControlNet, or a model that edits, reads of pictures ``(B, 3, H, W)``, 0 to 1."""
         return self.family.control(self.assets, pictures)
 
     def predict(self, noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:

@@ -69,13 +69,13 @@ class Flux(Pretrained[FluxConfig]):
             "guidance": torch.full((len(captions),), config.training_guidance, device=text.device),
         }
 
-    def predict(
+    def seen(
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition
-    ) -> Tensor:
-        """The network takes tokens and times 0 to 1, and gives ``noise - clean``."""
-        height, width = noisy.shape[-2:]
+    ) -> dict[str, Any]:
+        """What the network is asked with."""
         text, config = condition["text"], cast("Any", module.config)
-        seen = {
+        height, width = noisy.shape[-2:]
+        return {
             "hidden_states": packed(noisy),
             "timestep": times,
             "guidance": condition["guidance"] if config.guidance_embeds else None,
@@ -84,7 +84,13 @@ class Flux(Pretrained[FluxConfig]):
             "txt_ids": torch.zeros(text.shape[1], 3, device=noisy.device),
             "img_ids": places(height, width, noisy.device),
         }
-        told = {}
+
+    def predict(
+        self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition
+    ) -> Tensor:
+        """The network takes tokens and times 0 to 1, and gives ``noise - clean``."""
+        height, width = noisy.shape[-2:]
+        seen, told = self.seen(module, noisy, times, condition), {}
         if CONTROL in condition:
             controlnet: Any = module.controlnet
             read = {**seen, "controlnet_cond": packed(condition[CONTROL])}

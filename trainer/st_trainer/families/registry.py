@@ -9,6 +9,7 @@ from typing import Any
 from st_trainer.families.ace_step import AceStep
 from st_trainer.families.family import FamilyCode
 from st_trainer.families.flux import Flux
+from st_trainer.families.kontext import Kontext
 from st_trainer.families.pixart import Pixart
 from st_trainer.families.pixel_dit import PixelDitFamily
 from st_trainer.families.sd1 import Sd1
@@ -21,6 +22,7 @@ REGISTRY: dict[str, FamilyCode[Any]] = {
     for code in (
         AceStep(),
         Flux(),
+        Kontext(),
         Pixart(),
         PixelDitFamily(),
         Sd1(),

@@ -106,7 +106,7 @@ def woken(session):
 
 
 def ours(denoiser, noise, settings):
-    told = pictures(placed(settings, Path()).prompts, denoiser, None)
+    told = pictures(placed(settings, Path()).prompts, denoiser, denoiser.sample_shape[-2:])
     return denoise(denoiser, PROMPTS, noise, settings, told)
 
 

@@ -6,7 +6,7 @@ from fixtures.tiny import TINY
 from PIL import Image
 
 from st_shared.protocol.journal import journal_event
-from st_shared.spec import TrainingSpec
+from st_shared.spec import FAMILIES, TrainingSpec
 from st_trainer.run_folder import RunFolder
 
 COLOURS = ("red", "blue", "green", "white", "black", "grey")
@@ -51,6 +51,8 @@ def spec_of(base_folder, pictures):
             "checkpoint": {"every": 3},
             "cache": cache or {},
         }
+        if FAMILIES[family].edits:
+            document["datasets"][0].setdefault("conditioning", "edges")
         return TrainingSpec.model_validate(document | changes)
 
     return make

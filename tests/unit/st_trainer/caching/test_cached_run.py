@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from transformers import CLIPTextModel
 from whole_run import carry_out, final_state
 
 from st_shared.protocol.journal import ExitCode
 from st_trainer import run as run_module
+from st_trainer.families.kontext import Kontext
 from st_trainer.families.parts import module_bytes
 from st_trainer.families.pretrained import Pretrained
 from st_trainer.families.sd1 import Sd1
@@ -58,10 +60,11 @@ def encoded(monkeypatch):
         {"family": "flux", "adapter": {"kind": "controlnet"},
          "dataset": {"conditioning": "edges", "captions": {"source": "name"}}},
         pytest.param({"family": "sdxl"}, marks=pytest.mark.families),
+        pytest.param({"family": "kontext"}, marks=pytest.mark.families),
     ],
     ids=["captions, dropout, masks and slider", "shuffled captions and regularisation",
          "text encoders in fewer bits",
-         "ControlNet on latents", "sdxl"],
+         "ControlNet on latents", "sdxl", "references"],
 )  # fmt: skip
 def test_the_same_weights_whether_cached_or_not(spec_of, tmp_path, cache, changes):
     is_shuffled = "shuffle" in changes.get("dataset", {}).get("captions", {})
@@ -122,6 +125,33 @@ def test_only_what_changed_is_encoded_again(
     other = spec.model.model_copy(update={"base": str(with_another_vae(base_folder, tmp_path))})
     carry_out(spec.model_copy(update={"model": other}), tmp_path / "vae")
     assert encoded == {"latents": 6}
+
+
+@pytest.mark.families
+def test_a_reference_that_changed_is_encoded_again_and_it_alone(
+    spec_of, tmp_path, cache, monkeypatch, pictures
+):
+    counts, control = Counter(), Kontext.control
+
+    def count(self, assets, shown):
+        counts[shown.shape[2:]] += len(shown)
+        return control(self, assets, shown)
+
+    monkeypatch.setattr(Kontext, "control", count)
+    Image.new("RGB", (48, 32), (9, 9, 200)).save(pictures / "edges/5.png")
+    carry_out(spec_of("kontext", cache=BEFORE, steps=1), tmp_path / "one")
+    assert counts == {(32, 32): 5, (32, 48): 1}
+    counts.clear()
+    carry_out(spec_of("kontext", cache=BEFORE, steps=1), tmp_path / "again")
+    assert not counts
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(pictures / "edges/2.png")
+    Image.new("RGB", (16, 16), (3, 2, 1)).save(pictures / "3.png")
+    carry_out(spec_of("kontext", cache=BEFORE, steps=1), tmp_path / "changed")
+    assert counts == {(32, 32): 1}
+    counts.clear()
+    strict = {"conditioning_fit": "strict"}
+    carry_out(spec_of("kontext", cache=BEFORE, steps=1, dataset=strict), tmp_path / "strict")
+    assert counts == {(16, 16): 5}  # the sixth has another aspect
 
 
 def with_another_vae(base_folder, tmp_path):

@@ -178,6 +178,8 @@ def test_rows_become_a_batch_with_zeros_behind_short_ones():
         ({"family": "flux", "adapter": {"kind": "controlnet"},
           "dataset": {"conditioning": "edges"}}, 6,
          {"latents": "before", "text": "before", "control": "before"}),
+        ({"family": "kontext"}, 6,
+         {"latents": "before", "text": "before", "control": "before"}),
     ],
 )  # fmt: skip
 def test_what_is_cached_where_nothing_is_said(spec_of, changes, count, wanted):

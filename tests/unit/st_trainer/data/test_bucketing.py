@@ -5,6 +5,7 @@ import pytest
 from st_shared.spec import SpecProblems, TrainingSpec, validate_job
 from st_trainer.data.bucketing import described, in_buckets
 from st_trainer.data.images import Images
+from st_trainer.data.medium import Bucket
 from st_trainer.data.sounds import Sounds
 from st_trainer.data.videos import Videos
 
@@ -76,7 +77,8 @@ def test_shorter_videos_and_sounds_are_wanted_only_when_asked_for():
     ],
 )
 def test_buckets_are_named_with_their_samples(counts, medium, expected):
-    assert expected in described(Counter(counts), medium)
+    buckets = Counter({Bucket(shape): count for shape, count in counts.items()})
+    assert expected in described(buckets, medium)
 
 
 @pytest.mark.parametrize(

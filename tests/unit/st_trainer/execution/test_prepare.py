@@ -2,9 +2,11 @@
 
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from fixtures.media import dataset_of
 from fixtures.tiny import TINY
 from torch import nn
 
@@ -87,7 +89,7 @@ def test_every_family_is_recomputed_exactly(load_tiny, family):
         spec = TrainingSpec.model_validate(
             {
                 "model": {"family": family, "base": "b"},
-                "datasets": [{"path": "x"}],
+                "datasets": [dataset_of(family, Path("x"))],
                 "memory": {"gradient_checkpointing": interval},
             }
         )

@@ -46,7 +46,9 @@ def stock(name, base_folder):
 
 
 def ours(denoiser, noise, guidance):
-    return denoise(denoiser, PROMPTS, noise, ValidationSpec(sampler_steps=STEPS, guidance=guidance))
+    settings = ValidationSpec(sampler_steps=STEPS, guidance=guidance)
+    told = TINY[denoiser.family.name].told(denoiser)
+    return denoise(denoiser, PROMPTS, noise, settings, told)
 
 
 def test_a_base_is_frozen_and_evaluates(name, tiny_denoiser):
@@ -84,7 +86,7 @@ def test_with_an_oracle_the_loss_is_zero_at_every_time(name, tiny_denoiser, samp
     objective, generator = tiny_denoiser.objective, torch.Generator().manual_seed(0)
     clean = tiny_denoiser.latents(samples, generator)
     tiny_denoiser.module.forward = TINY[name].oracle(clean)
-    condition = tiny_denoiser.encode(PROMPTS)
+    condition = tiny_denoiser.encode(PROMPTS) | TINY[name].told(tiny_denoiser)
     for share in (0.02, 0.3, 0.7, 0.98):
         times = objective.from_share(torch.tensor([share, 1 - share]))
         noise = torch.randn(clean.shape, generator=generator)

@@ -2,9 +2,11 @@
 
 import gc
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from fixtures.media import dataset_of
 from fixtures.tiny import TINY
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
@@ -30,7 +32,7 @@ def spec_of(base_folder):
             config = config | {"resolution": SIDE}
         document = {
             "model": {"family": family, "base": str(base_folder(family)), "config": config},
-            "datasets": [{"path": "x"}],
+            "datasets": [dataset_of(family, Path("x"))],
             "batch_size": 4,
             "cache": {"latents": "off", "text": "off"},
         }
@@ -131,6 +133,22 @@ def storage_bytes(tensor):
 def test_every_family_can_be_planned(spec_of, family):
     found = estimate(spec_of(family, batch_size=1))
     assert min(found.base, found.adapter, found.operations) > 0
+
+
+@pytest.mark.families
+def test_references_are_counted(spec_of):
+    """By their tokens: without any, ``kontext`` takes what ``flux`` takes."""
+
+    def planned(family, **options):
+        spec = spec_of(family)
+        model = spec.model.model_copy(update={"config": spec.model.config | options})
+        return estimate(spec.model_copy(update={"model": model}))
+
+    small, large = (planned("kontext", reference_resolution=side) for side in (16, SIDE))
+    flux = planned("flux")
+    assert flux.activations < small.activations < large.activations
+    assert flux.operations < small.operations < large.operations
+    assert 1.5 < large.operations / flux.operations < 3
 
 
 def test_nothing_is_read_but_configurations(spec_of, base_folder, tmp_path):

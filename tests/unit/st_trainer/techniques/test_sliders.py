@@ -8,6 +8,7 @@ from st_shared.spec import TrainingSpec
 from st_trainer.adapters.adapter import trained
 from st_trainer.batch import draw_batch
 from st_trainer.data.images import Images
+from st_trainer.data.medium import Bucket
 from st_trainer.data.reading import read_datasets
 from st_trainer.loop import batch_loss, step
 from st_trainer.session import Session
@@ -53,7 +54,7 @@ def test_a_batch_never_mixes_strengths(session_of):
     session = session_of()
     for _ in range(20):
         assert len({index // 3 for index in session.sampler.take(2)}) == 1
-    assert session.samples.bucket_counts == {(3, 16, 16): 6}
+    assert session.samples.bucket_counts == {Bucket((3, 16, 16)): 6}
     assert [session.samples.strength([index]) for index in (0, 3)] == list(STRENGTHS)
 
 
