@@ -32,7 +32,7 @@ WORKER = Path(__file__).with_name("distributed_cases.py")
 EQUAL = Goal("at most", 1e-5)
 EXACT = Goal("at most", 0)
 ROUNDED = Goal("at most", 2e-3)
-"""In bfloat16, which halves of a batch are rounded in another order."""
+"""In bfloat16, where ZeRO-3 adds gradients up in another order: a step of Adam each way."""
 DIFFERENT = Goal("at least", 1e-4)
 TOGETHER = Goal("at least", 1)
 BOTH = Goal("at least", 2)
@@ -67,6 +67,7 @@ UNDRAWN = ("controlnet", "wan")
 """Kinds of which no pictures are drawn."""
 FILM = {"height": 16, "width": 32, "frames": 1, "caption_length": 12}
 BF16 = {"precision": "bf16"}
+BF16_BY_DEEPSPEED = "lora, bf16, rounded as by DeepSpeed"
 PARTS = {"accumulation": 2}
 ON_DEMAND = {"cache": {"latents": "on_demand", "text": "on_demand"}}
 UNCACHED = {"cache": {"latents": "off", "text": "off"}}
@@ -98,6 +99,16 @@ class Comparison:
     strategies: tuple[str, ...]
     goal: Goal = EQUAL
     changes: Document = field(default_factory=dict)
+    in_halves: bool = False
+    """Whether one process adds its batch up in the same halves.
+
+    In bfloat16 sums are rounded by what they are sums of: a gradient of four samples is another
+    number than the mean of those of two and two, whoever computes it, and after some steps of Adam,
+    whose length does not depend on that of the gradient, so are weights and samples. One process
+    that takes halves rounds as two do, and has to be met as exactly as in fp32.
+    """
+    linear: str = "torch"
+    """Whose function one process computes linear layers with: ``torch`` or ``deepspeed``."""
 
 
 COMPARISONS = {
@@ -120,7 +131,10 @@ COMPARISONS = {
     "lora, drawn and swept": Comparison(
         "lora", ("ddp", "fsdp2", "zero-2", "zero-3"), EQUAL, JUDGED
     ),
-    "lora, bf16": Comparison("lora", ("fsdp2", "zero-2", "zero-3"), ROUNDED, BF16),
+    "lora, bf16": Comparison("lora", ("ddp", "fsdp2", "zero-2"), EQUAL, BF16, in_halves=True),
+    BF16_BY_DEEPSPEED: Comparison(
+        "lora", ("zero-3",), ROUNDED, BF16, in_halves=True, linear="deepspeed"
+    ),
 }
 GOES_ON = ("fsdp2", "zero-1", "zero-2", "zero-3")
 """Stopped and gone on with: bit for bit as if it had not been stopped."""
@@ -308,12 +322,15 @@ def cases(trials: Trials) -> dict[int, list[Document]]:
     alone: dict[str, Document] = {}
     together: dict[str, Document] = {}
 
-    def add(to: dict[str, Document], name: str, spec: Document) -> None:
-        to[name] = {"root": str(trials.root / name), "spec": spec}
+    def add(to: dict[str, Document], name: str, spec: Document, linear: str = "torch") -> None:
+        to[name] = {"root": str(trials.root / name), "spec": spec, "linear": linear}
 
     for what, strategy, asked in trials.compared():
         alike = {key: each for key, each in asked.changes.items() if key != "accumulation"}
-        add(alone, named(what, "one"), trials.spec(asked.kind, "", 4, alike))
+        one = trials.spec(asked.kind, "", 4, alike)
+        if asked.in_halves:
+            one = trials.spec(asked.kind, "", 2, {**alike, **PARTS})
+        add(alone, named(what, "one"), one, asked.linear)
         parts = asked.changes.get("accumulation", 1)
         names = [strategy, "ddp"] if "ddp" in asked.strategies else [strategy]
         for each in names:
@@ -344,6 +361,7 @@ def measure(trials: Trials) -> list[Result]:
             load_file(trials.root / "half" / "output/weights.safetensors"),
         )
         results.append(Result("full, control: half a batch from a whole one", half, "", DIFFERENT))
+    results += rounding(trials)
     if trials.chosen("fewer"):
         results.append(fewer(trials))
     return results
@@ -367,6 +385,20 @@ def held_to_one(trials: Trials) -> Iterator[Result]:
             assert trials.said(run, "encoders left memory before the first step"), run
             shards = trials.root.glob(f"{run}/cache/latents/*/*.safetensors")
             yield Result(f"{what}, {strategy}: who encoded", len([*shards]), "processes", BOTH)
+
+
+def rounding(trials: Trials) -> Iterator[Result]:
+    """How far two runs of one process are apart, of which one rounds as ZeRO-3 does: a control.
+
+    This is what ZeRO-3 in bfloat16 differs by from others, and no exchange between processes.
+    """
+    one, other = named("lora, bf16", "one"), named(BF16_BY_DEEPSPEED, "one")
+    if not all((trials.root / each).exists() for each in (one, other)):
+        return
+    what = "lora, bf16, control: one process with DeepSpeed's rounding from torch's"
+    found = trials.difference(one, other)
+    yield Result(what, max(found.values()), "", None, list(found.values()))
+    yield Result(f"{what}: samples", trials.pixels(one, other), "levels of 255", None)
 
 
 def gone_on_with(trials: Trials) -> Iterator[Result]:

@@ -1,34 +1,25 @@
 """Two processes that train together, forked here: they speak over gloo on the loopback."""
 
-import multiprocessing
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
-from ports import free_port
+from rank_processes import fresh_states, together
 from safetensors.torch import load_file
 from torch import distributed
 
 from st_shared.protocol.journal import ExitCode, journal_event
 from st_trainer import loop, ranks, run
 from st_trainer.checkpoint import complete_checkpoints
-from st_trainer.errors import BadSpecError, CheckpointError, TrainerError
+from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.journal import Journal, SilentJournal
 from st_trainer.run import run_training
 from st_trainer.run_folder import RunFolder
 from st_trainer.strategies.replicated import synchronised
 
-SECONDS = 200
 CPU = torch.device("cpu")
-
-
-def fresh_states():
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 def carry_out(spec, root, resume="none", stop=lambda: False):
@@ -41,44 +32,27 @@ def carry_out(spec, root, resume="none", stop=lambda: False):
         return run_training(spec, sources, folder, journal, resume=resume, stop=stop)
 
 
-def as_rank(rank, count, port, work):
-    """In a forked process: join as ``rank``, work, and exit with what that gives."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    torch.set_num_threads(1)
-    try:
-        code = work(rank)
-    except TrainerError as error:
-        sys.stderr.write(f"{error}\n")
-        code = error.exit_code
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def together(work, count=2):
-    """The exit codes of ``count`` ranks."""
-    port, context = free_port(), multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=as_rank, args=(rank, count, port, work)) for rank in range(count)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(SECONDS)
-        if process.exitcode is None:
-            process.kill()
-    return [process.exitcode for process in processes]
-
-
 def difference(one, other, part=""):
     """Largest difference between weights of two checkpoints or results, of those in ``part``."""
     left, right = load_file(one), load_file(other)
     assert left.keys() == right.keys()
     names = [name for name in left if name.startswith(part)]
     return max((left[name] - right[name]).abs().max().item() for name in names)
+
+
+def told(root, name):
+    """A metric of a run by step."""
+    lines = RunFolder(root).journal.read_bytes().splitlines()
+    events = [journal_event.validate_json(line) for line in lines]
+    found = [event for event in events if event.kind == "metric" and name in event.values]
+    return {event.step: event.values[name] for event in found}
+
+
+def must_tell_alike(one, two):
+    """Losses and norms of gradients are those of the whole batch, whichever process tells them."""
+    for name in ("loss", "gradient_norm"):
+        assert told(two, name) == pytest.approx(told(one, name), rel=1e-4), name
+        assert told(two, name)
 
 
 def names(folder):
@@ -132,6 +106,7 @@ def test_two_ranks_with_half_the_batch_learn_what_one_learns(spec_of, tmp_path, 
     carry_out(spec_of(kind, 4), tmp_path / "one")
     spec = spec_of(kind, 2)
     assert together(lambda _rank: carry_out(spec, tmp_path / "two")) == [0, 0]
+    must_tell_alike(tmp_path / "one", tmp_path / "two")
     one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
     assert difference(one / "optimizer.safetensors", two / "optimizer.safetensors") < 1e-5
     averages = names(one) & {"ema.safetensors"}
