@@ -17,7 +17,8 @@ class Route(NamedTuple):
 def headers_of_json(scope: Scope, most_bytes: int) -> Mapping[bytes, bytes] | None:
     """Headers of a request with a JSON body of at most ``most_bytes`` that is not compressed.
 
-    None: it is not that, or has a header twice, and others decide which of them counts.
+    One that is said to be empty needs no type. None: it is not that, or has a header twice, and
+    others decide which of them counts.
     """
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
@@ -26,8 +27,8 @@ def headers_of_json(scope: Scope, most_bytes: int) -> Mapping[bytes, bytes] | No
     length = headers.get(b"content-length", b"")
     if (
         b"content-encoding" in headers
-        or headers.get(b"content-type") != b"application/json"
         or not length.isdigit()
+        or (length != b"0" and headers.get(b"content-type") != b"application/json")
         or int(length) > most_bytes
     ):
         return None

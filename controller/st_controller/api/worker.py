@@ -1,6 +1,6 @@
 """``/v1/worker``: what workers call; see ``st_shared.protocol.endpoints``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -8,13 +8,14 @@ import structlog
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 
+from st_controller.api import worker_calls
 from st_controller.api.artifact_parts import part_tickets
 from st_controller.api.dependencies import PlatformDep, Registrar, WorkerDep, join_token
 from st_controller.api.submissions import encoded
 from st_controller.api.worker_streams import LONGEST_ID, WorkerStreamResponse
 from st_controller.auth import secrets
 from st_controller.auth.secrets import SecretKind
-from st_controller.errors import InvalidRequest, Refusal
+from st_controller.errors import InvalidRequest
 from st_controller.platform import Platform
 from st_controller.services import (
     artifact_uploads,
@@ -27,9 +28,6 @@ from st_controller.services import (
     worker_orders,
     workers,
 )
-from st_controller.services.caller import WorkerCaller
-from st_controller.services.finishing import Ending
-from st_controller.services.joint_claims import Claimed
 from st_controller.store.schema import Worker
 from st_shared.protocol import endpoints
 from st_shared.protocol.endpoints import Endpoint
@@ -40,12 +38,10 @@ from st_shared.protocol.worker import (
     ArtifactsStored,
     ArtifactTickets,
     ClaimBatch,
-    ClaimBatchReply,
     CredentialReply,
     DrainWish,
     EventBatch,
     FinishBatch,
-    FinishBatchReply,
     FinishRequest,
     GarbageReport,
     Heartbeat,
@@ -53,7 +49,6 @@ from st_shared.protocol.worker import (
     MeetingPlace,
     PartsWanted,
     PartTickets,
-    RefusedAttempt,
     RegisterReply,
     RegisterRequest,
     SecretsReply,
@@ -170,26 +165,14 @@ def leave(platform: PlatformDep, caller: WorkerDep) -> Response:
 
 @serves(endpoints.CLAIM)
 async def claim(platform: PlatformDep, caller: WorkerDep, attempt_id: str) -> Response:
-    """Take the lease of an offered attempt."""
-    claimed = await _claimed(platform, caller, [attempt_id])
-    for refusal in claimed.refused.values():
-        raise refusal
-    return encoded(claimed.claims[0], 200)
+    """Take the lease of an offered attempt. Most calls are answered by ``worker_front``."""
+    return await worker_calls.claim(platform, caller, attempt_id)
 
 
 @serves(endpoints.CLAIMS)
 async def claim_all(platform: PlatformDep, caller: WorkerDep, wanted: ClaimBatch) -> Response:
     """Take the leases of several offered attempts."""
-    claimed = await _claimed(platform, caller, wanted.attempt_ids)
-    reply = ClaimBatchReply(claims=claimed.claims, refused=_refused(claimed.refused))
-    return encoded(reply, 200)
-
-
-async def _claimed(platform: Platform, caller: WorkerCaller, attempt_ids: list[str]) -> Claimed:
-    claimed = await platform.claims.take(caller, attempt_ids)
-    for waited in claimed.waits:
-        platform.telemetry.queue_wait.observe(waited.total_seconds())
-    return claimed
+    return await worker_calls.claim_all(platform, caller, wanted)
 
 
 @serves(endpoints.MEET)
@@ -268,22 +251,10 @@ async def finish(
     platform: PlatformDep, caller: WorkerDep, attempt_id: str, request: FinishRequest
 ) -> Response:
     """End the attempt; refused while journal lines are missing."""
-    refused = await platform.finishes.take((Ending(caller.worker_id, attempt_id, request),))
-    for refusal in refused.values():
-        raise refusal
-    return Response(status_code=204)
+    return await worker_calls.finish(platform, caller, attempt_id, request)
 
 
 @serves(endpoints.FINISHES)
 async def finish_all(platform: PlatformDep, caller: WorkerDep, batch: FinishBatch) -> Response:
     """End several attempts; what is refused of them is named, and the others are over."""
-    endings = (Ending(caller.worker_id, each.attempt_id, each) for each in batch.finishes)
-    refused = await platform.finishes.take(tuple(endings))
-    return encoded(FinishBatchReply(refused=_refused(refused)), 200)
-
-
-def _refused(errors: Mapping[str, Refusal]) -> list[RefusedAttempt]:
-    return [
-        RefusedAttempt(attempt_id=attempt_id, problem=error.problem())
-        for attempt_id, error in errors.items()
-    ]
+    return await worker_calls.finish_all(platform, caller, batch)

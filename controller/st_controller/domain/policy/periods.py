@@ -91,7 +91,8 @@ def cuts(begun: datetime, ended: datetime, *zones: tzinfo) -> Iterator[tuple[dat
 
 
 def _days(begun: datetime, ended: datetime, zone: tzinfo) -> Iterator[date]:
+    """The days that begin within a span of time."""
     day, last = begun.astimezone(zone).date(), ended.astimezone(zone).date()
-    while day <= last:
-        yield day
+    while day < last:
         day += _DAY
+        yield day

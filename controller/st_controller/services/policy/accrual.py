@@ -5,11 +5,12 @@ seconds.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import and_, bindparam, or_, select, text
+from sqlalchemy.orm import defer
 
 from st_controller.domain import use
 from st_controller.domain.attempts import LEASED
@@ -19,6 +20,7 @@ from st_controller.domain.policy.quotas import HELD, Counter, Place
 from st_controller.domain.policy.renewal import Running, renew
 from st_controller.services import topics
 from st_controller.services.policy import counters, ledger
+from st_controller.services.policy.ledger import Spent
 from st_controller.services.policy.settlement import Settlement, settlement
 from st_controller.services.worker_events import tell
 from st_controller.store import direct
@@ -46,9 +48,12 @@ _DUE = (
     .order_by(Attempt.job_id)
     .limit(MOST)
 )
+# Documents are read where they are needed, which is where a hold runs out.
+_LATER = [defer(each) for each in (Job.spec, Job.dataset_pins, Job.wants, Job.progress, Job.reason)]
 _JOBS = (
     select(Job)
     .where(Job.id.in_(bindparam("ids", expanding=True)))
+    .options(*_LATER)
     .order_by(Job.id)
     .with_for_update()
     .execution_options(populate_existing=True)
@@ -84,23 +89,40 @@ def accrue(tx: Transaction, after: str = "") -> str | None:
     for attempt in tx.session.scalars(_ATTEMPTS, {"ids": ids}):
         attempts[attempt.job_id].append(attempt)
     book = settlement(tx)
-    needy = [found for job in jobs if (found := _spend(tx, book, job, attempts[job.id]))]
+    spent = ledger.spend(book, tx, [(job, attempts[job.id]) for job in jobs])
+    _note_spent(tx, jobs, attempts, spent)
+    needy = [
+        found
+        for job, (_, held) in zip(jobs, spent, strict=True)
+        if (found := _needy(job, attempts[job.id], held))
+    ]
     if needy:
         _renew(tx, book, needy)
     return ids[-1]
 
 
-def _spend(
-    tx: Transaction, book: Settlement, job: Job, attempts: Sequence[Attempt]
-) -> _Needy | None:
-    used, held = ledger.spend(book, tx, job, attempts)
-    over = [attempt for attempt in attempts if attempt.released_at is not None]
-    live = [attempt for attempt in attempts if attempt.released_at is None]
+def _note_spent(
+    tx: Transaction,
+    jobs: Sequence[Job],
+    attempts: Mapping[str, Sequence[Attempt]],
+    spent: Sequence[Spent],
+) -> None:
+    """Write down up to where attempts are charged: to their end, or as far as is proven."""
+    over: list[Attempt] = []
+    live: list[Attempt] = []
+    for job, (used, _) in zip(jobs, spent, strict=True):
+        for attempt in attempts[job.id]:
+            if attempt.released_at is not None:
+                over.append(attempt)
+            elif used:
+                live.append(attempt)
     direct.write_all(tx.session, over, {"booked": True})
-    if used:
-        direct.write_each(
-            tx.session, live, [{"booked_until": use.used_until(attempt)} for attempt in live]
-        )
+    proven = [{"booked_until": use.used_until(attempt)} for attempt in live]
+    direct.write_each(tx.session, live, proven)
+
+
+def _needy(job: Job, attempts: Sequence[Attempt], held: Amounts) -> _Needy | None:
+    live = [attempt for attempt in attempts if attempt.released_at is None]
     runs = bool(live) and all(attempt.state in LEASED for attempt in live)
     if not ledger.is_counted(job) or not runs or job.stop_reason is not None:
         return None

@@ -5,6 +5,7 @@ as that is proven, which only grows; one that was never claimed costs nothing.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from st_controller.domain.policy.estimates import NOTHING, Amounts
 from st_controller.services.policy.quota_book import Payer
@@ -34,29 +35,38 @@ def settle(tx: Transaction, ended: Sequence[tuple[Job, Sequence[Attempt]]]) -> N
     counted = [(job, attempts) for job, attempts in ended if is_counted(job)]
     if not counted:
         return
-    book = settlement(tx)
-    for job, attempts in counted:
-        spend(book, tx, job, attempts)
+    spend(settlement(tx), tx, counted)
     done = [attempt for _, attempts in counted for attempt in attempts]
     direct.write_all(tx.session, done, {"booked": True})
 
 
+class Spent(NamedTuple):
+    """What became known to be used by a job, and what is still held for it."""
+
+    used: Amounts
+    held: Amounts
+
+
 def spend(
-    book: Settlement, tx: Transaction, job: Job, attempts: Sequence[Attempt]
-) -> tuple[Amounts, Amounts]:
-    """Charge what attempts provably used; gives that, and what is still held for their job."""
-    used = used_since(attempts, book.quotas.zone(job.org))
-    total = sum((each.amounts for each in used), NOTHING)
-    payer = payer_of(job)
-    book.charge(job.id, payer, used)
-    if not is_counted(job):
-        return total, NOTHING
-    before = held(job)
-    after = (before - total).at_least_nothing()
-    if used or after != before:
-        book.count(payer, used, after - before)
-        hold(tx, job, after)
-    return total, after
+    book: Settlement, tx: Transaction, jobs: Sequence[tuple[Job, Sequence[Attempt]]]
+) -> list[Spent]:
+    """Charge what attempts of locked jobs provably used."""
+    spent: list[Spent] = []
+    changed: list[tuple[Job, Amounts]] = []
+    for job, attempts in jobs:
+        used = used_since(attempts, book.quotas.zone(job.org))
+        total = sum((each.amounts for each in used), NOTHING)
+        payer = payer_of(job)
+        book.charge(job.id, payer, used)
+        before = held(job)
+        after = (before - total).at_least_nothing() if is_counted(job) else NOTHING
+        if is_counted(job) and (used or after != before):
+            book.count(payer, used, after - before)
+            changed.append((job, after))
+        spent.append(Spent(total, after))
+    columns = [_columns(after) for _, after in changed]
+    direct.write_each(tx.session, [job for job, _ in changed], columns)
+    return spent
 
 
 def free(tx: Transaction, jobs: Iterable[Job]) -> None:
@@ -77,5 +87,8 @@ def held(job: Job) -> Amounts:
 
 def hold(tx: Transaction, job: Job, amounts: Amounts) -> None:
     """Write down what is held for a locked job."""
-    columns = {"held_micros": amounts.micros, "held_slot_ms": amounts.slot_ms}
-    direct.write(tx.session, job, columns)
+    direct.write(tx.session, job, _columns(amounts))
+
+
+def _columns(held: Amounts) -> dict[str, int]:
+    return {"held_micros": held.micros, "held_slot_ms": held.slot_ms}

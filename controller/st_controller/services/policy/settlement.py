@@ -14,14 +14,22 @@ from st_controller.services.policy import book, counters, stock
 from st_controller.services.policy.counters import Change
 from st_controller.services.policy.quota_book import Payer, QuotaBook
 from st_controller.services.policy.spans import Used
+from st_controller.store.bulk import document
 from st_controller.store.transaction import Transaction
 
 _NAME = "quotas"
-_CHARGE = text(
-    "INSERT INTO charges (job_id, day, utc_day, org, team, user_id, micros, slot_ms)"
-    " VALUES (:job_id, :day, :utc_day, :org, :team, :user_id, :micros, :slot_ms)"
+_COLUMNS = "job_id, day, utc_day, org, team, user_id, micros, slot_ms"
+_ADDED = (
     " ON CONFLICT (job_id, day, utc_day) DO UPDATE SET"
     " micros = charges.micros + excluded.micros, slot_ms = charges.slot_ms + excluded.slot_ms"
+)
+_CHARGE = text(
+    f"INSERT INTO charges ({_COLUMNS})"  # noqa: S608 - names of our own schema
+    f" VALUES (:job_id, :day, :utc_day, :org, :team, :user_id, :micros, :slot_ms){_ADDED}"
+)
+_CHARGE_AT_ONCE = (
+    f"INSERT INTO charges ({_COLUMNS})"  # noqa: S608 - names of our own schema
+    f" SELECT {_COLUMNS} FROM json_populate_recordset(null::charges, %s){_ADDED}"
 )
 
 
@@ -101,8 +109,11 @@ class Settlement:
             for (job_id, day, utc_day, payer), amounts in sorted(self._charges.items())
             if amounts != NOTHING
         ]
-        if rows:
-            tx.session.connection().execute(_CHARGE, rows)
+        connection = tx.session.connection()
+        if rows and connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(_CHARGE_AT_ONCE, (document(rows),))
+        elif rows:
+            connection.execute(_CHARGE, rows)
 
     def _places(self, payer: Payer) -> list[Place]:
         return [place for place in self.quotas.chain(self._session, payer) if place.meter in HELD]
