@@ -150,7 +150,8 @@ class Rounds:
         yields = [found for found in decisions if isinstance(found, Preemption)]
         priced = [self._priced(found) for found in placements]
         try:
-            with self._db.write(places_events=True) as tx:
+            # An offer means nothing until its worker claims it, which waits for the disk.
+            with self._db.write(places_events=True, lazily=not yields) as tx:
                 lead.prove(tx.session)
                 if yields:
                     offers.lock(

@@ -32,8 +32,8 @@ class EventFeed:
         """Whether somebody fills its gaps, so that what is not here is not placed."""
         self._most = most
         self._lock = Lock()
-        self._topics: deque[str] = deque()
-        """Topics of all events that are here, oldest first."""
+        self._order: deque[tuple[int, str]] = deque()
+        """Place and topic of all events that are here, oldest first."""
         self._events: dict[str, deque[PlacedEvent]] = defaultdict(deque)
         self._begins = 1
         """Place of the first event that is here."""
@@ -51,11 +51,12 @@ class EventFeed:
             if self._ends is None:
                 self._begins, self._ends = place + 1, place
 
-    def take(self, rows: Sequence[RowOfEvent]) -> bool:
+    def take(self, rows: Sequence[RowOfEvent], *, are_next: bool = False) -> bool:
         """Add committed events, in the order of their places and without gaps; from any thread.
 
         What is here already is left out. False: there is a gap before them, which whoever tails
-        the feed has to fill; they are left out as well.
+        the feed has to fill; they are left out as well. ``are_next``: they are what the database
+        has after the end of the feed, so what a gap would hold was lost in a crash.
         """
         with self._lock:
             if self._ends is None:
@@ -63,15 +64,15 @@ class EventFeed:
             fresh = [row for row in rows if row["position"] > self._ends]
             if not fresh:
                 return True
-            if fresh[0]["position"] != self._ends + 1:
+            if not are_next and fresh[0]["position"] != self._ends + 1:
                 return False
             for row in fresh:
-                self._topics.append(row["topic"])
+                self._order.append((row["position"], row["topic"]))
                 self._events[row["topic"]].append(
                     PlacedEvent(row["position"], row["kind"], row["body"])
                 )
             self._ends = fresh[-1]["position"]
-            while len(self._topics) > self._most:
+            while len(self._order) > self._most:
                 self._drop_oldest()
             return True
 
@@ -90,9 +91,9 @@ class EventFeed:
         return Stretch(sorted(found, key=lambda event: event.position), upto)
 
     def _drop_oldest(self) -> None:
-        topic = self._topics.popleft()
+        place, topic = self._order.popleft()
         events = self._events[topic]
         events.popleft()
         if not events:
             del self._events[topic]
-        self._begins += 1
+        self._begins = place + 1

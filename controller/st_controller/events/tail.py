@@ -49,7 +49,7 @@ class Tail:
             feed.is_tailed = True
             while True:
                 rows = outbox.all_after(session, feed.ends or 0)
-                feed.take(rows)
+                feed.take(rows, are_next=True)
                 topics.update(row["topic"] for row in rows)
                 if len(rows) < outbox.BATCH:
                     return frozenset(topics)

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, upda
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from st_controller.store.places import RowOfEvent
+from st_controller.store.places import RowOfEvent, after_crash
 from st_controller.store.schema import EventOrder, OutboxEvent
 from st_controller.store.transaction import Transaction
 from st_shared.protocol import sse
@@ -84,7 +84,8 @@ def _locked_order(tx: Transaction) -> int:
         with suppress(IntegrityError), tx.session.begin_nested():  # another process was faster
             tx.session.execute(insert(EventOrder).values(id=1, last_position=0))
         last = tx.session.scalar(_LOCK_ORDER)
-    return last or 0
+    skipped = after_crash(tx.session.connection())
+    return last + skipped if last else 0
 
 
 def current_position(session: Session) -> int:

@@ -1,6 +1,6 @@
 """Connections and transactions, on SQLite and PostgreSQL alike."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -40,6 +40,7 @@ ASKED_AFTER_SECONDS = 5.0
 """A pooled connection that was not used for so long is asked whether it still stands. Asking each
 time would cost every transaction a round trip; where one breaks all the same, the library drops all
 that are older, and whoever had it is told to try again."""
+_LAZY = {"synchronous_commit": "off"}
 PROBES = 3
 """So many that are not answered end the connection."""
 
@@ -49,6 +50,7 @@ class Database:
 
     def __init__(self, url: str, *, clock: Clock = utc_now, pool_size: int = 10) -> None:
         self.engine = _open(url, pool_size)
+        self._lazy = self.engine if self.is_sqlite else _open(url, 1, _LAZY)
         self.clock = clock
         self.notify: Notify = _nobody
         self.deliver: Deliver = _nowhere
@@ -60,11 +62,15 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
-    def write(self, *, places_events: bool = False) -> Iterator[Transaction]:
+    def write(self, *, places_events: bool = False, lazily: bool = False) -> Iterator[Transaction]:
         """A transaction that changes something: committed at the end, undone by an exception.
 
         ``places_events`` is for the few who write often, one at a time: their events are told as
         soon as they are committed, and nobody else's get a place before that.
+
+        ``lazily`` is for what means nothing until somebody acts on it with a write of his own:
+        PostgreSQL does not wait for its disk, so a crash may undo it after others have seen it, but
+        never what was built on it: see ``docs/decisions/0021``.
         """
         if self._together:
             with (
@@ -77,7 +83,7 @@ class Database:
                 session.commit()
                 group.tell(transaction.topics, transaction.placed)
             return
-        with self._session("BEGIN") as session:
+        with self._session("BEGIN", self._lazy if lazily else self.engine) as session:
             transaction = Transaction(session, self.clock())
             yield transaction
             transaction.settle(PlacesLocked() if places_events else None)
@@ -89,12 +95,13 @@ class Database:
         """A session that only reads one consistent state."""
         # PostgreSQL would show a newer state to each statement, SQLite cannot.
         options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._session("BEGIN", **options) as session:
+        with self._session("BEGIN", self.engine, **options) as session:
             yield session
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._lazy.dispose()
 
     def _announce(self, topics: frozenset[str], events: list[RowOfEvent]) -> None:
         if events:
@@ -103,8 +110,8 @@ class Database:
             self.notify(topics)
 
     @contextmanager
-    def _session(self, begin: str, **options: Any) -> Iterator[ReadSession]:
-        connection = self.engine.connect().execution_options(st_begin=begin, **options)
+    def _session(self, begin: str, engine: Engine, **options: Any) -> Iterator[ReadSession]:
+        connection = engine.connect().execution_options(st_begin=begin, **options)
         with connection, ReadSession(connection, expire_on_commit=False) as session:
             yield session
 
@@ -117,7 +124,7 @@ def _nowhere(_events: list[RowOfEvent]) -> None:
     """Stands in until somebody keeps events in memory."""
 
 
-def _open(url: str, pool_size: int) -> Engine:
+def _open(url: str, pool_size: int, on_the_server: Mapping[str, str] = {}) -> Engine:
     # Errors end in the log, and the values of a statement are hashes of passwords, too.
     if not url.startswith("sqlite"):
         engine = create_engine(
@@ -126,7 +133,7 @@ def _open(url: str, pool_size: int) -> Engine:
             max_overflow=pool_size,
             hide_parameters=True,
             isolation_level="READ COMMITTED",
-            connect_args=_bounds(make_url(url)),
+            connect_args=_bounds(make_url(url), on_the_server),
         )
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", _asks_if_idle(engine))
@@ -162,9 +169,10 @@ def _asks_if_idle(engine: Engine) -> Callable[[Any, ConnectionPoolEntry, object]
     return ask
 
 
-def _bounds(url: URL) -> dict[str, Any]:
+def _bounds(url: URL, more: Mapping[str, str]) -> dict[str, Any]:
     """What keeps a process that is frozen or gone from holding up the others for long."""
     on_the_server = {
+        **more,
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
         "lock_timeout": f"{LOCK_SECONDS * 1000:.0f}",
         "tcp_keepalives_idle": f"{QUIET_SECONDS}",

@@ -17,7 +17,7 @@ from st_controller.domain.policy.roles import Role
 from st_controller.services.idempotency import KEPT
 from st_controller.services.policy import approval_rules
 from st_controller.services.worker_orders import VANISHED
-from st_controller.store.schema import LeaderLease
+from st_controller.store.schema import CrashMark, LeaderLease
 from st_controller.store.schema.base import Table
 from st_shared.protocol.policy_approvals import ApprovalRuleRequest
 from st_shared.protocol.states import WorkerDesired, WorkerState
@@ -39,12 +39,12 @@ def due(step: str, table: str) -> Callable[[Make], Make]:
 
 
 def everything(steps) -> dict[str, list[tuple]]:
-    """Every row of every table but the lease itself."""
+    """Every row of every table but the lease itself and its mark."""
     with steps.db.read() as session:
         return {
             table.name: sorted(map(tuple, session.execute(select(table))), key=repr)
             for table in Table.metadata.sorted_tables
-            if table.name != LeaderLease.__tablename__
+            if table.name not in {LeaderLease.__tablename__, CrashMark.__tablename__}
         }
 
 

@@ -5,6 +5,7 @@ import json
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
+from sqlalchemy import update
 
 from st_controller.events import tail as tail_module
 from st_controller.events import topic_stream
@@ -12,6 +13,7 @@ from st_controller.events.hub import TAIL
 from st_controller.events.tail import Tail
 from st_controller.events.topic_stream import follow_topics
 from st_controller.services import outbox
+from st_controller.store.schema import EventOrder
 from st_shared.protocol import sse
 from st_shared.protocol.sse import EventReader
 
@@ -103,6 +105,20 @@ def test_what_this_process_places_reaches_a_stream_without_the_database(steps, m
             for number in (1, 2, 3):
                 await asyncio.to_thread(place_here, steps, number)
                 await asyncio.to_thread(place_here, steps, -number, topic="other")
+            return told(await take(stream, 3))
+
+    assert run(story) == [1, 2, 3]
+
+
+def test_what_follows_a_gap_that_a_crash_left_is_told(steps):
+    async def story():
+        async with tailed(steps), aclosing(opened(steps)) as stream:
+            await take(stream, 1)
+            await asyncio.to_thread(place_here, steps, 1)
+            with steps.db.write() as tx:
+                tx.session.execute(update(EventOrder).values(last_position=1_000_000))
+            await asyncio.to_thread(place_here, steps, 2)
+            await asyncio.to_thread(place_here, steps, 3)
             return told(await take(stream, 3))
 
     assert run(story) == [1, 2, 3]

@@ -8,6 +8,7 @@ from st_controller.store.schema.events import (
     AuditArchive,
     AuditEntry,
     AuditHead,
+    CrashMark,
     EventOrder,
     OutboxEvent,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "AuditEntry",
     "AuditHead",
     "Charge",
+    "CrashMark",
     "CustomRole",
     "Dataset",
     "DoomedObject",

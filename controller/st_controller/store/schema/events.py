@@ -78,6 +78,19 @@ class OutboxEvent(Table):
     __table_args__ = (Index("ix_outbox_topic", "topic", "position"),)
 
 
+class CrashMark(Table):
+    """What PostgreSQL forgets when it, or its machine, crashes: a table that is not logged.
+
+    So whoever finds its mark gone knows that the last moments before may be gone, too, and a copy
+    of the database that takes over after its machine was lost has none. SQLite forgets nothing.
+    """
+
+    __tablename__ = "crash_marks"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
 class EventOrder(Table):
     """The counter of outbox positions; its one row is locked while positions are given."""
 

@@ -1,13 +1,18 @@
-"""Heartbeats are answered in front of the framework, as the route of the same name would."""
+"""Calls of workers are answered in front of the framework, as their routes would answer."""
 
 import asyncio
 import gzip
 
 import pytest
 from controller_steps import registration
+from sqlalchemy import select
 
 from st_controller.api import dependencies, worker_front
 from st_controller.api import worker as worker_api
+from st_controller.dispatch.rounds import Rounds
+from st_controller.services.live_queue import LiveQueue
+from st_controller.store.schema import Attempt
+from st_shared.protocol.states import AttemptState
 
 BEAT = "/v1/worker/heartbeat"
 JSON = {"Content-Type": "application/json"}
@@ -18,7 +23,7 @@ LONG = {"Content-Encoding": "identity"}
 @pytest.fixture
 def credential(app_client, admin_headers):
     token = app_client.post("/v1/join-tokens", json={}, headers=admin_headers).json()["token"]
-    body = registration().model_dump(mode="json")
+    body = registration(slots=2).model_dump(mode="json")
     headers = {"Authorization": f"Bearer {token}"}
     return app_client.post("/v1/worker/register", json=body, headers=headers).json()
 
@@ -87,6 +92,79 @@ def test_what_is_unusual_takes_the_long_way(beat, no_route):
         ({"Authorization": "Basic abc"}, b"{}", 401),
     ):
         assert beat(sent, **headers).status_code == status, headers
+
+
+ATTEMPT = "att_01k9zzzzzzzzzzzzzzzzzzzzzz"
+CALLS = {
+    f"/v1/worker/attempts/{ATTEMPT}/claim": [b"", b"{}", b"{nonsense"],
+    "/v1/worker/attempts/att_1/claim": [b""],
+    "/v1/worker/claims": [
+        b'{"attempt_ids": ["%s"]}' % ATTEMPT.encode(),
+        b'{"attempt_ids": []}',
+        b'{"attempt_ids": ["att_1"]}',
+        b"",
+    ],
+    f"/v1/worker/attempts/{ATTEMPT}/finish": [
+        b'{"epoch": 1, "outcome": "succeeded", "last_seq": 0}',
+        b'{"epoch": 0, "outcome": "succeeded", "last_seq": 0}',
+        b'{"epoch": 1, "outcome": "lost", "last_seq": 0}',
+    ],
+    "/v1/worker/finishes": [
+        b'{"finishes": [{"attempt_id": "%s", "epoch": 1, "outcome": "failed", "last_seq": 0}]}'
+        % ATTEMPT.encode(),
+        b'{"finishes": [{"epoch": 1, "outcome": "failed", "last_seq": 0}]}',
+    ],
+}
+
+
+def test_claims_and_ends_say_the_same_both_ways(app_client, credential, beat):
+    shown = {"Authorization": f"Bearer {credential['credential']}"} | JSON
+    for path, bodies in CALLS.items():
+        for body in bodies:
+            short = app_client.post(path, content=body, headers=shown)
+            long = app_client.post(path, content=body, headers=shown | LONG)
+            assert told(short) == told(long), (path, body)
+            assert short.status_code in {200, 404, 409, 422}, (path, body)
+
+
+def test_jobs_go_their_whole_way_in_front_of_the_framework(
+    app_client, admin_headers, credential, beat, monkeypatch
+):
+    monkeypatch.setattr(worker_api, "worker_calls", None)
+    shown = {"Authorization": f"Bearer {credential['credential']}"}
+    platform = app_client.app.state.platform
+    rounds = Rounds(platform.db, platform.patience, LiveQueue())
+    lead = rounds.seek("ctl_test", alone=True)
+
+    def offered(count):
+        job = {"name": "n", "noop": {"seconds": 0}}
+        for _ in range(count):
+            app_client.post("/v1/jobs", json=job, headers=admin_headers)
+        assert rounds.place(lead) == count
+        with platform.db.read() as session:
+            query = select(Attempt.id).where(Attempt.state == AttemptState.OFFERED)
+            return list(session.scalars(query))
+
+    done = {"outcome": "succeeded", "last_seq": 0}
+    (only,) = offered(1)
+    lease = app_client.post(f"/v1/worker/attempts/{only}/claim", headers=shown).json()
+    end = app_client.post(
+        f"/v1/worker/attempts/{only}/finish", json=done | {"epoch": lease["epoch"]}, headers=shown
+    )
+    assert (end.status_code, end.content) == (204, b"")
+    both = offered(2)
+    leases = app_client.post("/v1/worker/claims", json={"attempt_ids": both}, headers=shown).json()
+    ends = [
+        done | {"attempt_id": each["attempt_id"], "epoch": each["epoch"]}
+        for each in leases["claims"]
+    ]
+    reply = app_client.post("/v1/worker/finishes", json={"finishes": ends}, headers=shown)
+    assert (len(ends), reply.json()) == (2, {"refused": []})
+    jobs = app_client.get("/v1/jobs", headers=admin_headers).json()["items"]
+    assert [job["state"] for job in jobs] == ["succeeded"] * 3
+    figures = app_client.get("/metrics", headers=admin_headers).text
+    for path in ("attempts/{attempt_id}/claim", "attempts/{attempt_id}/finish", "claims"):
+        assert f'route="/v1/worker/{path}",status="20' in figures
 
 
 def test_an_order_is_told_at_once_and_a_revoked_credential_opens_nothing(

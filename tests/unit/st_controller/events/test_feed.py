@@ -115,3 +115,22 @@ def test_whatever_happens_an_answer_is_whole():
                 for row in everything
                 if row["topic"] in topics and after < row["position"] <= found.upto
             ], seed
+
+
+def test_what_the_database_has_next_closes_a_gap(feed):
+    feed.take(rows(1, 2))
+    assert not feed.take(rows(1_000_003))
+    assert feed.take(rows(1_000_003, 1_000_004), are_next=True)
+    assert places(feed, ["t"], 1) == [2, 1_000_003, 1_000_004]
+    assert feed.ends == 1_000_004
+
+
+def test_what_was_dropped_before_a_gap_has_to_be_asked_for():
+    feed = tailed(most=2)
+    feed.take(rows(1, 2))
+    feed.take(rows(900, 901), are_next=True)
+    assert feed.after(["t"], 1) is None
+    assert places(feed, ["t"], 2) == [900, 901]
+    feed.take(rows(902))
+    assert feed.after(["t"], 899) is None
+    assert places(feed, ["t"], 900) == [901, 902]

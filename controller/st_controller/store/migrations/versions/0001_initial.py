@@ -82,6 +82,13 @@ def upgrade() -> None:
         op.f("ix_doomed_objects_doomed_at"), "doomed_objects", ["doomed_at"], unique=False
     )
     op.create_table(
+        "crash_marks",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_crash_marks")),
+        prefixes=["UNLOGGED"] if op.get_bind().dialect.name == "postgresql" else [],
+    )
+    op.create_table(
         "event_order",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("last_position", sa.BigInteger(), nullable=False),
@@ -896,6 +903,7 @@ def downgrade() -> None:
     op.drop_table("leader_leases")
     op.drop_table("garbage_order_of_all")
     op.drop_table("event_order")
+    op.drop_table("crash_marks")
     op.drop_index(op.f("ix_doomed_objects_doomed_at"), table_name="doomed_objects")
     op.drop_table("doomed_objects")
     op.drop_index("ix_charges_utc_day", table_name="charges")
