@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, insert, select, true
 from sqlalchemy.orm import Session, defer
 
 from st_controller.domain.dependencies import Parent, why_cancelled, why_waiting
@@ -28,13 +28,18 @@ _A_CHILD = (
 _MAY_WAIT = (JobState.QUEUED, JobState.AWAITING_APPROVAL)
 
 
-def lock_parents(session: Session, ids: Iterable[str]) -> dict[str, tuple[Parent, Owner]]:
-    """The jobs of these ids with their owners; none of them ends before this transaction does."""
+def lock_parents(
+    session: Session, ids: Iterable[str], *, deleted: bool = True
+) -> dict[str, tuple[Parent, Owner]]:
+    """The jobs of these ids with their owners; none of them ends before this transaction does.
+
+    Without ``deleted`` those that were deleted are left out.
+    """
     found = {}
     for part in parts(sorted(ids)):
         rows = session.execute(
             select(Job.id, Job.name, Job.state, Job.submitted_by, Job.org, Job.team)
-            .where(Job.id.in_(part))
+            .where(Job.id.in_(part), true() if deleted else Job.deleted_at.is_(None))
             .order_by(Job.id)
             .with_for_update(read=True)
         )
@@ -48,6 +53,13 @@ def parent_ids(session: Session, job_id: str) -> list[str]:
     return list(
         session.scalars(select(JobDependency.parent_id).where(JobDependency.job_id == job_id))
     )
+
+
+def waiting_child(session: Session, job_id: str) -> str | None:
+    """A job that waits for another one; none: none does."""
+    children = select(JobDependency.job_id).where(JobDependency.parent_id == job_id)
+    query = select(Job.id).where(Job.id.in_(children), Job.state.in_(_MAY_WAIT))
+    return session.scalar(query.order_by(Job.id).limit(1))
 
 
 def attach(tx: Transaction, links: Sequence[tuple[str, str]]) -> None:

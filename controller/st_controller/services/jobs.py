@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.errors import Conflict, NotFound, NotPermitted
-from st_controller.services import endings, gangs, topics
+from st_controller.services import dependencies, endings, gangs, topics
 from st_controller.services.actor import Actor
 from st_controller.services.moves import move_job
 from st_controller.services.paging import decode_cursor, encode_cursor
@@ -104,7 +104,7 @@ def delete(tx: Transaction, actor: Actor, job_id: str) -> None:
     """Take a job that is over out of every list; what it used still counts.
 
     Raises:
-        Conflict: it is not over.
+        Conflict: it is not over, or another waits for it to be tried again.
     """
     job = get_job(tx.session, actor, job_id, lock=True)
     actor.must_cover(owner(job), "job.delete.all")
@@ -113,6 +113,14 @@ def delete(tx: Transaction, actor: Actor, job_id: str) -> None:
             f"the job is {job.state}",
             code="not_over",
             hint="`st cancel` it first",
+        )
+    if job.state != JobState.SUCCEEDED and (
+        child := dependencies.waiting_child(tx.session, job.id)
+    ):
+        raise Conflict(
+            f"{child} waits until it has succeeded",
+            code="waited_for",
+            hint=f"`st retry` it, or `st cancel {child}` first",
         )
     job.deleted_at = job.changed_at = tx.now
     tx.audit(actor.signature, "job.deleted", job.id, name=job.name, state=job.state)

@@ -71,7 +71,7 @@ def parents(
 ) -> list[list[Parent]]:
     """What each job waits for; jobs that were there before are locked until the commit."""
     elsewhere = {name for draft in batch for name in draft.spec.after if not name.startswith("@")}
-    known = dependencies.lock_parents(session, elsewhere) if elsewhere else {}
+    known = dependencies.lock_parents(session, elsewhere, deleted=False) if elsewhere else {}
     found: list[list[Parent]] = []
     problems: list[SpecProblem] = []
     for index, draft in enumerate(batch):

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, InvalidRequest
-from st_controller.services import steering, submission
+from st_controller.services import jobs, steering, submission
 from st_controller.services.drafts import Rules
 from st_controller.store.schema import Job, JobDependency
 from st_controller.store.transaction import QUEUE_JOB
@@ -16,6 +16,11 @@ from st_shared.protocol.states import FailureKind, JobState, Outcome
 def retry(steps, job_id, actor=None):
     with steps.db.write() as tx:
         steering.retry(tx, actor or steps.admin, job_id, Rules())
+
+
+def delete(steps, job_id):
+    with steps.db.write() as tx:
+        jobs.delete(tx, steps.admin, job_id)
 
 
 @pytest.fixture
@@ -106,6 +111,27 @@ def test_a_held_child_says_what_to_do_and_never_starts(steps, fail):
     assert steps.job(child).attempts == 0
     steps.cancel(child)
     assert state(steps, child)[0] == JobState.CANCELLED
+
+
+def test_nobody_waits_for_a_job_that_was_deleted(steps, end, fail):
+    parent = steps.submit("parent")
+    child = steps.submit("child", after=[parent], on_parent_failure="hold")
+    fail()
+    with pytest.raises(Conflict) as refused:
+        delete(steps, parent)
+    assert refused.value.code == "waited_for"
+    assert child in refused.value.hint
+    steps.cancel(child)
+    delete(steps, parent)
+    done = steps.submit("done")
+    waits = steps.submit("waits", after=[done])
+    assert end() == done
+    delete(steps, done)
+    assert state(steps, waits) == (JobState.QUEUED, 0, None)
+    for gone in (parent, done):
+        with pytest.raises(InvalidRequest) as unknown:
+            steps.submit("late", after=[gone], on_parent_failure="hold")
+        assert "there is no job" in unknown.value.errors[0].message
 
 
 def test_a_retried_parent_that_succeeds_releases_what_it_held(steps, end, fail):

@@ -9,10 +9,19 @@ from sqlalchemy import event, select, update
 from st_controller.dispatch.accounting import Books
 from st_controller.domain.policy.reach import Owner
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted, QuotaExceeded
-from st_controller.services import datasets, steering, submission, tenants, topics
+from st_controller.services import (
+    datasets,
+    explaining,
+    queue_rules,
+    steering,
+    submission,
+    tenants,
+    topics,
+)
 from st_controller.services.drafts import Rules
 from st_controller.services.policy import quota_book, quota_setting, quota_usage
 from st_controller.store.schema import Job, Organisation, QuotaCounter
+from st_shared.protocol.queue import ShareRequest
 from st_shared.protocol.quotas import QuotaRequest
 from st_shared.protocol.resources import ArchiveFile, DatasetRequest
 from st_shared.protocol.states import FailureKind, JobState, Outcome
@@ -440,15 +449,37 @@ class TestSetting:
         assert steps.job(job).held_micros is None
 
     @pytest.mark.embedded
-    def test_running_jobs_wait_for_their_limit_and_say_so(self, steps, purse):
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [
+            ("running_jobs", "default/default has 2 of 2 jobs running."),
+            ("running_slots", "default/default has 2 of 2 slots in use."),
+        ],
+    )
+    def test_running_jobs_wait_for_their_limit_and_say_so(self, steps, purse, kind, said):
         steps.join(slots=4)
-        purse.quota(TEAM, "running_jobs", 2)
+        purse.quota(TEAM, kind, 2)
         for _ in range(3):
             submit(steps)
         assert steps.place() == 2
         with steps.db.read() as session:
             waiting = session.scalars(select(Job).where(Job.state == "queued")).one()
+            (why,) = explaining.reasons(
+                session, steps.rounds._queue, [waiting], steps.clock()
+            ).values()
         assert waiting.held_micros is None
+        assert (why.code, why.message) == ("limit", said)
+
+    @pytest.mark.embedded
+    @pytest.mark.parametrize(("quota", "share"), [(1, 3), (3, 1)])
+    def test_of_a_quota_and_a_limit_of_the_queue_the_lower_counts(self, steps, purse, quota, share):
+        steps.join(slots=4)
+        purse.quota(TEAM, "running_jobs", quota)
+        with steps.db.write() as tx:
+            queue_rules.set_share(tx, steps.admin, TEAM, ShareRequest(max_jobs=share))
+        for _ in range(3):
+            submit(steps)
+        assert steps.place() == 1
 
 
 @pytest.mark.embedded

@@ -1,32 +1,14 @@
 """Every job that waits: in its line, for a moment to come, or for its array to let it in."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import chain, islice
 
+from st_controller.domain.scheduling.arrays import Array, array_turn
 from st_controller.domain.scheduling.lines import Line, Turn, Waiting, in_turn
 from st_controller.domain.scheduling.model import Level, PendingJob, Policy
 from st_controller.domain.scheduling.nodes import AGED, BASE
 from st_controller.domain.scheduling.tenants import Tenants
-
-ArrayTurn = tuple[int, float, str]
-"""Level, negative, so that the highest comes first; moment of submission; job id."""
-
-
-def _array_turn(job: PendingJob) -> ArrayTurn:
-    return -job.level, job.submitted, job.id
-
-
-@dataclass(slots=True)
-class Array:
-    """A job array of which only so many jobs may be served at one time."""
-
-    most: int
-    members: set[str] = field(default_factory=set)
-    """Jobs that stand in a line or run."""
-    turns: "list[ArrayTurn]" = field(default_factory=list)
-    """Jobs that wait to be let in, those of the highest level first."""
 
 
 class Backlog:
@@ -100,16 +82,18 @@ class Backlog:
         """Change how many jobs of an array may be served at one time."""
         if most is None:
             lifted = self._arrays.pop(array_id, None)
-            for _, _, job_id in sorted(lifted.turns) if lifted else ():
+            for _, _, job_id in sorted(chain(*lifted.turns.values())) if lifted else ():
                 self._admit_held(job_id, now)
             return
         array = self._arrays.get(array_id)
         if array is None:
             array = self._arrays[array_id] = Array(most)
-            array.members = {job.id for job in running if job.array == array_id}
-            array.members |= {job.id for job in self._in_line(array_id)}
+            array.holders = {job.id for job in running if job.array == array_id}
+            for place in self.waiting.values():
+                if place.job.array == array_id:
+                    array.in_line[place.line.shape].add(place.job.id)
         array.most = most
-        self._send_back(array, array_id, now)
+        self._send_back(array, now)
         self._let_in(array, now)
 
     def cap_of(self, array_id: str) -> int | None:
@@ -121,17 +105,22 @@ class Backlog:
         """Arrays for which a cap was set, with the cap."""
         return {array_id: array.most for array_id, array in self._arrays.items()}
 
-    def array_runs(self, job: PendingJob) -> None:
-        """A job of an array holds slots."""
-        if job.array in self._arrays:
-            self._arrays[job.array].members.add(job.id)
+    def array_runs(self, job: PendingJob, now: float) -> None:
+        """A job of an array holds slots, or some are kept for it."""
+        array = self._array_of(job)
+        if array is not None:
+            array.holders.add(job.id)
+            self._send_back(array, now)
 
     def array_left(self, job: PendingJob, now: float) -> None:
         """A job of an array neither stands in a line nor runs any more."""
-        array = self._arrays.get(job.array) if job.array else None
-        if array is not None and job.id in array.members:
-            array.members.discard(job.id)
+        array = self._array_of(job)
+        if array is not None:
+            array.holders.discard(job.id)
             self._let_in(array, now)
+
+    def _array_of(self, job: PendingJob) -> Array | None:
+        return self._arrays.get(job.array) if job.array else None
 
     # Jobs
 
@@ -141,32 +130,45 @@ class Backlog:
             self._held[job.id] = (job, shape)
             heappush(self._moments, (job.not_before, job.id))
             return
-        array = self._arrays.get(job.array) if job.array else None
-        if array is not None and job.id not in array.members:
-            if len(array.members) >= array.most and not self._displace(array, job, now):
-                self._held[job.id] = (job, shape)
-                heappush(array.turns, _array_turn(job))
-                return
-            array.members.add(job.id)
-        self._join_line(job, shape, now)
+        array = self._array_of(job)
+        if array is None:
+            self._join_line(job, shape, now)
+            return
+        held_slots = job.id in array.holders
+        array.holders.discard(job.id)
+        if array.room(shape) > 0 or self._displace(array, job, shape, now):
+            array.in_line[shape].add(job.id)
+            self._join_line(job, shape, now)
+        else:
+            self._held[job.id] = (job, shape)
+            array.wait(job, shape)
+        if held_slots:
+            self._let_in(array, now)
 
     def remove(self, job_id: str, now: float) -> PendingJob | None:
         """Let a job go that waits; none: it does not."""
         held = self._held.pop(job_id, None)
         if held is not None:
             return held[0]
-        taken = self.take(job_id, now)
+        taken = self._out_of_line(job_id, now)
         if taken is not None:
             self.array_left(taken, now)
         return taken
 
-    def take(self, job_id: str, now: float) -> PendingJob | None:
-        """Take a job out of its line because it is served; its array counts it on."""
+    def take(self, job_id: str, now: float) -> None:
+        """Take a job out of its line because it is served, or slots are kept for it."""
+        taken = self._out_of_line(job_id, now)
+        if taken is not None:
+            self.array_runs(taken, now)
+
+    def _out_of_line(self, job_id: str, now: float) -> PendingJob | None:
         place = self.waiting.pop(job_id, None)
         if place is None:
             return None
         line = place.line
         line.length -= 1
+        if (array := self._array_of(place.job)) is not None:
+            array.in_line[line.shape].discard(job_id)
         if line.turn == place.turn:
             self._look(line, now)
         self._tenants.wait(line.leaf, -1, now)
@@ -254,50 +256,45 @@ class Backlog:
             self._tenants.turns.hold(line.leaf, AGED, reached, line.shape)
         line.reached = reached
 
-    def _in_line(self, array_id: str) -> list[PendingJob]:
-        """The jobs of an array that stand in a line."""
-        return [place.job for place in self.waiting.values() if place.job.array == array_id]
+    def _send_back(self, array: Array, now: float) -> None:
+        """Let the last jobs of an array wait to be let in again, where too many stand in line."""
+        for shape in array.crowded():
+            self._send_out(array, self._last_in_line(array, shape), shape, now)
 
-    def _send_back(self, array: Array, array_id: str, now: float) -> None:
-        """Let the last jobs of an array wait to be let in again, where its cap was lowered."""
-        excess = len(array.members) - array.most
-        if excess <= 0:
-            return
-        for job in sorted(self._in_line(array_id), key=_array_turn)[-excess:]:
-            self._send_out(array, job, now)
+    def _last_in_line(self, array: Array, shape: int) -> PendingJob:
+        return max((self.waiting[one].job for one in array.in_line[shape]), key=array_turn)
 
-    def _displace(self, array: Array, job: PendingJob, now: float) -> bool:
+    def _displace(self, array: Array, job: PendingJob, shape: int, now: float) -> bool:
         """Let a job in that was raised above others of its array, in place of the last in line."""
-        if len(array.members) > array.most or job.level <= self._highest_held(array):
+        if not array.in_line[shape] or job.level <= self._highest_held(array, shape):
             return False
-        in_line = [self.waiting[one].job for one in array.members if one in self.waiting]
-        last = max(in_line, key=_array_turn, default=None)
-        if last is None or last.level >= job.level:
+        last = self._last_in_line(array, shape)
+        if last.level >= job.level:
             return False
-        self._send_out(array, last, now)
+        self._send_out(array, last, shape, now)
         return True
 
-    def _highest_held(self, array: Array) -> int:
+    def _highest_held(self, array: Array, shape: int) -> int:
         """The highest level of those that wait to be let in; none in line has a lower one."""
-        while array.turns:
-            level, _, job_id = array.turns[0]
+        turns = array.turns[shape]
+        while turns:
+            level, _, job_id = turns[0]
             held = self._held.get(job_id)
             if held is not None and held[0].level == -level:
                 return held[0].level
-            heappop(array.turns)
+            heappop(turns)
         return -1
 
-    def _send_out(self, array: Array, job: PendingJob, now: float) -> None:
+    def _send_out(self, array: Array, job: PendingJob, shape: int, now: float) -> None:
         """Take a job of an array out of its line; it waits to be let in again."""
-        shape = self.waiting[job.id].line.shape
-        self.take(job.id, now)
-        array.members.discard(job.id)
+        self._out_of_line(job.id, now)
         self._held[job.id] = (job, shape)
-        heappush(array.turns, _array_turn(job))
+        array.wait(job, shape)
 
     def _let_in(self, array: Array, now: float) -> None:
-        while len(array.members) < array.most and self._highest_held(array) >= 0:
-            self._admit_held(heappop(array.turns)[-1], now)
+        for shape, turns in list(array.turns.items()):
+            while array.room(shape) > 0 and self._highest_held(array, shape) >= 0:
+                self._admit_held(heappop(turns)[-1], now)
 
     def _admit_held(self, job_id: str, now: float) -> None:
         held = self._held.pop(job_id, None)

@@ -134,8 +134,7 @@ class HeadOfLine:
             if self._is_outranked(reservation) or not self._is_allowed(reservation, now):
                 attention.given_back.add(reservation.job.id)
                 self.release(reservation, now)
-                open_to_all = fleet.openings.mask & ~attention.stuck
-                continue
+                return self.fulfilled(now)  # perhaps one of a higher level, on those workers
             self.reservations.remove(reservation)
             self.held_back.let_in()
             attention.stuck = 0
@@ -189,8 +188,11 @@ class HeadOfLine:
         """Whether somebody at a higher level could start on the same workers now, or clear them."""
         if reservation.job.id in self._attention.given_back:
             return False
+        fitting = self.reservations.fitting(reservation)
+        if self.reservations.above(reservation.level, fitting & self._fleet.shapes.of_one_node):
+            return True  # it waits until others yield elsewhere, and need not
         turns = self._tenants.turns
-        found = turns.pick(self.reservations.fitting(reservation))
+        found = turns.pick(fitting)
         if found is not None and found[1] > reservation.level:
             return True
         urgent = turns.asked_for(self._tenants.root, Level.URGENT) & self._fleet.reach.satisfiable

@@ -39,7 +39,7 @@ class Clearings:
                 for host in hosts
                 if (clearing := self._clear(host, job.level, number, shape.slots, now))
             ]
-            found.sort(key=lambda clearing: clearing.lost)
+            found.sort(key=lambda clearing: (clearing.lost, len(clearing.victims)))
             chosen = found[: shape.nodes]
             if len(chosen) == shape.nodes and (best is None or _cost(chosen) < _cost(best)):
                 best = chosen
@@ -96,5 +96,6 @@ class Clearings:
         )
 
 
-def _cost(clearings: list[Clearing]) -> float:
-    return sum(clearing.lost for clearing in clearings)
+def _cost(clearings: list[Clearing]) -> tuple[float, int]:
+    """Work that is lost, then how many yield: who was told to already costs nothing more."""
+    return sum(one.lost for one in clearings), sum(len(one.victims) for one in clearings)

@@ -104,6 +104,12 @@ class Reservations:
                 found, level = kept, kept.level
         return found
 
+    def above(self, level: int, shapes: int) -> bool:
+        """Whether there is one of a higher level for any of these shapes."""
+        return bool(shapes & self.shapes) and any(
+            kept.level > level and shapes >> kept.shape & 1 for kept in self._by_job.values()
+        )
+
     def may_add(self, number: int, level: int = 0) -> bool:
         """Whether another job of this shape may have slots kept, if those below ``level`` go."""
         rivals, known = self._fleet.reach.rivals(number), self._fleet.shapes.known

@@ -107,7 +107,7 @@ class Scheduler:
     def adopt(self, running: RunningJob, now: float) -> None:
         """A job holds slots that an earlier decision gave it; it is charged from now on."""
         self.withdraw(running.job.id, now)
-        self.backlog.array_runs(running.job)
+        self.backlog.array_runs(running.job, now)
         self.reservations.taken(self._running.adopt(running, now))
 
     def finish(

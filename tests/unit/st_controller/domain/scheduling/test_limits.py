@@ -121,3 +121,44 @@ def test_a_cap_that_is_lowered_sends_back_who_came_last_and_stops_nobody() -> No
     assert queue.placed() == ["3"]
     queue.scheduler.set_array_cap("sweep", 3, queue.now)
     assert queue.placed() == ["4"]
+
+
+def test_a_job_that_fits_nowhere_keeps_no_other_of_its_array_from_running() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 2, queue.now)
+    queue.worker(slots=4)
+    for number in range(3):
+        queue.submit(f"hopeless {number}", array="sweep", accelerator="h100*")
+    for number in range(4):
+        queue.submit(f"{number}", array="sweep")
+    assert queue.placed() == ["0", "1"]
+    queue.finish("0")
+    assert queue.placed() == ["2"]
+
+    queue.worker("new", slots=4, accelerator="h100")
+    assert queue.placed() == []  # as many run as may
+    queue.finish("1", "2")
+    assert queue.placed() == ["hopeless 0", "hopeless 1"]
+    queue.finish("hopeless 0")
+    assert queue.placed() == ["hopeless 2"]
+    queue.finish("hopeless 1", "hopeless 2")
+    assert queue.placed() == ["3"]
+
+
+def test_a_cap_holds_whatever_the_shapes_of_an_array_and_whoever_gives_up_what_was_kept() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 1, queue.now)
+    queue.worker(slots=2)
+    queue.submit("runs", limit=600.0)
+    assert queue.placed() == ["runs"]
+    queue.submit("wide", array="sweep", slots=2)
+    queue.submit("small", array="sweep", limit=86_400.0)
+    queue.submit("same", array="sweep", slots=2)
+    assert queue.placed() == []
+    assert [kept.job.id for kept in queue.scheduler.reservations] == ["wide"]
+
+    queue.scheduler.withdraw("wide", queue.now)
+    assert queue.placed() == ["small"]
+    queue.finish("runs", "small", after=60.0)
+    assert queue.placed() == ["same"]
+    assert list(queue.scheduler.pending()) == []

@@ -62,6 +62,17 @@ def test_waiting_raises_by_a_class_an_interval() -> None:
     assert served(queue, 3) == ["high", "old", "normal"]
 
 
+def test_the_next_moment_is_that_of_the_next_class() -> None:
+    queue = Queue(ageing_interval=60.0)
+    job = queue.submit("low", level=Level.LOW)
+    for raised in range(1, 5):
+        moment = queue.scheduler.next_moment()
+        assert moment == pytest.approx(job.waiting_since + raised * 60.0, abs=1e-4)
+        queue.now = moment
+        queue.decide()
+    assert queue.scheduler.next_moment() is None
+
+
 def test_whoever_queued_a_flood_long_ago_does_not_overtake_those_who_had_less() -> None:
     queue = Queue(ageing_interval=HOUR)
     queue.worker()

@@ -358,3 +358,46 @@ def test_rules_that_are_told_again_take_nothing_away() -> None:
     queue.finish("small 1", after=60)
 
     assert queue.placed() == ["wide"]
+
+
+def test_who_was_told_to_yield_already_comes_before_who_has_only_begun() -> None:
+    queue = Queue()
+    for worker in ("w0", "w1"):
+        queue.worker(worker)
+        queue.submit(f"runs on {worker}", labels=())
+        assert queue.where() == {f"runs on {worker}": [(worker, (0,))]}
+    queue.pass_time(60)
+    queue.scheduler.checkpointed("runs on w1", queue.now)
+    queue.submit("gone", "o/t/ann", Level.URGENT)
+    assert queue.preempted() == [("gone", ("runs on w1",))]
+    queue.scheduler.withdraw("gone", queue.now)
+    queue.finish("runs on w0")
+    queue.submit("begins")
+    assert queue.placed() == ["begins"]
+
+    queue.submit("urgent", "o/t/ann", Level.URGENT)
+    assert queue.decide() == []
+    queue.finish("runs on w1", after=30)
+    assert queue.where() == {"urgent": [("w1", (0,))]}
+
+
+def test_an_urgent_job_that_waits_for_others_to_yield_takes_what_comes_free_for_lower_ones() -> (
+    None
+):
+    queue = Queue(reserved_part=1.0)
+    queue.worker("w0", 2)
+    queue.submit("small", limit=HOUR, preemptible=False)
+    queue.placed()
+    queue.worker("w1", 2)
+    queue.submit("large", slots=2, limit=9 * HOUR)
+    assert queue.where() == {"large": [("w1", (0, 1))]}
+    queue.submit("urgent", "o/t/eve", Level.URGENT, slots=2)
+    assert queue.preempted() == [("urgent", ("large",))]
+    queue.submit("lower", "o/t/ann", slots=2)
+    assert queue.placed() == []
+    assert [kept.job.id for kept in queue.scheduler.reservations] == ["urgent", "lower"]
+
+    queue.finish("small", after=30)
+    assert queue.where() == {"urgent": [("w0", (0, 1))]}
+    queue.finish("large", after=30)
+    assert queue.where() == {"lower": [("w1", (0, 1))]}
