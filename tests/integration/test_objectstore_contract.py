@@ -27,6 +27,7 @@ from st_shared.objectstore import (
     GrantError,
     InvalidKeyError,
     LocalStore,
+    ObjectChangedError,
     ObjectMissingError,
     PartDigest,
     StoreUnreachableError,
@@ -308,6 +309,33 @@ def test_a_range_of_an_object_is_served(any_store):
     for wanted, body in (("bytes=2-4", b"234"), ("bytes=7-", b"789")):
         reply = get(url, headers={"Range": wanted})
         assert (reply.status_code, reply.content) == (206, body)
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "found"),
+    [(0, 10, b"0123456789"), (2, 3, b"234"), (7, 3, b"789"), (9, 1, b"9")],
+)
+def test_a_part_of_an_object_is_read(any_store, start, count, found):
+    any_store.put("a", io.BytesIO(b"0123456789"))
+    (listed,) = any_store.list("")
+    assert any_store.read("a", start, count) == found
+    assert any_store.read("a", start, count, version=listed.version) == found
+
+
+def test_a_part_of_what_is_missing_is_said_to_be(any_store):
+    with pytest.raises(ObjectMissingError):
+        any_store.read("none", 0, 1)
+
+
+@pytest.mark.parametrize("server", ["nanio", "moto"])
+def test_a_part_of_another_version_is_refused(server, request):
+    store = request.getfixturevalue(f"{server}_store")
+    store.put("a", io.BytesIO(b"old"))
+    (listed,) = store.list("")
+    store.put("a", io.BytesIO(b"new"))
+    with pytest.raises(ObjectChangedError):
+        store.read("a", 0, 2, version=listed.version)
+    assert store.read("a", 0, 2) == b"ne"
 
 
 def test_a_long_list_comes_whole(any_store):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from st_trainer.errors import DamagedLaterError
 from st_trainer.families.family import Condition
 from st_trainer.objectives.caption_dropout import drop_captions
 from st_trainer.objectives.noise import Noise, draw_noise
@@ -39,8 +40,21 @@ def draw_batch(session: Session, indexes: Sequence[int], share: Share | None = N
     """A share of the samples at ``indexes``, with noise, times and dropped captions.
 
     Random numbers are drawn for all ``indexes``, so every rank draws the same and takes its rows;
-    without ``share``, those of this rank.
+    without ``share``, those of this rank. Where one turns out to be damaged, the batch is drawn
+    once more with the next sample of its bucket in its place, and the same numbers.
+
+    Raises:
+        DamagedBucketError: all samples of the bucket are.
     """
+    before = session.generator.get_state()
+    while True:
+        try:
+            return _drawn(session, session.samples.sound(indexes), share)
+        except DamagedLaterError:
+            session.generator.set_state(before)
+
+
+def _drawn(session: Session, indexes: Sequence[int], share: Share | None) -> Batch:
     denoiser, generator = session.denoiser, session.generator
     share = share or session.ranks.share
     spec, device = session.spec.objective, session.accelerator.device

@@ -3,6 +3,8 @@
 TrainerError
 ├── BadSpecError       the specification asks for something impossible here
 ├── BadDataError       no usable samples, or the dataset cannot be read
+│   ├── DamagedLaterError   a sample whose header was fine cannot be decoded
+│   └── DamagedBucketError  so it is with all samples of a shape
 ├── NotFiniteError     the loss or its gradient became NaN or infinite
 ├── OutOfMemoryError   accelerator or host memory was not enough
 ├── DiskFullError      the disk was full
@@ -34,6 +36,20 @@ class BadDataError(TrainerError):
     """No usable samples, or the dataset cannot be read."""
 
     exit_code = ExitCode.BAD_DATA
+
+
+class DamagedLaterError(BadDataError):
+    """A sample whose header was fine cannot be decoded; another is taken in its place."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} is damaged: {reason}")
+        self.reason = reason
+        self.position = 0
+        """Its place among the samples that were asked for."""
+
+
+class DamagedBucketError(BadDataError):
+    """All samples of a shape are damaged, so that none can take another's place."""
 
 
 class NotFiniteError(TrainerError):

@@ -1,14 +1,17 @@
 """The loss on samples that are held out: the same samples, noise and times whenever it is asked."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from st_trainer.data.samples import Samples
+from st_trainer.errors import DamagedBucketError, DamagedLaterError
+from st_trainer.families.family import Condition
 from st_trainer.journal import Journal
 from st_trainer.session import Session
 
@@ -38,6 +41,8 @@ def tell_held_out_loss(session: Session, journal: Journal) -> None:
     """Measure it, where there are such samples, with the model that is sampled from."""
     if session.held_out is not None:
         journal.metric(session.step, held_out_loss(session, session.held_out).metrics)
+        for text in session.held_out.newly_damaged():
+            journal.log(f"left out {text}", "warning")
 
 
 @torch.no_grad()
@@ -57,8 +62,10 @@ def held_out_loss(session: Session, held_out: Samples) -> HeldOutLoss:
             held_out, spec.validation.evaluation_samples, spec.validation.seed, spec.batch_size
         ):
             generator = torch.Generator().manual_seed(spec.validation.seed + indexes[0])
-            clean = session.encodings.latents(held_out, indexes, generator)
-            condition = session.encode(held_out.captions_at(indexes), indexes, held_out)
+            try:
+                clean, condition = _known(session, held_out, indexes, generator)
+            except DamagedBucketError:
+                continue  # told like each of them
             for place, share in enumerate(shares):
                 noise = torch.randn(clean.shape, generator=generator).to(device)
                 times = objective.from_share(share.expand(len(indexes))).to(device)
@@ -67,8 +74,23 @@ def held_out_loss(session: Session, held_out: Samples) -> HeldOutLoss:
                 loss = objective.loss(answer, objective.target(known, noise, times), times)
                 totals[place] += loss.double().item() * len(indexes)
             seen += len(indexes)
+    if not seen:
+        raise DamagedBucketError("training.datasets: all samples that are held out are damaged")
     means = [total / seen for total in totals]
     return HeldOutLoss(fmean(means), _in_parts(means))
+
+
+def _known(
+    session: Session, held_out: Samples, indexes: Sequence[int], generator: torch.Generator
+) -> tuple[Tensor, Condition]:
+    """Latents and condition of held-out samples, others in place of damaged ones."""
+    while True:
+        sound = held_out.sound(indexes)
+        try:
+            condition = session.encode(held_out.captions_at(sound), sound, held_out)
+            return session.encodings.latents(held_out, sound, generator), condition
+        except DamagedLaterError:
+            continue
 
 
 def _in_parts(means: list[float]) -> tuple[float, ...]:

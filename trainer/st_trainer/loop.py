@@ -11,7 +11,8 @@ from torch import Tensor
 from st_trainer.batch import draw_batch
 from st_trainer.checkpoint import prune_checkpoints
 from st_trainer.checkpoint_writer import CheckpointWriter
-from st_trainer.errors import NotFiniteError
+from st_trainer.damage import tell_damaged
+from st_trainer.errors import DamagedBucketError, NotFiniteError
 from st_trainer.journal import Journal
 from st_trainer.optimizers.groups import rate_of
 from st_trainer.optimizers.registry import peak_rate
@@ -61,9 +62,8 @@ def train(
     saved = session.step
     with checkpoint_writer(session, folder, journal, checkpoints or folder.checkpoints) as writer:
         while session.step < spec.steps and not session.ranks.any(stop()):
-            indexes = session.sampler.take(session.batch_size)
             rate = learning_rate(peak, spec.schedule, session.step, spec.steps)
-            loss, norm = step(session, indexes, rate)
+            loss, norm = next_step(session, rate)
             meter.record(loss, norm, rate)
             writer.poll()
             if session.step % spec.checkpoint.every == 0 or session.step == spec.steps:
@@ -78,6 +78,23 @@ def train(
             checkpoint(session, writer, journal)
     session.ranks.wait()  # whoever ends first must not end those that still write
     return Ending.FINISHED if session.step == spec.steps else Ending.STOPPED
+
+
+def next_step(session: Session, rate: float) -> tuple[float, float]:
+    """A step on the next batch; those of a shape of which all samples are damaged are passed over.
+
+    Every rank finds that out by itself, before its first gradient: each has seen them all.
+
+    Raises:
+        DamagedBucketError: all samples of the run are damaged.
+    """
+    while True:
+        indexes = session.sampler.take(session.batch_size)
+        try:
+            return step(session, indexes, rate)
+        except DamagedBucketError:
+            if not session.samples.has_sound:
+                raise
 
 
 def step(session: Session, indexes: Sequence[int], rate: float) -> tuple[float, float]:
@@ -155,6 +172,7 @@ def check_finite(session: Session, indexes: Sequence[int], loss: Tensor, norm: T
 def checkpoint(session: Session, writer: Writer, journal: Journal) -> None:
     """Begin to write a checkpoint; every rank takes part, and writes its own or the first all."""
     journal.progress("saving", session.step, session.spec.steps)
+    tell_damaged(session.samples, session.ranks, journal)
     sharded = isinstance(writer, ShardedWriter)
     if isinstance(writer, ShardedWriter):
         writer.begin(session.step)

@@ -27,6 +27,7 @@ from st_shared.objectstore.signature import (
 )
 from st_shared.objectstore.store import (
     DigestMismatchError,
+    ObjectChangedError,
     ObjectMissingError,
     ObjectStat,
     ObjectStore,
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidKeyError",
     "LocalStore",
     "MultipartUploads",
+    "ObjectChangedError",
     "ObjectMissingError",
     "ObjectStat",
     "ObjectStore",

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Literal
 
@@ -13,6 +14,7 @@ from st_shared.objectstore.s3_multipart import DECLARED, S3Uploads
 from st_shared.objectstore.store import (
     PIECE_BYTES,
     DigestMismatchError,
+    ObjectChangedError,
     ObjectMissingError,
     ObjectStat,
     ObjectTooLargeError,
@@ -28,6 +30,8 @@ VERIFIED = "st-sha256"
 _IN_MEMORY_BYTES = 8 << 20
 _LARGEST_PUT_BYTES = 5 << 30
 """Largest object that one PUT may store; a limit of S3."""
+
+_CHANGED = frozenset({"412", "PreconditionFailed"})
 
 
 class S3Store:
@@ -146,6 +150,30 @@ class S3Store:
                     raise ObjectMissingError(f"no object {key!r}") from None
                 raise
         return watched(reply["Body"].iter_chunks(PIECE_BYTES))
+
+    def read(self, key: str, start: int, count: int, *, version: str | None = None) -> bytes:
+        """``count`` bytes from ``start`` of the object, whose ETag must be ``version``."""
+        from botocore.exceptions import ClientError  # noqa: PLC0415
+
+        asked = {"Range": f"bytes={start}-{start + count - 1}"}
+        if version is not None:
+            asked["IfMatch"] = version
+        with failures():
+            try:
+                reply = self._client.get_object(Bucket=self._bucket, Key=self._name(key), **asked)
+            except ClientError as error:
+                if _is_missing(error):
+                    raise ObjectMissingError(f"no object {key!r}") from None
+                if code_of(error) in _CHANGED:
+                    raise ObjectChangedError(f"{key!r} was written anew meanwhile") from None
+                raise
+            with closing(reply["Body"]) as body:
+                if version not in {None, reply["ETag"]}:  # such servers know no conditions
+                    raise ObjectChangedError(f"{key!r} was written anew meanwhile")
+                if "ContentRange" not in reply:  # all of it: such servers know no ranges
+                    body.read(start)
+                found: bytes = body.read(count)
+        return found
 
     def stat(self, key: str) -> ObjectStat | None:
         """What is stored under ``key``; the object is read where nobody verified its digest."""

@@ -15,6 +15,10 @@ class ObjectMissingError(LookupError):
     """No object has this key."""
 
 
+class ObjectChangedError(ValueError):
+    """The object was written anew since its version was told."""
+
+
 class StoreUnreachableError(ConnectionError):
     """The store does not answer, or refuses who asks; the message says what it said."""
 
@@ -68,6 +72,18 @@ class ObjectStore(Protocol):
 
     def open(self, key: str) -> Iterator[bytes]:
         """The object in pieces; ``ObjectMissingError`` at once when there is none."""
+        ...
+
+    def read(self, key: str, start: int, count: int, *, version: str | None = None) -> bytes:
+        """``count`` bytes from ``start``, all within the object: of others servers say many things.
+
+        Args:
+            version: what a listing told, if it told one: bytes of another are not given.
+
+        Raises:
+            ObjectMissingError: there is no such object.
+            ObjectChangedError: it has another version by now.
+        """
         ...
 
     def stat(self, key: str) -> ObjectStat | None:

@@ -125,6 +125,12 @@ class DatasetSpec(Section):
         description="Files that cannot be decoded are named in the log and left out; delete: they "
         "are removed from the folder or bucket, too.",
     )
+    discovery: Literal["headers", "whole"] | None = Field(
+        None,
+        description="A dataset in a bucket: headers: before the first step only what tells sizes "
+        "is read of large files, and damage behind it shows when a sample is first seen; whole: "
+        "each is fetched and decoded; none: headers, but whole with `damaged: delete`.",
+    )
     repeats: int = Field(
         1, ge=1, le=1000, description="How often each sample is seen in one epoch."
     )
@@ -190,6 +196,11 @@ class DatasetSpec(Section):
         return bool(self.path and self.path.startswith(BUCKET_SCHEME))
 
     @property
+    def reads_headers(self) -> bool:
+        """Whether an index reads no more of large files in a bucket than it must."""
+        return self.discovery == "headers" or (not self.discovery and self.damaged == "keep")
+
+    @property
     def has_masks(self) -> bool:
         """Whether each sample has a mask."""
         return bool(self.mask_suffix or self.columns.mask)
@@ -229,6 +240,7 @@ class DatasetSpec(Section):
             "subset": self.format != "huggingface" and self.subset,
             "revision": self.format != "huggingface" and self.revision,
             "endpoint_url": not self.is_remote and self.endpoint_url,
+            "discovery": not self.is_remote and self.discovery,
             "mask_kind": self.mask_kind == "segmentation" and not self.has_masks,
             "conditioning_fit": self.conditioning_fit == "strict" and not self.has_conditioning,
         }
@@ -236,6 +248,10 @@ class DatasetSpec(Section):
             raise ValueError(
                 "damaged delete is for files in a folder or bucket that path names: archives, "
                 "tables and registered datasets are left as they are; drop it"
+            )
+        if self.damaged == "delete" and self.discovery == "headers":
+            raise ValueError(
+                "discovery headers does not find what damaged delete is to remove: drop one of them"
             )
         for key, is_given in unused.items():
             if is_given:

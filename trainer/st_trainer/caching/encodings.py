@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from st_trainer.caching.folder import CacheFolder
-from st_trainer.data.entry import content_digest
+from st_trainer.data.digests import content_digest
 from st_trainer.data.samples import Samples
 from st_trainer.families.family import Condition, Denoiser
 from st_trainer.families.parts import Parts

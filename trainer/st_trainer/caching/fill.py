@@ -24,6 +24,7 @@ from st_trainer.caching.encodings import (
 from st_trainer.caching.folder import CacheFolder
 from st_trainer.caching.known_keys import KEY_BYTES
 from st_trainer.data.samples import Samples
+from st_trainer.errors import DamagedLaterError
 from st_trainer.journal import Journal
 
 Told = Callable[[int, int], None]
@@ -169,6 +170,8 @@ class Filling:
         self._encodings, self._at_once, self._readers = encodings, at_once, readers
         self._told, self._timer, self._stop = told, timer, stop
         self._done = self.total = 0
+        self.damaged: set[bytes] = set()
+        """Keys of samples that are damaged: nothing can be kept of them."""
         self._last = timer()
 
     def encode(self, work: Work, mine: Missing) -> None:
@@ -177,12 +180,14 @@ class Filling:
         chunks = chunks_of(work, mine, self._at_once)
         threads = 1 if work.kind is Kind.TEXT else self._readers  # captions come one by one
         with ThreadPoolExecutor(threads, "read") as pool:
-            for (keys, _), inputs in read_ahead(pool, work, chunks, threads * _AHEAD):
+            for (keys, _), (sound, inputs) in read_ahead(pool, work, chunks, threads * _AHEAD):
                 if folder.is_full or self._stop():
                     break
-                made = self._encodings.encoded(work.kind, inputs)
-                for key, row in zip(keys, split(made, len(keys)), strict=True):
-                    folder.put(key, row)
+                self.damaged.update(set(keys).difference(sound))
+                if sound:
+                    made = self._encodings.encoded(work.kind, inputs)
+                    for key, row in zip(sound, split(made, len(sound)), strict=True):
+                        folder.put(key, row)
                 self._tell(len(keys))
         folder.flush()
 
@@ -213,24 +218,39 @@ def chunks_of(work: Work, mine: Missing, at_once: int) -> Iterator[Chunk]:
         start = end
 
 
+Read = tuple[list[bytes], Any]
+"""Keys of a chunk whose inputs are not damaged, and these; nothing where all are."""
+
+
+def read_sound(work: Work, chunk: Chunk) -> Read:
+    """The inputs of ``chunk`` that are not damaged."""
+    keys, places = list(chunk[0]), list(chunk[1])
+    while places:
+        try:
+            return keys, work.read(places)
+        except DamagedLaterError as error:
+            del keys[error.position], places[error.position]
+    return [], None
+
+
 def read_ahead(
     pool: ThreadPoolExecutor,
     work: Work,
     chunks: Iterable[Chunk],
     most: int,
     room: int = _AHEAD_BYTES,
-) -> Iterator[tuple[Chunk, Any]]:
+) -> Iterator[tuple[Chunk, Read]]:
     """Each chunk with its inputs; at most ``most`` are in memory, fewer where they are large."""
-    waiting: deque[tuple[Chunk, Future[Any]]] = deque()
+    waiting: deque[tuple[Chunk, Future[Read]]] = deque()
     limit = min(_LEAST, most)
     for chunk in chunks:
-        waiting.append((chunk, pool.submit(work.read, chunk[1])))
+        waiting.append((chunk, pool.submit(read_sound, work, chunk)))
         while len(waiting) >= limit:
             first, future = waiting.popleft()
-            inputs = future.result()
-            size = inputs.nbytes if isinstance(inputs, Tensor) else 0
+            read = future.result()
+            size = read[1].nbytes if isinstance(read[1], Tensor) else 0
             limit = min(most, max(_LEAST, room // max(size, 1)))
-            yield first, inputs
+            yield first, read
     for chunk, future in waiting:
         yield chunk, future.result()
 

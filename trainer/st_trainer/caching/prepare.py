@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -31,6 +31,7 @@ from st_trainer.caching.fill import (
 )
 from st_trainer.caching.folder import CacheFolder
 from st_trainer.caching.room import Room
+from st_trainer.damage import tell_damaged
 from st_trainer.data.samples import Samples
 from st_trainer.evaluation import batches
 from st_trainer.families.family import Denoiser
@@ -86,6 +87,8 @@ def prepare_encodings(
         denoiser.to(processes.device)
         preparing.fill(ahead)
     done = preparing.done(ahead)
+    for each in filter(None, samples):
+        tell_damaged(each, ranks, journal)
     tell_freed(encodings.set_down(unneeded(denoiser, modes, done)), journal)
     return encodings
 
@@ -223,6 +226,8 @@ class _Preparing:
     ranks: Ranks
     journal: Journal
     stop: Callable[[], bool]
+    damaged: set[bytes] = field(default_factory=set)
+    """Keys of samples that some process has found to be damaged: no step will encode them."""
 
     def what_is_missing(self, every: Sequence[Work]) -> list[tuple[Work, Missing]]:
         """Each with what it lacks, once the bucket was looked into."""
@@ -275,7 +280,7 @@ class _Preparing:
         self.journal.progress("caching", 0, filling.total * self.ranks.count)
         for work, mine in parts:
             filling.encode(work, mine)
-        self.ranks.wait()
+        self.damaged = self.damaged.union(*self.ranks.gather(filling.damaged))
 
     def division(self, work: Work) -> tuple[int, int]:
         """This process's number among those that divide ``work``, and their count."""
@@ -295,7 +300,7 @@ class _Preparing:
             folder.scan(surely=True)
             raw = missing.keys.tobytes()
             keys = (raw[at : at + 16] for at in range(0, len(raw), 16))
-            if all(map(folder.has, keys)):
+            if all(folder.has(key) or key in self.damaged for key in keys):
                 found.add(work.kind)
         return found
 

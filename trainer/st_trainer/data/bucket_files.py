@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from st_shared.objectstore import (
     InvalidKeyError,
+    ObjectChangedError,
     ObjectMissingError,
     ObjectStore,
     S3Store,
@@ -22,27 +23,38 @@ from st_shared.objectstore import (
 from st_shared.spec.dataset import BUCKET_SCHEME
 from st_trainer.data.mapped_table import MappedTable, write_table
 from st_trainer.data.object_cache import ObjectCache
+from st_trainer.data.ranged_file import FIRST_BYTES, Remote
 from st_trainer.errors import BadDataError, TrainerError
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_SCHEMA = pa.schema([("name", pa.binary()), ("size", pa.int64()), ("mark", pa.binary(16))])
+_SCHEMA = pa.schema([("name", pa.binary()), ("size", pa.int64()), ("version", pa.binary())])
 
 
 class BucketFiles:
-    """Objects of ``store``, which is at ``uri``, without those whose names begin with ``apart``."""
+    """Objects of ``store``, which is at ``uri``, without those whose names begin with ``apart``.
+
+    With ``in_pieces`` an index reads of large ones only what it needs.
+    """
 
     def __init__(
-        self, store: ObjectStore, uri: str, cache: ObjectCache, apart: str | None = None
+        self,
+        store: ObjectStore,
+        uri: str,
+        cache: ObjectCache,
+        apart: str | None = None,
+        *,
+        in_pieces: bool = False,
     ) -> None:
         self._store = store
         self._uri = uri
         self._cache = cache
         self._apart = apart
+        self._in_pieces = in_pieces
 
     @property
     def identity(self) -> str:
-        """Server, bucket and prefix."""
-        return self._uri
+        """Server, bucket and prefix, and how an index is made."""
+        return f"{self._uri} in pieces" if self._in_pieces else self._uri
 
     def names(self, wanted: Callable[[str], bool]) -> Iterator[str]:
         """Those of the listing, which is taken once."""
@@ -56,20 +68,25 @@ class BucketFiles:
 
     def mark(self, name: str) -> bytes:
         """Size and version, as listed."""
-        row = self._listing.find("name", os.fsencode(name))
-        if row is None:
-            return b""
-        size, mark = (self._listing.value(row, column) for column in ("size", "mark"))
-        return bytes(mark) + int(size).to_bytes(8, "little")
+        found = self._found(name)
+        return _mark(*found) if found else b""
 
     def open(self, name: str) -> BinaryIO:
         """The object on this machine, fetched first where it is not there yet."""
-        row = self._listing.find("name", os.fsencode(name))
-        if row is None:
+        found = self._found(name)
+        if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        size, mark = self._listing.value(row, "size"), self._listing.value(row, "mark").hex()
+        size, mark = found[0], _mark(*found).hex()
         fetch = partial(self._fetch, name, size)
-        return self._cache.open(f"{self._uri}\0{name}\0{size}\0{mark}", size, fetch)
+        return self._cache.open(f"{self._uri}\0{name}\0{mark}", size, fetch)
+
+    def remote(self, name: str) -> Remote | None:
+        """The object, where it is larger than the first piece that would be fetched of it."""
+        found = self._found(name) if self._in_pieces else None
+        if found is None or found[0] <= FIRST_BYTES:
+            return None
+        size, version = found
+        return Remote(size, _mark(size, version), partial(self._piece, name, version))
 
     def delete(self, name: str) -> None:
         """Remove the object, if it is the one that was listed.
@@ -80,7 +97,7 @@ class BucketFiles:
         now = next(iter(self._store.list(name)), None)
         if now is None or now.key != name:
             return
-        if _mark(now.version) + now.size.to_bytes(8, "little") != self.mark(name):
+        if _mark(now.size, now.version or "") != self.mark(name):
             raise OSError(errno.ESTALE, "it was written anew meanwhile")
         self._store.delete(name)
 
@@ -102,6 +119,33 @@ class BucketFiles:
         if written != size:
             raise OSError(errno.EIO, f"it has {written} bytes, and had {size} when it was listed")
 
+    def _piece(self, name: str, version: str, start: int, count: int) -> bytes:
+        """So many bytes of the object that was listed.
+
+        Raises:
+            TrainerError: the store does not answer.
+            OSError: the object is gone, or another one since it was listed.
+        """
+        try:
+            found = self._store.read(name, start, count, version=version or None)
+        except ObjectMissingError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
+        except ObjectChangedError:
+            raise OSError(errno.ESTALE, "it was written anew meanwhile") from None
+        except StoreUnreachableError as error:
+            raise TrainerError(f"{self._uri} cannot be read: {error}") from error
+        if len(found) != count:
+            raise OSError(errno.EIO, f"{len(found)} bytes came of {count} at {start}")
+        return found
+
+    def _found(self, name: str) -> tuple[int, str] | None:
+        """Size and version, as listed."""
+        row = self._listing.find("name", os.fsencode(name))
+        if row is None:
+            return None
+        version = bytes(self._listing.value(row, "version"))
+        return int(self._listing.value(row, "size")), version.decode()
+
     @cached_property
     def _listing(self) -> MappedTable:
         with tempfile.TemporaryDirectory(prefix="st-listing-") as folder:
@@ -121,11 +165,12 @@ class BucketFiles:
                 check_key(found.key)
             except InvalidKeyError:  # marks of folders, and names that no file has
                 continue
-            yield os.fsencode(found.key), found.size, _mark(found.version)
+            yield os.fsencode(found.key), found.size, (found.version or "").encode()
 
 
-def _mark(version: str | None) -> bytes:
-    return hashlib.blake2b((version or "").encode(), digest_size=16).digest()
+def _mark(size: int, version: str) -> bytes:
+    """What changes with the content of an object."""
+    return hashlib.blake2b(version.encode(), digest_size=16).digest() + size.to_bytes(8, "little")
 
 
 def connect_bucket(

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Self
 
 from st_trainer.data.medium import UnreadableSampleError
+from st_trainer.data.ranged_file import Remote
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Content:
     """The last part of its path: what people know it by. Its end tells the kind."""
     open: Callable[[], BinaryIO]
     """Raises ``FileNotFoundError`` where there is none, another ``OSError`` where it cannot."""
+    remote: Callable[[], Remote | None] = lambda: None
+    """Where it is large and lies elsewhere: how to read of it only what is needed."""
 
     @classmethod
     def of_file(cls, path: Path) -> Self:

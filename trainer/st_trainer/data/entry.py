@@ -1,17 +1,16 @@
 """What an index is made of: names in order, a stamp of each, and what is read of it once."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from st_trainer.data.buckets import Size
+from st_trainer.data.digests import CONTENT_BYTES
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Bucket, Shape
 
 STAMP_BYTES = 16
 DIGEST_BYTES = 32
-CONTENT_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,6 @@ class Entry:
     def bucket(self) -> Bucket:
         """What it shares with those that may be in one batch with it."""
         return Bucket(self.shape, self.references)
-
-
-def content_digest(*parts: bytes | memoryview) -> bytes:
-    """The first 16 bytes of SHA-256 over ``parts``, each with its length."""
-    digest = hashlib.sha256()
-    for part in parts:
-        size = part.nbytes if isinstance(part, memoryview) else len(part)
-        digest.update(size.to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()[:CONTENT_BYTES]
 
 
 class Entries(Protocol):

@@ -82,7 +82,7 @@ class FileSource:
             return self._content(_beside(name, self._condition_suffix))
         if self._conditions is None:
             return None
-        return Content(_last_part(name), partial(self._conditions.open, name))
+        return _content_of(self._conditions, name)
 
     def lyrics(self, name: str) -> Content | None:
         """Beside it."""
@@ -98,7 +98,7 @@ class FileSource:
         return self._content(_beside(name, str(self._caption_suffix)))
 
     def _content(self, name: str) -> Content:
-        return Content(_last_part(name), partial(self._files.open, name))
+        return _content_of(self._files, name)
 
     def _belonging(self, name: str) -> Iterator[str]:
         """The files on which a sample depends, there or not."""
@@ -120,5 +120,6 @@ def _beside(name: str, suffix: str) -> str:
     return name[: len(name) - len(PurePosixPath(name).suffix)] + suffix
 
 
-def _last_part(name: str) -> str:
-    return name.rpartition("/")[2]
+def _content_of(files: Files, name: str) -> Content:
+    last = name.rpartition("/")[2]
+    return Content(last, partial(files.open, name), partial(files.remote, name))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from st_trainer.data.ranged_file import Remote
 from st_trainer.errors import BadDataError
 
 
@@ -35,6 +36,9 @@ class Files(Protocol):
             FileNotFoundError: there is none.
             OSError: it cannot be read.
         """
+
+    def remote(self, name: str) -> Remote | None:
+        """The file, if it is one that an index should not fetch as a whole."""
 
     def delete(self, name: str) -> None:
         """Remove the file; nothing happens where there is none.
@@ -71,6 +75,10 @@ class LocalFiles:
     def open(self, name: str) -> BinaryIO:
         """The file itself."""
         return (self.folder / name).open("rb")
+
+    def remote(self, name: str) -> None:
+        """It is here."""
+        del name
 
     def delete(self, name: str) -> None:
         """The file itself."""

@@ -2,25 +2,31 @@
 
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import CENTRE, Centring, Size, centring_by, nearest
 from st_trainer.data.content import Content
+from st_trainer.data.digests import content_digest
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import (
     DamagedSampleError,
+    FoundSample,
     Medium,
     ReadSample,
     Shape,
     UnreadableSampleError,
 )
+from st_trainer.data.picture_header import picture_header
+from st_trainer.data.ranged_file import FIRST_BYTES, Remote
 
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded; what claims to be larger is taken for a decompression bomb."""
@@ -30,6 +36,8 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)  # in every threa
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error)
 """What Pillow raises at a damaged file, as its own ``Image.open`` has it."""
+_WAY = (1, PIL.__version__)
+"""How pixels come out of a file: what is kept of an image is another once this is."""
 _LOSSLESS_MODES = {1: {"L", "1"}, 3: {"RGB"}}
 
 
@@ -87,6 +95,14 @@ class Images(Medium):
         identity = image.pixels.tobytes() + repr(image.facts).encode()
         return ReadSample(image.pixels, identity, image.changes, image.facts)
 
+    def found(self, content: Content) -> FoundSample:
+        """The header of a large remote picture, which tells all but its pixels."""
+        remote = content.remote()
+        if remote is None:
+            return super().found(content)
+        sizes = self.buckets or [(self.height, self.width)]
+        return found_image(remote, sizes, self.channels, self.centring(content.name))
+
 
 def read_image(
     content: Content, sizes: Sequence[Size], channels: int, centring: Centring = CENTRE
@@ -103,11 +119,43 @@ def read_image(
         return _decoded(file, sizes, channels, centring)
 
 
-def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
+def found_image(
+    remote: Remote, sizes: Sequence[Size], channels: int, centring: Centring = CENTRE
+) -> FoundSample:
+    """What ``read_image`` would say of a remote image, out of its header.
+
+    In place of the pixels, which nobody has seen, stand the version of the object, its first bytes,
+    all that decides what becomes of them, and the library that will decode them.
+
+    Raises:
+        UnreadableSampleError: it is no PNG, JPEG or WebP, is too large, or its header is damaged.
+        OSError: it cannot be read.
+    """
+    with remote.opened() as file, _refusals():
+        beginning = file.read(FIRST_BYTES)
+        file.seek(0)
+        header = picture_header(file, _FORMATS)
+        _check_pixels(header.width, header.height)
+    size = nearest(sizes, header.height, header.width)
+    facts = SampleFacts.fitted((header.height, header.width), size, centring)
+    changes = _changes(header.mode, (header.height, header.width), size, channels)
+    identity = content_digest(remote.version, beginning)
+    decided = repr((channels, centring, facts, _WAY)).encode()
+    return FoundSample(
+        (channels, *size),
+        channels * size[0] * size[1],
+        identity + repr(facts).encode(),
+        content_digest(b"header", identity, decided),
+        changes,
+        facts,
+    )
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what Pillow raises into what is told of a sample."""
     try:
-        with Image.open(file, formats=_FORMATS) as image:
-            _check_pixels(image)
-            return _fit(ImageOps.exif_transpose(image), sizes, channels, centring)
+        yield
     except UnidentifiedImageError:
         raise DamagedSampleError("not a PNG, JPEG or WebP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -116,24 +164,38 @@ def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, centring: Cen
         raise DamagedSampleError(f"damaged image: {error}") from None
 
 
-def _check_pixels(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
+def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
+    with _refusals(), Image.open(file, formats=_FORMATS) as image:
+        _check_pixels(image.width, image.height)
+        return _fit(ImageOps.exif_transpose(image), sizes, channels, centring)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
         raise Image.DecompressionBombError
 
 
-def _fit(image: Image.Image, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
+def _changes(mode: str, original: Size, size: Size, channels: int) -> tuple[str, ...]:
+    """What is done to an image of ``mode`` so that it fits."""
     changes = []
-    if image.mode not in _LOSSLESS_MODES[channels]:
-        changes.append(f"converted from {image.mode} to {'grey' if channels == 1 else 'RGB'}")
+    if mode not in _LOSSLESS_MODES[channels]:
+        changes.append(f"converted from {mode} to {'grey' if channels == 1 else 'RGB'}")
+    if original != size:
+        changes.append(f"resized from {original[1]}x{original[0]}")
+    return tuple(changes)
+
+
+def _fit(image: Image.Image, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
     flat = _flattened(image, "L" if channels == 1 else "RGB")
     height, width = nearest(sizes, flat.height, flat.width)
-    facts = SampleFacts.fitted((flat.height, flat.width), (height, width), centring)
+    original = flat.height, flat.width
+    facts = SampleFacts.fitted(original, (height, width), centring)
+    changes = _changes(image.mode, original, (height, width), channels)
     if flat.size != (width, height):
-        changes.append(f"resized from {flat.width}x{flat.height}")
         where = (centring[1], centring[0])
         flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS, centering=where)
     pixels = np.asarray(flat, dtype=np.uint8).reshape(height, width, channels)
-    return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(changes), facts)
+    return ReadImage(np.ascontiguousarray(pixels.transpose(2, 0, 1)), changes, facts)
 
 
 def _flattened(image: Image.Image, mode: str) -> Image.Image:

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from st_shared.media import Media
 from st_trainer.data.buckets import CENTRE, Centring, Size
+from st_trainer.data.digests import content_digest
 from st_trainer.data.facts import SampleFacts
 
 if TYPE_CHECKING:
@@ -46,6 +48,34 @@ class ReadSample:
     changes: tuple[str, ...]
     """What was done to make it fit, such as ``resized from 16x16``."""
     facts: SampleFacts
+
+
+@dataclass(frozen=True)
+class FoundSample:
+    """What an index keeps of a sample."""
+
+    shape: Shape
+    value_bytes: int
+    """Of its decoded values."""
+    identity: bytes
+    """What a checksum is taken over: the same wherever the file is read."""
+    content: bytes
+    """16 bytes that tell its values from all others, whatever the file is called."""
+    changes: tuple[str, ...]
+    facts: SampleFacts
+    values: NDArray[Any] | None = None
+    """None where only the header was read."""
+
+    @classmethod
+    def decoded(cls, read: ReadSample) -> Self:
+        """Of a sample that was decoded: its content is that of its values."""
+        values = read.values
+        content = content_digest(
+            repr((values.shape, values.dtype.str)).encode(), np.ascontiguousarray(values).data
+        )
+        return cls(
+            values.shape, values.nbytes, read.identity, content, read.changes, read.facts, values
+        )
 
 
 class Medium(ABC):
@@ -91,3 +121,13 @@ class Medium(ABC):
             UnreadableSampleError: it is of another kind, damaged, too large or too short.
             OSError: it cannot be opened.
         """
+
+    def found(self, content: "Content") -> FoundSample:
+        """The sample in a file for an index, which reads of a large remote one what it must.
+
+        Raises:
+            UnreadableSampleError: it is of another kind, damaged, too large or too short; damage
+                behind what was read shows when it is read for a batch.
+            OSError: it cannot be opened.
+        """
+        return FoundSample.decoded(self.read(content))

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,20 +19,21 @@ from st_trainer.data.conditioning import (
 )
 from st_trainer.data.content import Content
 from st_trainer.data.damaged import begins_well
-from st_trainer.data.entry import CONTENT_BYTES, Entry, content_digest
+from st_trainer.data.digests import CONTENT_BYTES, content_digest
+from st_trainer.data.entry import Entry
 from st_trainer.data.kept import Kept
 from st_trainer.data.lyrics import with_lyrics
 from st_trainer.data.masks import check_mask, read_mask
 from st_trainer.data.medium import (
     DamagedSampleError,
+    FoundSample,
     Medium,
-    ReadSample,
     Shape,
     UnreadableSampleError,
 )
 from st_trainer.data.source import Source
 from st_trainer.data.suitable import check_suitable
-from st_trainer.errors import BadDataError
+from st_trainer.errors import BadDataError, DamagedLaterError
 
 
 class Reader:
@@ -96,17 +96,19 @@ class Reader:
         """The values of the sample, which were of ``shape`` when it was read.
 
         Raises:
+            DamagedLaterError: nobody has decoded it before, and it is damaged.
             BadDataError: it has changed since.
         """
         key = (id(self), name)
         if (kept := self._kept.get(key)) is not None:
             return kept
+        content = self._source.sample(name)
         try:
-            values = self._medium.read(self._source.sample(name)).values
+            values = self._medium.read(content).values
         except (UnreadableSampleError, OSError) as error:
-            raise BadDataError(f"{name} changed during the run: {error}") from None
+            raise _seen_later(name, content, error) from None
         if values.shape != shape:
-            raise BadDataError(f"{name} changed during the run: it has another aspect")
+            raise _seen_later(name, content, UnreadableSampleError("it has another aspect"))
         self._kept.offer(key, values)
         return values
 
@@ -116,7 +118,12 @@ class Reader:
         return read_mask(self._source.mask(name), size, self._centring(name), kind)
 
     def conditioning(self, name: str, size: Size) -> Tensor:
-        """Its conditioning picture, ``(3, H, W)``, 0 to 1."""
+        """Its conditioning picture, ``(3, H, W)``, 0 to 1.
+
+        Raises:
+            DamagedLaterError: nobody has decoded it before, and it is damaged.
+            BadDataError: it cannot be read.
+        """
         return read_conditioning(self._source.conditioning(name), size, self._centring(name))
 
     def _centring(self, name: str) -> Centring:
@@ -128,9 +135,9 @@ class Reader:
         captions = cleaned(source.captions(name), self._dataset.captions)
         lyrics = source.lyrics(name)
         captions = tuple(with_lyrics(caption, lyrics) for caption in captions)
-        read = medium.read(source.sample(name))
+        read = medium.found(source.sample(name))
         check_suitable(read.facts, self._dataset.only)
-        shape = read.values.shape
+        shape = read.shape
         parts = [os.fsencode(name), *_texts(captions), str(shape).encode(), read.identity]
         conditioning = bytes(CONTENT_BYTES)
         references: tuple[Size, ...] = ()
@@ -138,48 +145,56 @@ class Reader:
             check_mask(mask, medium, shape, self._centring(name))
             parts.append(mask.read_bytes())
         if picture := source.conditioning(name):
-            size = self._conditioning_size(name, picture, read)
-            parts.append(picture.read_bytes())
+            size, identity = self._conditioning(name, picture, read)
+            parts.append(identity)
             cut = repr((size, self._centring(name))).encode()
             conditioning = content_digest(cut, parts[-1])
             if size != medium.area(shape):
                 references = (size,)
                 parts.append(repr(references).encode())
-        self._kept.offer((id(self), name), read.values)
+        if read.values is not None:
+            self._kept.offer((id(self), name), read.values)
         entry = _entry(name, stamp, captions, read, (_digest(parts), conditioning))
         return replace(entry, references=references)
 
-    def _conditioning_size(self, name: str, picture: Content, read: ReadSample) -> Size:
-        """The size that a conditioning picture gets, once it is known to be good."""
+    def _conditioning(self, name: str, picture: Content, read: FoundSample) -> tuple[Size, bytes]:
+        """The size that a conditioning picture gets, and its bytes, or what stands for them.
+
+        It is known to be good then, or seems so by its header.
+        """
         strict = self._dataset.conditioning_fit == "strict"
-        sizes = self._medium.sizes_beside(read.values.shape, strict=strict)
-        facts = check_conditioning(picture, sizes, self._centring(name))
+        sizes = self._medium.sizes_beside(read.shape, strict=strict)
+        found = check_conditioning(picture, sizes, self._centring(name))
         if strict:
-            check_same_aspect(facts, read.facts)
-        height, width = facts.size
-        return height, width
+            check_same_aspect(found.facts, read.facts)
+        height, width = found.facts.size
+        return (height, width), found.identity
+
+
+def _seen_later(name: str, content: Content, error: Exception) -> BadDataError:
+    """What it means that a sample of the index cannot be decoded."""
+    if content.remote() and isinstance(error, UnreadableSampleError):
+        return DamagedLaterError(name, str(error))
+    return BadDataError(f"{name} changed during the run: {error}")
 
 
 def _entry(
     name: str,
     stamp: bytes,
     captions: tuple[str, ...],
-    read: ReadSample,
+    read: FoundSample,
     digests: tuple[bytes, bytes],
 ) -> Entry:
     """``digests`` are those of the whole sample and of its conditioning picture."""
-    values = read.values
     return Entry(
         name,
         stamp,
         captions=captions,
-        shape=read.values.shape,
-        value_bytes=read.values.nbytes,
+        shape=read.shape,
+        value_bytes=read.value_bytes,
         facts=read.facts,
         digest=digests[0],
-        content=content_digest(
-            repr((values.shape, values.dtype.str)).encode(), np.ascontiguousarray(values).data
-        ),
+        content=read.content,
         conditioning=digests[1],
         changes=read.changes,
     )

@@ -2,10 +2,10 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from st_trainer.data.medium import Bucket, Medium, Shape
 from st_trainer.data.reader import Reader
 from st_trainer.data.sampler import EpochPart
 from st_trainer.data.shard import Shard
+from st_trainer.errors import DamagedBucketError, DamagedLaterError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Samples:
             (shard for shard, _ in placed),
             (strengths.index(part.strength) for _, part in placed),
         )
+        self._damaged: dict[int, str] = {}
+        self._untold: list[str] = []
 
     def __len__(self) -> int:
         """Number of samples, each counted once."""
@@ -145,8 +150,12 @@ class Samples:
         return [self._bucket(index).shape for index in indexes]
 
     def values(self, indexes: Sequence[int]) -> Tensor:
-        """Samples at ``indexes``, all of one bucket, ``(B, C, ...)``, -1 to 1."""
-        tensor = torch.from_numpy(np.stack([self._values(index) for index in indexes]))
+        """Samples at ``indexes``, all of one bucket, ``(B, C, ...)``, -1 to 1.
+
+        Raises:
+            DamagedLaterError: one is damaged, which nobody has seen before.
+        """
+        tensor = torch.from_numpy(np.stack(list(self._each(indexes, self._values))))
         return tensor if tensor.is_floating_point() else tensor.float() / 127.5 - 1
 
     def facts(self, indexes: Sequence[int]) -> list[SampleFacts]:
@@ -176,12 +185,31 @@ class Samples:
         """Conditioning pictures at ``indexes``, all of one bucket, ``(B, 3, H, W)``, 0 to 1.
 
         Height and width are those of their samples, or their own.
+
+        Raises:
+            DamagedLaterError: one is damaged, which nobody has seen before.
         """
-        own = self._bucket(indexes[0]).references
-        sizes = own * len(indexes) or self._areas(indexes)
-        places = zip(self._at(indexes), sizes, strict=True)
-        found = [each.part.reader.conditioning(each.name, size) for each, size in places]
-        return torch.stack(found)
+        return torch.stack(list(self._each(indexes, self._conditioning)))
+
+    def sound(self, indexes: Sequence[int]) -> list[int]:
+        """``indexes``, with the next sample of its bucket in place of each known to be damaged.
+
+        The one that is found by and by, as more damage is, does not depend on what came before.
+
+        Raises:
+            DamagedBucketError: none of a bucket is left.
+        """
+        return [self._stand_in(index) if index in self._damaged else index for index in indexes]
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether any sample is not known to be damaged."""
+        return len(self._damaged) < len(self)
+
+    def newly_damaged(self) -> list[str]:
+        """Samples that were found to be damaged since this was asked last, each with the reason."""
+        found, self._untold = self._untold, []
+        return found
 
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
@@ -190,6 +218,35 @@ class Samples:
     def strength(self, indexes: Sequence[int]) -> float:
         """How much the adapter counts for the samples at ``indexes``, all of one bucket."""
         return self._place(indexes[0]).part.strength
+
+    def _each(self, indexes: Sequence[int], read: Callable[[int], T]) -> Iterator[T]:
+        """What ``read`` gives for each, which notes the first that is damaged."""
+        for position, index in enumerate(indexes):
+            try:
+                yield read(index)
+            except DamagedLaterError as error:
+                if index not in self._damaged:
+                    self._damaged[index] = error.reason
+                    self._untold.append(f"{self._place(index).name}: {error.reason}")
+                error.position = position
+                raise
+
+    def _stand_in(self, index: int) -> int:
+        same = np.flatnonzero(self.buckets == self.buckets[index])
+        start = int(np.searchsorted(same, index))
+        for other in np.roll(same, -start).tolist():
+            if other not in self._damaged:
+                return int(other)
+        raise DamagedBucketError(
+            f"all {len(same)} samples of the shape of {self._place(index).name} are damaged; "
+            f"this one: {self._damaged[index]}"
+        )
+
+    def _conditioning(self, index: int) -> Tensor:
+        place = self._place(index)
+        bucket = self._bucket(index)
+        size = (*bucket.references, self._medium.area(bucket.shape))[0]
+        return place.part.reader.conditioning(place.name, size)
 
     def _at(self, indexes: Sequence[int]) -> list[_Place]:
         return [self._place(index) for index in indexes]

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from st_trainer.data.entry import CONTENT_BYTES, DIGEST_BYTES, STAMP_BYTES, Entry
+from st_trainer.data.digests import CONTENT_BYTES
+from st_trainer.data.entry import DIGEST_BYTES, STAMP_BYTES, Entry
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Bucket
 from st_trainer.errors import BadDataError

@@ -1,6 +1,5 @@
 """Reads one sound file at the wanted rate and length."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
@@ -11,9 +10,11 @@ from numpy.typing import NDArray
 from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import share_of
 from st_trainer.data.content import Content
+from st_trainer.data.digests import digest_of
 from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import (
     DamagedSampleError,
+    FoundSample,
     Medium,
     ReadSample,
     UnreadableSampleError,
@@ -51,7 +52,16 @@ class Sounds(Medium):
         with content.open() as file:
             return self._decoded(file, content.name)
 
-    def _decoded(self, raw: BinaryIO, name: str) -> ReadSample:
+    def found(self, content: Content) -> FoundSample:
+        """Of a large remote sound the part that is wanted, and what leads to it."""
+        remote = content.remote()
+        if remote is None:
+            return super().found(content)
+        with remote.opened() as file:
+            return FoundSample.decoded(self._decoded(file, content.name, remote.version))
+
+    def _decoded(self, raw: BinaryIO, name: str, version: bytes | None = None) -> ReadSample:
+        """That part; ``version`` stands for the bytes of a file that is not read as a whole."""
         import soundfile  # noqa: PLC0415 -- only where there are sounds
 
         try:
@@ -59,8 +69,7 @@ class Sounds(Medium):
                 start = self._start(file, name)
                 values, changes = self._from(file, start)
                 facts = SampleFacts((file.frames,), (start,), values.shape[1:])
-            raw.seek(0)
-            identity = hashlib.file_digest(raw, "sha256").digest()  # type: ignore[arg-type]
+            identity = version or digest_of(raw)
         except (soundfile.SoundFileError, OSError) as error:
             reason = getattr(error, "error_string", None) or error
             raise DamagedSampleError(f"damaged sound: {reason}") from None

@@ -88,4 +88,4 @@ def _bucket(dataset: DatasetSpec, uri: str, cache: Path, apart: str | None) -> F
     store, place = connect_bucket(uri, dataset.endpoint_url, os.environ)
     most = bound_of(os.environ, BOUND_VARIABLE, dataset.cache_gb)
     kept = ObjectCache(cache / "objects", int(most * 1e9))
-    return BucketFiles(store, place, kept, apart)
+    return BucketFiles(store, place, kept, apart, in_pieces=dataset.reads_headers)

@@ -165,7 +165,9 @@ class TableSource:
             )
         if PurePosixPath(value).suffix.lower() not in self._suffixes and column == self._sample:
             raise UnreadableSampleError(f"column {column} names {value}, which is of another kind")
-        return Content(PurePosixPath(value).name, partial(self._files.open, value))
+        files = self._files
+        called = PurePosixPath(value).name
+        return Content(called, partial(files.open, value), partial(files.remote, value))
 
     def _caption_column(self) -> str | None:
         """The column that captions come from; None: they are in none."""

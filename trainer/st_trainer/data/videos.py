@@ -1,8 +1,7 @@
 """Reads one video file as frames at the wanted rate and size."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
@@ -12,10 +11,12 @@ from PIL import Image, ImageOps
 from st_shared.media import SUFFIXES
 from st_trainer.data.buckets import Centring, Size, centring_by, nearest
 from st_trainer.data.content import Content
+from st_trainer.data.digests import digest_of
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.images import MAX_PIXELS, read_image
+from st_trainer.data.images import MAX_PIXELS, found_image, read_image
 from st_trainer.data.medium import (
     DamagedSampleError,
+    FoundSample,
     Medium,
     ReadSample,
     Shape,
@@ -65,12 +66,26 @@ class Videos(Medium):
 
     def read(self, content: Content) -> ReadSample:
         """The first frames, ``(3, F, H, W)`` bytes; each is the one that is shown at its time."""
-        if self.frames == 1 and content.suffix in SUFFIXES["image"]:
+        if self._is_picture(content):
             image = read_image(content, self._sizes, 3, self.centring(content.name))
             identity = image.pixels.tobytes()
             return ReadSample(image.pixels[:, None], identity, image.changes, image.facts)
         with content.open() as file:
             return self._decoded(file, self.centring(content.name))
+
+    def found(self, content: Content) -> FoundSample:
+        """Of a large remote video the frames that are wanted, and what leads to them."""
+        remote, centring = content.remote(), self.centring(content.name)
+        if remote is None:
+            return super().found(content)
+        if self._is_picture(content):
+            image = found_image(remote, self._sizes, 3, centring)
+            return replace(image, shape=(3, 1, *image.shape[1:]))
+        with remote.opened() as file:
+            return FoundSample.decoded(self._decoded(file, centring, remote.version))
+
+    def _is_picture(self, content: Content) -> bool:
+        return self.frames == 1 and content.suffix in SUFFIXES["image"]
 
     def centring(self, name: str) -> Centring:
         """As ``crop`` says."""
@@ -80,14 +95,16 @@ class Videos(Medium):
     def _sizes(self) -> Sequence[Size]:
         return self.buckets or [(self.height, self.width)]
 
-    def _decoded(self, file: BinaryIO, centring: Centring) -> ReadSample:
+    def _decoded(
+        self, file: BinaryIO, centring: Centring, version: bytes | None = None
+    ) -> ReadSample:
+        """The frames; ``version`` stands for the bytes of a file that is not read as a whole."""
         import av  # noqa: PLC0415 -- only where there are videos
 
         try:
             with av.open(file, "r", options=_OPTIONS) as container:
                 frames, changes, facts = self._frames(container, centring)
-            file.seek(0)
-            identity = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
+            identity = version or digest_of(file)
         except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             kind = UnreadableSampleError if isinstance(error, MemoryError) else DamagedSampleError

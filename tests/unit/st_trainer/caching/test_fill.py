@@ -98,20 +98,20 @@ class Now:
     def __init__(self):
         self.given = []
 
-    def submit(self, act, places):
-        self.given.append(places)
-        return type("Done", (), {"result": lambda self: act(places)})()
+    def submit(self, act, *given):
+        self.given.append(given)
+        return type("Done", (), {"result": lambda self: act(*given)})()
 
 
 def test_inputs_are_read_ahead_up_to_a_bound():
     pool = Now()
     chunks = [([key(number)], [number]) for number in range(9)]
     found = read_ahead(pool, work_on(list(range(9))), chunks, 3)
-    assert next(found) == (([key(0)], [0]), [0])
+    assert next(found) == (([key(0)], [0]), ([key(0)], [0]))
     assert len(pool.given) == 2  # until it is known how large they are
-    assert next(found) == (([key(1)], [1]), [1])
+    assert next(found) == (([key(1)], [1]), ([key(1)], [1]))
     assert len(pool.given) == 4  # the one before, and three
-    assert [inputs for _, inputs in found] == [[number] for number in range(2, 9)]
+    assert [read[1] for _, read in found] == [[number] for number in range(2, 9)]
 
 
 @pytest.mark.parametrize(("room", "ahead"), [(1 << 30, 6), (40, 5), (24, 3), (1, 2)])
@@ -121,9 +121,9 @@ def test_fewer_are_read_ahead_where_they_are_large(room, ahead):
     work = Work(Kind.LATENTS, lambda: map(key, numbers), lambda places: [0], torch.tensor)
     chunks = [([key(number)], [number]) for number in numbers]
     found = read_ahead(pool, work, chunks, 6, room)
-    assert [int(next(found)[1]) for _ in range(9)] == list(range(9))
+    assert [int(next(found)[1][1]) for _ in range(9)] == list(range(9))
     assert len(pool.given) == 8 + ahead
-    assert [int(inputs) for _, inputs in found] == list(range(9, 20))
+    assert [int(read[1]) for _, read in found] == list(range(9, 20))
 
 
 def test_time_left_follows_from_the_pace():
