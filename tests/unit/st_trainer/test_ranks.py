@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,6 +222,26 @@ def test_the_state_of_every_rank_is_in_the_checkpoint(spec_of, tmp_path):
     kept = load_file(newest(tmp_path) / "random.safetensors")
     assert sorted(kept) == ["session", "torch", "torch.1"]
     assert not torch.equal(kept["torch"], kept["torch.1"])
+
+
+def test_a_process_that_is_done_waits_for_those_that_still_write(spec_of, tmp_path, monkeypatch):
+    """Of checkpoints, and of results; else the launcher, which sees it end, would end them."""
+    folder, met = RunFolder(tmp_path), []
+
+    def wait(_ranks):
+        result = folder.root / "output/weights.safetensors"
+        met.append((len(complete_checkpoints(folder.checkpoints)), result.exists()))
+
+    monkeypatch.setattr(ranks.Ranks, "wait", wait)
+    carry_out(spec_of("full", 2, **SHORT), tmp_path)
+    assert met == [(1, False), (1, True)]
+
+
+def test_to_wait_is_to_hear_of_all(monkeypatch):
+    state, asked = SimpleNamespace(process_index=0, num_processes=2, device=CPU), []
+    monkeypatch.setattr(distributed, "all_gather_object", lambda *each: asked.append(each))
+    ranks.Ranks(state).wait()
+    assert len(asked) == 1
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all_for_that_reason(

@@ -8,9 +8,11 @@ from torch import nn
 
 from st_shared.spec import OptimizerSpec
 from st_shared.spec.optimizer import FUSABLE
+from st_trainer import loop
 from st_trainer.optimizers.fused import FusedBackward
 from st_trainer.optimizers.host import HostOptimizer
 from st_trainer.optimizers.registry import OPTIMIZERS, make_optimizer
+from st_trainer.run import open_session
 
 SHAPES = ((96, 128), (4096,), (32, 16, 3, 3))
 
@@ -87,6 +89,21 @@ def test_steps_in_the_backward_pass_are_the_same_steps(name):
     assert_equal(learn(fused, optimizer), expected)
     assert all(each.grad is None for each in fused.parameters())
     assert len(optimizer.state_dict()["state"]) == 4
+
+
+def test_a_run_that_asks_for_it_never_holds_the_gradients_of_all(
+    tiny_spec, trainer_dataset, run_folder, trainer_journal
+):
+    asked = {"learning_rate": 0.1, "fused_backward": True, "max_grad_norm": None}
+    spec = tiny_spec(optimizer=asked)
+    session = open_session(spec, [trainer_dataset], run_folder, trainer_journal)
+    for group in session.optimizer.param_groups:
+        group["lr"] = 0.1
+    weights = list(session.module.parameters())
+    before = [each.detach().clone() for each in weights]
+    loop.backward(session, session.sampler.take(session.batch_size))
+    assert all(each.grad is None for each in weights)
+    assert any(not torch.equal(*pair) for pair in zip(before, weights, strict=True))
 
 
 def test_the_norm_of_gradients_that_are_gone_is_told():

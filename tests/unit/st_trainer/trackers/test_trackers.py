@@ -113,6 +113,16 @@ def test_a_run_sends_what_it_says_to_its_trackers(tiny_spec, tmp_path, monkeypat
     assert len(ours.read_text().splitlines()) == 3
 
 
+def test_pictures_are_sent_only_where_they_are_wanted(started, run_folder, some_events):
+    trackers = started({"kind": "jsonl", "samples": False})
+    some_events()
+    trackers.close(60)
+    lines = (run_folder.trackers / "jsonl/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line).keys() for line in lines[1:4]] == [{"step", "loss"}] * 3
+    assert len(lines) == 5
+    assert "samples" not in "".join(lines[1:])
+
+
 def test_a_tracker_that_the_worker_has_is_used_by_its_name(started, run_folder, trainer_journal):
     trackers = started({"kind": "custom", "module": "ours", "run_name": "mine"})
     trainer_journal.metric(1, {"loss": 0.5})

@@ -28,7 +28,8 @@ wide: {prompt: "a dog", negative: "ugly, bad", resolution: 32x16, guidance: 2}
 """
 SCORE = """
 test -f "$1/003.png"
-test -z "$2" || test -f "$2/manifest.json"
+test "$ST_STEP" = 0 || test "$2" = "$ST_RUN_DIR/checkpoints/step-00000$ST_STEP"
+test "$ST_STEP" = 0 || test -f "$2/manifest.json"
 cp -r "$1" "$ST_RUN_DIR/seen-$ST_STEP"
 echo "$SECRET_WORD" >&2
 echo '{"pictures": '"$(ls "$1" | grep -c png)"', "step": '"$ST_STEP"'}'
