@@ -141,8 +141,9 @@ class Publisher(Companion):
                 if path.suffix == ".png":
                     samples.append(f"samples/{path.name}")
         session = self._session
-        card = model_card(self._spec, session.spec, step, samples, session.drawn.prompts)
-        write_whole(place / "README.md", self._redactor.text(card), mode=0o644, synced=False)
+        prompts, redactor = session.drawn.prompts, self._redactor
+        card = model_card(self._spec, session.spec, step, samples, prompts, redactor)
+        write_whole(place / "README.md", redactor.text(card), mode=0o644, synced=False)
         return place
 
     def _send(self, step: int, what: str, held: Path, below: str) -> Publication:

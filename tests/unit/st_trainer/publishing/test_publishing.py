@@ -14,6 +14,7 @@ from bucket_server import connect, serve_buckets, use_buckets
 from hub_server import TOKEN, serve_hub
 
 from st_shared.protocol.journal import ExitCode
+from st_shared.redaction import Redactor
 from st_shared.spec.publishing import PublishSpec
 from st_shared.spec.training import TrainingSpec
 from st_trainer.command import run_command
@@ -215,6 +216,28 @@ def test_a_card_escapes_what_people_wrote_and_hides_places(tmp_path):
     assert "/home/ann" not in card
     assert "- `` a `tick` and --- a <script> ``" in text
     assert r"\<b\>pictures, lab/houses" in text
+
+
+def test_a_card_names_secrets_before_it_quotes_what_they_are_made_of():
+    secret = "it's_a: `word` of <many> letters " + "and more " * 12 + "to be folded"
+    spec = TrainingSpec.model_validate(
+        {
+            "model": {"family": "sd1", "base": "lab/base"},
+            "datasets": [{"path": f"/x/{secret}"}],
+            "validation": {"prompts": [f"a {secret}"]},
+        }
+    )
+    publish = PublishSpec(kind="s3", uri="s3://models/x", trigger=f"sks {secret}")
+    known = Redactor({"WORD": secret})
+    card = model_card(publish, spec, 9, ["samples/a.png"], spec.validation.prompts, known)
+    for piece in ("it's", "it''s", "many", "and more", "folded"):
+        assert piece not in card
+    data, text = card.removeprefix("---\n").split("\n---\n\n", 1)
+    front = yaml.safe_load(data)
+    assert front["instance_prompt"] == "sks [secret WORD]"
+    assert front["widget"][0]["text"] == "a [secret WORD]"
+    assert r"Datasets: \[secret WORD\]." in text
+    assert "- `a [secret WORD]`" in text
 
 
 def test_what_is_held_for_a_place_stays_until_it_was_sent(run_folder):
