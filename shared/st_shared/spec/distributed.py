@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
+from st_shared.spec.families import FAMILIES
 from st_shared.spec.section import Section
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ class DistributedSpec(Section):
             )
         if shares_tokens and training.adapter_kind == "controlnet":
             return "context_parallel does not cut the pictures of a ControlNet: drop it"
+        if shares_tokens and FAMILIES[training.model.family].edits:
+            return "context_parallel does not cut the tokens of references: drop it"
         if shares_tokens and training.speed.compile:
             return "context_parallel does not go with speed.compile: drop one"
         return None

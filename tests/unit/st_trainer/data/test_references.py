@@ -150,3 +150,14 @@ def test_a_sample_whose_reference_cannot_be_read_is_left_out(tmp_path, content):
     assert len(reading.samples) == 1
     assert [each.name for each in reading.skipped] == ["b.png"]
     assert "conditioning picture" in reading.skipped[0].text
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [((120, 81), 1), ((60, 40), 1), ((40, 27), 1), ((120, 82), 0), ((120, 78), 0), ((80, 120), 0)],
+)
+def test_strict_ones_may_differ_by_the_rounding_of_a_pixel_alone(tmp_path, size, kept):
+    put(tmp_path, "a", (12, 8), (120, 80))
+    put(tmp_path, "b", (12, 8), (12, 8))
+    Image.new("RGB", size).save(tmp_path / "a.before.png")
+    assert len(read(tmp_path, "strict").samples) == 1 + kept

@@ -130,6 +130,7 @@ DRAWN = {"prompts": ["a", "b"], "conditioning": ["1.png"]}
             {"config": {"reference_resolution": 40}},
             r"reference_resolution\s+Input should be a multiple of 16",
         ),
+        ({"distributed": {"context_parallel": 2}}, "does not cut the tokens of references"),
         ({"family": "flux"}, "or by a family that edits pictures, alone"),
     ],
 )
