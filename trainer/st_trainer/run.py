@@ -277,7 +277,8 @@ def tell_buckets(samples: Samples, medium: Medium, spec: TrainingSpec, journal: 
     counts, noun, batch_size = samples.bucket_counts, medium.noun, _samples_a_step(spec)
     if len(samples.bucket_sizes) == 1:
         return
-    journal.log(described(counts, medium))
+    if len(counts) > 1:  # sliders of one size are not told apart
+        journal.log(described(counts, medium))
     small = int((samples.bucket_sizes < batch_size).sum())
     if small:
         mend = "raise buckets.seconds" if noun == "sound" else "crop those, raise buckets.step"

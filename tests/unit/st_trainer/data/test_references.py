@@ -9,8 +9,10 @@ from PIL import Image
 
 from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data.bucketing import described
+from st_trainer.data.conditioning import check_conditioning
+from st_trainer.data.content import Content
 from st_trainer.data.images import Images
-from st_trainer.data.medium import Bucket
+from st_trainer.data.medium import Bucket, DamagedSampleError, UnreadableSampleError
 from st_trainer.data.reading import read_datasets
 from st_trainer.data.sampler import ShuffledSampler
 
@@ -150,6 +152,9 @@ def test_a_sample_whose_reference_cannot_be_read_is_left_out(tmp_path, content):
     assert len(reading.samples) == 1
     assert [each.name for each in reading.skipped] == ["b.png"]
     assert "conditioning picture" in reading.skipped[0].text
+    with pytest.raises(UnreadableSampleError) as found:
+        check_conditioning(Content.of_file(path), [(4, 4)])
+    assert not isinstance(found.value, DamagedSampleError)  # or its sample might be deleted
 
 
 @pytest.mark.parametrize(

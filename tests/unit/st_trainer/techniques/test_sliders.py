@@ -55,6 +55,7 @@ def test_a_batch_never_mixes_strengths(session_of):
     for _ in range(20):
         assert len({index // 3 for index in session.sampler.take(2)}) == 1
     assert session.samples.bucket_counts == {Bucket((3, 16, 16)): 6}
+    assert session.samples.bucket_sizes.tolist() == [3, 3]
     assert [session.samples.strength([index]) for index in (0, 3)] == list(STRENGTHS)
 
 
