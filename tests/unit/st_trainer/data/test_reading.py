@@ -207,6 +207,26 @@ def test_a_mask_is_cut_as_its_image_is(tmp_path):
     assert samples.masks([0])[0, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]] * 2
 
 
+def test_the_checksum_follows_the_mask(tmp_path):
+    found = set()
+    for shade in (0, 1, 255):
+        put(tmp_path, "a.png", image=stripes(4, 4))
+        Image.new("L", (4, 4), shade).save(tmp_path / "a.mask.png")
+        found.add(read_bucketed(tmp_path, mask_suffix=".mask.png").samples.sha256)
+    assert len(found) == 3
+
+
+def test_masks_are_read_as_what_the_dataset_says_they_are(tmp_path):
+    put(tmp_path, "a.png", image=stripes(4, 4))
+    Image.new("L", (4, 4), 51).save(tmp_path / "a.mask.png")
+    found = []
+    for kind in ("grey", "segmentation"):
+        dataset = DatasetSpec(path=str(tmp_path), mask_suffix=".mask.png", mask_kind=kind)
+        samples = read_datasets([dataset], [tmp_path], Images(1, 4, 4)).samples
+        found.append(samples.masks([0]).unique().tolist())
+    assert found == [pytest.approx([0.2]), [1.0]]
+
+
 def test_a_conditioning_picture_is_cut_as_its_image_is(tmp_path):
     put(tmp_path, "a.png", image=stripes(12, 2))
     (tmp_path / "edges").mkdir()

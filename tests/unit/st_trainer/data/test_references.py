@@ -166,3 +166,10 @@ def test_strict_ones_may_differ_by_the_rounding_of_a_pixel_alone(tmp_path, size,
     put(tmp_path, "b", (12, 8), (12, 8))
     Image.new("RGB", size).save(tmp_path / "a.before.png")
     assert len(read(tmp_path, "strict").samples) == 1 + kept
+
+
+def test_strict_and_loose_have_an_index_each(tmp_path):
+    for name, reference in {"a": (12, 12), "b": (12, 3)}.items():
+        put(tmp_path / "samples", name, reference, (8, 2))
+    for fit, count in (("loose", 2), ("strict", 1), ("loose", 2)):
+        assert len(read(tmp_path / "samples", fit, root=tmp_path / "index").samples) == count
