@@ -122,16 +122,20 @@ def work_is_conserved(tables: Tables, leader: Leader, policy: Policy, now: float
 
 
 def _comes_after_its_like(job: JobRow, tables: Tables, leader: Leader) -> bool:
-    """Whether others of its array, which rank as high, are in line for all that its cap leaves."""
+    """Whether others like it, which rank as high, are in line for all that its cap leaves."""
     backlog = getattr(leader.core, "backlog", None)
     if backlog is None or not backlog.is_held(job.id):
         return False
     running = sum(tables.jobs[one.job].array == job.array for one in tables.live.values())
+    reserved = {reservation.job.id for reservation in leader.core.reservations}
     in_line = [
         other
         for other in tables.waiting()
         if other.array == job.array
-        and other.served_level >= job.served_level
+        and (
+            other.id in reserved
+            or (other.shape == job.shape and other.served_level >= job.served_level)
+        )
         and not backlog.is_held(other.id)
     ]
     return running + len(in_line) >= tables.caps[job.array or ""]

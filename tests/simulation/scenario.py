@@ -23,6 +23,8 @@ CPU, A40, A80, H80 = (
 )
 ARRIVALS = 600.0
 """Seconds in which jobs come and things break."""
+MIXED = "array1"
+"""A job array whose jobs differ in class and shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +163,11 @@ def _job(
 
 
 def _like_its_array(job: JobRow, before: list[JobRow]) -> None:
-    """The jobs of an array are of one user, class and shape."""
+    """The jobs of an array are of one user, those of most arrays of one class and shape as well."""
     first = next((other for other in before if other.array == job.array), None)
-    if first is not None:
-        job.tenant, job.level, job.shape = first.tenant, first.level, first.shape
+    if first is None:
+        return
+    job.tenant = first.tenant
+    if job.array != MIXED:
+        job.level, job.shape = first.level, first.shape
         job.duration = min(job.duration, first.shape.limit)

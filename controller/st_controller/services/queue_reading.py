@@ -78,9 +78,10 @@ def more_wait_than(session: Session, most: int) -> bool:
 
 
 def foremost(session: Session, learned: Durations, each: int) -> list[PendingJob]:
-    """The first jobs of every user, level and request: enough to decide who is served next."""
+    """The first jobs of every line: of one user in one team, of one level and request."""
+    whose = (Job.submitted_by, Job.org, Job.team)
     turn = func.row_number().over(
-        partition_by=(Job.submitted_by, Job.level, Job.override, Job.request),
+        partition_by=(*whose, Job.level, Job.override, Job.request),
         order_by=(Job.submitted_at, Job.id),
     )
     ranked = select(Job.id, turn.label("turn")).where(_may_be_served()).subquery()

@@ -668,3 +668,15 @@ def test_a_long_queue_is_served_from_its_first_jobs_and_read_on_meanwhile(steps,
     while not queue.is_whole:
         rounds.place(lead, News())
     assert sorted(queue.scheduler.pending()) == sorted([*ids[1:], wide])
+
+
+def test_of_a_long_queue_the_first_jobs_of_each_team_of_a_user_are_known(steps, monkeypatch):
+    monkeypatch.setattr("st_controller.services.live_queue.PAGE", 3)
+    monkeypatch.setattr("st_controller.services.live_queue.EACH", 1)
+    ann = steps.user("ann", Role.RESEARCHER, "default", "red", "blue")
+    red = [steps.submit(f"red-{number}", actor=ann) for number in range(4)]
+    blue = steps.submit("blue", actor=ann, team="blue")
+    queue = LiveQueue()
+    with steps.db.read() as session:
+        queue.load(session, steps.clock())
+    assert sorted(queue.scheduler.pending()) == sorted([red[0], blue])
