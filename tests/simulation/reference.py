@@ -151,7 +151,11 @@ class Reference:
         usage = self._claims(now)
         wanted = {path for tenant in {job.tenant for job in may} for path in paths(tenant)}
         over = {path for path in wanted if self._is_over(path, usage)}
-        for job in sorted(may, key=lambda job: self._turn(job, usage, over, now)):
+        first = {
+            (job.tenant, job.level, job.shape): job for job in sorted(may, key=_came, reverse=True)
+        }
+        levels = {line: self._level(job, now) for line, job in first.items()}
+        for job in sorted(may, key=lambda job: self._turn(job, usage, over, levels)):
             grants = self._place(job.shape)
             if grants is not None:
                 price = sum(
@@ -163,16 +167,22 @@ class Reference:
         return None
 
     def _turn(
-        self, job: PendingJob, usage: dict[str, float], over: set[str], now: float
+        self,
+        job: PendingJob,
+        usage: dict[str, float],
+        over: set[str],
+        levels: Mapping[tuple[object, ...], int],
     ) -> tuple[object, ...]:
         """The higher level first; then those within their share on every step of the tree.
 
-        Then org, team and user served least; then who came first.
+        Then org, team and user served least; then who came first. Of jobs that are alike the level
+        is that of the one that came first, however long those behind it have waited.
         """
         steps = [path for path in paths(job.tenant) if path]
         has_more = any(path in over for path in steps)
         served = [(self._served(path, usage), path) for path in steps]
-        return -self._level(job, now), has_more, *served, job.submitted, job.id
+        level = levels[job.tenant, job.level, job.shape]
+        return -level, has_more, *served, job.submitted, job.id
 
     def _is_over(self, path: str, usage: dict[str, float]) -> bool:
         """Whether a node has had more for its weight than its active siblings on average."""
@@ -278,3 +288,7 @@ class Reference:
             if grant.worker == worker_id
             for slot in grant.slots
         }
+
+
+def _came(job: PendingJob) -> tuple[float, str]:
+    return job.submitted, job.id

@@ -38,7 +38,12 @@ def check(actor: Actor, request: JobArrayRequest, rules: Rules) -> list[Draft]:
         raise drafts.invalid([SpecProblem(wrong.field, wrong.message)]) from None
     found: list[Draft] = []
     problems: dict[str, SpecProblem] = {}
+    text = 0
     for document, changes in zip(documents, sets, strict=True):
+        text += len(drafts.canonical(document))
+        if text > _MOST_TEXT:  # before more of them are read, which takes the longer the larger
+            problems["spec"] = SpecProblem("spec", f"{len(sets)} jobs of this size are too much")
+            break
         try:
             found.append(drafts.checked(document, "spec."))
         except SpecProblems as refused:
@@ -48,8 +53,6 @@ def check(actor: Actor, request: JobArrayRequest, rules: Rules) -> list[Draft]:
                 problems.setdefault("name" if told.field == "name" else str(told), told)
     if problems:
         raise drafts.invalid(list(problems.values()))
-    if sum(len(draft.text) for draft in found) > _MOST_TEXT:
-        raise drafts.invalid([SpecProblem("spec", f"{len(found)} jobs of this size are too much")])
     drafts.must_be_allowed(actor, found, rules)
     return found
 

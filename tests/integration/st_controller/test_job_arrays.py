@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 
 from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
-from st_controller.services import job_arrays, jobs
+from st_controller.services import drafts, job_arrays, jobs
 from st_controller.services.drafts import Rules
 from st_controller.store.schema import Job, JobArray
 from st_controller.store.transaction import QUEUE_RULES
@@ -112,12 +112,22 @@ def test_every_mistake_is_named_and_nothing_is_written(steps, fields, named):
     assert refused_fields(steps, **fields) == named
 
 
-def test_too_much_text_in_all_is_refused(steps):
-    spec = {"name": "n", "noop": {}, "resources": {"labels": {}}}
-    spec["training"] = document()["training"] | {"validation": {"prompts": ["x" * 1000] * 100}}
-    del spec["noop"]
+@pytest.mark.embedded
+@pytest.mark.parametrize("prompt", ["x" * 1000, 7], ids=["sound", "wrong"])
+def test_too_much_text_in_all_is_refused_before_all_of_it_is_read(steps, monkeypatch, prompt):
+    monkeypatch.setattr(job_arrays, "_MOST_TEXT", 2**20)
+    read, check = [], drafts.checked
+
+    def checked(document, place):
+        read.append(document)
+        return check(document, place)
+
+    monkeypatch.setattr(drafts, "checked", checked)
+    training = document()["training"] | {"validation": {"prompts": ["x" * 1000] * 50 + [prompt]}}
+    spec = {"name": "n", "training": training}
     fields = refused_fields(steps, spec=spec, grid={"training.steps": list(range(1, 1000))})
-    assert fields == ["spec"]
+    assert fields[-1] == "spec"
+    assert len(read) == 20  # of 51 KB each
 
 
 def test_a_class_that_is_not_allowed_is_refused_once(steps):
