@@ -186,7 +186,15 @@ def test_the_same_key_and_batch_give_the_same_jobs(steps):
     assert written(steps) == before
 
 
-@pytest.mark.parametrize("other", [[noop("a")], [noop("b"), noop("a")], [noop("a"), noop("c")]])
+@pytest.mark.parametrize(
+    "other",
+    [
+        [noop("a")],
+        [noop("b"), noop("a")],
+        [noop("a"), noop("c")],
+        [noop("a"), noop("b", priority="low")],
+    ],
+)
 def test_a_key_with_another_batch_is_refused(steps, other):
     submit(steps, [noop("a"), noop("b")], key="k")
     with pytest.raises(Conflict) as refused:

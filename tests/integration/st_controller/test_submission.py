@@ -47,10 +47,11 @@ def test_the_order_of_a_bodys_fields_does_not_matter(steps):
     assert steps.submit_as(dict(reversed(body.items())), key="k1") == (first, False)
 
 
-def test_a_key_with_another_body_is_refused(steps):
+@pytest.mark.parametrize("other", [document("other"), document(priority="low")])
+def test_a_key_with_another_body_is_refused(steps, other):
     steps.submit_as(document(), key="k1")
     with pytest.raises(Conflict) as refused:
-        steps.submit_as(document("other"), key="k1")
+        steps.submit_as(other, key="k1")
     assert (refused.value.code, refused.value.status) == ("idempotency_mismatch", 409)
     assert count(steps, Job) == 1
 
