@@ -376,6 +376,19 @@ def test_of_long_recordings_only_the_wanted_part_is_fetched(store, tmp_path, fet
     assert reading.samples.facts([0]) == local.samples.facts([0])
 
 
+def test_boxes_beside_large_pictures_are_kept_as_in_a_folder(store, hold, folder, tmp_path):
+    held, local = hold([large(1)]), folder([large(1)])
+    store.put("01.box.json", io.BytesIO(b"[200, 5, 230, 60]"))
+    (local.place / "01.box.json").write_text("[200, 5, 230, 60]")
+    crops = []
+    for place in (held.place, local.place):
+        spec = DatasetSpec(path=str(place), box_suffix=".box.json")
+        reading = read_datasets([spec], [place], Images(3, 16, 16, crop="face"))
+        crops.append(reading.samples.facts([0]))
+    assert crops[0] == crops[1]
+    assert crops[0][0].crop == (0, 3)
+
+
 def test_headers_that_are_damaged_are_told_and_objects_that_change_too(hold, store, tmp_path):
     made = [large(number) for number in range(3)]
     broken = replace(made[1], content=b"no picture" + made[1].content)

@@ -45,10 +45,11 @@ class BucketSpec(Section):
         description="Width over height of the buckets: of all sizes only the nearest to one of "
         "these; none: all.",
     )
-    crop: Literal["center", "corner", "random"] = Field(
+    crop: Literal["center", "corner", "random", "face"] = Field(
         "center",
         description="What is kept of a sample of another aspect; corner: top and left; random: a "
-        "place that follows from the name of its file, always the same.",
+        "place that follows from the name of its file, always the same; face: the box that a "
+        "dataset tells, with `box_suffix` or `columns.box`.",
     )
     frames: Literal["fixed", "shorter"] = Field(
         "fixed",

@@ -36,6 +36,13 @@ class ColumnSpec(Section):
     lyrics: str | None = Field(
         None, min_length=1, max_length=256, description="Column of what is sung."
     )
+    box: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Column of the box that `buckets.crop: face` keeps: left, top, right, bottom "
+        "in pixels or shares of the upright picture, a list of such, or JSON of these.",
+    )
 
 
 class FilterSpec(Section):
@@ -179,6 +186,14 @@ class DatasetSpec(Section):
         "white counts in the loss, black does not; none: everything counts.",
     )
 
+    box_suffix: str | None = Field(
+        None,
+        pattern=r"^[._-][A-Za-z0-9._-]{1,32}$",
+        description="End of the name of a JSON file beside each sample, such as `.box.json`, with "
+        "the box that `buckets.crop: face` keeps: `[left, top, right, bottom]` in pixels or shares "
+        "of the upright picture, a list of such, or an object with one at `bbox`.",
+    )
+
     mask_kind: Literal["grey", "segmentation"] = Field(
         "grey",
         description="What masks are: grey: shares of a count; segmentation: every place that has "
@@ -212,6 +227,11 @@ class DatasetSpec(Section):
         return given if given and given.startswith(".") and "/" not in given else None
 
     @property
+    def has_boxes(self) -> bool:
+        """Whether samples may have a box that a cut keeps."""
+        return bool(self.box_suffix or self.columns.box)
+
+    @property
     def has_conditioning(self) -> bool:
         """Whether each sample has a picture that a ControlNet, or a model that edits, reads."""
         return bool(self.conditioning or self.columns.conditioning)
@@ -236,6 +256,7 @@ class DatasetSpec(Section):
             "columns": not self.is_table and self.columns != ColumnSpec(),
             "mask_suffix": self.is_table and self.mask_suffix,
             "conditioning": self.is_table and self.conditioning,
+            "box_suffix": self.is_table and self.box_suffix,
             "split": self.format != "huggingface" and self.split != "train",
             "subset": self.format != "huggingface" and self.subset,
             "revision": self.format != "huggingface" and self.revision,
@@ -255,7 +276,11 @@ class DatasetSpec(Section):
             )
         for key, is_given in unused.items():
             if is_given:
-                mend = " and give it in columns" if key in {"mask_suffix", "conditioning"} else ""
+                mend = (
+                    " and give it in columns"
+                    if key in {"mask_suffix", "conditioning", "box_suffix"}
+                    else ""
+                )
                 raise ValueError(f"{key} means nothing for {self._described}: drop it{mend}")
         wants_column = self.captions.source == "column" or self.captions.column
         if wants_column and not self.is_table:

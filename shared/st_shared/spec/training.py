@@ -130,6 +130,18 @@ class TrainingSpec(Section):
                 f"buckets.step {step} must be a multiple of {family.alignment} for family "
                 f"{family.name}"
             )
+        for number, dataset in enumerate(self.datasets):
+            key = "columns.box" if dataset.is_table else "box_suffix"
+            if self.buckets.crop == "face" and not dataset.has_boxes:
+                raise ValueError(
+                    f"buckets.crop face keeps boxes, of which datasets.{number} tells none, and "
+                    f"nothing here looks for faces: give {key}, or another crop"
+                )
+            if dataset.has_boxes and self.buckets.crop != "face":
+                raise ValueError(
+                    f"datasets.{number}.{key} means nothing without buckets.crop face: add it, or "
+                    "drop the key"
+                )
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,9 @@ Centring = tuple[float, float]
 
 CENTRE: Centring = (0.5, 0.5)
 
+Crop = Literal["center", "corner", "random", "face"]
+"""What is kept of a sample of another aspect."""
+
 Measure = Literal["area", "shorter side"]
 """What sizes have in common."""
 
@@ -58,10 +61,13 @@ def nearest(sizes: Sequence[Size], height: float, width: float) -> Size:
     return min(sizes, key=lambda size: abs(math.log(size[1] / size[0]) - wanted))
 
 
-def centring_by(style: Literal["center", "corner", "random"], name: str) -> Centring:
-    """Where a sample of ``name`` is cut; random places follow from the name alone."""
+def centring_by(style: Crop, name: str) -> Centring:
+    """Where a sample of ``name`` is cut; random places follow from the name alone.
+
+    ``face``: where nobody has told what is to be kept.
+    """
     match style:
-        case "center":
+        case "center" | "face":
             return CENTRE
         case "corner":
             return 0.0, 0.0

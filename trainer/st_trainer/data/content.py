@@ -5,10 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from st_trainer.data.medium import UnreadableSampleError
 from st_trainer.data.ranged_file import Remote
+
+if TYPE_CHECKING:
+    from st_trainer.data.boxes import Box
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Content:
     """Raises ``FileNotFoundError`` where there is none, another ``OSError`` where it cannot."""
     remote: Callable[[], Remote | None] = lambda: None
     """Where it is large and lies elsewhere: how to read of it only what is needed."""
+    box: "Callable[[], Box | None]" = lambda: None
+    """What a cut is to keep of it."""
 
     @classmethod
     def of_file(cls, path: Path) -> Self:

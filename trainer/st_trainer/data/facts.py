@@ -20,6 +20,17 @@ class SampleFacts:
     size: tuple[int, ...]
     """Size of what the model sees."""
 
+    @property
+    def centring(self) -> Centring:
+        """That by which a picture was cut to the pixel that ``crop`` tells."""
+        old, new = self.original_size, self.size
+        scale = max(after / before for after, before in zip(new, old, strict=True))
+        excess = [before * scale - after for after, before in zip(new, old, strict=True)]
+        top, left = (
+            cut / each if each >= 1 else 0.5 for cut, each in zip(self.crop, excess, strict=True)
+        )
+        return top, left
+
     @classmethod
     def whole(cls, *size: int) -> Self:
         """Those of a sample that was neither resized nor cut: what samples are drawn with."""

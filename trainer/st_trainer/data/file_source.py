@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
 from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data import caption_text
+from st_trainer.data.boxes import box_beside
 from st_trainer.data.content import Content
 from st_trainer.data.entry import STAMP_BYTES
 from st_trainer.data.files import Files
@@ -27,6 +29,7 @@ class FileSource:
         self._conditions = conditions
         self._mask_suffix = dataset.mask_suffix
         self._condition_suffix = dataset.conditioning_suffix
+        self._box_suffix = dataset.box_suffix
         self._captions = dataset.captions
         self._suffixes = medium.suffixes
         self._lyrics_suffix = LYRICS_SUFFIX if medium.kind == "audio" else None
@@ -35,7 +38,9 @@ class FileSource:
     def identity(self) -> str:
         """Where the files are, and what belongs to a sample."""
         conditions = self._conditions and self._conditions.identity
-        beside = (self._mask_suffix, self._condition_suffix, self._caption_suffix)
+        beside = (
+            self._mask_suffix, self._condition_suffix, self._caption_suffix, self._box_suffix,
+        )  # fmt: skip
         return repr((self._files.identity, conditions, beside))
 
     def names(self) -> Iterator[str]:
@@ -54,7 +59,12 @@ class FileSource:
 
     def sample(self, name: str) -> Content:
         """The file itself."""
-        return self._content(name)
+        found = self._content(name)
+        if self._box_suffix is None:
+            return found
+        return replace(
+            found, box=partial(box_beside, self._content(_beside(name, self._box_suffix)))
+        )
 
     def delete(self, name: str) -> None:
         """The file alone."""
@@ -105,6 +115,7 @@ class FileSource:
         yield name
         suffixes = (
             self._caption_suffix, self._lyrics_suffix, self._mask_suffix, self._condition_suffix,
+            self._box_suffix,
         )  # fmt: skip
         for suffix in filter(None, suffixes):
             yield _beside(name, suffix)

@@ -4,8 +4,8 @@ import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import numpy as np
 import PIL
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from st_shared.media import SUFFIXES
-from st_trainer.data.buckets import CENTRE, Centring, Size, centring_by, nearest
+from st_trainer.data.boxes import Box
+from st_trainer.data.buckets import CENTRE, Centring, Crop, Size, centring_by, nearest
 from st_trainer.data.content import Content
 from st_trainer.data.digests import content_digest
 from st_trainer.data.facts import SampleFacts
@@ -67,7 +68,7 @@ class Images(Medium):
     height: int
     width: int
     buckets: tuple[Size, ...] = ()
-    crop: Literal["center", "corner", "random"] = "center"
+    crop: Crop = "center"
     references: tuple[Size, ...] = ()
     """Sizes of pictures beside them that keep their own aspect; none: they are cut alike."""
 
@@ -84,16 +85,18 @@ class Images(Medium):
         """Those of ``references``, unless the picture is to be cut as its sample is."""
         return (self.area(shape),) if strict or not self.references else self.references
 
-    def centring(self, name: str) -> Centring:
+    def centring(self, name: str, facts: SampleFacts) -> Centring:
         """As ``crop`` says."""
-        return centring_by(self.crop, name)
+        return facts.centring if self.crop == "face" else centring_by(self.crop, name)
 
     def read(self, content: Content) -> ReadSample:
         """The picture, ``(C, H, W)`` bytes."""
         sizes = self.buckets or [(self.height, self.width)]
-        image = read_image(content, sizes, self.channels, self.centring(content.name))
+        place = place_of(self.crop, content)
+        image = read_image(content, sizes, self.channels, place)
         identity = image.pixels.tobytes() + repr(image.facts).encode()
-        return ReadSample(image.pixels, identity, image.changes, image.facts)
+        changes = image.changes + told_of(self.crop, place)
+        return ReadSample(image.pixels, identity, changes, image.facts)
 
     def found(self, content: Content) -> FoundSample:
         """The header of a large remote picture, which tells all but its pixels."""
@@ -101,11 +104,38 @@ class Images(Medium):
         if remote is None:
             return super().found(content)
         sizes = self.buckets or [(self.height, self.width)]
-        return found_image(remote, sizes, self.channels, self.centring(content.name))
+        place = place_of(self.crop, content)
+        image = found_image(remote, sizes, self.channels, place)
+        return replace(image, changes=image.changes + told_of(self.crop, place))
+
+
+Place = Centring | Box
+"""Where a picture is cut, or what is kept of it."""
+
+
+def place_of(crop: Crop, content: Content) -> Place:
+    """As ``crop`` says of the picture in a file; about its centre where it has no box to keep.
+
+    Raises:
+        UnreadableSampleError: what should be a box is none.
+    """
+    box = content.box() if crop == "face" else None
+    return box or centring_by(crop, content.name)
+
+
+def told_of(crop: Crop, place: Place) -> tuple[str, ...]:
+    """What is told of a picture that has no box."""
+    is_lacking = crop == "face" and not isinstance(place, Box)
+    return ("centred, as it has no box",) if is_lacking else ()
+
+
+def centring_at(place: Place, original: Size, size: Size) -> Centring:
+    """Where a picture of ``original`` size is cut to ``size``."""
+    return place.centring(original, size) if isinstance(place, Box) else place
 
 
 def read_image(
-    content: Content, sizes: Sequence[Size], channels: int, centring: Centring = CENTRE
+    content: Content, sizes: Sequence[Size], channels: int, place: Place = CENTRE
 ) -> ReadImage:
     """An image, upright, scaled and cropped, usually about its centre.
 
@@ -116,11 +146,11 @@ def read_image(
         OSError: it cannot be opened.
     """
     with content.open() as file:
-        return _decoded(file, sizes, channels, centring)
+        return _decoded(file, sizes, channels, place)
 
 
 def found_image(
-    remote: Remote, sizes: Sequence[Size], channels: int, centring: Centring = CENTRE
+    remote: Remote, sizes: Sequence[Size], channels: int, place: Place = CENTRE
 ) -> FoundSample:
     """What ``read_image`` would say of a remote image, out of its header.
 
@@ -137,6 +167,7 @@ def found_image(
         header = picture_header(file, _FORMATS)
         _check_pixels(header.width, header.height)
     size = nearest(sizes, header.height, header.width)
+    centring = centring_at(place, (header.height, header.width), size)
     facts = SampleFacts.fitted((header.height, header.width), size, centring)
     changes = _changes(header.mode, (header.height, header.width), size, channels)
     identity = content_digest(remote.version, beginning)
@@ -164,10 +195,10 @@ def _refusals() -> Iterator[None]:
         raise DamagedSampleError(f"damaged image: {error}") from None
 
 
-def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
+def _decoded(file: BinaryIO, sizes: Sequence[Size], channels: int, place: Place) -> ReadImage:
     with _refusals(), Image.open(file, formats=_FORMATS) as image:
         _check_pixels(image.width, image.height)
-        return _fit(ImageOps.exif_transpose(image), sizes, channels, centring)
+        return _fit(ImageOps.exif_transpose(image), sizes, channels, place)
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -185,10 +216,11 @@ def _changes(mode: str, original: Size, size: Size, channels: int) -> tuple[str,
     return tuple(changes)
 
 
-def _fit(image: Image.Image, sizes: Sequence[Size], channels: int, centring: Centring) -> ReadImage:
+def _fit(image: Image.Image, sizes: Sequence[Size], channels: int, place: Place) -> ReadImage:
     flat = _flattened(image, "L" if channels == 1 else "RGB")
     height, width = nearest(sizes, flat.height, flat.width)
     original = flat.height, flat.width
+    centring = centring_at(place, original, (height, width))
     facts = SampleFacts.fitted(original, (height, width), centring)
     changes = _changes(image.mode, original, (height, width), channels)
     if flat.size != (width, height):

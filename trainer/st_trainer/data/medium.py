@@ -108,9 +108,9 @@ class Medium(ABC):
         del strict
         return (self.area(shape),)
 
-    def centring(self, name: str) -> Centring:
-        """Where the sample in a file of ``name`` is cut, and what lies beside it with it."""
-        del name
+    def centring(self, name: str, facts: SampleFacts) -> Centring:
+        """Where the sample in a file of ``name`` was cut, and what lies beside it with it."""
+        del name, facts
         return CENTRE
 
     @abstractmethod

@@ -21,6 +21,7 @@ from st_trainer.data.content import Content
 from st_trainer.data.damaged import begins_well
 from st_trainer.data.digests import CONTENT_BYTES, content_digest
 from st_trainer.data.entry import Entry
+from st_trainer.data.facts import SampleFacts
 from st_trainer.data.kept import Kept
 from st_trainer.data.lyrics import with_lyrics
 from st_trainer.data.masks import check_mask, read_mask
@@ -112,23 +113,24 @@ class Reader:
         self._kept.offer(key, values)
         return values
 
-    def mask(self, name: str, size: Size) -> Tensor:
+    def mask(self, name: str, size: Size, facts: SampleFacts) -> Tensor:
         """The mask of the sample, ``(1, H, W)``, 0 to 1; 1 everywhere where there is none."""
         kind = self._dataset.mask_kind
-        return read_mask(self._source.mask(name), size, self._centring(name), kind)
+        return read_mask(self._source.mask(name), size, self._centring(name, facts), kind)
 
-    def conditioning(self, name: str, size: Size) -> Tensor:
+    def conditioning(self, name: str, size: Size, facts: SampleFacts) -> Tensor:
         """Its conditioning picture, ``(3, H, W)``, 0 to 1.
 
         Raises:
             DamagedLaterError: nobody has decoded it before, and it is damaged.
             BadDataError: it cannot be read.
         """
-        return read_conditioning(self._source.conditioning(name), size, self._centring(name))
+        centring = self._centring(name, facts)
+        return read_conditioning(self._source.conditioning(name), size, centring)
 
-    def _centring(self, name: str) -> Centring:
+    def _centring(self, name: str, facts: SampleFacts) -> Centring:
         """Where the sample was cut; what lies beside it is cut there, too."""
-        return self._medium.centring(self._source.sample(name).name)
+        return self._medium.centring(self._source.sample(name).name, facts)
 
     def _read(self, name: str, stamp: bytes) -> Entry:
         source, medium = self._source, self._medium
@@ -142,12 +144,12 @@ class Reader:
         conditioning = bytes(CONTENT_BYTES)
         references: tuple[Size, ...] = ()
         if mask := source.mask(name):
-            check_mask(mask, medium, shape, self._centring(name))
+            check_mask(mask, medium, shape, self._centring(name, read.facts))
             parts.append(mask.read_bytes())
         if picture := source.conditioning(name):
             size, identity = self._conditioning(name, picture, read)
             parts.append(identity)
-            cut = repr((size, self._centring(name))).encode()
+            cut = repr((size, self._centring(name, read.facts))).encode()
             conditioning = content_digest(cut, parts[-1])
             if size != medium.area(shape):
                 references = (size,)
@@ -164,7 +166,7 @@ class Reader:
         """
         strict = self._dataset.conditioning_fit == "strict"
         sizes = self._medium.sizes_beside(read.shape, strict=strict)
-        found = check_conditioning(picture, sizes, self._centring(name))
+        found = check_conditioning(picture, sizes, self._centring(name, read.facts))
         if strict:
             check_same_aspect(found.facts, read.facts)
         height, width = found.facts.size

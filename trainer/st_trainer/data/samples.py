@@ -55,6 +55,11 @@ class _Place:
         """What it is called in its dataset."""
         return self.shard.name(self.row)
 
+    @property
+    def facts(self) -> SampleFacts:
+        """How its values came out of its file."""
+        return self.shard.facts(self.row)
+
 
 class Samples:
     """Everything usable in the datasets of a run, in an order that is always the same.
@@ -160,7 +165,7 @@ class Samples:
 
     def facts(self, indexes: Sequence[int]) -> list[SampleFacts]:
         """How the values at ``indexes`` came out of their files."""
-        return [each.shard.facts(each.row) for each in self._at(indexes)]
+        return [each.facts for each in self._at(indexes)]
 
     def contents(self, indexes: Sequence[int]) -> list[bytes]:
         """What tells the values of each from all others, whatever their files are called."""
@@ -179,7 +184,8 @@ class Samples:
     def masks(self, indexes: Sequence[int]) -> Tensor:
         """Masks at ``indexes``, ``(B, 1, H, W)``, 0 to 1; 1 everywhere where there is none."""
         places = zip(self._at(indexes), self._areas(indexes), strict=True)
-        return torch.stack([each.part.reader.mask(each.name, size) for each, size in places])
+        found = [each.part.reader.mask(each.name, size, each.facts) for each, size in places]
+        return torch.stack(found)
 
     def conditioning(self, indexes: Sequence[int]) -> Tensor:
         """Conditioning pictures at ``indexes``, all of one bucket, ``(B, 3, H, W)``, 0 to 1.
@@ -246,7 +252,7 @@ class Samples:
         place = self._place(index)
         bucket = self._bucket(index)
         size = (*bucket.references, self._medium.area(bucket.shape))[0]
-        return place.part.reader.conditioning(place.name, size)
+        return place.part.reader.conditioning(place.name, size, place.facts)
 
     def _at(self, indexes: Sequence[int]) -> list[_Place]:
         return [self._place(index) for index in indexes]

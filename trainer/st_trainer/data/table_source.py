@@ -3,12 +3,14 @@
 import errno
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data import caption_text
+from st_trainer.data.boxes import Box, box_in
 from st_trainer.data.content import Content
 from st_trainer.data.entry import STAMP_BYTES
 from st_trainer.data.file_marks import picture_suffix
@@ -63,9 +65,12 @@ class TableSource:
         self._sample = columns.sample or medium.kind
         self._mask, self._conditioning = columns.mask, columns.conditioning
         self._lyrics = columns.lyrics if medium.kind == "audio" else None
+        self._box = columns.box
         self._suffixes = medium.suffixes
         self._caption = self._caption_column()
-        wanted = (self._sample, self._mask, self._conditioning, self._lyrics, self._caption)
+        wanted = (
+            self._sample, self._mask, self._conditioning, self._lyrics, self._caption, self._box,
+        )  # fmt: skip
         self._wanted = [name for name in dict.fromkeys(wanted) if name]
         self._check()
         self._linked = [
@@ -98,7 +103,8 @@ class TableSource:
 
     def sample(self, name: str) -> Content:
         """The file in the row, or that it names."""
-        return self._content(name, self._sample)
+        found = self._content(name, self._sample)
+        return replace(found, box=partial(self._box_of, name, self._box)) if self._box else found
 
     def delete(self, name: str) -> None:
         """Rows stay."""
@@ -136,6 +142,9 @@ class TableSource:
             return None
         text = self._cell(name, self._lyrics)
         return Content.of_bytes(self._lyrics, text.encode()) if isinstance(text, str) else None
+
+    def _box_of(self, name: str, column: str) -> Box | None:
+        return box_in(self._cell(name, column), f"column {column}")
 
     def _cell(self, name: str, column: str) -> Any:
         return self._rows.row(name, [column])[column]

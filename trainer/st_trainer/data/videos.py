@@ -2,18 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from st_shared.media import SUFFIXES
-from st_trainer.data.buckets import Centring, Size, centring_by, nearest
+from st_trainer.data.buckets import CENTRE, Centring, Crop, Size, centring_by, nearest
 from st_trainer.data.content import Content
 from st_trainer.data.digests import digest_of
 from st_trainer.data.facts import SampleFacts
-from st_trainer.data.images import MAX_PIXELS, found_image, read_image
+from st_trainer.data.images import (
+    MAX_PIXELS,
+    Place,
+    centring_at,
+    found_image,
+    place_of,
+    read_image,
+    told_of,
+)
 from st_trainer.data.medium import (
     DamagedSampleError,
     FoundSample,
@@ -52,7 +60,7 @@ class Videos(Medium):
     width: int
     rate: float
     buckets: tuple[Size, ...] = ()
-    crop: Literal["center", "corner", "random"] = "center"
+    crop: Crop = "center"
     frame_step: int | None = None
 
     @property
@@ -67,43 +75,43 @@ class Videos(Medium):
     def read(self, content: Content) -> ReadSample:
         """The first frames, ``(3, F, H, W)`` bytes; each is the one that is shown at its time."""
         if self._is_picture(content):
-            image = read_image(content, self._sizes, 3, self.centring(content.name))
+            image = read_image(content, self._sizes, 3, place_of(self.crop, content))
             identity = image.pixels.tobytes()
             return ReadSample(image.pixels[:, None], identity, image.changes, image.facts)
+        place = place_of(self.crop, content)
         with content.open() as file:
-            return self._decoded(file, self.centring(content.name))
+            return self._decoded(file, place)
 
     def found(self, content: Content) -> FoundSample:
         """Of a large remote video the frames that are wanted, and what leads to them."""
-        remote, centring = content.remote(), self.centring(content.name)
+        remote = content.remote()
         if remote is None:
             return super().found(content)
+        place = place_of(self.crop, content)
         if self._is_picture(content):
-            image = found_image(remote, self._sizes, 3, centring)
+            image = found_image(remote, self._sizes, 3, place)
             return replace(image, shape=(3, 1, *image.shape[1:]))
         with remote.opened() as file:
-            return FoundSample.decoded(self._decoded(file, centring, remote.version))
+            return FoundSample.decoded(self._decoded(file, place, remote.version))
 
     def _is_picture(self, content: Content) -> bool:
         return self.frames == 1 and content.suffix in SUFFIXES["image"]
 
-    def centring(self, name: str) -> Centring:
+    def centring(self, name: str, facts: SampleFacts) -> Centring:
         """As ``crop`` says."""
-        return centring_by(self.crop, name)
+        return facts.centring if self.crop == "face" else centring_by(self.crop, name)
 
     @property
     def _sizes(self) -> Sequence[Size]:
         return self.buckets or [(self.height, self.width)]
 
-    def _decoded(
-        self, file: BinaryIO, centring: Centring, version: bytes | None = None
-    ) -> ReadSample:
+    def _decoded(self, file: BinaryIO, place: Place, version: bytes | None = None) -> ReadSample:
         """The frames; ``version`` stands for the bytes of a file that is not read as a whole."""
         import av  # noqa: PLC0415 -- only where there are videos
 
         try:
             with av.open(file, "r", options=_OPTIONS) as container:
-                frames, changes, facts = self._frames(container, centring)
+                frames, changes, facts = self._frames(container, place)
             identity = version or digest_of(file)
         except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -112,7 +120,7 @@ class Videos(Medium):
         return ReadSample(np.stack(frames, axis=1), identity, changes, facts)
 
     def _frames(
-        self, container: "InputContainer", centring: Centring
+        self, container: "InputContainer", place: Place
     ) -> tuple[list[NDArray[np.uint8]], tuple[str, ...], SampleFacts]:
         if not container.streams.video:
             raise UnreadableSampleError("there are no pictures in it")
@@ -124,10 +132,12 @@ class Videos(Medium):
         size, rate = f"{stream.width}x{stream.height}", float(stream.average_rate or self.rate)
         frames: list[NDArray[np.uint8]] = []
         original = fitted = (stream.height, stream.width)
+        centring = CENTRE
         for frame, count in self._shown(container, stream):
             if not frames:
                 original = _upright(frame)
                 fitted = nearest(self._sizes, *original)
+                centring = centring_at(place, original, fitted)
             frames += [_pixels(frame, fitted, centring)] * count
         changes = []
         if len(frames) < self.frames:
@@ -140,7 +150,7 @@ class Videos(Medium):
         if abs(rate - self.rate) > _LEAST:
             changes.append(f"resampled from {rate:g} frames a second")
         facts = SampleFacts.fitted(original, fitted, centring)
-        return frames, tuple(changes), facts
+        return frames, (*changes, *told_of(self.crop, place)), facts
 
     def _shown(
         self, container: "InputContainer", stream: "VideoStream"
