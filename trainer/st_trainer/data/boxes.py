@@ -72,7 +72,7 @@ def box_in(value: Any, place: str) -> Box | None:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(value) if value.strip() else None  # an empty cell
         except (ValueError, RecursionError):
             raise UnreadableSampleError(f"{place} is no JSON: {_FORM}") from None
     if isinstance(value, Mapping):
@@ -92,4 +92,4 @@ def _is_box(value: Any) -> bool:
     if not all(isinstance(each, int | float) and isfinite(each) for each in value):
         return False
     left, top, right, bottom = value
-    return 0 <= left < right and 0 <= top < bottom
+    return bool(0 <= left < right and 0 <= top < bottom)

@@ -61,7 +61,7 @@ def test_what_lies_beside_is_cut_by_the_same_share(height, width, rows, columns,
         ([[5, 6, 7, 8], [1, 9, 3, 10]], Box(1, 6, 7, 10)),
         ({"bbox": [1, 2, 3, 4]}, Box(1, 2, 3, 4)),
         ('{"bbox": [[1, 2, 3, 4]], "score": 1}', Box(1, 2, 3, 4)),
-        (None, None), ([], None), ("null", None), ({"score": 1}, None),
+        (None, None), ("", None), (" \n", None), ([], None), ("null", None), ({"score": 1}, None),
     ],
 )  # fmt: skip
 def test_boxes_are_read_in_every_form(value, box):
