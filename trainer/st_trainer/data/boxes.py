@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite
+from math import isfinite
 from typing import Any, Self
 
 from st_trainer.data.buckets import Centring, Size
@@ -48,7 +48,8 @@ class Box:
 
 def _share(start: float, excess: float) -> float:
     """The share of ``excess`` pixels that is cut off before whole pixel ``start``."""
-    return min(max(round(start), 0), floor(excess)) / excess if excess >= 1 else 0.5
+    whole = min(max(round(start), 0), round(excess))
+    return min(whole / excess, 1.0) if excess >= 1 else 0.5
 
 
 def box_beside(content: Content) -> Box | None:

@@ -27,7 +27,8 @@ class SampleFacts:
         scale = max(after / before for after, before in zip(new, old, strict=True))
         excess = [before * scale - after for after, before in zip(new, old, strict=True)]
         top, left = (
-            cut / each if each >= 1 else 0.5 for cut, each in zip(self.crop, excess, strict=True)
+            min(cut / each, 1.0) if each >= 1 else 0.5
+            for cut, each in zip(self.crop, excess, strict=True)
         )
         return top, left
 
