@@ -152,13 +152,14 @@ def test_weights_that_are_spread_learn_the_same_and_go_on_in_processes_that_hold
 
 
 class Counting:
-    """A denoiser with a buffer; as much of one as ranks see."""
+    """A denoiser with a buffer, and a weight that is never used; as much of one as ranks see."""
 
     dtype = torch.float32
 
     def __init__(self, value):
         self.module = torch.nn.Linear(1, 1)
         self.module.register_buffer("seen", torch.tensor(float(value)))
+        self.module.unused = torch.nn.Parameter(torch.ones(1))
 
     def predict(self, noisy, _times, _condition):
         return self.module(noisy)
@@ -222,6 +223,19 @@ def test_the_state_of_every_rank_is_in_the_checkpoint(spec_of, tmp_path):
     kept = load_file(newest(tmp_path) / "random.safetensors")
     assert sorted(kept) == ["session", "torch", "torch.1"]
     assert not torch.equal(kept["torch"], kept["torch.1"])
+
+
+def test_models_may_have_weights_that_no_answer_depends_on():
+    def work(rank):
+        distributed.init_process_group("gloo")
+        denoiser = Counting(0)
+        answer = synchronised(denoiser, 2, CPU)
+        for _ in range(2):  # the second is refused if the first still waits for that weight
+            answer(torch.full((1, 1), rank + 1.0), torch.ones(1), None).sum().backward()
+        found = denoiser.module.weight.grad.item(), denoiser.module.unused.grad
+        return 0 if found == (3.0, None) else 1
+
+    assert together(work) == [0, 0]
 
 
 def test_a_process_that_is_done_waits_for_those_that_still_write(spec_of, tmp_path, monkeypatch):

@@ -11,12 +11,14 @@ from rank_processes import fresh_states, together
 from safetensors.torch import load_file, save_file
 from shades import make_shades
 from torch import distributed
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from st_shared.spec.distributed import DistributedSpec
 from st_shared.spec.training import TrainingSpec
 from st_trainer import loop
 from st_trainer.adapters.adapter import trained
+from st_trainer.execution.blocks import repeated_blocks
 from st_trainer.journal import SilentJournal
 from st_trainer.ranks import Ranks, join
 from st_trainer.run import open_session
@@ -120,6 +122,8 @@ def held_by(session):
         for name, (first, second) in ends.items()
     )
     found["uneven"] = sum(first[1] != second[1] for first, second in ends.values())
+    blocks = [block for _, block in repeated_blocks(session.module)]
+    found["each block by itself"] = bool(blocks) and all(isinstance(b, FSDPModule) for b in blocks)
     answer = answer_of(session)
     with strategy.showing({name: torch.zeros_like(each) for name, each in parts.items()}):
         found["shown"] = not answer_of(session).any().item()
