@@ -72,10 +72,12 @@ def opened(spec, root):
 
 
 def stepped(session):
-    """Losses, norms and, in the first process, weights after some steps."""
+    """Losses, norms and, in the first process, weights and their average after some steps."""
     told = [loop.step(session, session.sampler.take(session.batch_size), 1.0) for _ in range(STEPS)]
     parts = session.strategy.parts()
-    whole = session.strategy.whole(parts, parts)
+    [ema] = session.techniques
+    whole, average = (session.strategy.whole(each, each) for each in (parts, ema.average))
+    whole |= {f"average of {name}": each for name, each in average.items()}
     return told, {name: each.detach().clone() for name, each in whole.items()}
 
 
