@@ -12,7 +12,7 @@ from st_controller.errors import Conflict, IllegalMove
 from st_controller.services import dependencies, topics
 from st_controller.services.policy import approval_rows, ledger
 from st_controller.store import direct
-from st_controller.store.bulk import insert_all, insert_together
+from st_controller.store.bulk import document, insert_all, insert_document, insert_together
 from st_controller.store.schema import Job, JobTransition
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
@@ -33,6 +33,12 @@ _ASSIGN = (
 )
 
 
+_ASSIGN_AT_ONCE = (
+    "UPDATE jobs SET state = %s, version = jobs.version + 1, attempts = jobs.attempts + 1,"
+    " changed_at = %s, reason = NULL, progress = NULL"
+    " FROM json_to_recordset(%s) AS read (job_id text, version integer)"
+    " WHERE jobs.id = read.job_id AND jobs.version = read.version - 1"
+)
 _SUCCEED = (
     update(Job)
     .where(Job.id == bindparam("job_id"), Job.version == bindparam("before"))
@@ -108,22 +114,26 @@ def assign_jobs(tx: Transaction, jobs: Sequence[Queued], actor: str) -> None:
     if not jobs:
         return
     connection = tx.session.connection()
-    values = [{"job_id": job.id, "before": job.version, "now": tx.now} for job in jobs]
-    _must_hit_all(connection.execute(_ASSIGN, values).rowcount, jobs)
-    insert_all(
-        connection,
-        _TRANSITIONS,
-        [
-            {
-                "job_id": job.id,
-                "version": job.version + 1,
-                "state": JobState.ASSIGNED,
-                "at": tx.now,
-                "reason": None,
-            }
-            for job in jobs
-        ],
-    )
+    steps = [
+        {
+            "job_id": job.id,
+            "version": job.version + 1,
+            "state": JobState.ASSIGNED,
+            "at": tx.now,
+            "reason": None,
+        }
+        for job in jobs
+    ]
+    if connection.dialect.name == "postgresql":
+        said = document(steps)
+        noted = insert_document(_TRANSITIONS, tuple(steps[0]))
+        values = (said, str(JobState.ASSIGNED), tx.now, said)
+        done = connection.exec_driver_sql(f"WITH noted AS ({noted}) {_ASSIGN_AT_ONCE}", values)
+        _must_hit_all(done.rowcount, jobs)
+    else:
+        read = [{"job_id": job.id, "before": job.version, "now": tx.now} for job in jobs]
+        _must_hit_all(connection.execute(_ASSIGN, read).rowcount, jobs)
+        insert_all(connection, _TRANSITIONS, steps)
     tx.audit_all(
         actor,
         f"job.{JobState.ASSIGNED}",

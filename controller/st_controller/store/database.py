@@ -57,6 +57,11 @@ class Database:
         self._together = GroupCommit(self.engine, self._announce) if self.is_sqlite else None
 
     @property
+    def engines(self) -> frozenset[Engine]:
+        """All that have connections: that of most transactions, and that of those that are lazy."""
+        return frozenset({self.engine, self._lazy})
+
+    @property
     def is_sqlite(self) -> bool:
         """Whether this is the embedded database."""
         return self.engine.dialect.name == "sqlite"
