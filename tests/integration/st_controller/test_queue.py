@@ -652,6 +652,18 @@ def test_a_successor_goes_on_where_the_dead_leader_stood(steps):
     assert worker_id
 
 
+@pytest.mark.embedded
+def test_a_successor_knows_all_that_runs_however_much(steps):
+    steps.join(slots=30)
+    ids = [steps.submit(f"job-{number}") for number in range(31)]
+    assert steps.place() == 30
+    heir = LiveQueue()
+    with steps.db.read() as session:
+        heir.load(session, steps.clock())
+    assert sorted(heir.scheduler.running()) == sorted(ids[:30])
+    assert heir.decide(steps.clock(), 100) == []
+
+
 def test_a_long_queue_is_served_from_its_first_jobs_and_read_on_meanwhile(steps, monkeypatch):
     monkeypatch.setattr("st_controller.services.live_queue.PAGE", 3)
     monkeypatch.setattr("st_controller.services.live_queue.EACH", 1)

@@ -83,6 +83,13 @@ def test_the_answer_is_what_the_job_is_shown_as(post, get):
     assert told == shown
 
 
+def test_every_job_is_shown_with_its_own_class(post, get):
+    classes = ["low", "normal", "high", "urgent", "critical"]
+    for priority in classes:
+        assert post("jobs", {**NOOP, "priority": priority}).json()["priority"] == priority
+    assert sorted(job["priority"] for job in get("jobs")["items"]) == sorted(classes)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [

@@ -180,3 +180,41 @@ def test_jobs_of_other_hardware_do_not_put_off_the_start() -> None:
     starts = foretell(Snapshot.of(queue.scheduler, queue.now)).starts
     assert starts["h1"] - queue.now == 60.0
     assert starts["a4"] - queue.now == 4000.0
+
+
+def test_the_cap_of_an_array_holds_in_a_replay() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 1, queue.now)
+    queue.worker(slots=4)
+    for number in range(3):
+        queue.submit(f"{number}", array="sweep", expected=10.0)
+    assert queue.placed() == ["0"]
+
+    starts = foretell(Snapshot.of(queue.scheduler, queue.now)).starts
+    assert {job: at - queue.now for job, at in starts.items()} == {"1": 10.0, "2": 20.0}
+
+
+def test_who_was_told_to_yield_does_so_in_a_replay() -> None:
+    queue = Queue(preemption_grace=120.0)
+    queue.worker()
+    queue.submit("victim", expected=1000.0)
+    queue.placed()
+    queue.submit("urgent", "org/team/other", Level.URGENT, expected=300.0)
+    assert queue.preempted() == [("urgent", ("victim",))]
+
+    starts = foretell(Snapshot.of(queue.scheduler, queue.now)).starts
+    assert {job: at - queue.now for job, at in starts.items()} == {"urgent": 120.0}
+
+
+def test_who_has_had_less_comes_first_in_a_replay() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("long", "o/t/ann")
+    queue.placed()
+    queue.finish("long", after=4000.0)
+    queue.submit("other", "o/t/eve", expected=10.0)
+    assert queue.placed() == ["other"]
+    for user in ("ann", "ben"):
+        queue.submit(user, f"o/t/{user}", expected=10.0)
+
+    assert list(foretell(Snapshot.of(queue.scheduler, queue.now)).starts) == ["ben", "ann"]
