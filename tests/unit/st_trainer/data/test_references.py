@@ -1,5 +1,6 @@
 """Pictures that samples are made out of: strict are cut alike, loose keep their aspect."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_an_index_that_is_found_again_has_the_same_buckets(aspects, tmp_path):
 
 def test_an_index_that_is_taken_over_keeps_the_buckets_of_what_has_not_changed(aspects, tmp_path):
     before = read(aspects, root=tmp_path / "index").samples
-    put(aspects, "00", (8, 8))  # another reference
+    Image.fromarray(NOISE[:8, :8]).save(aspects / "00.before.png")
     after = read(aspects, root=tmp_path / "index").samples
     assert after.sha256 != before.sha256
     counts = before.bucket_counts
@@ -166,6 +167,33 @@ def test_strict_ones_may_differ_by_the_rounding_of_a_pixel_alone(tmp_path, size,
     put(tmp_path, "b", (12, 8), (12, 8))
     Image.new("RGB", size).save(tmp_path / "a.before.png")
     assert len(read(tmp_path, "strict").samples) == 1 + kept
+
+
+def test_references_of_another_folder_are_others_though_their_files_look_alike(tmp_path):
+    folder, found = tmp_path / "samples", []
+    put(folder, "a", (4, 4))
+    (folder / "a.before.png").unlink()
+    for place, shade in (("one", 1), ("two", 2)):
+        path = folder / place / "a.png"
+        path.parent.mkdir()
+        Image.new("RGB", (4, 4), (shade, 0, 0)).save(path)
+        os.utime(path, (1e9, 1e9))
+        dataset = DatasetSpec(path=str(folder), conditioning=place)
+        samples = read_datasets([dataset], [folder], MEDIUM, root=tmp_path / "index").samples
+        found.append(samples.conditioning_contents([0]))
+    assert (folder / "one/a.png").stat().st_size == path.stat().st_size
+    assert found[0] != found[1]
+
+
+def test_references_in_a_folder_among_the_samples_are_no_samples(tmp_path):
+    """Whose captions need no file, so that nothing else would tell them apart."""
+    for folder in (tmp_path, tmp_path / "before"):
+        put(folder, "a", (4, 4))
+        (folder / "a.before.png").unlink()
+    captions = {"source": "instance", "instance_prompt": "make it night"}
+    dataset = DatasetSpec(path=str(tmp_path), conditioning="before", captions=captions)
+    reading = read_datasets([dataset], [tmp_path], MEDIUM)
+    assert reading.samples.names(range(len(reading.samples))) == ["a.png"]
 
 
 def test_strict_and_loose_have_an_index_each(tmp_path):

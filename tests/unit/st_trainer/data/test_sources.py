@@ -229,6 +229,8 @@ def test_a_table_names_nothing_outside_its_folder(tmp_path, path):
             {"columns": {"sample": "picture"}},
             r"table\.csv has no column 'picture'; it has image, caption",
         ),
+        (in_parquet, {"columns": {"mask": "m"}}, r"has no column 'm'"),
+        (in_parquet, {"columns": {"conditioning": "edges"}}, r"has no column 'edges'"),
         (in_parquet, {"captions": {"column": "x.y"}}, r"no column 'x'.*captions\.column"),
     ],
 )
