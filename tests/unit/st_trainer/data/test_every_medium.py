@@ -175,6 +175,21 @@ def test_what_lies_beside_is_that_of_a_folder(hold, surrounded, tmp_path):
     assert ours.contents([0, 1]) == theirs.contents([0, 1])
 
 
+@pytest.mark.parametrize("what", ENDS)
+def test_what_a_row_names_is_read_again_once_it_changed(what, surrounded, tmp_path):
+    spec, medium = beside_in_csv(surrounded), Images(3, 8, 8)
+    found = []
+    for shade in (1, 2):
+        Image.new("RGB", (160 * shade, 80 * shade), (shade, 0, 0)).save(
+            surrounded / f"0{ENDS[what]}"
+        )
+        place = Path(spec.path)
+        reading = read_datasets([spec], [place], medium, root=tmp_path / "index")
+        found.append((reading.samples.sha256, *reading.samples.conditioning_contents([0])))
+    assert found[0][0] != found[1][0]
+    assert (found[0][1] != found[1][1]) is (what == "conditioning")
+
+
 @pytest.mark.parametrize("format_", ["files", "webdataset", "parquet"])
 def test_what_is_sung_stands_in_a_file_beside_or_in_a_column(format_, tmp_path):
     medium, shape = MEDIA["audio"]
