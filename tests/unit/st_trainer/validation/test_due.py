@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from st_shared.spec.validation import ValidationSpec
+from st_trainer import loop
+from st_trainer.checkpoint_writer import CheckpointWriter
 from st_trainer.errors import BadSpecError
+from st_trainer.run import open_session
 from st_trainer.validation import validator
 from st_trainer.validation.validator import Validator
 
@@ -110,3 +113,35 @@ def test_the_random_numbers_of_training_go_on_after_a_validation_that_failed(not
     with pytest.raises(BadSpecError):
         found.validate()
     assert drawn_numbers() == following
+
+
+def test_a_script_is_asked_once_the_checkpoint_of_its_step_is_whole(
+    tiny_spec, trainer_dataset, run_folder, trainer_journal, monkeypatch
+):
+    happened = []
+
+    def noted(name, word):
+        real = getattr(CheckpointWriter, name)
+
+        def call(*given):
+            real(*given)
+            happened.append(word)
+
+        monkeypatch.setattr(CheckpointWriter, name, call)
+
+    noted("write", "begun")
+    noted("finish", "whole")
+    judged = {"prompts": ["a"], "every": 2, "script": {"run": "true"}}
+    spec = tiny_spec(steps=4, checkpoint={"every": 2}, validation=judged)
+    session = open_session(spec, [trainer_dataset], run_folder, trainer_journal)
+    loop.train(
+        session,
+        run_folder,
+        trainer_journal,
+        lambda: False,
+        validate=lambda: happened.append("judged"),
+    )
+    places = [place for place, word in enumerate(happened) if word == "judged"]
+    assert len(places) == 2
+    for place in places:
+        assert happened[place - 2 : place] == ["begun", "whole"]
