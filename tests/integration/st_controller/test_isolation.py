@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from contextlib import aclosing
+from datetime import timedelta
 
 import pytest
 from controller_steps import document
@@ -237,6 +238,18 @@ def test_the_queue_tells_of_the_own_organisation_alone(world):
     assert {"acme", "acme/vision", "acme/vision/ann"} <= paths
     assert not any("audio" in path or "board" in path for path in paths)
     assert "beta" not in told
+
+
+@pytest.mark.embedded
+def test_what_is_held_is_counted_for_the_own_organisation_alone(world):
+    ann, ben = world.people["ann"], world.people["ben"]
+    later = (world.steps.clock() + timedelta(hours=1)).isoformat()
+    for actor, parent in ((ann, "ann"), (ann, "ann"), (ben, "ben")):
+        world.steps.submit("child", actor=actor, after=[world.jobs[parent]])
+    world.steps.submit("later", actor=ann, not_before=later)
+    assert queue_of(world, ben)[0].held == {"dependency": 1}
+    assert queue_of(world, ann)[0].held == {"dependency": 2, "not_before": 1}
+    assert queue_of(world, world.people["root"])[0].held == {"dependency": 3, "not_before": 1}
 
 
 def test_shares_are_set_below_what_one_reaches(world):

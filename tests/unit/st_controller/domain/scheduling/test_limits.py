@@ -162,3 +162,18 @@ def test_a_cap_holds_whatever_the_shapes_of_an_array_and_whoever_gives_up_what_w
     queue.finish("runs", "small", after=60.0)
     assert queue.placed() == ["same"]
     assert list(queue.scheduler.pending()) == []
+
+
+def test_those_in_no_line_are_counted_by_reason_and_organisation() -> None:
+    queue = Queue()
+    queue.scheduler.set_array_cap("sweep", 1, queue.now)
+    for number in range(3):
+        queue.submit(f"{number}", "lab/team/ann", array="sweep")
+    queue.submit("later", "lab/team/ann", not_before=queue.now + 60.0)
+    queue.submit("elsewhere", "org/team/ben", not_before=queue.now + 60.0)
+
+    held = queue.scheduler.backlog.held_by_reason
+    assert held(queue.now) == {"not_before": 2, "array_cap": 2}
+    assert held(queue.now, "lab") == {"not_before": 1, "array_cap": 2}
+    assert held(queue.now, "org") == {"not_before": 1}
+    assert held(queue.now, "none") == {}

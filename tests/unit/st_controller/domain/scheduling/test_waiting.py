@@ -3,7 +3,7 @@
 from queue_steps import Queue
 
 from st_controller.domain.scheduling.model import Level, PendingJob
-from st_controller.domain.scheduling.waiting import why_waiting
+from st_controller.domain.scheduling.waiting import reached_level, why_waiting
 from st_shared.protocol.resources import Reason
 
 
@@ -14,6 +14,21 @@ def reason(queue: Queue, job: PendingJob) -> Reason:
 def test_nobody_is_there() -> None:
     queue = Queue()
     assert reason(queue, queue.submit("job")).code == "no_workers"
+
+
+def test_who_is_there_drains() -> None:
+    queue = Queue()
+    queue.worker(slots=2)
+    queue.submit("runs")
+    queue.placed()
+    queue.scheduler.drop_worker("w", queue.now)
+    assert reason(queue, queue.submit("job")).code == "no_workers"
+    queue.worker(slots=2)
+    queue.scheduler.drop_worker("w", queue.now)
+    queue.worker("other", accelerator="h100")
+    found = reason(queue, queue.submit("on cpu", accelerator="cpu"))
+    assert found.code == "no_matching_worker"
+    assert "of 1," in found.message
 
 
 def test_nobody_could_ever() -> None:
@@ -144,3 +159,17 @@ def test_others_have_had_less() -> None:
     queue.decide()
 
     assert reason(queue, second).code == "fair_share"
+
+
+def test_waiting_raises_only_those_within_their_share() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.submit("long", "o/t/ann")
+    queue.placed()
+    queue.finish("long", after=4000.0)
+    queue.submit("runs", "o/t/eve")
+    queue.placed()
+    jobs = [queue.submit(user, f"o/t/{user}", waited=7200.5) for user in ("ann", "ben")]
+    queue.decide()
+    levels = [reached_level(queue.scheduler, job, queue.now) for job in jobs]
+    assert levels == [Level.NORMAL, Level.URGENT]
