@@ -312,6 +312,12 @@ def test_contents_tell_pictures_apart_and_follow_them_wherever_they_go(store, ho
     moved = contents({"x/d.png": 1, "y/e.png": 0})
     assert [moved["x/d.png"], moved["y/e.png"]] == [first["b.png"], first["a.png"]]
     assert contents({"a.png": 2})["a.png"] not in first.values()
+    begins_alike = replace(large(0), name="b.png", content=large(0).content + bytes(9))
+    held = hold([replace(large(0), name="a.png"), begins_alike])
+    one, other = read_datasets([held.spec], [held.place], Images(3, 16, 16)).samples.contents(
+        [0, 1]
+    )
+    assert first["a.png"] == one != other
     assert contents({"a.png": 0}, "corner")["a.png"] not in first.values()
     assert contents({"a.png": 0}, size=24)["a.png"] not in first.values()
     drawn = contents({"a.png": 0, "c.png": 0}, "random")

@@ -13,6 +13,7 @@ from st_trainer.caching.fill import Filling, Work, missing_of, read_ahead, telle
 from st_trainer.caching.folder import CacheFolder
 from st_trainer.caching.prepare import modes_of
 from st_trainer.caching.room import Room
+from st_trainer.errors import DamagedLaterError
 
 
 class Doubling(Encodings):
@@ -66,6 +67,28 @@ def test_only_inputs_of_one_shape_are_encoded_together(folder):
     work = work_on(numbers, lambda places: [numbers[place] // 20 for place in places])
     Filling(encodings, 3, lambda *_: None).encode(work, missing_of(work, folder))
     assert encodings.batches == [[10, 12, 14], [16], [21, 23, 25]]
+
+
+def test_what_is_damaged_is_left_out_of_what_is_encoded_together(folder):
+    numbers = [10, 11, 12, 13, 14]
+
+    def read(places):
+        for position, place in enumerate(places):
+            if numbers[place] in {11, 14}:
+                error = DamagedLaterError(f"{place}.png", "torn")
+                error.position = position
+                raise error
+        return [numbers[place] for place in places]
+
+    encodings, told = Doubling(folder), []
+    work = Work(Kind.LATENTS, lambda: map(key, numbers), lambda places: [0] * len(places), read)
+    filling = Filling(encodings, 2, lambda *counts: told.append(counts), lambda: 0.0)
+    filling.total = 5
+    filling.encode(work, missing_of(work, folder))
+    assert encodings.batches == [[10], [12, 13]]
+    assert filling.damaged == {key(11), key(14)}
+    assert told == [(5, 5)]
+    assert folder.get(key(13))["value"] == 26
 
 
 def test_processes_divide_the_work_without_a_word(folder):
