@@ -18,6 +18,7 @@ from st_trainer.data.facts import SampleFacts
 from st_trainer.data.medium import Shape
 from st_trainer.families.control import CONTROL
 from st_trainer.families.family import REFERENCE, Condition, Denoiser, Guide
+from st_trainer.families.first_frame import Beginning, FromPicture, told_of
 
 Strengthened = Callable[[float], AbstractContextManager[None]]
 """While it lasts, what is trained counts so many times."""
@@ -165,9 +166,11 @@ def pictures(prompts: Sequence[PromptSpec], denoiser: Denoiser, size: Size) -> C
     Raises:
         BadDataError: one cannot be read.
     """
-    read = [read_conditioning(_picture(each), size) for each in prompts]
+    read = torch.stack([read_conditioning(_picture(each), size) for each in prompts])
+    if isinstance(denoiser.family, FromPicture):
+        return told_of(denoiser, Beginning(read, denoiser.sample_shape[1]))
     name = REFERENCE if FAMILIES[denoiser.family.name].edits else CONTROL
-    return {name: denoiser.control(torch.stack(read))}
+    return {name: denoiser.control(read)}
 
 
 def _picture(prompt: PromptSpec) -> Content:

@@ -18,6 +18,7 @@ from st_trainer.data.samples import Samples
 from st_trainer.execution.offloading import offloaded
 from st_trainer.execution.prepare import prepared
 from st_trainer.families.family import REFERENCE, Condition, Denoiser
+from st_trainer.families.first_frame import FromPicture
 from st_trainer.history import LossHistory
 from st_trainer.optimizers.fused import FusedBackward
 from st_trainer.optimizers.groups import parameter_groups
@@ -71,6 +72,8 @@ class Session:
         self.encodings.device = self.accelerator.device
         if not spec.adapter.text_encoder:  # then gradients must reach it
             self.denoiser = replace(self.denoiser, remembered=self.encodings.texts)
+        if isinstance(denoiser.family, FromPicture):
+            self.denoiser = replace(self.denoiser, begun=self.encodings.begun)
         self.generator = torch.Generator().manual_seed(spec.seed)
         """Noise, times and dropped captions, drawn on the CPU: the same on every device."""
         if not self.ranks.is_first:  # dropout in the model differs from rank to rank
@@ -113,6 +116,7 @@ class Session:
         condition |= self.adapter.told(samples, indexes, self.encodings)
         if FAMILIES[self.spec.model.family].edits:
             condition[REFERENCE] = self.encodings.control(samples, indexes)
+        condition |= self.encodings.begins(samples, indexes)
         return {name: tensor.to(self.accelerator.device) for name, tensor in condition.items()}
 
     def agree(self, flag: bool) -> bool:

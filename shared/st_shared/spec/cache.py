@@ -23,6 +23,11 @@ class CacheSpec(Section):
         "on_demand: when a sample is first seen; off: anew in each step; auto: before, where the "
         "run sees each sample about once or more, else on_demand.",
     )
+    images: CacheMode = Field(
+        "auto",
+        description="The same of the pictures that videos go on from, and the image encoder that "
+        "sees them; their latents are kept as `latents` says.",
+    )
     text: CacheMode = Field(
         "auto",
         description="The same of captions and their text encoders; auto: off where they are "

@@ -31,7 +31,8 @@ class ColumnSpec(Section):
         None,
         min_length=1,
         max_length=256,
-        description="Column of the picture that a ControlNet, or a model that edits, reads.",
+        description="Column of the picture that a ControlNet, or a model that edits, reads, or "
+        "that a video begins with.",
     )
     lyrics: str | None = Field(
         None, min_length=1, max_length=256, description="Column of what is sung."
@@ -169,9 +170,9 @@ class DatasetSpec(Section):
         min_length=1,
         max_length=4096,
         description="Folder of pictures that a ControlNet, or a model that edits (`kontext`), "
-        "reads, each with the name of its image; a relative one lies in the dataset's folder. Or "
-        "what the names of pictures beside their images end with, beginning with a dot: "
-        "`.edges.png`.",
+        "reads, or that videos begin with (`wan_i2v`), each with the name of its sample, that of a "
+        "video with `.png`; a relative one lies in the dataset's folder. Or what the names of "
+        "pictures beside their samples end with, beginning with a dot: `.edges.png`.",
     )
     conditioning_fit: Literal["loose", "strict"] = Field(
         "loose",
@@ -233,7 +234,7 @@ class DatasetSpec(Section):
 
     @property
     def has_conditioning(self) -> bool:
-        """Whether each sample has a picture that a ControlNet, or a model that edits, reads."""
+        """Whether each sample has a picture that is read with it, or that it begins with."""
         return bool(self.conditioning or self.columns.conditioning)
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ def spec_sha256(training: TrainingSpec) -> str:
         mode="json",
         exclude={
             "datasets": {"__all__": {"path", "damaged"}},
-            "cache": {"latents", "text", "share", "endpoint_url", "max_gb"},
+            "cache": {"latents", "images", "text", "share", "endpoint_url", "max_gb"},
             "distributed": True,
             "checkpoint": {"sharded"},
             "hooks": True,

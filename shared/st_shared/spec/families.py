@@ -122,7 +122,7 @@ class Sd3Config(ImageConfig):
 
 
 class WanConfig(Section):
-    """Options of ``wan``."""
+    """Options of ``wan`` and ``wan_i2v``."""
 
     height: int = Field(480, ge=16, le=4096, multiple_of=16, description="Height, pixels.")
     width: int = Field(832, ge=16, le=4096, multiple_of=16, description="Width, pixels.")
@@ -182,6 +182,8 @@ class Family:
     """Whether a ControlNet of it can be trained."""
     kohya_lora: bool = False
     """Whether ``adapter.layout`` may be kohya."""
+    from_picture: bool = False
+    """Whether its samples go on from a picture: their first frame, or one that is given."""
     text_encoder_lora: bool = False
     """Whether ``adapter.text_encoder`` may be asked for."""
     edits: bool = False
@@ -272,6 +274,16 @@ FAMILIES: dict[str, Family] = {
             needs_base=True,
             alignment=16,
             frame_step=4,
+        ),
+        Family(
+            name="wan_i2v",
+            media="video",
+            summary="Wan 2.1 image to video: goes on from a picture, seen by CLIP and VAE, 14B",
+            config=WanConfig,
+            needs_base=True,
+            alignment=16,
+            frame_step=4,
+            from_picture=True,
         ),
         Family(
             name="ace_step",

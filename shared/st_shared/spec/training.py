@@ -168,6 +168,11 @@ class TrainingSpec(Section):
     @model_validator(mode="after")
     def _has_something_to_cache(self) -> Self:
         family = FAMILIES[self.model.family]
+        if self.cache.images != "auto" and not family.from_picture:
+            raise ValueError(
+                f"cache.images means nothing for family {family.name}, whose samples go on from no "
+                "picture: drop it"
+            )
         for key in ("latents", "text"):
             mode = getattr(self.cache, key)
             if mode in {"before", "on_demand"} and not family.needs_base:
@@ -318,23 +323,23 @@ class TrainingSpec(Section):
             raise ValueError(
                 f"adapter.kind is controlnet, but {family.name} has none: choose another"
             )
-        if not is_controlnet and not family.edits:
+        if not is_controlnet and not family.edits and not family.from_picture:
             prompts = self.validation.prompts
             if any(given) or self.validation.conditioning or any(p.conditioning for p in prompts):
                 raise ValueError(
-                    "conditioning pictures are read by a ControlNet, or by a family that edits "
-                    "pictures, alone: give adapter.kind controlnet, or drop datasets.conditioning "
-                    "and validation.conditioning"
+                    "conditioning pictures are read by a ControlNet, by a family that edits "
+                    "pictures, and by one whose videos go on from them, alone: give adapter.kind "
+                    "controlnet, or drop datasets.conditioning and validation.conditioning"
                 )
             return self
-        if not all(given):
+        if not all(given) and not family.from_picture:
             reader = "the ControlNet" if is_controlnet else family.name
             raise ValueError(
                 f"datasets.{given.index(False)}.conditioning is missing: give the folder of the "
                 f"pictures that {reader} reads"
             )
-        own = [each for each in self.validation.prompts if each.conditioning is None]
-        wanted, found = len(own), len(self.validation.conditioning)
+        wanted = sum(each.conditioning is None for each in self.validation.prompts)
+        found = len(self.validation.conditioning)
         if wanted != found:
             raise ValueError(
                 f"validation.conditioning has {found} pictures for {wanted} prompts: give one each"

@@ -56,7 +56,9 @@ class PromptSpec(Section):
         None, description="WIDTHxHEIGHT at which it alone is drawn."
     )
     conditioning: PathText | None = Field(
-        None, description="The picture that a ControlNet, or a model that edits, reads for it."
+        None,
+        description="The picture that a ControlNet, or a model that edits, reads for it, or that "
+        "its video begins with.",
     )
 
 
@@ -139,8 +141,8 @@ class ValidationSpec(Section):
     conditioning: list[str] = Field(
         default_factory=list,
         max_length=256,
-        description="The picture that a ControlNet, or a model that edits, reads for each prompt; "
-        "a relative one lies in the folder of the first dataset.",
+        description="The picture that a ControlNet, or a model that edits, reads for each prompt, "
+        "or that its video begins with; a relative one lies in the folder of the first dataset.",
     )
     every: int = Field(200, ge=1, le=10_000_000, description="Steps between samples.")
     baseline: bool | None = Field(

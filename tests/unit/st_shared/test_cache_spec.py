@@ -22,6 +22,8 @@ SHUFFLED = [{"path": "/data"}, {"path": "/more", "captions": {"shuffle": True}}]
     [
         ({"model": {"family": "pixel_dit"}, "cache": {"latents": "before"}},
          "cache.latents means nothing for family pixel_dit, which has no encoders: drop it"),
+        ({"cache": {"images": "off"}},
+         "cache.images means nothing for family sd1, whose samples go on from no picture: drop it"),
         ({"adapter": {"text_encoder": True}, "cache": {"text": "on_demand"}},
          ("cache.text is on_demand, but adapter.text_encoder changes what captions become in "
          "every step: drop one of them")),
@@ -43,3 +45,6 @@ def test_a_run_may_go_on_with_other_caches():
     first = spec_sha256(spec())
     assert spec_sha256(spec(cache={"latents": "off", "share": "s3://a/b", "max_gb": 1})) == first
     assert spec_sha256(spec(cache={"at_once": 2})) != first
+    model = {"family": "wan_i2v", "base": "b"}
+    first = spec_sha256(spec(model=model))
+    assert spec_sha256(spec(model=model, cache={"images": "off"})) == first

@@ -54,11 +54,21 @@ def sd1_spec(base_folder, pictures):
             "adapter": {"rank": 2},
             "optimizer": {"learning_rate": 0.01},
             "checkpoint": {"every": 2},
-            "validation": {"prompts": ["a red square"], "every": 2, "sampler_steps": 2},
+            "validation": VALIDATION,
         }
         return TrainingSpec.model_validate(document | changes)
 
     return make
+
+
+VALIDATION = {"prompts": ["a red square"], "every": 2, "sampler_steps": 2}
+
+
+def with_pictures(validation, folder):
+    """``validation`` with a picture for each prompt."""
+    picture = folder / "begins.png"
+    Image.linear_gradient("L").convert("RGB").save(picture)
+    return validation | {"conditioning": [str(picture)] * len(validation.get("prompts", []))}
 
 
 @pytest.fixture
@@ -73,8 +83,9 @@ def spec_of(sd1_spec, base_folder, tmp_path):
         model = {"family": family, "base": str(base_folder(family)), "config": options}
         document = {"model": model, "datasets": [dataset_of(family, folder)]} | changes
         if FAMILIES[family].edits and "validation" not in changes:
-            drawn = {"prompts": ["a red square"], "conditioning": [str(folder / f"1{BEFORE}")]}
-            document["validation"] = drawn | {"every": 2, "sampler_steps": 2}
+            document["validation"] = VALIDATION | {"conditioning": [str(folder / f"1{BEFORE}")]}
+        if FAMILIES[family].from_picture:
+            document["validation"] = with_pictures(changes.get("validation", VALIDATION), tmp_path)
         return sd1_spec(**document)
 
     return make

@@ -204,6 +204,44 @@ def reference_wan(session):
     return (answer - (noise - clean)).square().mean()
 
 
+def reference_wan_i2v(session):
+    """Channels and image as ``WanImageToVideoPipeline`` makes them of the first frames as files."""
+    from diffusers import WanImageToVideoPipeline
+
+    denoiser = session.denoiser
+    pipeline = WanImageToVideoPipeline(**denoiser.assets, transformer=session.module)
+    videos = session.samples.values([0, 1])
+    frames = ((videos[:, :, 0] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    images = [Image.fromarray(each) for each in frames]
+    generator = torch.Generator().manual_seed(session.spec.seed)
+    with torch.no_grad():
+        found = [pipeline.vae.encode(video[None]).latent_dist for video in videos]
+        mean, std = (torch.cat([getattr(each, n) for each in found]) for n in ("mean", "std"))
+        config = pipeline.vae.config
+        latents = mean + std * torch.randn(mean.shape, generator=generator)
+        shift, scale = (
+            torch.tensor(each).view(1, -1, 1, 1, 1)
+            for each in (config.latents_mean, config.latents_std)
+        )
+        clean = (latents - shift) * (1 / scale)
+        texts = [TINY["wan_i2v"].conditions(pipeline, [each])["text"] for each in CAPTIONS]
+        known = []
+        for image in images:
+            seen = pipeline.video_processor.preprocess(image, height=16, width=32)
+            _, condition = pipeline.prepare_latents(
+                seen, 1, 4, 16, 32, 5, torch.float32, "cpu", latents=torch.zeros(1)
+            )
+            known.append(condition)
+        embedded = torch.cat([pipeline.encode_image(image) for image in images])
+    noise = torch.randn(clean.shape, generator=generator)
+    times = torch.special.ndtri(even(generator)).sigmoid().float()
+    t = times.view(-1, 1, 1, 1, 1)
+    seen = torch.cat([(1 - t) * clean + t * noise, torch.cat(known)], dim=1)
+    text = torch.nn.functional.pad(torch.cat(texts), (0, 0, 0, 512 - 40))
+    answer = session.module(seen, times * 1000, text, embedded).sample
+    return (answer - (noise - clean)).square().mean()
+
+
 def reference_ace_step(session):
     assets, transformer = session.denoiser.assets, session.module
     parts = {key: each for key, each in assets.items() if key != "scheduler"}
@@ -239,6 +277,7 @@ REFERENCES = {
     "sd3": reference_sd3,
     "sdxl": reference_sdxl,
     "wan": reference_wan,
+    "wan_i2v": reference_wan_i2v,
 }
 
 

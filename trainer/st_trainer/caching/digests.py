@@ -19,8 +19,8 @@ _LIBRARIES = ("diffusers", "transformers")
 def encoder_digest(parts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """Hex of 16 bytes that change with any weight, type, setting or word of ``parts``.
 
-    ``parts`` are networks and tokenizers by name; ``options`` are what else decides, as JSON holds
-    it. Where the model lies on this machine does not matter.
+    ``parts`` are networks, tokenizers and image processors by name; ``options`` are what else
+    decides, as JSON holds it. Where the model lies on this machine does not matter.
     """
     document = {
         "version": VERSION,
@@ -35,6 +35,8 @@ def encoder_digest(parts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
 def _of_part(part: Any) -> Any:
     if isinstance(part, nn.Module):
         return {"class": type(part).__name__, "config": _config(part), "tensors": _of_module(part)}
+    if not hasattr(part, "get_vocab"):
+        return {"class": type(part).__name__, "options": part.to_dict()}
     words = sorted(part.get_vocab().items())
     backend = getattr(part, "backend_tokenizer", None)
     return {

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from st_trainer.caching.folder import CacheFolder
 from st_trainer.data.digests import content_digest
+from st_trainer.data.medium import Shape
 from st_trainer.data.samples import Samples
 from st_trainer.families.family import Condition, Denoiser
+from st_trainer.families.first_frame import Beginning, FromPicture, from_picture
 from st_trainer.families.parts import Parts
 from st_trainer.share import WHOLE, Share
 
@@ -25,8 +27,16 @@ class Kind(StrEnum):
     """Samples, by the autoencoder."""
     CONTROL = "control"
     """Pictures that a ControlNet, or a model that edits, reads, by the autoencoder."""
+    IMAGES = "images"
+    """Pictures that videos begin with, by an image encoder."""
+    FIRST_FRAMES = "first_frames"
+    """Videos of such a picture and nothing after it, by the autoencoder."""
     TEXT = "text"
     """Captions, by the text encoders."""
+
+
+BEGINNINGS = (Kind.IMAGES, Kind.FIRST_FRAMES)
+"""What a family that goes on from pictures is told of them."""
 
 
 class Encodings:
@@ -63,6 +73,37 @@ class Encodings:
         """What is read of the conditioning pictures at ``indexes``."""
         return joined(self.rows(Kind.CONTROL, samples, indexes), self.device)["value"]
 
+    def begins(self, samples: Samples, indexes: Sequence[int]) -> Condition:
+        """What the model is told of the pictures that samples at ``indexes`` begin with.
+
+        Nothing, where its family goes on from none.
+        """
+        if not isinstance(self._denoiser.family, FromPicture):
+            return {}
+        image, first = (self.rows(kind, samples, indexes) for kind in BEGINNINGS)
+        return self._begins(image, first)
+
+    def begun(self, pictures: Tensor, frames: int) -> Condition:
+        """The same of pictures ``(B, 3, H, W)``, 0 to 1, and videos of so many frames."""
+        given = Beginning(pictures, frames)
+
+        def rows(kind: Kind) -> list[Row]:
+            keys = picture_keys(kind, given) if kind in self.folders else None
+
+            def encode(places: Sequence[int]) -> Row:
+                chosen = given._replace(pictures=pictures[list(places)])
+                return self.encoded(kind, chosen)
+
+            return self._found(kind, keys, len(pictures), encode)
+
+        image, first = map(rows, BEGINNINGS)
+        return self._begins(image, first)
+
+    def _begins(self, image: Sequence[Row], first: Sequence[Row]) -> Condition:
+        family = from_picture(self._denoiser.family)
+        both = (joined(rows, self.device) for rows in (image, first))
+        return family.begins(self._denoiser.assets, *both)
+
     def texts(self, captions: Sequence[str]) -> Condition:
         """The condition of ``captions``; each text is encoded once."""
         unique = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
@@ -96,6 +137,10 @@ class Encodings:
                 return denoiser.family.encoded(denoiser.assets, inputs)
             case Kind.CONTROL:
                 return {"value": denoiser.control(inputs)}
+            case Kind.IMAGES:
+                return from_picture(denoiser.family).embedded(denoiser.assets, inputs.pictures)
+            case Kind.FIRST_FRAMES:
+                return from_picture(denoiser.family).begun(denoiser.assets, inputs)
             case Kind.TEXT:
                 return denoiser.family.encode(denoiser.config, denoiser.assets, inputs)
 
@@ -140,15 +185,42 @@ class Encodings:
 
 
 def key_of(kind: Kind, samples: Samples, indexes: Sequence[int]) -> list[bytes]:
-    """Keys of samples or of their conditioning pictures: their content, whatever their name."""
-    if kind is Kind.CONTROL:
-        return samples.conditioning_contents(indexes)
-    return samples.contents(indexes)
+    """Keys of samples, or of the pictures with them: their content, whatever their name."""
+    match kind:
+        case Kind.CONTROL:
+            return samples.conditioning_contents(indexes)
+        case Kind.IMAGES:
+            return samples.first_frame_contents(indexes)
+        case Kind.FIRST_FRAMES:
+            shapes = samples.shapes(indexes)
+            return list(map(_of_length, samples.first_frame_contents(indexes), shapes))
+        case _:
+            return samples.contents(indexes)
 
 
 def every_key(kind: Kind, samples: Samples) -> Iterator[bytes]:
-    """The keys of all samples, or of all their conditioning pictures."""
-    return samples.every_content("conditioning" if kind is Kind.CONTROL else "content")
+    """``key_of`` all samples."""
+    match kind:
+        case Kind.CONTROL:
+            return samples.every_content("conditioning")
+        case Kind.IMAGES:
+            return samples.every_first_frame()
+        case Kind.FIRST_FRAMES:
+            return map(_of_length, samples.every_first_frame(), samples.every_shape())
+        case _:
+            return samples.every_content("content")
+
+
+def _of_length(content: bytes, shape: Shape) -> bytes:
+    """The key of a picture at the beginning of a video of ``shape`` ``(C, F, H, W)``."""
+    return content_digest(content, str(shape[1]).encode())
+
+
+def picture_keys(kind: Kind, given: Beginning) -> list[bytes]:
+    """Keys of pictures that are no samples: their values."""
+    shape = (3, given.frames if kind is Kind.FIRST_FRAMES else 1, *given.pictures.shape[2:])
+    names = [content_digest(repr(shape).encode(), each.numpy().data) for each in given.pictures]
+    return [_of_length(name, shape) for name in names]
 
 
 def text_key(caption: str) -> bytes:
@@ -156,9 +228,16 @@ def text_key(caption: str) -> bytes:
     return content_digest(caption.encode("utf-8", "surrogatepass"))
 
 
-def read_inputs(kind: Kind, samples: Samples, indexes: Sequence[int]) -> Tensor:
-    """What the autoencoder gets of samples, or of their conditioning pictures."""
-    return samples.conditioning(indexes) if kind is Kind.CONTROL else samples.values(indexes)
+def read_inputs(kind: Kind, samples: Samples, indexes: Sequence[int]) -> Tensor | Beginning:
+    """What encoders get of samples, or of the pictures with them."""
+    match kind:
+        case Kind.CONTROL:
+            return samples.conditioning(indexes)
+        case Kind.IMAGES | Kind.FIRST_FRAMES:
+            [frames] = {shape[1] for shape in samples.shapes(indexes)}
+            return Beginning(samples.first_frames(indexes), frames)
+        case _:
+            return samples.values(indexes)
 
 
 def split(encoding: Row, count: int) -> list[Row]:

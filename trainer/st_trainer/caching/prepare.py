@@ -1,7 +1,7 @@
 """Before the first step: which encodings are kept, and what of them is made ahead."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -35,6 +35,7 @@ from st_trainer.damage import tell_damaged
 from st_trainer.data.samples import Samples
 from st_trainer.evaluation import batches
 from st_trainer.families.family import Denoiser
+from st_trainer.families.first_frame import FromPicture, from_picture
 from st_trainer.families.parts import Parts
 from st_trainer.families.pretrained import Pretrained
 from st_trainer.families.registry import REGISTRY
@@ -47,7 +48,13 @@ CACHE_VARIABLE = "ST_CACHE_DIR"
 BOUND_VARIABLE = "ST_CACHE_GB"
 """Most that it may hold, GB, where that is less than the specification allows."""
 
-_WORDS = {Kind.LATENTS: "latents", Kind.CONTROL: "conditioning pictures", Kind.TEXT: "captions"}
+_WORDS = {
+    Kind.LATENTS: "latents",
+    Kind.CONTROL: "conditioning pictures",
+    Kind.IMAGES: "images",
+    Kind.FIRST_FRAMES: "first frames",
+    Kind.TEXT: "captions",
+}
 
 
 def prepare_encodings(
@@ -126,6 +133,10 @@ def modes_of(spec: TrainingSpec, count: int, processes: int) -> dict[Kind, Cache
     reads_pictures = spec.adapter_kind == "controlnet" or FAMILIES[spec.model.family].edits
     if reads_pictures and family and family.control_is_encoded:
         modes[Kind.CONTROL] = latents
+    if isinstance(family, FromPicture):
+        images = spec.cache.images
+        modes[Kind.FIRST_FRAMES] = latents
+        modes[Kind.IMAGES] = usual if images == "auto" else images
     return modes
 
 
@@ -156,6 +167,8 @@ def what_encodes(denoiser: Denoiser, kind: Kind) -> tuple[dict[str, Any], dict[s
     """The parts that make encodings of ``kind``, and the options that decide with them."""
     family, assets = denoiser.family, denoiser.assets
     options: dict[str, Any] = {"family": family.name, "kind": kind}
+    if kind is Kind.IMAGES:
+        return {name: assets[name] for name in from_picture(family).image_parts}, options
     if kind is not Kind.TEXT:
         vae = assets["vae"]
         options["tiles"] = [getattr(vae, name, False) for name in ("use_tiling", "use_slicing")]
@@ -210,11 +223,18 @@ def works(
 def unneeded(denoiser: Denoiser, modes: Mapping[Kind, CacheMode], done: set[Kind]) -> list[str]:
     """Networks that no step will ask for once these kinds are ``done``."""
     names = []
-    if done.issuperset(modes.keys() - {Kind.TEXT}):
+    if done.issuperset(modes.keys() - {Kind.TEXT, Kind.IMAGES}):
         names.append("vae")
+    if Kind.IMAGES in done:
+        names += networks(denoiser, from_picture(denoiser.family).image_parts)
     if Kind.TEXT in done:
-        names += [n for n in text_parts(denoiser) if isinstance(denoiser.assets[n], nn.Module)]
+        names += networks(denoiser, text_parts(denoiser))
     return names if isinstance(denoiser.assets, Parts) else []
+
+
+def networks(denoiser: Denoiser, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` whose parts have weights."""
+    return [name for name in names if isinstance(denoiser.assets[name], nn.Module)]
 
 
 @dataclass

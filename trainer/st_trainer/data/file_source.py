@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
+from st_shared.media import SUFFIXES
 from st_shared.spec.dataset import DatasetSpec
 from st_trainer.data import caption_text
 from st_trainer.data.boxes import box_beside
@@ -19,7 +20,8 @@ from st_trainer.data.medium import Medium
 class FileSource:
     """``files`` of ``medium``, as ``dataset`` describes them.
 
-    ``conditions`` has the conditioning pictures, each by the name of its sample.
+    ``conditions`` has the conditioning pictures, each by the name of its sample; those of videos
+    are PNG files.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class FileSource:
         """Over the marks of everything that belongs to the sample."""
         marks = [self._files.mark(each) for each in self._belonging(name)]
         if self._conditions:
-            marks.append(self._conditions.mark(name))
+            marks.append(self._conditions.mark(_picture_of(name)))
         digest = hashlib.blake2b(digest_size=STAMP_BYTES)
         for mark in marks:
             digest.update(len(mark).to_bytes(4, "little") + mark)
@@ -92,7 +94,7 @@ class FileSource:
             return self._content(_beside(name, self._condition_suffix))
         if self._conditions is None:
             return None
-        return _content_of(self._conditions, name)
+        return _content_of(self._conditions, _picture_of(name))
 
     def lyrics(self, name: str) -> Content | None:
         """Beside it."""
@@ -124,6 +126,12 @@ class FileSource:
         if any(end and name.endswith(end) for end in (self._mask_suffix, self._condition_suffix)):
             return False
         return PurePosixPath(name).suffix.lower() in self._suffixes
+
+
+def _picture_of(name: str) -> str:
+    """The name of the conditioning picture of a sample: its own, where it is a picture itself."""
+    is_picture = PurePosixPath(name).suffix.lower() in SUFFIXES["image"]
+    return name if is_picture else _beside(name, ".png")
 
 
 def _beside(name: str, suffix: str) -> str:

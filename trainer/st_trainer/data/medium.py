@@ -113,6 +113,16 @@ class Medium(ABC):
         del name, facts
         return CENTRE
 
+    def first_frame(self, content: "Content") -> NDArray[Any]:
+        """The first frame of the sample in a file, bytes ``(C, H, W)``; no other is decoded.
+
+        Raises:
+            UnreadableSampleError: it cannot be decoded, or samples of this kind have none.
+            OSError: it cannot be opened.
+        """
+        del content
+        raise UnreadableSampleError(f"{self.noun}s have no frames")
+
     @abstractmethod
     def read(self, content: "Content") -> ReadSample:
         """The sample in a file.

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -104,14 +105,22 @@ class Reader:
         if (kept := self._kept.get(key)) is not None:
             return kept
         content = self._source.sample(name)
-        try:
+        with _as_it_was(name, content):
             values = self._medium.read(content).values
-        except (UnreadableSampleError, OSError) as error:
-            raise _seen_later(name, content, error) from None
-        if values.shape != shape:
-            raise _seen_later(name, content, UnreadableSampleError("it has another aspect"))
+            _check_shape(values, shape)
         self._kept.offer(key, values)
         return values
+
+    def first_frame(self, name: str, shape: Shape) -> NDArray[Any]:
+        """The first frame of a video of ``shape``, bytes ``(C, H, W)``; raises as ``values``."""
+        if (kept := self._kept.get((id(self), name))) is not None:
+            first: NDArray[Any] = kept[:, 0]
+            return first
+        content = self._source.sample(name)
+        with _as_it_was(name, content):
+            found = self._medium.first_frame(content)
+            _check_shape(found, (shape[0], *shape[2:]))
+        return found
 
     def mask(self, name: str, size: Size, facts: SampleFacts) -> Tensor:
         """The mask of the sample, ``(1, H, W)``, 0 to 1; 1 everywhere where there is none."""
@@ -173,11 +182,20 @@ class Reader:
         return (height, width), found.identity
 
 
-def _seen_later(name: str, content: Content, error: Exception) -> BadDataError:
+@contextmanager
+def _as_it_was(name: str, content: Content) -> Iterator[None]:
     """What it means that a sample of the index cannot be decoded."""
-    if content.remote() and isinstance(error, UnreadableSampleError):
-        return DamagedLaterError(name, str(error))
-    return BadDataError(f"{name} changed during the run: {error}")
+    try:
+        yield
+    except (UnreadableSampleError, OSError) as error:
+        if content.remote() and isinstance(error, UnreadableSampleError):
+            raise DamagedLaterError(name, str(error)) from None
+        raise BadDataError(f"{name} changed during the run: {error}") from None
+
+
+def _check_shape(values: NDArray[Any], shape: Shape) -> None:
+    if values.shape != shape:
+        raise UnreadableSampleError("it has another aspect")
 
 
 def _entry(

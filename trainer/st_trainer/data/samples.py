@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from st_trainer.data.index import Index
 from st_trainer.data.medium import Bucket, Medium, Shape
 from st_trainer.data.reader import Reader
 from st_trainer.data.sampler import EpochPart
-from st_trainer.data.shard import Shard
+from st_trainer.data.shard import Column, Shard
 from st_trainer.errors import DamagedBucketError, DamagedLaterError
 
 T = TypeVar("T")
@@ -34,6 +34,11 @@ class Part:
     dataset: DatasetSpec
     reader: Reader
     index: Index
+
+    @property
+    def begins_with(self) -> Column:
+        """What tells the pictures that its videos begin with from others."""
+        return "conditioning" if self.dataset.has_conditioning else "content"
 
     @property
     def strength(self) -> float:
@@ -154,6 +159,10 @@ class Samples:
         """Shapes of the values at ``indexes``."""
         return [self._bucket(index).shape for index in indexes]
 
+    def every_shape(self) -> Iterator[Shape]:
+        """``shapes`` of all samples."""
+        return map(self._table.shapes.__getitem__, self.buckets)
+
     def values(self, indexes: Sequence[int]) -> Tensor:
         """Samples at ``indexes``, all of one bucket, ``(B, C, ...)``, -1 to 1.
 
@@ -169,13 +178,13 @@ class Samples:
 
     def contents(self, indexes: Sequence[int]) -> list[bytes]:
         """What tells the values of each from all others, whatever their files are called."""
-        return [each.shard.content(each.row) for each in self._at(indexes)]
+        return [each.shard.content_of(each.row, "content") for each in self._at(indexes)]
 
     def conditioning_contents(self, indexes: Sequence[int]) -> list[bytes]:
         """The same of their conditioning pictures."""
-        return [each.shard.conditioning(each.row) for each in self._at(indexes)]
+        return [each.shard.content_of(each.row, "conditioning") for each in self._at(indexes)]
 
-    def every_content(self, column: Literal["content", "conditioning"]) -> Iterator[bytes]:
+    def every_content(self, column: Column) -> Iterator[bytes]:
         """``contents`` or ``conditioning_contents`` of all samples, shard by shard."""
         for part in self._parts:
             for shard in part.index.shards:
@@ -216,6 +225,28 @@ class Samples:
         """Samples that were found to be damaged since this was asked last, each with the reason."""
         found, self._untold = self._untold, []
         return found
+
+    def first_frames(self, indexes: Sequence[int]) -> Tensor:
+        """Pictures that the videos at ``indexes`` begin with, ``(B, 3, H, W)``, 0 to 1.
+
+        Those of a dataset with conditioning pictures; else the first frame of each.
+
+        Raises:
+            DamagedLaterError: one is damaged, which nobody has seen before.
+        """
+        return torch.stack(list(self._each(indexes, self._first_frame)))
+
+    def first_frame_contents(self, indexes: Sequence[int]) -> list[bytes]:
+        """What tells each of them from all others; that of a video stands for its first frame."""
+        return [
+            each.shard.content_of(each.row, each.part.begins_with) for each in self._at(indexes)
+        ]
+
+    def every_first_frame(self) -> Iterator[bytes]:
+        """``first_frame_contents`` of all samples, shard by shard."""
+        for part in self._parts:
+            for shard in part.index.shards:
+                yield from shard.contents(part.begins_with)
 
     def regularised(self, indexes: Sequence[int]) -> list[bool]:
         """Which samples at ``indexes`` are of a dataset for prior regularisation."""
@@ -265,6 +296,13 @@ class Samples:
     def _areas(self, indexes: Sequence[int]) -> Iterator[Size]:
         """Height and width of what lies beside the samples."""
         return map(self._medium.area, self.shapes(indexes))
+
+    def _first_frame(self, index: int) -> Tensor:
+        place = self._place(index)
+        if place.part.dataset.has_conditioning:
+            return self._conditioning(index)
+        frame = place.part.reader.first_frame(place.name, self._bucket(index).shape)
+        return torch.from_numpy(frame).float() / 255
 
     def _values(self, index: int) -> NDArray[Any]:
         place = self._place(index)

@@ -41,6 +41,8 @@ _SCHEMA = pa.schema(
         ("damaged", pa.bool_()),
     ]
 )
+Column = Literal["content", "conditioning"]
+"""Digests: of the values, or of the conditioning picture."""
 _METADATA = b"st"
 _MODULUS = 1 << 256
 
@@ -186,15 +188,11 @@ class Shard:
         """The stamp in ``row``."""
         return bytes(self._columns["stamp"][row].as_py())
 
-    def content(self, row: int) -> bytes:
-        """What tells the values in ``row`` from all others."""
-        return bytes(self._columns["content"][row].as_py())
+    def content_of(self, row: int, column: Column) -> bytes:
+        """What tells the values in ``row``, or its conditioning picture, from all others."""
+        return bytes(self._columns[column][row].as_py())
 
-    def conditioning(self, row: int) -> bytes:
-        """What tells the conditioning picture in ``row`` from all others."""
-        return bytes(self._columns["conditioning"][row].as_py())
-
-    def contents(self, column: Literal["content", "conditioning"]) -> list[bytes]:
+    def contents(self, column: Column) -> list[bytes]:
         """``content`` or ``conditioning`` of all samples."""
         found: list[bytes] = self._columns[column].slice(0, self.summary.usable).to_pylist()
         return found

@@ -97,6 +97,11 @@ class Videos(Medium):
     def _is_picture(self, content: Content) -> bool:
         return self.frames == 1 and content.suffix in SUFFIXES["image"]
 
+    def first_frame(self, content: Content) -> NDArray[np.uint8]:
+        """The one that ``read`` gives first, ``(3, H, W)``."""
+        frame: NDArray[np.uint8] = replace(self, frames=1).read(content).values[:, 0]
+        return frame
+
     def centring(self, name: str, facts: SampleFacts) -> Centring:
         """As ``crop`` says."""
         return facts.centring if self.crop == "face" else centring_by(self.crop, name)

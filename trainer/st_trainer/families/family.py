@@ -182,6 +182,8 @@ class Denoiser:
     """Told, before each answer, how far towards noise each sample is, ``(B,)``, 0 to 1."""
     remembered: Callable[[Sequence[str]], Condition] | None = None
     """Asked for captions in place of the text encoders."""
+    begun: Callable[[Tensor, int], Condition] | None = None
+    """Asked for pictures that videos of so many frames begin with in place of their encoders."""
     through: Answer | None = None
     """What answers where the weights are spread over processes: all must ask it."""
 

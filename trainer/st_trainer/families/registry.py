@@ -16,6 +16,7 @@ from st_trainer.families.sd1 import Sd1
 from st_trainer.families.sd3 import Sd3
 from st_trainer.families.sdxl import Sdxl
 from st_trainer.families.wan import Wan
+from st_trainer.families.wan_i2v import WanI2V
 
 REGISTRY: dict[str, FamilyCode[Any]] = {
     code.name: code
@@ -29,5 +30,6 @@ REGISTRY: dict[str, FamilyCode[Any]] = {
         Sd3(),
         Sdxl(),
         Wan(),
+        WanI2V(),
     )
 }

@@ -38,7 +38,7 @@ class Wan(Pretrained[WanConfig]):
         "default": ATTENTION,
         "all": (*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),
     }
-    comfy_renames: ClassVar = (
+    comfy_renames: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"\.attn1\.", ".self_attn."),
         (r"\.attn2\.", ".cross_attn."),
         (r"\.to_([qkv])$", r".\1"),
@@ -49,16 +49,19 @@ class Wan(Pretrained[WanConfig]):
     usual_guidance = 5.0
 
     def load(self, base: str, config: WanConfig, dtype: torch.dtype) -> Denoiser:
-        """The model at ``base``, frozen; ``BadSpecError`` where it also wants an image."""
+        """The model at ``base``, frozen; ``BadSpecError`` where it is told of other things."""
         denoiser = super().load(base, config, dtype)
-        module: Any = denoiser.module
-        seen, drawn = module.config.in_channels, denoiser.assets["vae"].config.z_dim
+        self.check_base(base, denoiser.module, denoiser.assets["vae"])
+        return denoiser
+
+    def check_base(self, base: str, module: Any, vae: Any) -> None:
+        """Raise ``BadSpecError`` where the model also wants an image."""
+        seen, drawn = module.config.in_channels, vae.config.z_dim
         if seen != drawn:
             raise BadSpecError(
                 f"training.model.base: {base} takes {seen} channels of latents, its VAE gives "
-                f"{drawn}: give a model for text to video"
+                f"{drawn}: give a model for text to video, or use family wan_i2v"
             )
-        return denoiser
 
     def objective(self, spec: ObjectiveSpec, assets: Assets) -> Objective:
         """Velocity; samples follow the shift that the scheduler's file asks for."""
@@ -93,11 +96,11 @@ class Wan(Pretrained[WanConfig]):
     def predict(
         self, module: nn.Module, noisy: Tensor, times: Tensor, condition: Condition
     ) -> Tensor:
+        """The caption is all that the network is told."""
+        return self.answered(module, noisy, times, encoder_hidden_states=condition["text"])
+
+    def answered(self, module: nn.Module, seen: Tensor, times: Tensor, **told: Tensor) -> Tensor:
         """The network takes times 0 to 1000, and gives ``noise - clean``."""
-        answer: Tensor = module(
-            hidden_states=noisy,
-            timestep=times * _STEPS,
-            encoder_hidden_states=condition["text"],
-            return_dict=False,
-        )[0]
+        steps = times * _STEPS
+        answer: Tensor = module(hidden_states=seen, timestep=steps, **told, return_dict=False)[0]
         return answer

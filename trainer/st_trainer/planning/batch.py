@@ -17,7 +17,8 @@ from st_trainer.caching.encodings import Kind
 from st_trainer.caching.prepare import modes_of
 from st_trainer.errors import BadSpecError
 from st_trainer.execution.prepare import prepared
-from st_trainer.families.family import Condition, Denoiser
+from st_trainer.families.family import Condition, Denoiser, Encoding
+from st_trainer.families.first_frame import Beginning, FromPicture
 from st_trainer.planning.empty import empty_denoiser, fill
 from st_trainer.planning.runs import Cost, cost
 from st_trainer.quantization.model import text_encoders
@@ -90,24 +91,49 @@ def _traced_step(denoiser: Denoiser, spec: TrainingSpec, stay: frozenset[Kind]) 
     """One batch through encoders, as far as they ``stay``, and the model, and back; no values."""
     count = spec.batch_size
     few = min(count, spec.cache.at_once)
-    seeing = Cost(0, 0)
-    if Kind.LATENTS in stay:
-        samples = torch.empty(few, *denoiser.sample_shape)
-        with torch.no_grad():
+    shown: Condition = {}
+    seeing = pictured = Cost(0, 0)
+    with torch.no_grad():
+        if Kind.LATENTS in stay:
+            samples = torch.empty(few, *denoiser.sample_shape)
             seeing = cost([], 1, partial(denoiser.family.encoded, denoiser.assets, samples))
+        if isinstance(denoiser.family, FromPicture):
+            shown, pictured = _shown(denoiser, denoiser.family, few, stay)
     rows: list[Condition] = []
     with torch.no_grad():
         reading = cost(text_encoders(denoiser), 1, lambda: rows.append(denoiser.longest()))
-    condition = {name: torch.cat([each] * count) for name, each in rows[-1].items()}
+    condition = {name: torch.cat([each[:1]] * count) for name, each in (rows[-1] | shown).items()}
     passes = _passes(denoiser, spec, condition)
     reads = Kind.TEXT in stay and not spec.adapter.text_encoder
     return Step(
         passes.peak,
-        max(seeing.peak, few * reading.peak if reads else 0),
+        max(seeing.peak, pictured.peak, few * reading.peak if reads else 0),
         passes.operations
-        + seeing.operations * -(-count // few)
+        + (seeing.operations + pictured.operations) * -(-count // few)
         + (reading.operations * count if reads else 0),
     )
+
+
+def _shown(
+    denoiser: Denoiser, family: FromPicture, few: int, stay: frozenset[Kind]
+) -> tuple[Condition, Cost]:
+    """What the model is told of ``few`` pictures, and what that takes while encoders ``stay``."""
+    assets, (channels, frames, *size) = denoiser.assets, denoiser.sample_shape
+    beginning = Beginning(torch.empty(few, channels, *size), frames)
+    made: dict[Kind, Encoding] = {}
+
+    def see() -> None:
+        made[Kind.IMAGES] = family.embedded(assets, beginning.pictures)
+
+    def begin() -> None:
+        made[Kind.FIRST_FRAMES] = family.begun(assets, beginning)
+
+    encoder = assets["image_encoder"]
+    found = {Kind.IMAGES: cost([encoder], 1, see), Kind.FIRST_FRAMES: cost([], 1, begin)}
+    counted = [each for kind, each in found.items() if kind in stay] or [Cost(0, 0)]
+    told = family.begins(assets, made[Kind.IMAGES], made[Kind.FIRST_FRAMES])
+    peak, operations = (max(c.peak for c in counted), sum(c.operations for c in counted))
+    return told, Cost(peak, operations)
 
 
 def _passes(denoiser: Denoiser, spec: TrainingSpec, condition: Condition) -> Cost:

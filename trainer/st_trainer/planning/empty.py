@@ -62,6 +62,8 @@ def _empty_part(base: str, name: str, place: str, _dtype: torch.dtype) -> Any:
     kind = components.class_named(place)
     if "Tokenizer" in place:
         return _Tokens()
+    if "ImageProcessor" in place:
+        return _Pixels(_read(kind.from_pretrained, base, name))
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         return _read(kind.from_pretrained, base, name)
     with init_empty_weights(include_buffers=False):
@@ -105,3 +107,14 @@ class _Tokens:
         length = options.get("max_length") or self.model_max_length
         ids: Tensor = torch.zeros(count, length, dtype=torch.long)
         return SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+class _Pixels:
+    """Stands in for an image processor: pixels of its size, of no picture."""
+
+    def __init__(self, processor: Any) -> None:
+        self._size = (processor.crop_size["height"], processor.crop_size["width"])
+
+    def __call__(self, images: Any, **_options: Any) -> Any:
+        """Pixels ``(B, 3, H, W)``."""
+        return SimpleNamespace(pixel_values=torch.empty(len(images), 3, *self._size))

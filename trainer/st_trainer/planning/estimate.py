@@ -11,6 +11,7 @@ from st_trainer.adapters.adapter import trained
 from st_trainer.caching.encodings import Kind
 from st_trainer.execution.blocks import repeated_blocks
 from st_trainer.families.family import Denoiser
+from st_trainer.families.first_frame import FromPicture
 from st_trainer.families.pretrained import Pretrained
 from st_trainer.optimizers.registry import OPTIMIZERS
 from st_trainer.planning.batch import Step, plain, staying, traced
@@ -34,6 +35,8 @@ class Estimate:
     activations: int
     """What a step holds at its peak beside gradients."""
     text_encoders: int
+    image_encoder: int
+    """What sees the pictures that videos go on from."""
     vae: int
     """The VAE, and what else the model carries."""
     host: int
@@ -50,7 +53,7 @@ class Estimate:
         """The parts that make up the total, by name."""
         names = (
             "base", "adapter", "gradients", "optimizer", "average", "activations",
-            "text_encoders", "vae",
+            "text_encoders", "image_encoder", "vae",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -94,7 +97,7 @@ def _summed(denoiser: Denoiser, spec: TrainingSpec, step: Step) -> Estimate:
     state = sum(kind.state_bytes(tuple(each.shape)) for each in learned.values())
     held, rounded, largest = held_bytes(module, memory.quantization)
     waiting = _offloaded(module, spec)
-    stay, (reading, seeing) = staying(spec), _encoders(denoiser, memory.quantization)
+    stay, encoders = staying(spec), _encoders(denoiser, memory.quantization)
     peak = max(step.peak + largest, step.encoding)
     passes = 3 if memory.gradient_checkpointing else 2
     has_average = spec.ema.enabled and not kind.has_average and spec.ema.device == "accelerator"
@@ -105,8 +108,9 @@ def _summed(denoiser: Denoiser, spec: TrainingSpec, step: Step) -> Estimate:
         optimizer=0 if optimizer.offload else state,
         average=adapter if has_average else 0,
         activations=max(0, peak - (gradients if batches == 1 else 0)),
-        text_encoders=reading if Kind.TEXT in stay else 0,
-        vae=seeing if stay & {Kind.LATENTS, Kind.CONTROL} else 0,
+        text_encoders=encoders.text if Kind.TEXT in stay else 0,
+        image_encoder=encoders.image if Kind.IMAGES in stay else 0,
+        vae=encoders.other if stay - {Kind.TEXT, Kind.IMAGES} else 0,
         host=waiting + (state + 2 * adapter if optimizer.offload else 0),
         operations=step.operations * batches,
         moved=passes * batches * (held + adapter + 4 * rounded) + 3 * state + 4 * adapter,
@@ -114,21 +118,33 @@ def _summed(denoiser: Denoiser, spec: TrainingSpec, step: Step) -> Estimate:
     )
 
 
-def _encoders(denoiser: Denoiser, spec: QuantizationSpec) -> tuple[int, int]:
-    """Bytes of all that captions pass through, and of the rest of what a model carries."""
-    readers = text_encoders(denoiser)
-    own = denoiser.family.encoders if isinstance(denoiser.family, Pretrained) else ()
-    reading = seeing = 0
+@dataclass
+class _Encoders:
+    """Bytes of what a model carries."""
+
+    text: int = 0
+    """All that captions pass through."""
+    image: int = 0
+    """All that pictures pass through which videos go on from, but for the autoencoder."""
+    other: int = 0
+
+
+def _encoders(denoiser: Denoiser, spec: QuantizationSpec) -> _Encoders:
+    readers, family, found = text_encoders(denoiser), denoiser.family, _Encoders()
+    own = family.encoders if isinstance(family, Pretrained) else ()
+    seeing = family.image_parts if isinstance(family, FromPicture) else ()
     for name, part in denoiser.assets.items():
         if not isinstance(part, nn.Module):
             continue
         if any(part is each for each in readers):
-            reading += encoder_bytes(part, spec)
+            found.text += encoder_bytes(part, spec)
         elif name in own:
-            reading += _bytes(part)
+            found.text += _bytes(part)
+        elif name in seeing:
+            found.image += _bytes(part)
         else:
-            seeing += _bytes(part)
-    return reading, seeing
+            found.other += _bytes(part)
+    return found
 
 
 def held_bytes(module: nn.Module, spec: QuantizationSpec) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ WORDS = {
     "average": "moving average",
     "activations": "activations, at the peak",
     "text_encoders": "text encoders",
+    "image_encoder": "image encoder",
     "vae": "VAE and other parts",
 }
 _FULL, _FREE, _OVER, _EDGE = "█", "·", "▒", "|"

@@ -96,10 +96,10 @@ def test_every_family_is_recomputed_exactly(load_tiny, family):
         torch.manual_seed(0)
         denoiser = prepared(denoiser, make_adapter(spec), spec, CPU)
         generator = torch.Generator().manual_seed(4)
-        noisy = torch.randn(1, *denoiser.latent_shape, generator=generator)
-        times = denoiser.objective.from_share(torch.tensor([0.5]))
+        noisy = torch.randn(2, *denoiser.latent_shape, generator=generator)
+        times = denoiser.objective.from_share(torch.tensor([0.5, 0.5]))
         with torch.no_grad():
-            condition = denoiser.encode(["a"])
+            condition = denoiser.encode(["a", "b"]) | TINY[family].told(denoiser)
         denoiser.predict(noisy, times, condition).square().mean().backward()
         pairs = trained(denoiser.module).items()
         found.append({name: each.grad.clone() for name, each in pairs if each.grad is not None})

@@ -131,7 +131,7 @@ DRAWN = {"prompts": ["a", "b"], "conditioning": ["1.png"]}
             r"reference_resolution\s+Input should be a multiple of 16",
         ),
         ({"distributed": {"context_parallel": 2}}, "does not cut the tokens of references"),
-        ({"family": "flux"}, "or by a family that edits pictures, alone"),
+        ({"family": "flux"}, "by a family that edits pictures, and"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(changes, said):

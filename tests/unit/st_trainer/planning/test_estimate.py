@@ -151,6 +151,19 @@ def test_references_are_counted(spec_of):
     assert 1.5 < large.operations / flux.operations < 3
 
 
+@pytest.mark.families
+def test_what_sees_pictures_is_counted_while_it_stays(spec_of, load_tiny):
+    encoder = load_tiny("wan_i2v").assets["image_encoder"]
+    size = sum(each.nbytes for each in (*encoder.parameters(), *encoder.buffers()))
+    caches = {"latents": "before", "text": "before"}
+    gone = estimate(spec_of("wan_i2v", cache=caches))
+    here = estimate(spec_of("wan_i2v", cache=caches | {"images": "off"}))
+    assert (gone.image_encoder, gone.vae, gone.text_encoders) == (0, 0, 0)
+    assert (here.image_encoder, here.vae, here.text_encoders) == (size, 0, 0)
+    assert here.total >= gone.total + size
+    assert here.operations > gone.operations
+
+
 def test_nothing_is_read_but_configurations(spec_of, base_folder, tmp_path):
     bare = tmp_path / "bare"
     weights = shutil.ignore_patterns("*.safetensors")

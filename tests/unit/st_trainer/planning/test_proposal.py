@@ -50,6 +50,7 @@ def estimate(spec):
         average=0 if spec.ema.device == "cpu" else 2_000,
         activations=int(spec.batch_size * 1_000 * width * share),
         text_encoders=0,
+        image_encoder=0,
         vae=0,
         host=waiting,
         operations=10**12,
