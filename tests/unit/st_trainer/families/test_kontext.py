@@ -7,13 +7,18 @@ from PIL import Image
 
 from st_shared.spec import TrainingSpec, ValidationSpec
 from st_shared.spec.validation import PromptSpec
+from st_trainer.batch import draw_batch
 from st_trainer.data.buckets import nearest
+from st_trainer.data.reading import read_datasets
 from st_trainer.errors import BadDataError
 from st_trainer.families.family import REFERENCE
 from st_trainer.families.kontext import reference_sizes
 from st_trainer.sampling import draw_prompts, picture_size, starting_noise
+from st_trainer.session import Session
+from st_trainer.weights import open_denoiser
 
 SETTINGS = ValidationSpec(sampler_steps=2, seed=3)
+CONFIG = TINY["kontext"].config
 
 
 @pytest.fixture
@@ -113,6 +118,33 @@ def test_in_another_resolution_sizes_have_its_area_and_fit_the_network(resolutio
         areas = [height * width / resolution**2 for height, width in sizes]
         assert 0.95 < min(areas) <= max(areas) < 1.05
         assert nearest(sizes, 100, 225)[1] > 2 * nearest(sizes, 100, 225)[0]
+
+
+@pytest.mark.families
+def test_each_sample_comes_with_its_own_reference_held_out_ones_too(base_folder, tmp_path):
+    document = {
+        "model": {"family": "kontext", "base": str(base_folder("kontext")), "config": CONFIG},
+        "datasets": [{"path": str(tmp_path), "conditioning": ".before.png"}],
+        "cache": {"latents": "off", "text": "off"},
+    }
+    spec = TrainingSpec.model_validate(document)
+    denoiser, read = open_denoiser(spec, list), []
+    for folder in (tmp_path / "trained on", tmp_path / "held out"):
+        folder.mkdir()
+        for index in range(2):
+            shade = (100 * len(read), 200 * index, 9)
+            Image.new("RGB", (16, 16), shade).save(folder / f"{index}.png")
+            Image.new("RGB", (32, 32), shade[::-1]).save(folder / f"{index}.before.png")
+            (folder / f"{index}.txt").write_text("a")
+        read.append(read_datasets(spec.datasets, [folder], denoiser.medium).samples)
+    session = Session(spec, read[0], denoiser, held_out=read[1])
+    shown = [denoiser.control(each.conditioning([0, 1])) for each in read]
+    found = draw_batch(session, [1, 0]).condition[REFERENCE]
+    torch.testing.assert_close(found, shown[0].flip(0))
+    found = session.encode(["a", "a"], [0, 1], read[1])[REFERENCE]
+    torch.testing.assert_close(found, shown[1])
+    every = torch.cat(shown).flatten(1)
+    assert torch.pdist(every).min() > 1e-2
 
 
 DATASET = {"path": "a", "conditioning": "before"}
