@@ -63,3 +63,16 @@ def test_captions_are_drawn_for_each_place_by_itself(samples):
     assert len(set(drawn)) > 3
     assert samples.captions_at([0] * 12, (5, 1)) == drawn
     assert samples.captions_at([0] * 12, (5, 2)) != drawn
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares"), [("grey", [0, 60 / 255, 1]), ("segmentation", [0, 1, 1])]
+)
+def test_masks_are_read_as_their_dataset_says(tmp_path, kind, shares):
+    Image.new("L", (3, 3)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a")
+    mask = np.array([[0, 60, 255]] * 3, np.uint8)
+    Image.fromarray(mask).save(tmp_path / "a.m.png")
+    spec = DatasetSpec(path=str(tmp_path), mask_suffix=".m.png", mask_kind=kind)
+    samples = read_datasets([spec], [tmp_path], Images(1, 3, 3)).samples
+    assert samples.masks([0])[0, 0, 0].tolist() == pytest.approx(shares)
