@@ -72,7 +72,7 @@ def opened(spec, root):
 
 
 def stepped(session):
-    """Losses, norms and, in the first process, weights and their average after some steps."""
+    """Losses, norms, and whole weights and their average after some steps, where they are whole."""
     told = [loop.step(session, session.sampler.take(session.batch_size), 1.0) for _ in range(STEPS)]
     parts = session.strategy.parts()
     [ema] = session.techniques
@@ -166,7 +166,7 @@ def in_each(rank, root, shared):
         told, weights = stepped(session)
         kept(root / f"{name}.{rank}.json", told)
         if weights:
-            save_file(weights, root / name)
+            save_file(weights, root / f"{name}.{rank}.safetensors")
         if name == "fsdp2":
             kept(root / f"held.{rank}.json", held_by(session))
     return 0
@@ -193,10 +193,12 @@ def test_losses_norms_and_weights_are_those_of_one_process(both, name):
     for found in of_each(root, name):
         for ours, one in zip(found, told, strict=True):
             assert ours == pytest.approx(one, rel=1e-4)
-    found = load_file(root / name)
-    assert found.keys() == weights.keys()
-    for key, each in weights.items():
-        torch.testing.assert_close(found[key], each, rtol=0, atol=1e-6)
+    files = sorted(root.glob(f"{name}.*.safetensors"))
+    assert len(files) == (1 if name == "fsdp2" else 2)  # replicas each hold the whole
+    for found in map(load_file, files):
+        assert found.keys() == weights.keys()
+        for key, each in weights.items():
+            torch.testing.assert_close(found[key], each, rtol=0, atol=1e-6)
     assert min(norm for _, norm in told) > 2 * CLIPPED["max_grad_norm"]  # else nothing is clipped
 
 
