@@ -30,6 +30,13 @@ def start(*arguments):
     )
 
 
+def start_noted(job, run_dir, notes):
+    """Start a run that writes to ``notes`` which modules it loads."""
+    arguments = command("run", job, "--run-dir", run_dir, "--quiet")
+    arguments[1:1] = ["-X", "importtime"]
+    return subprocess.Popen(arguments, env=environment(), stderr=notes, text=True)
+
+
 @pytest.fixture
 def squares_job(tmp_path):
     """A job file that trains some seconds on pictures in a folder beside it."""
@@ -69,7 +76,8 @@ def test_a_signal_leads_to_a_checkpoint_and_the_resumed_run_ends_the_same(
     squares_job, tmp_path, number
 ):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    with start("run", squares_job, "--run-dir", whole, "--quiet") as uninterrupted:
+    loaded = tmp_path / "loaded.txt"
+    with loaded.open("w") as notes, start_noted(squares_job, whole, notes) as uninterrupted:
         with start("run", squares_job, "--run-dir", parts) as interrupted:
             for line in interrupted.stderr:
                 if line.startswith("step "):
@@ -88,6 +96,9 @@ def test_a_signal_leads_to_a_checkpoint_and_the_resumed_run_ends_the_same(
             assert resumed.stderr.read() == ""
         assert resumed.returncode == ExitCode.SUCCEEDED
     assert uninterrupted.returncode == ExitCode.SUCCEEDED
+    modules = {line.rpartition("|")[2].strip() for line in loaded.read_text().splitlines()}
+    assert "torch.optim" in modules
+    assert not {"torch._dynamo", "sympy", "torch.distributed.tensor"} & modules  # half of a start
     assert checksums(parts) == checksums(whole)
     measured = [event.step for event in events(parts) if event.kind == "metric"]
     assert measured == sorted(set(measured))

@@ -85,9 +85,8 @@ class Session:
 
     @property
     def module(self) -> nn.Module:
-        """The model that is trained, without what accelerate wraps around it."""
-        unwrapped: nn.Module = self.accelerator.unwrap_model(self.denoiser.module)
-        return unwrapped
+        """The model that is trained, without what a strategy wraps around it."""
+        return self.strategy.module
 
     @contextmanager
     def evaluating(self) -> Iterator[Denoiser]:

@@ -21,6 +21,7 @@ from st_trainer.optimizers.state import (
     soap,
     two_moments,
 )
+from st_trainer.optimizers.uncompiled import spare_compiler
 from st_trainer.quantization.libraries import library
 
 Arguments = Callable[[OptimizerSpec], dict[str, Any]]
@@ -124,7 +125,9 @@ def _made(parameters: list[Any], spec: OptimizerSpec, rate: float) -> torch.opti
     kind = OPTIMIZERS[spec.name]
     module, _, name = kind.place.rpartition(".")
     try:
-        made: torch.optim.Optimizer = getattr(library(module), name)(
+        of_kind: Any = getattr(library(module), name)
+        spare_compiler(of_kind)
+        made: torch.optim.Optimizer = of_kind(
             parameters, lr=rate, **{**kind.arguments(spec), **spec.options}
         )
     except ImportError as error:

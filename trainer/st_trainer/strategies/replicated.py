@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 
 from st_shared.spec.training import TrainingSpec
 from st_trainer.adapters.adapter import Adapter, copy_into, trained
@@ -28,15 +29,14 @@ class Replicated(Strategy):
     def prepare(self, denoiser: Denoiser, optimizer: torch.optim.Optimizer) -> Prepared:
         """Prepared as if it were evaluated: what wraps it for several processes is ours."""
         accelerator = self.accelerator
-        module = accelerator.prepare_model(
+        self.module = accelerator.prepare_model(
             denoiser.module.train(),
             device_placement=not self.spec.memory.offload.level,
             evaluation_mode=True,
         )
-        self.module = accelerator.unwrap_model(module)
         self._optimizer = accelerator.prepare_optimizer(optimizer)
         denoiser.to(accelerator.device)
-        prepared = replace(denoiser, module=module)
+        prepared = replace(denoiser, module=self.module)
         self._answer = synchronised(prepared, accelerator.num_processes, accelerator.device)
         return Prepared(prepared, self._optimizer, self._answer)
 
@@ -46,6 +46,11 @@ class Replicated(Strategy):
             return nullcontext()
         waits: AbstractContextManager[None] = self._answer.no_sync()
         return waits
+
+    def clip(self, most: float) -> Tensor:
+        """Clip them here: each process has all of them, and they are alike."""
+        self.accelerator.unscale_gradients()
+        return clip_grad_norm_(self.module.parameters(), most)
 
     def parts(self) -> Named:
         """The parameters themselves."""
