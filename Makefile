@@ -14,20 +14,26 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/made: pyproject.toml constraints.txt
+# What is installed is compiled when it is first imported: most never is, and pip would take a minute.
+PIP_INSTALL = $(BIN)/pip install --no-compile -c constraints.txt
+WITHOUT_KNOWN = grep --line-buffered -vE '^Requirement already|^Looking in|^Obtaining|^  Preparing|^  Installing build'
+
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 		{ echo "Python 3.11.4 or later is needed; set PYTHON=/path/to/python3"; exit 1; }
-	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV)
+
+$(VENV)/made: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing packages into $(VENV) (about 1.5 GB; a few minutes the first time)"
-	@$(BIN)/pip install --progress-bar on -c constraints.txt -e '.[controller,worker,trainer,examples]' \
-		| grep --line-buffered -vE '^Requirement already|^Looking in|^Obtaining|^  Preparing|^  Installing build'
+	@$(PIP_INSTALL) --progress-bar on -e '.[controller,worker,trainer,examples]' | $(WITHOUT_KNOWN)
 	@touch $@
 
-$(VENV)/made-dev: $(VENV)/made
-	@echo "installing the tools for tests and checks"
-	@$(BIN)/pip install --quiet -c constraints.txt schemathesis # first: it brings a command `st` too
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	@touch $@
+# All at once: what runs is a part of it. Schemathesis first, which brings a command `st` too.
+$(VENV)/made-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing packages and tools into $(VENV) (about 1.5 GB; a few minutes the first time)"
+	@$(PIP_INSTALL) --quiet --no-deps schemathesis
+	@$(PIP_INSTALL) --progress-bar on -e '.[dev]' | $(WITHOUT_KNOWN)
+	@touch $(VENV)/made $@
 
 .PHONY: install
 install: $(VENV)/made ## create .venv with everything that runs
