@@ -120,8 +120,10 @@ bench: $(VENV)/made-dev ## measure; prints tables, writes benchmarks/results/ (s
 	$(BIN)/python benchmarks/caching.py --json benchmarks/results/caching.json
 
 .PHONY: bench-memory
-bench-memory: $(VENV)/made-dev ## measure what plans foretell against what runs hold; a minute
+bench-memory: $(VENV)/made-dev ## measure what plans foretell against what runs hold; minutes; installs DeepSpeed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[deepspeed]'
 	$(BIN)/python benchmarks/memory_plan.py --json benchmarks/results/memory_plan.json
+	$(BIN)/python benchmarks/shared_plan.py --json benchmarks/results/shared_plan.json
 
 QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery
 .PHONY: bench-queue

@@ -168,19 +168,26 @@ def validate(file: Path, as_json: bool) -> None:
     metavar="NAME|BYTES",
     help="Propose a setting that fits it: H100-80GB, RTX4090-24GB, 24GB ...",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 65_536),
+    help="That train together, one an accelerator; else those that the job asks for.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(file: Path, gpu: str | None, as_json: bool) -> None:
+def plan(file: Path, gpu: str | None, processes: int | None, as_json: bool) -> None:
     """Predict memory and pace of the job FILE from the configuration of its model.
 
     No weights are read or downloaded. Exit code 6: it fits --gpu with no setting known here.
     """
-    training = _training_of(_read_job(file, as_json), file, as_json)
+    job = _read_job(file, as_json)
+    training = _training_of(job, file, as_json)
+    asked = training.distributed.processes or job.resources.slots * job.resources.nodes
     from st_shared.spec import SpecProblem  # noqa: PLC0415
     from st_trainer.errors import BadSpecError  # noqa: PLC0415
     from st_trainer.planning.command import plan_command  # noqa: PLC0415 -- torch
 
     try:
-        fits, found, text = plan_command(training, gpu)
+        fits, found, text = plan_command(training, gpu, processes or asked)
     except BadSpecError as error:
         field, _, said = str(error).partition(": ")
         _refuse(file, [SpecProblem(field, said)], as_json)

@@ -67,6 +67,15 @@ def join(asked: DistributedSpec) -> PartialState:
             f"{state.num_processes}: they would not exchange gradients; start them with "
             "`st-train launch` or `torchrun`"
         )
+    must_agree(asked, world)
+    if is_cpu and asked.strategy != "ddp":
+        # Accelerate spreads weights over devices alone, and would start replicas on CPUs.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # noqa: SLF001
+    return state
+
+
+def must_agree(asked: DistributedSpec, world: int) -> None:
+    """Raise ``BadSpecError`` unless ``world`` processes are what ``asked`` is for."""
     if asked.processes not in {None, world}:
         raise BadSpecError(
             f"training.distributed.processes: {asked.processes} are asked for, but {world} were "
@@ -78,10 +87,6 @@ def join(asked: DistributedSpec) -> PartialState:
             f"training.distributed.context_parallel: {asked.context_parallel} does not divide the "
             f"{world} processes that were started"
         )
-    if is_cpu and asked.strategy != "ddp":
-        # Accelerate spreads weights over devices alone, and would start replicas on CPUs.
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # noqa: SLF001
-    return state
 
 
 def _prepare_for_spreading(asked: DistributedSpec) -> None:

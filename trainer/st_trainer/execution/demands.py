@@ -19,7 +19,7 @@ def device_type() -> str:
 def must_suit(spec: TrainingSpec, device: str, world: int | None = None) -> None:
     """Raise ``BadSpecError`` where ``spec`` asks for what does not run on a type of ``device``."""
     world = world_of(os.environ) if world is None else world
-    for field, mend in _impossible(spec, device, world):
+    for field, mend in impossible(spec, device, world):
         raise BadSpecError(f"training.{field}: {mend}")
     quantization = spec.memory.quantization
     if quantization.format:
@@ -30,8 +30,8 @@ def must_suit(spec: TrainingSpec, device: str, world: int | None = None) -> None
         quantizer_for(quantization.text_encoders, None, device, field)
 
 
-def _impossible(spec: TrainingSpec, device: str, world: int) -> list[tuple[str, str]]:
-    """Fields, and why each does not go here, with the mend."""
+def impossible(spec: TrainingSpec, device: str, world: int) -> list[tuple[str, str]]:
+    """Fields, and why each does not go on a type of ``device`` in ``world`` processes; the mend."""
     found = []
     if spec.precision == "fp16" and device == "cpu":
         found.append(("precision", "fp16 is not trained on a CPU: use fp32 or bf16"))

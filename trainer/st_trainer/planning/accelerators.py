@@ -2,7 +2,8 @@
 
 From the vendors' data sheets (NVIDIA A100, H100, H200, B200, L4, L40S, A10, T4, V100, RTX A6000 and
 the Ada and Blackwell GeForce white papers; AMD Instinct MI300X): dense tensor operations with sums
-in fp32, without sparsity; fp32 without tensor cores; one direction of PCIe.
+in fp32, without sparsity; fp32 without tensor cores; one direction of PCIe, and of
+NVLink (by NVSwitch) or Infinity Fabric to the others of a host, where kinds for training have it.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,13 @@ class Accelerator:
     link: float = 32 * _GB
     """Bytes a second to the host."""
     has_bf16: bool = True
+    between: float = 0
+    """Bytes a second to others of the same host, by a link of their own; 0: there is none."""
+
+    @property
+    def fabric(self) -> float:
+        """Bytes a second to others of the same host."""
+        return self.between or self.link
 
     @property
     def usable(self) -> int:
@@ -51,15 +59,17 @@ def _kind(
     link: int = 32,
     *,
     bf16: bool = True,
+    between: int = 0,
 ) -> Accelerator:
-    return Accelerator(name, gib * _GIB, half * 1e12, single * 1e12, gb_s * _GB, link * _GB, bf16)
+    rates = (half * 1e12, single * 1e12, gb_s * _GB, link * _GB)
+    return Accelerator(name, gib * _GIB, *rates, bf16, between * _GB)
 
 
 ACCELERATORS: dict[str, Accelerator] = {
     each.name: each
     for each in (
         _kind("T4-16GB", 15, 65, 8.1, 300, 16, bf16=False),
-        _kind("V100-32GB", 32, 125, 15.7, 900, 16, bf16=False),
+        _kind("V100-32GB", 32, 125, 15.7, 900, 16, bf16=False, between=150),
         _kind("A10-24GB", 22, 125, 31.2, 600),
         _kind("L4-24GB", 22, 121, 30.3, 300),
         _kind("RTX3090-24GB", 24, 71, 35.6, 936),
@@ -67,12 +77,12 @@ ACCELERATORS: dict[str, Accelerator] = {
         _kind("RTX5090-32GB", 32, 209, 104.8, 1792, 64),
         _kind("A6000-48GB", 48, 155, 38.7, 768),
         _kind("L40S-48GB", 45, 362, 91.6, 864),
-        _kind("A100-40GB", 40, 312, 19.5, 1555),
-        _kind("A100-80GB", 80, 312, 19.5, 2039),
-        _kind("H100-80GB", 80, 989, 67, 3350, 64),
-        _kind("H200-141GB", 140, 989, 67, 4800, 64),
-        _kind("MI300X-192GB", 192, 1307, 163, 5300, 64),
-        _kind("B200-180GB", 178, 2250, 75, 7700, 64),
+        _kind("A100-40GB", 40, 312, 19.5, 1555, between=300),
+        _kind("A100-80GB", 80, 312, 19.5, 2039, between=300),
+        _kind("H100-80GB", 80, 989, 67, 3350, 64, between=450),
+        _kind("H200-141GB", 140, 989, 67, 4800, 64, between=450),
+        _kind("MI300X-192GB", 192, 1307, 163, 5300, 64, between=448),
+        _kind("B200-180GB", 178, 2250, 75, 7700, 64, between=900),
     )
 }
 """In the order of their memory; memory is what drivers show, GiB."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from st_shared.spec.distributed import DistributedSpec
 from st_shared.spec.families import FAMILIES
 from st_shared.spec.memory import MemorySpec, SpeedSpec
 from st_shared.spec.optimizer import EmaSpec, OptimizerSpec
@@ -19,9 +20,13 @@ from st_trainer.errors import BadSpecError
 from st_trainer.execution.prepare import prepared
 from st_trainer.families.family import Condition, Denoiser, Encoding
 from st_trainer.families.first_frame import Beginning, FromPicture
+from st_trainer.planning import sharing
 from st_trainer.planning.empty import empty_denoiser, fill
+from st_trainer.planning.imagined import group_of
 from st_trainer.planning.runs import Cost, cost
 from st_trainer.quantization.model import text_encoders
+from st_trainer.strategies.context_parallel import share_tokens
+from st_trainer.strategies.strategy import Answering
 from st_trainer.weights import DTYPES
 
 CPU = torch.device("cpu")
@@ -36,15 +41,21 @@ class Step:
     encoding: int
     """Bytes at the peak of encoders, which work before that."""
     operations: int
+    exchanged: int
+    """Bytes sent to the processes that share the tokens of the batch."""
 
 
 def plain(spec: TrainingSpec) -> TrainingSpec:
     """``spec`` without what alters neither the code of a step nor the sizes that it works on.
 
     Other code of attention than ``native_math`` never holds its scores, as torch's own does not.
+    A gradient that is spread leaves this process like one whose step is made at once.
     """
     scores = "native_math" if spec.speed.attention == "native_math" else "native"
-    fused = OptimizerSpec().model_copy(update={"fused_backward": spec.optimizer.fused_backward})
+    gives_away = sharing.spreads_gradients(spec.distributed)
+    at_once = spec.optimizer.fused_backward or gives_away
+    fused = OptimizerSpec().model_copy(update={"fused_backward": at_once})
+    together = spec.distributed.context_parallel
     return spec.model_copy(
         update={
             "memory": MemorySpec(gradient_checkpointing=spec.memory.gradient_checkpointing),
@@ -52,7 +63,8 @@ def plain(spec: TrainingSpec) -> TrainingSpec:
             "adapter": spec.adapter.model_copy(update={"init": "default", "continue_from": None}),
             "optimizer": fused,
             "ema": EmaSpec(),
-            "accumulation": min(spec.accumulation, 2),
+            "accumulation": 1 if gives_away else min(spec.accumulation, 2),
+            "distributed": DistributedSpec(context_parallel=together),
         }
     )
 
@@ -61,11 +73,15 @@ def traced(spec: TrainingSpec, stay: frozenset[Kind]) -> tuple[Denoiser, Step]:
     """The model of ``spec`` without weights, and what a batch takes while encoders ``stay``.
 
     Raises:
-        BadSpecError: the model's configuration is not there, or its code needs values to run.
+        BadSpecError: the model's configuration is not there, its code needs values to run, or its
+            tokens cannot be shared as is asked.
     """
     denoiser = empty_denoiser(spec)
     denoiser = prepared(denoiser, make_adapter(spec), spec, CPU)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    together = spec.distributed.context_parallel
+    with group_of(together), FakeTensorMode(allow_non_fake_inputs=True):
+        if together > 1:
+            share_tokens(denoiser, spec.distributed, together)
         fill(denoiser, DTYPES[spec.precision])
         try:
             return denoiser, _traced_step(denoiser, spec, stay)
@@ -111,6 +127,7 @@ def _traced_step(denoiser: Denoiser, spec: TrainingSpec, stay: frozenset[Kind]) 
         passes.operations
         + (seeing.operations + pictured.operations) * -(-count // few)
         + (reading.operations * count if reads else 0),
+        passes.exchanged,
     )
 
 
@@ -145,15 +162,16 @@ def _passes(denoiser: Denoiser, spec: TrainingSpec, condition: Condition) -> Cos
     noisy = objective.noisy(clean, torch.empty_like(clean), times)
     module.train()
     learned = [*trained(module).values()]
+    answering = Answering(denoiser, autocast=None if dtype is torch.float32 else dtype)
 
     def compute() -> None:
         for each in learned if spec.accumulation == 1 else ():
             each.grad = None
         seen = denoiser.encode(["word"] * count) if spec.adapter.text_encoder else condition
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
-            answer = denoiser.predict(noisy, times, seen)
+            answer = answering(noisy, times, seen)
             loss = answer.float().square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     for each in learned:
         if spec.accumulation > 1:

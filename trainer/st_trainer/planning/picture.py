@@ -13,6 +13,7 @@ WORDS = {
     "gradients": "gradients",
     "optimizer": "state of the optimiser",
     "average": "moving average",
+    "buffers": "buffers of the strategy",
     "activations": "activations, at the peak",
     "text_encoders": "text encoders",
     "image_encoder": "image encoder",
@@ -36,9 +37,13 @@ def picture(estimate: Estimate, target: Accelerator | None = None) -> Iterator[s
             yield _line(WORDS[name], count, _bar(begin, begin + count, whole, edge, " "))
             begin += count
     share = f" {estimate.total / room:.0%}" if room else ""
-    yield _line("together", estimate.total, _bar(0, begin, whole, edge, _FREE) + share)
+    yield _line("together", begin, _bar(0, begin, whole, edge, _FREE) + share)
+    if estimate.start > begin:
+        words = "whole, before it is spread"
+        yield _line(words, estimate.start, _bar(0, estimate.start, whole, edge, " "))
     if estimate.host:
-        yield f"  {'in the memory of the host':28} {size(estimate.host):>10}"
+        each = ", of each process" if estimate.processes > 1 else ""
+        yield f"  {'in the memory of the host':28} {size(estimate.host):>10}{each}"
 
 
 def _line(words: str, count: int, bar: str) -> str:

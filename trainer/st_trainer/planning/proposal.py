@@ -1,31 +1,28 @@
-"""Changes that make a run fit, the cheapest first, and what each costs."""
+"""Changes that make a run fit: the cheapest that do, on more accelerators only where one is short.
+
+What is proposed is a specification that a run takes: it passes the same checks.
+"""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
-from st_shared.spec.families import FAMILIES
-from st_shared.spec.memory import WeightFormat
 from st_shared.spec.training import TrainingSpec
-from st_trainer.optimizers.registry import OPTIMIZERS
+from st_trainer.errors import BadSpecError
 from st_trainer.planning.accelerators import Accelerator
+from st_trainer.planning.changes import (
+    SPREADING,
+    Changes,
+    Step,
+    applied,
+    more_processes,
+    possible,
+)
 from st_trainer.planning.estimate import Estimate
 
 Estimator = Callable[[TrainingSpec], Estimate]
 
-
-@dataclass(frozen=True)
-class Change:
-    """One change of a specification."""
-
-    field: str
-    """The key below ``training``."""
-    value: Any
-    cost: str
-    """What is given up."""
+MORE = (2, 4, 8)
+"""Processes that are tried where one accelerator cannot hold it: those of one host."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Proposal:
 
     spec: TrainingSpec
     estimate: Estimate
-    changes: tuple[Change, ...]
+    changes: Changes
     fits: bool
 
 
@@ -42,152 +39,121 @@ def proposed(spec: TrainingSpec, target: Accelerator, estimate: Estimator) -> Pr
     """The fewest of the cheapest changes with which ``spec`` fits ``target``.
 
     Each change is tried on top of those before it and kept where it saves something; once it fits,
-    those that are not needed are taken back, the dearest first.
+    those that are not needed are taken back, the dearest first. The ways to spread a model exclude
+    each other, and much besides: each is tried by itself, and the cheapest that fits is taken.
     """
     found = Proposal(spec, estimate(spec), (), fits=False)
     if found.estimate.total <= target.usable:
-        return _fitting(found)
-    for change in _changes(spec, target):
-        present = change(found.spec)
-        changed = applied(found.spec, present)
-        if not present or changed is None:
+        return replace(found, fits=True)
+    found = _cheapest(found, target, estimate)
+    if found.fits or (spec.distributed.processes or 1) > 1:
+        return found
+    for processes in MORE:
+        more = more_processes(spec, processes)
+        spread = applied(spec, more)
+        after = _estimated(spread, estimate)
+        if spread is None or after is None:
             continue
-        after = estimate(changed)
-        if after.total < found.estimate.total:
-            found = Proposal(changed, after, _joined(found.changes, present), fits=False)
-        if after.total <= target.usable:
-            return _fitting(_without_needless(spec, found, target, estimate))
+        wider = _cheapest(Proposal(spread, after, (), fits=False), target, estimate)
+        if wider.fits:
+            return replace(wider, changes=_joined(more, wider.changes))
     return found
 
 
-def _fitting(found: Proposal) -> Proposal:
-    return Proposal(found.spec, found.estimate, found.changes, fits=True)
+def _cheapest(begun: Proposal, target: Accelerator, estimate: Estimator) -> Proposal:
+    """Of all ways to spread the model, what fits with the cheapest changes; else the nearest."""
+    steps = possible(begun.spec, target)
+    if begun.estimate.total <= target.usable:
+        return replace(begun, fits=True)
+    tried = [_along(begun, way, steps, target, estimate) for way in _ways(steps)]
+    fitting = [(dearest, found) for dearest, found in tried if found.fits]
+    if fitting:
+        return min(fitting, key=lambda each: each[0])[1]
+    return min((found for _, found in tried), key=lambda each: each.estimate.total)
 
 
-def _joined(before: tuple[Change, ...], more: "tuple[Change, ...]") -> tuple[Change, ...]:
-    """``before`` with ``more``, which replace those of the same field."""
-    fields = {each.field for each in more}
-    return (*(each for each in before if each.field not in fields), *more)
+def _ways(steps: list[Step]) -> Iterator[int | None]:
+    """Places of steps that spread the model, of which one is taken, or none."""
+    yield None
+    yield from (place for place, step in enumerate(steps) if step in SPREADING)
+
+
+def _along(
+    begun: Proposal, way: int | None, steps: list[Step], target: Accelerator, estimate: Estimator
+) -> tuple[list[int], Proposal]:
+    """What comes of the steps that go with that at ``way``; those that it has, dearest first."""
+    found, chosen = begun, list[int]()
+    for place, step in enumerate(steps):
+        if step in SPREADING and place != way:
+            continue
+        if way is not None and place < way and not _taken(begun, [*chosen, place, way], steps):
+            continue
+        after = _with(begun, [*chosen, place], steps, target, estimate)
+        if after and after.estimate.total < found.estimate.total:
+            found, chosen = after, [*chosen, place]
+        if found.fits:
+            break
+    while found.fits:
+        fewer = _without_needless(begun, chosen, steps, target, estimate)
+        if fewer is None:
+            break
+        chosen, found = fewer
+    return chosen[::-1], found
 
 
 def _without_needless(
-    spec: TrainingSpec, found: Proposal, target: Accelerator, estimate: Estimator
-) -> Proposal:
-    for dropped in reversed(found.changes):
-        rest = tuple(each for each in found.changes if each is not dropped)
-        fewer = applied(spec, rest)
-        if fewer is None:
-            continue
-        after = estimate(fewer)
-        if after.total <= target.usable:
-            return _without_needless(
-                spec, Proposal(fewer, after, rest, fits=True), target, estimate
-            )
-    return found
+    begun: Proposal, chosen: list[int], steps: list[Step], target: Accelerator, estimate: Estimator
+) -> tuple[list[int], Proposal] | None:
+    """``chosen`` without the dearest that is not needed, and what comes of it; None: all are."""
+    for dropped in reversed(chosen):
+        rest = [each for each in chosen if each != dropped]
+        found = _with(begun, rest, steps, target, estimate)
+        if found and found.fits:
+            return rest, found
+    return None
 
 
-def applied(spec: TrainingSpec, changes: "tuple[Change, ...]") -> TrainingSpec | None:
-    """``spec`` with ``changes``; None where they do not go together."""
-    document = spec.model_dump(mode="json", exclude_unset=True)
-    for change in changes:
-        *parents, last = change.field.split(".")
-        place = document
-        for name in parents:
-            place = place.setdefault(name, {})
-        place[last] = change.value
+def _with(
+    begun: Proposal, chosen: list[int], steps: list[Step], target: Accelerator, estimate: Estimator
+) -> Proposal | None:
+    """``begun`` after the steps at ``chosen``; None where one of them cannot be taken."""
+    taken = _taken(begun, chosen, steps)
+    if taken is None:
+        return None
+    spec, changes = taken
+    after = _estimated(spec, estimate)
+    fits = after is not None and after.total <= target.usable
+    return Proposal(spec, after, changes, fits) if after else None
+
+
+def _taken(
+    begun: Proposal, chosen: list[int], steps: list[Step]
+) -> tuple[TrainingSpec, Changes] | None:
+    """The specification after the steps at ``chosen``, and all changes of it."""
+    spec, changes = begun.spec, begun.changes
+    for place in chosen:
+        present = steps[place](spec)
+        changed = applied(spec, present) if present else None
+        if changed is None:
+            return None
+        spec, changes = changed, _joined(changes, present)
+    return spec, changes
+
+
+def _estimated(spec: TrainingSpec | None, estimate: Estimator) -> Estimate | None:
+    """None where there is no ``spec``, or the model cannot do what it asks."""
+    if spec is None:
+        return None
     try:
-        return TrainingSpec.model_validate(document)
-    except ValidationError:
+        return estimate(spec)
+    except BadSpecError:
         return None
 
 
-Step = Callable[[TrainingSpec], "tuple[Change, ...]"]
-
-
-def _changes(spec: TrainingSpec, target: Accelerator) -> Iterator[Step]:
-    """What may be changed, the cheapest first."""
-    yield partial(_precision, target)
-    yield _average
-    yield _checkpointing
-    yield partial(_encoders, "int8")
-    yield _moments
-    yield partial(_format, "int8")
-    size = spec.batch_size
-    while size > 1:
-        size //= 2
-        yield _smaller_batch
-    yield partial(_format, "nf4")
-    yield partial(_encoders, "nf4")
-    yield _state_on_host
-    yield _offload
-
-
-def _precision(target: Accelerator, spec: TrainingSpec) -> tuple[Change, ...]:
-    if spec.precision != "fp32":
-        return ()
-    half = "bf16" if target.has_bf16 else "fp16"
-    return (Change("precision", half, "activations and frozen weights are rounded; faster"),)
-
-
-def _average(spec: TrainingSpec) -> tuple[Change, ...]:
-    has_own = OPTIMIZERS[spec.optimizer.name].has_average
-    if not spec.ema.enabled or spec.ema.device == "cpu" or has_own:
-        return ()
-    return (Change("ema.device", "cpu", "what is trained is copied to the host each step"),)
-
-
-def _checkpointing(spec: TrainingSpec) -> tuple[Change, ...]:
-    if spec.memory.gradient_checkpointing == 1:
-        return ()
-    cost = "each block is computed twice: a step takes about a third longer"
-    return (Change("memory.gradient_checkpointing", 1, cost),)
-
-
-def _encoders(format_: WeightFormat, spec: TrainingSpec) -> tuple[Change, ...]:
-    if not FAMILIES[spec.model.family].needs_base or spec.adapter.text_encoder:
-        return ()
-    cost = f"captions are read by text encoders in {format_}"
-    return (Change("memory.quantization.text_encoders", format_, cost),)
-
-
-def _moments(spec: TrainingSpec) -> tuple[Change, ...]:
-    if spec.optimizer.name != "adamw" or spec.optimizer.options:
-        return ()
-    return (Change("optimizer.name", "adamw_8bit", "moments are rounded to eight bits"),)
-
-
-def _smaller_batch(spec: TrainingSpec) -> tuple[Change, ...]:
-    if spec.batch_size % 2:
-        return ()
-    cost = "the same is learned, in more and smaller parts: slower where parts are small"
-    return (
-        Change("batch_size", spec.batch_size // 2, cost),
-        Change("accumulation", spec.accumulation * 2, "see batch_size"),
-    )
-
-
-def _format(format_: WeightFormat, spec: TrainingSpec) -> tuple[Change, ...]:
-    if spec.adapter_kind == "full":
-        return ()
-    cost = {
-        "int8": "frozen weights are rounded to 8 bits; a step takes somewhat longer",
-        "nf4": "frozen weights are rounded to 4 bits: quality suffers a little; slower",
-    }[format_]
-    return (Change("memory.quantization.format", format_, cost),)
-
-
-def _state_on_host(_spec: TrainingSpec) -> tuple[Change, ...]:
-    cost = "what is trained and its gradients go to the host and back in each step"
-    return (Change("optimizer.offload", value=True, cost=cost),)
-
-
-def _offload(spec: TrainingSpec) -> tuple[Change, ...]:
-    if spec.memory.gradient_checkpointing != 1:
-        return ()
-    if spec.memory.quantization.format or spec.memory.quantization.text_encoders:
-        return ()
-    cost = "weights go to the accelerator block by block, in each pass: often several times slower"
-    return (Change("memory.offload.level", "block", cost),)
+def _joined(before: Changes, more: Changes) -> Changes:
+    """``before`` with ``more``, which replace those of the same field."""
+    fields = {each.field for each in more}
+    return (*(each for each in before if each.field not in fields), *more)
 
 
 def cached(estimate: Estimator) -> Estimator:

@@ -38,8 +38,13 @@ def _of_estimate(
     told: dict[str, Any] = {
         "bytes": estimate.components,
         "total_bytes": estimate.total,
+        "start_bytes": estimate.start,
+        "processes": estimate.processes,
+        "strategy": told_of(spec),
+        "ranks": [vars(each) for each in estimate.by_rank],
         "host_bytes": estimate.host,
         "operations_per_step": estimate.operations,
+        "sent_bytes_per_step": estimate.exchanged + estimate.awaited,
         "needed_bytes": needed(estimate.total),
         "smallest_accelerator": found.name if (found := smallest(estimate.total)) else None,
     }
@@ -56,13 +61,17 @@ def lines(
 ) -> Iterator[str]:
     """The plan for people."""
     if not (target and proposal):
-        yield "what one process holds on its accelerator:"
+        yield f"what {_process(spec)} holds on its accelerator:"
         yield from picture(estimate)
+        yield from _ranks(estimate)
         yield from _needed(estimate)
         yield "give --gpu to see what to change so that it fits a certain one"
         return
     yield f"as asked, on {target.name}, of which a run may take {size(target.usable)}:"
+    if estimate.processes > 1:
+        yield f"({_process(spec)})"
     yield from picture(estimate, target)
+    yield from _ranks(estimate)
     yield _pace(spec, estimate, target)
     if not proposal.changes and proposal.fits:
         yield "it fits"
@@ -76,13 +85,43 @@ def lines(
     for change in proposal.changes:
         yield f"  training.{change.field}: {_value(change.value)}  # {change.cost}"
     if proposal.changes:
+        if proposal.estimate.processes > 1:
+            yield f"({_process(proposal.spec)})"
         yield from picture(proposal.estimate, target)
+        yield from _ranks(proposal.estimate)
         yield _pace(proposal.spec, proposal.estimate, target)
     if not proposal.fits:
         lacking = size(proposal.estimate.total - target.usable)
         yield f"even so {lacking} are lacking: take a larger accelerator or a smaller model,"
         yield "lower the resolution or the length of samples, or spread it with distributed"
         yield from _needed(proposal.estimate)
+
+
+def _process(spec: TrainingSpec) -> str:
+    """Whose memory is told of."""
+    count = spec.distributed.processes or 1
+    return f"each of {count} processes, {told_of(spec)}," if count > 1 else "one process"
+
+
+def told_of(spec: TrainingSpec) -> str:
+    """The strategy in words."""
+    asked = spec.distributed
+    stage = f" at ZeRO stage {asked.zero_stage}" if asked.strategy == "deepspeed" else ""
+    tokens = ""
+    if asked.context_parallel > 1:
+        tokens = f", {asked.context_parallel} of them sharing the tokens of a sample"
+    return f"{asked.strategy}{stage}{tokens}"
+
+
+def _ranks(estimate: Estimate) -> Iterator[str]:
+    """Ranks that hold less than the first, of which the picture is."""
+    for each in estimate.by_rank[1:]:
+        ranks = (
+            f"rank {each.first}"
+            if each.first == each.last
+            else f"ranks {each.first} to {each.last}"
+        )
+        yield f"  {ranks}: {size(each.total)}"
 
 
 def _needed(estimate: Estimate) -> Iterator[str]:

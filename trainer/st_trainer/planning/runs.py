@@ -46,6 +46,8 @@ class Cost:
     peak: int
     """Bytes at its peak."""
     operations: int
+    exchanged: int = 0
+    """Bytes sent to other processes."""
 
 
 def runs_of(module: nn.Module, interval: int) -> list[Run]:
@@ -127,7 +129,7 @@ def cost(modules: Iterable[nn.Module], interval: int, compute: Callable[[], Any]
     if found is None:  # a block was called otherwise than once
         with Trace() as trace:
             compute()
-        return Cost(trace.peak, trace.operations)
+        return Cost(trace.peak, trace.operations, trace.exchanged)
     return found
 
 
@@ -182,13 +184,14 @@ def _longer(trace: Trace, runs: Sequence[Run]) -> Cost | None:
     if len(marks) != len(trace.marks):
         return None
     shifts: dict[Any, tuple[int, int]] = {}
-    operations = trace.operations
+    operations, exchanged = trace.operations, trace.exchanged
     for number, run in enumerate(runs):
         found = _added(marks, number, run)
         if found is None:
             return None
-        more, own = found
+        (more, sent), own = found
         operations += more
+        exchanged += sent
         shifts |= {mark: (number, size) for mark, size in own.items()}
     added, peak = dict.fromkeys(range(len(runs)), 0), 0
     for mark, size in zip(trace.marks, trace.peaks, strict=True):
@@ -196,11 +199,13 @@ def _longer(trace: Trace, runs: Sequence[Run]) -> Cost | None:
             number, added_by = shifts[mark.name]
             added[number] = added_by
         peak = max(peak, size + sum(added.values()))
-    return Cost(peak, operations)
+    return Cost(peak, operations, exchanged)
 
 
-def _added(marks: Mapping[Any, Mark], number: int, run: Run) -> tuple[int, dict[Any, int]] | None:
-    """Operations of the others of ``run``, and their bytes from some marks on.
+def _added(
+    marks: Mapping[Any, Mark], number: int, run: Run
+) -> tuple[tuple[int, int], dict[Any, int]] | None:
+    """Operations and bytes sent by the others of ``run``, and their bytes from some marks on.
 
     On the way there the first block is unlike the others, on the way back the last: gradients come
     to it from what follows. None: some of its blocks were called and others were not.
@@ -210,16 +215,18 @@ def _added(marks: Mapping[Any, Mark], number: int, run: Run) -> tuple[int, dict[
     there = [marks.get((number, place, "forward")) for place in (before, last)]
     back = [marks.get((number, place, "backward")) for place in (last - 1, before - 1)]
     if there + back == [None] * 4:
-        return 0, {}  # nothing called it
+        return (0, 0), {}  # nothing called it
     if there[0] is None or there[1] is None:
         return None
     grown = there[1].live - there[0].live
     operations = there[1].operations - there[0].operations
+    exchanged = there[1].exchanged - there[0].exchanged
     shifts = {(number, before + 1, "forward"): times * grown}
     if back[0] is not None and back[1] is not None:
         left = grown + back[1].live - back[0].live
         operations += back[1].operations - back[0].operations
+        exchanged += back[1].exchanged - back[0].exchanged
         shifts[number, before, "backward"] = times * left
     elif back != [None, None]:
         return None
-    return times * operations, shifts
+    return (times * operations, times * exchanged), shifts

@@ -14,9 +14,13 @@ _SHARE_OF_BANDWIDTH = 0.7
 def step_seconds(spec: TrainingSpec, estimate: Estimate, target: Accelerator) -> float:
     """About how long one optimiser step takes on ``target``; expect half to twice as long.
 
-    Arithmetic and memory overlap, so the slower decides; what goes to the host comes on top.
+    Arithmetic, memory and what processes exchange meanwhile overlap, so the slowest decides; what
+    goes to the host comes on top, and so do tokens that are exchanged. All processes are taken to
+    be of one host.
     """
     arithmetic = estimate.operations / (target.operations(spec.precision) * _SHARE)
     memory = estimate.moved / (target.bandwidth * _SHARE_OF_BANDWIDTH)
     link = estimate.transferred / (target.link * _SHARE_OF_BANDWIDTH)
-    return max(arithmetic, memory) + link
+    fabric = target.fabric * _SHARE_OF_BANDWIDTH
+    beside, awaited = estimate.exchanged / fabric, estimate.awaited / fabric
+    return max(arithmetic, memory, beside) + link + awaited

@@ -25,10 +25,12 @@ class Mark:
     """Bytes that live then."""
     operations: int
     """Operations until then."""
+    exchanged: int
+    """Bytes sent to other processes until then."""
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts bytes of new storages while they live, and floating-point operations.
+    """Counts bytes of new storages while they live, floating-point operations, and bytes sent.
 
     Storages that were there before, such as weights, are not counted, nor are views. What an
     operation holds of its own while it runs is: see ``_WORKSPACES``.
@@ -42,7 +44,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Most of it at once."""
         self.operations = 0
         """Multiplications and additions, as torch's own counter has them."""
-        self.marks = [Mark(None, 0, 0)]
+        self.exchanged = 0
+        """Bytes that this process sends to others."""
+        self.marks = [Mark(None, 0, 0, 0)]
         """The beginning, and what ``mark`` was told."""
         self.peaks = [0]
         """Most bytes at once from each mark to the next."""
@@ -67,11 +71,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._reach(before + workspace(args, result))
         if count := _OPERATIONS.get(packet) or flop_registry.get(packet):
             self.operations += int(count(*args, **kwargs, out_val=result))
+        if packet in _EXCHANGES:
+            self.exchanged += _EXCHANGES[packet](args)
         return result
 
     def mark(self, name: Any) -> None:
         """Give this moment a name."""
-        self.marks.append(Mark(name, self.live, self.operations))
+        self.marks.append(Mark(name, self.live, self.operations, self.exchanged))
         self.peaks.append(self.live)
 
     def _reach(self, size: int) -> None:
@@ -142,3 +148,27 @@ _WORKSPACES: dict[Any, Callable[[Any, Any], int]] = {
     torch.ops.aten.convolution_backward: _convolution_back,
 }
 """Bytes that an operation holds at its peak, its results among them, from arguments and results."""
+
+
+def _dealt(args: Any) -> int:
+    """What is sent where each process keeps one part of ``(N, ...)`` and gives the others away."""
+    sent, outputs = args[0], args[1]
+    return _bytes(sent) * (len(outputs) - 1) // len(outputs)
+
+
+def _gathered(args: Any) -> int:
+    """What is sent where each of ``args[1]`` processes passes its tensor to all others."""
+    return _bytes(args[0]) * (int(args[1]) - 1)
+
+
+def _added_up(args: Any) -> int:
+    """What is sent where each of ``args[2]`` processes gets the sum of one part of ``(N, ...)``."""
+    return _bytes(args[0]) * (int(args[2]) - 1) // int(args[2])
+
+
+_EXCHANGES: dict[Any, Callable[[Any], int]] = {
+    torch.ops._c10d_functional.all_to_all_single: _dealt,  # noqa: SLF001
+    torch.ops._c10d_functional.all_gather_into_tensor: _gathered,  # noqa: SLF001
+    torch.ops._c10d_functional.reduce_scatter_tensor: _added_up,  # noqa: SLF001
+}
+"""Bytes that a process sends, by the operation, from its arguments."""

@@ -182,3 +182,32 @@ def test_encoders_that_leave_memory_are_not_counted(spec_of):
     assert (gone.text_encoders, gone.vae) == (0, 0)
     assert min(here.text_encoders, here.vae) > 0
     assert gone.operations < here.operations
+
+
+def test_shared_tokens_halve_activations_and_operations(spec_of):
+    whole = estimate(spec_of("flux"))
+    shared = estimate(spec_of("flux", distributed={"context_parallel": 2, "processes": 2}))
+    passes = [each.activations + each.gradients for each in (shared, whole)]
+    assert 0.45 < passes[0] / passes[1] < 0.65
+    assert 0.45 < shared.operations / whole.operations < 0.65
+    assert (shared.base, shared.adapter) == (whole.base, whole.adapter)
+    assert whole.awaited == 0 < shared.awaited
+
+
+def test_tokens_of_a_model_without_a_plan_are_not_shared(spec_of):
+    spec = spec_of("sd1", distributed={"context_parallel": 2, "processes": 2})
+    with pytest.raises(BadSpecError, match="context_parallel: Diffusers has no plan"):
+        estimate(spec)
+
+
+def test_the_first_of_several_processes_holds_its_part(spec_of):
+    """Of a LoRA under FSDP2: a third of all, and states in as many rows as there are."""
+    alone = estimate(spec_of())
+    found = estimate(spec_of(distributed={"strategy": "fsdp2", "processes": 3}))
+    assert alone.base / 3 <= found.base < alone.base / 2.5
+    assert found.optimizer == 2 * found.average
+    ranks = found.by_rank
+    assert ranks[0].total == found.total
+    assert (ranks[0].first, ranks[-1].last) == (0, 2)
+    assert ranks[-1].total < found.total
+    assert found.exchanged > 0

@@ -12,6 +12,7 @@ from fixtures.tiny import TINY
 
 from st_shared.spec import TrainingSpec
 from st_trainer.cli import st_train
+from st_trainer.errors import BadSpecError
 from st_trainer.planning.accelerators import (
     ACCELERATORS,
     Accelerator,
@@ -19,10 +20,15 @@ from st_trainer.planning.accelerators import (
     needed,
     smallest,
 )
+from st_trainer.planning.changes import (
+    Change,
+    applied,
+    more_processes,
+)
+from st_trainer.planning.changes import possible as _steps
 from st_trainer.planning.estimate import Estimate
 from st_trainer.planning.picture import WIDTH, picture
-from st_trainer.planning.proposal import _changes as _steps
-from st_trainer.planning.proposal import applied, proposed
+from st_trainer.planning.proposal import proposed
 from st_trainer.planning.step_time import step_seconds
 
 SPEC = TrainingSpec.model_validate(
@@ -133,6 +139,107 @@ def _differences(spec):
     return {(name, value) for name, value in after.items() if before[name] != value}
 
 
+TOGETHER = applied(SPEC, (Change("distributed.processes", 4, ""),))
+
+
+def spread(spec):
+    """``estimate`` of one of several processes, in which the strategies differ as they truly do."""
+    found, asked, count = estimate(spec), spec.distributed, spec.distributed.processes or 1
+    whole = replace(found, processes=count, activations=found.activations // asked.context_parallel)
+    if asked.strategy == "ddp":
+        return replace(whole, buffers=2_000 if count > 1 else 0)
+    part = replace(whole, optimizer=whole.optimizer // count, gradients=2_000 // count, buffers=500)
+    if asked.strategy == "deepspeed":
+        return replace(part, optimizer=0 if asked.offload_optimizer == "cpu" else part.optimizer)
+    if asked.offload_parameters == "cpu":
+        return replace(part, base=0, adapter=0, gradients=0, optimizer=0, average=0)
+    return replace(part, base=whole.base // count, adapter=2_000 // count, average=2_000 // count)
+
+
+@pytest.mark.parametrize(
+    ("share", "way"),
+    [
+        (0.4, {"strategy": "fsdp2"}),
+        (0.1, {"strategy": "fsdp2", "offload_parameters": "cpu"}),
+    ],
+)
+def test_several_processes_get_one_way_to_spread_and_need_each_change(share, way):
+    limit = int(spread(TOGETHER).total * share)
+    found = proposed(TOGETHER, room(limit), spread)
+    assert found.fits
+    assert found.estimate.total <= limit
+    assert found.spec.distributed.model_dump(include=way.keys()) == way
+    for change in found.changes:
+        fewer = applied(TOGETHER, tuple(each for each in found.changes if each is not change))
+        assert fewer is None or spread(fewer).total > limit
+
+
+def test_spreading_comes_before_rounding_and_only_where_there_are_several():
+    limit = int(spread(TOGETHER).total * 0.4)
+    fields = {each.field: each.value for each in proposed(TOGETHER, room(limit), spread).changes}
+    assert fields["distributed.strategy"] == "fsdp2"
+    assert "memory.quantization.format" not in fields
+    alone = proposed(SPEC, room(int(spread(SPEC).total * 0.4)), spread)
+    assert alone.fits
+    assert not [each for each in alone.changes if each.field.startswith("distributed")]
+
+
+def test_what_one_accelerator_cannot_hold_is_spread_over_the_fewest_that_do():
+    """As many samples are learned from in a step as before."""
+    limit = 4_000
+    assert not proposed(SPEC, room(limit), lambda spec: replace(estimate(spec), host=0)).fits
+    found = proposed(SPEC, room(limit), spread)
+    assert found.fits
+    count = found.spec.distributed.processes
+    fields = {each.field: each.value for each in found.changes}
+    assert fields["distributed.processes"] == count == 2
+    assert found.spec.distributed.strategy == "fsdp2"
+    assert count * found.spec.batch_size * found.spec.accumulation == SPEC.batch_size
+    assert applied(SPEC, found.changes) == found.spec
+
+
+def test_more_processes_say_where_a_step_learns_from_more_samples():
+    odd = applied(SPEC, (Change("batch_size", 3, ""),))
+    [change] = more_processes(odd, 2)
+    assert "2 times the samples" in change.cost
+    parts = applied(SPEC, (Change("accumulation", 6, ""),))
+    assert [(each.field, each.value) for each in more_processes(parts, 2)] == [
+        ("distributed.processes", 2),
+        ("accumulation", 3),
+    ]
+
+
+def test_nothing_is_proposed_that_a_run_refuses():
+    """Offloaded blocks are for one process, and tokens are not shared without a plan for it."""
+    offload = (
+        Change("memory.gradient_checkpointing", 1, ""),
+        Change("memory.offload.level", "block", ""),
+    )
+    assert applied(SPEC, offload) is not None
+    assert applied(TOGETHER, offload) is None
+
+    def refusing(spec):
+        if spec.distributed.context_parallel > 1:
+            raise BadSpecError("training.distributed.context_parallel: no plan")
+        return spread(spec)
+
+    found = proposed(TOGETHER, room(100), refusing)
+    assert not found.fits
+    assert found.spec.distributed.context_parallel == 1
+    assert found.spec.memory.offload.level is None
+
+
+def test_processes_that_share_tokens_take_the_samples_one_after_the_other():
+    """Activations alone are too many: neither rounding nor spreading weights would do."""
+
+    def long(spec):
+        return replace(spread(spec), activations=100_000 // spec.distributed.context_parallel)
+
+    found = proposed(TOGETHER, room(45_000), long)
+    assert found.fits
+    assert found.spec.distributed.context_parallel == found.spec.accumulation == 4
+
+
 def test_what_would_be_needed_is_told():
     limit = 24 * 2**30
     assert smallest(limit).memory == 32 * 2**30
@@ -215,6 +322,41 @@ def test_the_command_refuses_what_is_no_accelerator_or_no_model(job):
     assert wrong.exit_code == 2
     [problem] = json.loads(wrong.output)["problems"]
     assert problem["field"] == "training.model.base"
+
+
+def test_the_command_tells_of_each_process(job):
+    document = json.loads(job.read_text())
+    document["training"]["distributed"] = {"strategy": "fsdp2"}
+    document["resources"] = {"slots": 3}
+    job.write_text(json.dumps(document))
+    said = CliRunner().invoke(st_train, ["plan", str(job), "--gpu", "H100-80GB"])
+    assert "each of 3 processes, fsdp2" in said.output
+    assert "buffers of the strategy" in said.output
+    assert "rank 2: " in said.output
+    asked = ["plan", str(job), "--processes", "5", "--gpu", "H100-80GB", "--json"]
+    plan = json.loads(CliRunner().invoke(st_train, asked).output)["estimate"]
+    assert (plan["processes"], plan["strategy"]) == (5, "fsdp2")
+    assert (plan["ranks"][0]["first"], plan["ranks"][-1]["last"]) == (0, 4)
+    assert plan["ranks"][0]["total"] == plan["total_bytes"]
+    assert plan["ranks"][-1]["total"] < plan["total_bytes"]
+    assert plan["sent_bytes_per_step"] > 0
+
+
+def test_the_command_refuses_what_a_run_in_so_many_processes_refuses(job):
+    document = json.loads(job.read_text())
+    document["training"]["memory"] = {
+        "gradient_checkpointing": 1,
+        "offload": {"level": "block"},
+    }
+    document["training"]["distributed"] = {"processes": 2}
+    job.write_text(json.dumps(document))
+    for arguments, field in (
+        ([], "training.memory.offload.level"),
+        (["--processes", "3"], "training.distributed.processes"),
+    ):
+        found = CliRunner().invoke(st_train, ["plan", str(job), "--json", *arguments])
+        assert found.exit_code == 2
+        assert [each["field"] for each in json.loads(found.output)["problems"]] == [field]
 
 
 @pytest.mark.families
