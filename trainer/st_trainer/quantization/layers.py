@@ -4,6 +4,7 @@ Each gives a layer whose answer passes gradients on to its input, and has no gra
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,21 +22,25 @@ def by_torchao(config: str) -> Quantise:
     def quantise(layer: nn.Linear, device: torch.device) -> nn.Module:
         torchao = library("torchao.quantization")
         torchao.quantize_(layer.to(device), getattr(torchao, config)(), filter_fn=_is_linear)
-        made = TorchaoLinear(
-            layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta"
-        )
-        made.weight, made.bias = layer.weight, layer.bias
-        made.requires_grad_(requires_grad=False).train(layer.training)
-        return made
+        return _forgetful(layer, layer.weight)
 
     return quantise
 
 
-class TorchaoLinear(nn.Linear):
+def _forgetful(layer: nn.Linear, weight: Tensor) -> nn.Module:
+    made = ForgetfulLinear(
+        layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta"
+    )
+    made.weight, made.bias = weight, layer.bias
+    made.requires_grad_(requires_grad=False).train(layer.training)
+    return made
+
+
+class ForgetfulLinear(nn.Linear):
     """A linear layer whose weight is spread out while it is used, and at no other time.
 
-    Left to itself, torchao keeps what it spread out until the gradient is known: all weights in
-    full, once a step.
+    Left to themselves, torchao keeps what it spread out until the gradient is known, all weights in
+    full once a step, and quanto every input, for a gradient of the weight that nobody asks for.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -59,14 +64,13 @@ class _Product(torch.autograd.Function):
 
 
 def by_quanto(kind: str) -> Quantise:
-    """A ``QLinear`` of optimum-quanto, frozen, by the name of its type of weights."""
+    """Weights of a frozen ``QLinear`` of optimum-quanto, by the name of their type."""
 
     def quantise(layer: nn.Linear, device: torch.device) -> nn.Module:
         quanto = library("optimum.quanto")
         made: Any = quanto.QLinear.from_module(layer.to(device), weights=getattr(quanto, kind))
         made.freeze()
-        made.requires_grad_(False)
-        return made  # type: ignore[no-any-return]
+        return _forgetful(layer, made.weight)
 
     return quantise
 
@@ -93,8 +97,7 @@ def nf4_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
 
 def int8_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
     """Rows in eight bits, inputs too where the device has the code; Dettmers et al. 2022."""
-    kinds = library("bitsandbytes.nn")
-    made = kinds.Linear8bitLt(
+    made = _int8_kind()(
         layer.in_features,
         layer.out_features,
         bias=layer.bias is not None,
@@ -102,8 +105,43 @@ def int8_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
         threshold=6.0,
         device="meta",
     )
-    made.weight = kinds.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+    made.weight = library("bitsandbytes.nn").Int8Params(
+        layer.weight.data, requires_grad=False, has_fp16_weights=False
+    )
     return _finished(made, layer, device)
+
+
+@cache
+def _int8_kind() -> Any:
+    """A ``Linear8bitLt`` that keeps no input, which its own backward pass has no use for either."""
+    kind: Any = library("bitsandbytes.nn").Linear8bitLt
+
+    class Int8Linear(kind):  # type: ignore[misc]
+        def forward(self, values: Tensor) -> Tensor:
+            """``(..., in)`` to ``(..., out)``."""
+            answer: Tensor = _Answer.apply(values, super().forward, self._spread)  # type: ignore[no-untyped-call]
+            return answer
+
+        def _spread(self, dtype: torch.dtype) -> Tensor:
+            scales = self.state.SCB.unsqueeze(1) / 127
+            spread: Tensor = self.state.CB.to(dtype) * scales.to(dtype)
+            return spread
+
+    return Int8Linear
+
+
+class _Answer(torch.autograd.Function):
+    """What a layer answers; going back its frozen weight is spread out by another function."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, answer: Any, spread: Any) -> Tensor:
+        ctx.spread = spread
+        return answer(values)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return gradient @ ctx.spread(gradient.dtype), None, None
 
 
 def _finished(made: nn.Module, layer: nn.Linear, device: torch.device) -> nn.Module:

@@ -1,5 +1,7 @@
 """Runs that give something up for memory: what they learn, keep and go on from."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -8,8 +10,14 @@ from whole_run import carry_out, final_state
 
 from st_shared.protocol.journal import ExitCode, journal_event
 from st_shared.spec import TrainingSpec
+from st_trainer.adapters.adapter import trained
+from st_trainer.data.images import Images
+from st_trainer.data.reading import read_datasets
 from st_trainer.errors import BadSpecError
+from st_trainer.loop import backward, step
 from st_trainer.run_folder import RunFolder
+from st_trainer.session import Session
+from st_trainer.weights import open_denoiser
 
 
 @pytest.fixture
@@ -91,6 +99,42 @@ def test_offloaded_blocks_and_steps_in_the_backward_pass_change_nothing(spec_of,
     assert losses(tmp_path / "frugal") == losses(tmp_path / "plain")
     found, expected = weights(tmp_path / "frugal"), weights(tmp_path / "plain")
     assert all(torch.equal(found[name], each) for name, each in expected.items())
+
+
+def session_of(spec):
+    samples = read_datasets(
+        spec.datasets, [Path(str(spec.datasets[0].path))], Images(3, 16, 16)
+    ).samples
+    return Session(spec, samples, open_denoiser(spec, list))
+
+
+def test_a_run_has_one_gradient_at_a_time_and_one_block_in_memory(spec_of):
+    """Results are the same without either, so they are looked for."""
+    session = session_of(spec_of(**FRUGAL["steps in the backward pass"]))
+    groups = session.offloading.groups
+    assert len(groups) > 1
+    assert all(group._file and group._file.exists() for group in groups)
+    sizes = [sum(t.untyped_storage().nbytes() for t in group._tensors) for group in groups]
+    assert sum(size >= group.nbytes for size, group in zip(sizes, groups, strict=True)) == 1
+    learned = [*trained(session.module).values()]
+    before, alive = [each.detach().clone() for each in learned], []
+    for each in learned:  # after the hook that makes the step
+        each.register_post_accumulate_grad_hook(
+            lambda _: alive.append(sum(other.grad is not None for other in learned))
+        )
+    backward(session, [0, 1])
+    assert alive == [0] * len(learned)
+    assert any(not torch.equal(a, b) for a, b in zip(before, learned, strict=True))
+
+
+def test_the_norm_of_gradients_that_were_stepped_with_is_that_of_all(spec_of):
+    plain = {"optimizer": {"learning_rate": 0.01, "max_grad_norm": None}}
+    found = []
+    for changes in (plain, FRUGAL["steps in the backward pass"]):
+        session = session_of(spec_of(**changes))
+        found.append(step(session, [0, 1], 0.01))
+    assert found[1] == pytest.approx(found[0])
+    assert found[0][1] > 0
 
 
 def test_what_the_device_cannot_do_ends_the_run_before_it_begins(spec_of, tmp_path):

@@ -126,6 +126,8 @@ def test_steps_on_the_host_are_the_same_steps_and_go_on_from_their_state(name):
     host = OptimizerSpec(name=name, offload=True)
     optimizer = make_optimizer(ours.parameters(), host, rate)
     assert isinstance(optimizer, HostOptimizer)
+    copies = {each.data_ptr() for group in optimizer.param_groups for each in group["params"]}
+    assert copies.isdisjoint(each.data_ptr() for each in ours.parameters())
     assert_equal(learn(ours, optimizer), expected)
     again = make_optimizer(plain.parameters(), host, rate)
     again.load_state_dict(deepcopy(optimizer.state_dict()))

@@ -1,6 +1,7 @@
 """Bases in fewer bits: what they weigh, and that small matrices beside them still learn."""
 
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from st_trainer.adapters.registry import make_adapter
 from st_trainer.errors import BadSpecError
 from st_trainer.execution.prepare import prepared
 from st_trainer.quantization import registry
-from st_trainer.quantization.layers import TorchaoLinear
+from st_trainer.quantization.layers import ForgetfulLinear
 from st_trainer.quantization.model import frozen_linears, quantised
 from st_trainer.quantization.registry import QUANTIZERS, quantizer_for, quantizers
 
@@ -148,6 +149,22 @@ def test_answers_without_gradients_change_no_weight_whatever_its_width(row):
     assert torch.equal(after, expected)
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_no_layer_keeps_its_input_which_only_a_gradient_of_its_weight_would_need(row):
+    torch.manual_seed(0)
+    layer = row.quantise(nn.Linear(24, 48).requires_grad_(requires_grad=False), CPU)
+    inputs, change = torch.randn(3, 24, requires_grad=True), torch.randn(3, 24)
+    seen = inputs * 1
+    kept = weakref.ref(seen.untyped_storage())
+    answer = layer(seen)
+    del seen
+    assert kept() is None
+    answer.sum().backward()
+    with torch.no_grad():  # of what is linear, to the rounding of inputs
+        moved = (layer(inputs + change) - layer(inputs)).sum()
+    assert (inputs.grad * change).sum() == pytest.approx(moved.item(), rel=0.05, abs=0.1)
+
+
 def test_the_file_holds_plain_matrices(load_tiny, tmp_path):
     written = {}
     for name, changes in {"plain": {}, "fewer": quantization(QUANTIZERS[0])}.items():
@@ -199,7 +216,7 @@ def test_text_encoders_are_held_in_fewer_bits_too(load_tiny):
     denoiser = made(load_tiny, memory={"quantization": {"text_encoders": "int8"}})
     encoder = denoiser.assets["text_encoder"]
     assert not frozen_linears(encoder)
-    assert any(isinstance(each, TorchaoLinear) for each in encoder.modules())
+    assert any(isinstance(each, ForgetfulLinear) for each in encoder.modules())
     assert torch.isfinite(denoiser.encode(["a"])["text"]).all()
 
 
