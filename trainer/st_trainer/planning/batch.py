@@ -79,17 +79,19 @@ def traced(spec: TrainingSpec, stay: frozenset[Kind]) -> tuple[Denoiser, Step]:
     denoiser = empty_denoiser(spec)
     denoiser = prepared(denoiser, make_adapter(spec), spec, CPU)
     together = spec.distributed.context_parallel
-    with group_of(together), FakeTensorMode(allow_non_fake_inputs=True):
+    with group_of(together):
         if together > 1:
             share_tokens(denoiser, spec.distributed, together)
-        fill(denoiser, DTYPES[spec.precision])
-        try:
-            return denoiser, _traced_step(denoiser, spec, stay)
-        except (RuntimeError, NotImplementedError) as error:
-            raise BadSpecError(
-                f"training.model.family: {spec.model.family} cannot be planned with these options: "
-                f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            ) from error
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            fill(denoiser, DTYPES[spec.precision])
+            try:
+                return denoiser, _traced_step(denoiser, spec, stay)
+            except (RuntimeError, NotImplementedError) as error:
+                family = spec.model.family
+                raise BadSpecError(
+                    f"training.model.family: {family} cannot be planned with these options: "
+                    f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                ) from error
 
 
 def staying(spec: TrainingSpec) -> frozenset[Kind]:
