@@ -253,6 +253,7 @@ class Scheduler:
         if grants is None:
             attention.stuck |= 1 << number
             attention.in_vain |= 1 << number
+            attention.unexamined |= 1 << number & ~self.reservations.closed  # before lower ones
             return None
         self.backlog.take(job.id, now)
         attention.unexamined |= self.fleet.reach.rivals(number) & ~self.reservations.closed

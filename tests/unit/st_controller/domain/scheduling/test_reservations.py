@@ -401,3 +401,22 @@ def test_an_urgent_job_that_waits_for_others_to_yield_takes_what_comes_free_for_
     assert queue.where() == {"urgent": [("w0", (0, 1))]}
     queue.finish("large", after=30)
     assert queue.where() == {"lower": [("w1", (0, 1))]}
+
+
+def test_a_gang_of_which_only_a_part_fits_is_cared_for_before_lower_ones_start() -> None:
+    queue = Queue()
+    queue.worker("w0")
+    queue.submit("stays", preemptible=False)
+    queue.placed()
+    queue.worker("w1", 2)
+    for name in ("a", "b"):
+        queue.submit(name)
+    assert queue.placed() == ["a", "b"]
+    queue.submit("top", "o/t/eve", Level.CRITICAL, slots=2, nodes=2)
+    queue.submit("lower", "o/t/ann", Level.HIGH, nodes=2)
+    assert queue.decide() == []
+
+    queue.finish("a", after=60)
+    queue.worker("w2", 2)
+    assert queue.preempted() == [("top", ("b",))]
+    assert sorted(queue.scheduler.running()) == ["b", "stays"]
