@@ -198,6 +198,9 @@ def test_no_more_jobs_are_placed_than_the_cap_lets_run(steps):
     with steps.db.write() as tx:
         job_arrays.cap(tx, steps.admin, array_id, 5)
     assert steps.place() == 3
+    with steps.db.write() as tx:
+        job_arrays.cap(tx, steps.admin, array_id, None)
+    assert steps.place() == 1
 
 
 def test_others_arrays_are_not_seen(steps):

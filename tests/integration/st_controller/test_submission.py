@@ -81,6 +81,8 @@ def test_a_key_belongs_to_one_user(steps):
     theirs, is_new = steps.submit_as(document(), ann, "k1")
     assert is_new
     assert theirs != mine
+    assert steps.submit_as(document(), key="k1") == (mine, False)
+    assert steps.submit_as(document(), ann, "k1") == (theirs, False)
 
 
 def test_a_refused_submission_does_not_use_up_its_key(steps):
