@@ -33,11 +33,9 @@ _ASSIGN = (
 )
 
 
-_ASSIGN_AT_ONCE = (
-    "UPDATE jobs SET state = %s, version = jobs.version + 1, attempts = jobs.attempts + 1,"
-    " changed_at = %s, reason = NULL, progress = NULL"
-    " FROM json_to_recordset(%s) AS read (job_id text, version integer)"
-    " WHERE jobs.id = read.job_id AND jobs.version = read.version - 1"
+_ASSIGN_ONE = (
+    "UPDATE jobs SET state = %s, version = version + 1, attempts = attempts + 1,"
+    " changed_at = %s, reason = NULL, progress = NULL WHERE id = %s AND version = %s"
 )
 _SUCCEED = (
     update(Job)
@@ -124,11 +122,11 @@ def assign_jobs(tx: Transaction, jobs: Sequence[Queued], actor: str) -> None:
         }
         for job in jobs
     ]
-    if connection.dialect.name == "postgresql":
-        said = document(steps)
+    if connection.dialect.name == "postgresql" and len(jobs) == 1:
+        # Not with many: of a list PostgreSQL believes that it is long, and reads all jobs for it.
         noted = insert_document(_TRANSITIONS, tuple(steps[0]))
-        values = (said, str(JobState.ASSIGNED), tx.now, said)
-        done = connection.exec_driver_sql(f"WITH noted AS ({noted}) {_ASSIGN_AT_ONCE}", values)
+        values = (document(steps), str(JobState.ASSIGNED), tx.now, jobs[0].id, jobs[0].version)
+        done = connection.exec_driver_sql(f"WITH noted AS ({noted}) {_ASSIGN_ONE}", values)
         _must_hit_all(done.rowcount, jobs)
     else:
         read = [{"job_id": job.id, "before": job.version, "now": tx.now} for job in jobs]
