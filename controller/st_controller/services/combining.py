@@ -34,7 +34,9 @@ class Combining(Generic[Ask, Answer]):
     ``together`` gives each of many requests, in their order, an answer or the error that belongs to
     it; if it raises it has served none of them. What it raises among ``retried`` says that it was
     because of one of them, so each is tried ``alone``. Both run in a thread. One object serves one
-    event loop. Where nobody is in a hurry, ``rest`` seconds between two pieces let crowds form.
+    event loop. Where nobody is in a hurry, ``rest`` seconds between two pieces let crowds form;
+    with ``gather``, a piece that served several is followed by a rest as long as it took, of so
+    many seconds at most: where several came at once more are coming.
     """
 
     def __init__(
@@ -44,9 +46,10 @@ class Combining(Generic[Ask, Answer]):
         retried: tuple[type[Exception], ...],
         most: int = MOST,
         rest: float = 0.0,
+        gather: float = 0.0,
     ) -> None:
         self._together, self._alone, self._retried = together, alone, retried
-        self._most, self._rest = most, rest
+        self._most, self._rest, self._gather = most, rest, gather
         self._line: deque[_Entry[Ask, Answer]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -69,17 +72,20 @@ class Combining(Generic[Ask, Answer]):
 
     async def _work(self) -> None:
         part: list[_Entry[Ask, Answer]] = []
+        loop = asyncio.get_running_loop()
         try:
             while self._line:
                 part = [self._line.popleft() for _ in range(min(self._most, len(self._line)))]
+                begun = loop.time()
                 answers = await asyncio.to_thread(self._answer, [entry.ask for entry in part])
                 for number, (entry, answer) in enumerate(zip(part, answers, strict=True), start=1):
                     _give(entry, answer)
                     if number % GIVEN == 0:
                         await asyncio.sleep(0)
-                if self._rest:
+                rest = min(loop.time() - begun, self._gather) if len(part) > 1 else 0.0
+                if rest := max(rest, self._rest):
                     part = []
-                    await asyncio.sleep(self._rest)
+                    await asyncio.sleep(rest)
         finally:
             self._worker = None
             for entry in [*part, *self._line]:

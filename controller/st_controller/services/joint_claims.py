@@ -18,6 +18,8 @@ from st_controller.store.schema import Attempt, Job
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.worker import ClaimReply
 
+GATHERED = 0.02
+"""Seconds at most that calls are gathered after several had come at once."""
 MOST = 16
 """Calls in one transaction; each may ask for many attempts."""
 
@@ -46,7 +48,7 @@ class JointClaims:
     def __init__(self, db: Database, objects: ObjectStore, patience: Patience) -> None:
         self._db, self._objects, self._patience = db, objects, patience
         retried = (Refusal, DatabaseError)
-        self._combining = Combining(self._together, self._alone, retried, MOST)
+        self._combining = Combining(self._together, self._alone, retried, MOST, gather=GATHERED)
 
     async def take(self, caller: WorkerCaller, attempt_ids: Sequence[str]) -> Claimed:
         """Claim what a worker was offered; asking again gives the same leases."""

@@ -8,6 +8,8 @@ from st_controller.services.combining import Combining
 from st_controller.services.finishing import Ending
 from st_controller.store.database import Database, DatabaseError
 
+GATHERED = 0.02
+"""Seconds at most that calls are gathered after several had come at once."""
 MOST = 16
 """Calls in one transaction; each may tell of many attempts."""
 
@@ -25,7 +27,7 @@ class JointFinishes:
         self._db = db
         # Both are raised before anything is committed.
         retried = (Refusal, DatabaseError)
-        self._combining = Combining(self._together, self._alone, retried, MOST)
+        self._combining = Combining(self._together, self._alone, retried, MOST, gather=GATHERED)
 
     async def take(self, call: Call) -> Refused:
         """End attempts of a worker; what was refused comes back, and the others are over."""

@@ -53,11 +53,18 @@ def drawn(session, count=2):
     """The random numbers of a step, in the order in which a step draws them."""
     generator = torch.Generator().manual_seed(session.spec.seed)
     vae = session.denoiser.assets["vae"]
-    with torch.no_grad():
-        posterior = vae.encode(session.samples.values([0, 1])).latent_dist
-        clean = posterior.sample(generator)
+    clean = encoded(vae, session.samples.values([0, 1]), generator)
     shift, scale = vae.config.shift_factor or 0, vae.config.scaling_factor
     return (clean - shift) * scale, torch.randn(clean.shape, generator=generator), generator
+
+
+def encoded(vae, samples, generator):
+    """Draws of the latents of samples, each encoded alone as the trainer does: sums of a batch are
+    taken in another order."""
+    with torch.no_grad():
+        found = [vae.encode(sample[None]).latent_dist for sample in samples]
+    mean, std = (torch.cat([getattr(each, name) for each in found]) for name in ("mean", "std"))
+    return mean + std * torch.randn(mean.shape, generator=generator)
 
 
 def even(generator):
@@ -187,8 +194,8 @@ def reference_wan(session):
     )
     generator = torch.Generator().manual_seed(session.spec.seed)
     with torch.no_grad():
-        posterior = assets["vae"].encode(session.samples.values([0, 1])).latent_dist
-        clean = (posterior.sample(generator) - mean) / std
+        latents = encoded(assets["vae"], session.samples.values([0, 1]), generator)
+        clean = (latents - mean) / std
         tokens = assets["tokenizer"](
             list(CAPTIONS),
             padding="max_length",
@@ -215,10 +222,8 @@ def reference_wan_i2v(session):
     images = [Image.fromarray(each) for each in frames]
     generator = torch.Generator().manual_seed(session.spec.seed)
     with torch.no_grad():
-        found = [pipeline.vae.encode(video[None]).latent_dist for video in videos]
-        mean, std = (torch.cat([getattr(each, n) for each in found]) for n in ("mean", "std"))
+        latents = encoded(pipeline.vae, videos, generator)
         config = pipeline.vae.config
-        latents = mean + std * torch.randn(mean.shape, generator=generator)
         shift, scale = (
             torch.tensor(each).view(1, -1, 1, 1, 1)
             for each in (config.latents_mean, config.latents_std)
@@ -250,9 +255,8 @@ def reference_ace_step(session):
     pipeline.set_progress_bar_config(disable=True)
     condition = TINY["ace_step"].conditions(pipeline, list(CAPTIONS))
     generator = torch.Generator().manual_seed(session.spec.seed)
-    with torch.no_grad():
-        posterior = assets["vae"].encode(session.samples.values([0, 1])).latent_dist
-        clean = posterior.sample(generator).transpose(1, 2)
+    samples = session.samples.values([0, 1])
+    clean = encoded(assets["vae"], samples, generator).transpose(1, 2)
     noise = torch.randn(2, *clean.shape[:0:-1], generator=generator).transpose(1, 2)
     times = torch.special.ndtri(even(generator)).sigmoid().float()
     t = times.view(-1, 1, 1)

@@ -19,8 +19,9 @@ _BLOCK = 64
 """Values of nf4 that share a scale."""
 _SCALES = 256
 """Scales of nf4 that share a scale of theirs."""
-_GROUP = 128
-"""Values of quanto's int4 that share a scale and a shift."""
+_GROUPS = (128, 96, 64, 32)
+"""Values of quanto's int4 that may share a scale and a shift: the first of these by which longer
+rows can be cut; of others, and of short ones, a whole row does."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ def _nf4(rows: int, columns: int, _item: int) -> int:
 
 
 def _int4(rows: int, columns: int, item: int) -> int:
-    groups = -(-rows * columns // _GROUP)
+    cuts = (group for group in _GROUPS if columns % group == 0)
+    group = next(cuts, columns) if columns > _GROUPS[0] else columns
+    groups = rows * columns // group
     return -(-rows * columns // 2) + 2 * item * groups
 
 

@@ -144,6 +144,35 @@ async def test_where_nobody_is_in_a_hurry_crowds_form(monkeypatch):
     assert parts == [1, 20]
 
 
+async def test_where_several_came_at_once_more_are_gathered(monkeypatch):
+    parts, rests, rested, resting = [], [], asyncio.Event(), asyncio.Event()
+
+    async def rest(seconds):
+        if seconds:
+            rests.append(seconds)
+            resting.set()
+            await rested.wait()
+
+    def together(asks):
+        parts.append(len(asks))
+        return list(asks)
+
+    monkeypatch.setattr(
+        combining_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": rest})
+    )
+    combining = Combining(together, lambda ask: together([ask])[0], (Asked,), gather=1e-9)
+    assert [await combining.do(ask) for ask in range(3)] == [0, 1, 2]
+    assert rests == []  # whoever comes alone is served at once, and so is the next
+    assert await asyncio.gather(combining.do(3), combining.do(4)) == [3, 4]
+    await resting.wait()
+    more = [asyncio.create_task(combining.do(ask)) for ask in (5, 6, 7)]
+    await asyncio.sleep(0)
+    rested.set()
+    assert await asyncio.gather(*more) == [5, 6, 7]
+    assert parts == [1, 1, 1, 2, 3]
+    assert rests[0] == 1e-9  # no longer than the bound, however long it took
+
+
 async def test_who_goes_away_harms_nobody():
     work = Work()
     first = asyncio.create_task(work.combining.do("first"))
