@@ -37,6 +37,9 @@ $(VENV)/made-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 .PHONY: install
 install: $(VENV)/made ## create .venv with everything that runs
+	@# Whoever runs it may not be able to write there.
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null \
+		|| echo "packages hold files for newer versions of Python, which are not compiled"
 
 .PHONY: dev
 dev: $(VENV)/made-dev ## create .venv with the tools for development as well

@@ -120,20 +120,25 @@ async def test_a_part_is_bounded():
     assert [len(part) for part in work.parts] == [1, MOST, 5]
 
 
+def counting(monkeypatch, parts, sleep, **options):
+    """Gives back what is asked, notes in ``parts`` how many came at once, rests by ``sleep``."""
+
+    def together(asks):
+        parts.append(len(asks))
+        return list(asks)
+
+    own = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    monkeypatch.setattr(combining_module, "asyncio", own)
+    return Combining(together, lambda ask: together([ask])[0], (Asked,), **options)
+
+
 async def test_where_nobody_is_in_a_hurry_crowds_form(monkeypatch):
     parts, rested = [], asyncio.Event()
 
     async def rest(_seconds):
         await rested.wait()
 
-    def together(asks):
-        parts.append(len(asks))
-        return list(asks)
-
-    monkeypatch.setattr(
-        combining_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": rest})
-    )
-    combining = Combining(together, lambda ask: together([ask])[0], (Asked,), rest=0.05)
+    combining = counting(monkeypatch, parts, rest, rest=0.05)
     assert await combining.do(0) == 0
     tasks = []
     for ask in range(20):  # they come one by one, while it rests
@@ -153,14 +158,7 @@ async def test_where_several_came_at_once_more_are_gathered(monkeypatch):
             resting.set()
             await rested.wait()
 
-    def together(asks):
-        parts.append(len(asks))
-        return list(asks)
-
-    monkeypatch.setattr(
-        combining_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": rest})
-    )
-    combining = Combining(together, lambda ask: together([ask])[0], (Asked,), gather=1e-9)
+    combining = counting(monkeypatch, parts, rest, gather=1e-9)
     assert [await combining.do(ask) for ask in range(3)] == [0, 1, 2]
     assert rests == []  # whoever comes alone is served at once, and so is the next
     assert await asyncio.gather(combining.do(3), combining.do(4)) == [3, 4]
