@@ -1,8 +1,10 @@
 """Every job that waits: in its line, for a moment to come, or for its array to let it in."""
 
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import chain, islice
+from operator import attrgetter
 
 from st_controller.domain.scheduling.arrays import Array, array_turn
 from st_controller.domain.scheduling.lines import Line, Turn, Waiting, in_turn
@@ -10,6 +12,7 @@ from st_controller.domain.scheduling.model import Level, PendingJob, Policy
 from st_controller.domain.scheduling.nodes import AGED, BASE
 from st_controller.domain.scheduling.tenants import Tenants
 
+TURN = attrgetter("turn")
 
 class Backlog:
     """The jobs that wait, and the ageing of those that stand first."""
@@ -242,9 +245,11 @@ class Backlog:
             heappush(self._raises, (due, line.turn, self._serial, line))
 
     def _reach(self, line: Line, reached: int | None) -> None:
-        if line.reached == reached:
-            return
         aged = line.leaf.aged_lines
+        if line.reached == reached:
+            if reached is not None:  # another job stands first
+                aged[reached][line.shape].sort(key=TURN)
+            return
         if line.reached is not None:
             aged[line.reached][line.shape].remove(line)
             if not aged[line.reached][line.shape]:
@@ -252,7 +257,7 @@ class Backlog:
             self._tenants.turns.drop(line.leaf, AGED, line.reached, line.shape)
         if reached is not None:
             self.arrived[line.shape] = max(self.arrived.get(line.shape, 0), reached)
-            aged[reached].setdefault(line.shape, []).append(line)
+            insort(aged[reached].setdefault(line.shape, []), line, key=TURN)
             self._tenants.turns.hold(line.leaf, AGED, reached, line.shape)
         line.reached = reached
 

@@ -91,7 +91,8 @@ class Node:
     above: tuple["Node", ...] = ()
     """The same without the node itself."""
     aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
-    """A user's lines by the level that their first job has reached by waiting, and by shape."""
+    """A user's lines by the level that their first job has reached by waiting, and by shape; those
+    of one shape in the order of their first jobs."""
 
     def __post_init__(self) -> None:
         self.above = self.parent.ancestry if self.parent else ()

@@ -337,9 +337,9 @@ def _earliest(leaf: Node, level: int, mask: int, width: int) -> "Line":
         while there:
             lowest = there & -there
             there ^= lowest
-            for line in aged_lines[lowest.bit_length() - 1]:
-                if best is None or line.turn < best.turn:
-                    best = line
+            line = aged_lines[lowest.bit_length() - 1][0]
+            if best is None or line.turn < best.turn:
+                best = line
         aged >>= width
         reached += 1
     if best is None:
