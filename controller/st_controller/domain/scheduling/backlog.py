@@ -222,6 +222,7 @@ class Backlog:
         """Find out who stands first in a line, and how far that job has risen."""
         if not line.look(self.waiting):
             return
+        line.leaf.note_first(BASE, line.level, line.shape, line.turn[0])
         if line.turns:
             self._age(line, now)
             return
@@ -245,21 +246,28 @@ class Backlog:
             heappush(self._raises, (due, line.turn, self._serial, line))
 
     def _reach(self, line: Line, reached: int | None) -> None:
-        aged = line.leaf.aged_lines
-        if line.reached == reached:
-            if reached is not None:  # another job stands first
-                aged[reached][line.shape].sort(key=TURN)
-            return
-        if line.reached is not None:
-            aged[line.reached][line.shape].remove(line)
-            if not aged[line.reached][line.shape]:
-                del aged[line.reached][line.shape]
-            self._tenants.turns.drop(line.leaf, AGED, line.reached, line.shape)
-        if reached is not None:
-            self.arrived[line.shape] = max(self.arrived.get(line.shape, 0), reached)
-            insort(aged[reached].setdefault(line.shape, []), line, key=TURN)
-            self._tenants.turns.hold(line.leaf, AGED, reached, line.shape)
+        """Note how far the first job of a line has risen; it may be another job than before."""
+        leaf, shape, before = line.leaf, line.shape, line.reached
+        if before is not None:
+            alike = leaf.aged_lines[before][shape]
+            if before == reached:
+                alike.sort(key=TURN)
+            else:
+                alike.remove(line)
+            if alike:
+                leaf.note_first(AGED, before, shape, alike[0].turn[0])
+            else:
+                del leaf.aged_lines[before][shape]
+            if before == reached:
+                return
+            self._tenants.turns.drop(leaf, AGED, before, shape)
         line.reached = reached
+        if reached is not None:
+            self.arrived[shape] = max(self.arrived.get(shape, 0), reached)
+            alike = leaf.aged_lines[reached].setdefault(shape, [])
+            insort(alike, line, key=TURN)
+            leaf.note_first(AGED, reached, shape, alike[0].turn[0])
+            self._tenants.turns.hold(leaf, AGED, reached, shape)
 
     def _send_back(self, array: Array, now: float) -> None:
         """Let the last jobs of an array wait to be let in again, where too many stand in line."""

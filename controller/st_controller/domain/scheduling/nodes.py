@@ -1,6 +1,8 @@
 """One organisation, team or user: what it has used, may use, and waits for."""
 
+from array import array
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from st_controller.domain.scheduling.model import Level, Share
@@ -16,6 +18,10 @@ NEGLIGIBLE = 1e-3
 LEVELS = len(Level)
 BASE, AGED = 0, 1
 """Tables of what waits: under the level asked for, and under the one reached by waiting."""
+
+def _no_moments() -> "tuple[list[array[float]], list[array[float]]]":
+    return [array("d") for _ in Level], [array("d") for _ in Level]
+
 
 Place = tuple[float, str, "Node"]
 LevelShape = tuple[int, int]
@@ -93,11 +99,21 @@ class Node:
     aged_lines: "list[dict[int, list[Line]]]" = field(default_factory=lambda: [{} for _ in Level])
     """A user's lines by the level that their first job has reached by waiting, and by shape; those
     of one shape in the order of their first jobs."""
+    firsts: "tuple[list[array[float]], list[array[float]]]" = field(default_factory=_no_moments)
+    """By table, level and shape when the first job of a user was submitted. The same stands in the
+    lines, but far apart in memory, and this is read for every shape that fits."""
 
     def __post_init__(self) -> None:
         self.above = self.parent.ancestry if self.parent else ()
         self.ancestry = (self, *self.above)
         self.take_share(self.share)
+
+    def note_first(self, table: int, level: int, shape: int, submitted: float) -> None:
+        """When a user's first job of a level and shape was submitted; infinite: it has none."""
+        moments = self.firsts[table][level]
+        if shape >= len(moments):
+            moments.extend([inf] * (shape + 1 - len(moments)))
+        moments[shape] = submitted
 
     @property
     def claim(self) -> float:

@@ -1,5 +1,7 @@
 """Whose turn it is: down the tree of tenants to the line that is to be served next."""
 
+from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from st_controller.domain.scheduling.limits import Limits
@@ -8,6 +10,7 @@ from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, Node
 if TYPE_CHECKING:
     from st_controller.domain.scheduling.lines import Line
 
+TURN = attrgetter("turn")
 EXCESS = 1.01
 """What somebody may have had, over its share, before others take precedence where it would fit and
 they do not."""
@@ -320,28 +323,24 @@ def _earliest(leaf: Node, level: int, mask: int, width: int) -> "Line":
 
     These are the lines of that level, and those that have risen to it or above.
     """
-    best: Line | None = None
-    lines = leaf.lines or {}
-    here = leaf.masks[BASE] >> level * width & mask
-    while here:  # as ``numbers`` does; this is the innermost loop of all
-        lowest = here & -here
-        here ^= lowest
-        line = lines[level, lowest.bit_length() - 1]
-        if best is None or line.turn < best.turn:
-            best = line
-    aged = leaf.masks[AGED] >> level * width
-    reached = level
-    while aged:
-        there = aged & mask
-        aged_lines = leaf.aged_lines[reached]
-        while there:
-            lowest = there & -there
-            there ^= lowest
-            line = aged_lines[lowest.bit_length() - 1][0]
-            if best is None or line.turn < best.turn:
-                best = line
-        aged >>= width
-        reached += 1
-    if best is None:
+    earliest, found = inf, []
+    for table, at_level in ((BASE, level), *((AGED, above) for above in range(level, LEVELS))):
+        here = leaf.masks[table] >> at_level * width & mask
+        moments = leaf.firsts[table][at_level]
+        while here:  # as ``numbers`` does; this is the innermost loop of all
+            lowest = here & -here
+            here ^= lowest
+            number = lowest.bit_length() - 1
+            submitted = moments[number]
+            if submitted < earliest:
+                earliest, found = submitted, [(table, at_level, number)]
+            elif submitted == earliest:
+                found.append((table, at_level, number))
+    if not found:
         raise AssertionError(f"nothing of {leaf.path} waits at level {level}")
-    return best
+    lines = leaf.lines or {}
+    candidates = [
+        lines[at_level, number] if table == BASE else leaf.aged_lines[at_level][number][0]
+        for table, at_level, number in found
+    ]
+    return min(candidates, key=TURN)
