@@ -14,6 +14,7 @@ from st_controller.domain.scheduling.tenants import Tenants
 
 TURN = attrgetter("turn")
 
+
 class Backlog:
     """The jobs that wait, and the ageing of those that stand first."""
 

@@ -19,6 +19,7 @@ LEVELS = len(Level)
 BASE, AGED = 0, 1
 """Tables of what waits: under the level asked for, and under the one reached by waiting."""
 
+
 def _no_moments() -> "tuple[list[array[float]], list[array[float]]]":
     return [array("d") for _ in Level], [array("d") for _ in Level]
 

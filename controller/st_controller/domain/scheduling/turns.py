@@ -1,7 +1,6 @@
 """Whose turn it is: down the tree of tenants to the line that is to be served next."""
 
 from math import inf
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from st_controller.domain.scheduling.limits import Limits
@@ -10,7 +9,6 @@ from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, Node
 if TYPE_CHECKING:
     from st_controller.domain.scheduling.lines import Line
 
-TURN = attrgetter("turn")
 EXCESS = 1.01
 """What somebody may have had, over its share, before others take precedence where it would fit and
 they do not."""
@@ -323,24 +321,32 @@ def _earliest(leaf: Node, level: int, mask: int, width: int) -> "Line":
 
     These are the lines of that level, and those that have risen to it or above.
     """
-    earliest, found = inf, []
-    for table, at_level in ((BASE, level), *((AGED, above) for above in range(level, LEVELS))):
-        here = leaf.masks[table] >> at_level * width & mask
-        moments = leaf.firsts[table][at_level]
+    earliest, best = inf, (BASE, level, -1)
+    here = leaf.masks[BASE] >> level * width & mask
+    aged = leaf.masks[AGED] >> level * width
+    table, reached = BASE, level
+    while here or aged:
+        moments = leaf.firsts[table][reached]
         while here:  # as ``numbers`` does; this is the innermost loop of all
             lowest = here & -here
             here ^= lowest
             number = lowest.bit_length() - 1
             submitted = moments[number]
-            if submitted < earliest:
-                earliest, found = submitted, [(table, at_level, number)]
-            elif submitted == earliest:
-                found.append((table, at_level, number))
-    if not found:
+            if submitted > earliest:
+                continue
+            place = (table, reached, number)
+            if submitted < earliest or _line(leaf, *place).turn < _line(leaf, *best).turn:
+                earliest, best = submitted, place
+        reached += table == AGED
+        table, here = AGED, aged & mask
+        aged >>= width
+    if earliest == inf:
         raise AssertionError(f"nothing of {leaf.path} waits at level {level}")
-    lines = leaf.lines or {}
-    candidates = [
-        lines[at_level, number] if table == BASE else leaf.aged_lines[at_level][number][0]
-        for table, at_level, number in found
-    ]
-    return min(candidates, key=TURN)
+    return _line(leaf, *best)
+
+
+def _line(leaf: Node, table: int, level: int, number: int) -> "Line":
+    """The line of a user, one at or risen to this level, whose first job is the earliest."""
+    if table == BASE:
+        return (leaf.lines or {})[level, number]
+    return leaf.aged_lines[level][number][0]
