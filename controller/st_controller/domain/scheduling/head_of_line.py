@@ -193,13 +193,13 @@ class HeadOfLine:
             return True  # it waits until others yield elsewhere, and need not
         turns = self._tenants.turns
         found = turns.pick(fitting)
-        if found is not None and found[1] > reservation.level:
+        if found is not None and found.level > reservation.level:
             return True
         urgent = turns.asked_for(self._tenants.root, Level.URGENT) & self._fleet.reach.satisfiable
         found = turns.pick(urgent & self._fleet.reach.rivals(reservation.shape))
-        if found is None or found[1] <= reservation.level:
+        if found is None or found.level <= reservation.level:
             return False
-        return self._backlog.waiting[found[0].turn[1]].job.may_preempt
+        return self._backlog.waiting[found.line.turn[1]].job.may_preempt
 
     def _is_allowed(self, reservation: Reservation, now: float) -> bool:
         """Whether the limits let it start, those of a higher level before it."""

@@ -230,10 +230,10 @@ class Scheduler:
             found = self.tenants.turns.pick(fitting | attention.unexamined, before)
             if found is None:
                 return None
-            line, level = found
+            line, level, is_within_share = found
             job = self.backlog.waiting[line.turn[1]].job
             fitting |= before
-            if head.care_for_passed_over(line, level, now, fitting):
+            if not is_within_share and head.care_for_passed_over(line, level, now, fitting):
                 continue
             decision: Decision | None
             if fitting >> line.shape & 1:

@@ -1,7 +1,7 @@
 """Whose turn it is: down the tree of tenants to the line that is to be served next."""
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from st_controller.domain.scheduling.limits import Limits
 from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, Node
@@ -17,6 +17,15 @@ SURELY, SURELY_NOT = 1 - 1e-12, 1 + 1e-12
 is promised only puts it further back, so that second is true where nothing is promised."""
 SHAPES_AT_FIRST = 64
 """Bits that each level has in a mask until there are more shapes."""
+
+
+class Next(NamedTuple):
+    """Who is to be served next."""
+
+    line: "Line"
+    level: int
+    is_within_share: bool
+    """On every step of the tree, so that nobody beside it has had less."""
 
 
 class Turns:
@@ -84,8 +93,8 @@ class Turns:
 
     # Who is next
 
-    def pick(self, mask: int, fillers: int = 0) -> "tuple[Line, int] | None":
-        """The line to be served next among the shapes in ``mask``, and at which level.
+    def pick(self, mask: int, fillers: int = 0) -> Next | None:
+        """The line to be served next among the shapes in ``mask``.
 
         ``fillers`` are further shapes, for those within their share alone.
 
@@ -109,8 +118,8 @@ class Turns:
         if due & at_level:
             leaf = self._least_served_within_share(root, due & at_level)
             allowed = self._allowed(leaf, level, mask | fillers)
-            return _earliest(leaf, level, allowed, self._width), level
-        return self._line_below(root, level, mask), level
+            return Next(_earliest(leaf, level, allowed, self._width), level, True)
+        return Next(self._line_below(root, level, mask), level, False)
 
     def passed_over(self, leaf: Node, level: int, mask: int) -> "tuple[Line, bool] | None":
         """The line of somebody within its share whom a user that is over its own passes by.
