@@ -31,7 +31,7 @@ class HeldBack:
         if not waits:
             return False
         line.leaf.held_back |= waits
-        line.leaf.look_anew()
+        line.leaf.look_anew_at_held_back()
         self._leaves.append(line.leaf)
         return True
 
@@ -44,7 +44,7 @@ class HeldBack:
         """Forget whom we held back."""
         for leaf in self._leaves:
             leaf.held_back = 0
-            leaf.look_anew()
+            leaf.look_anew_at_held_back()
         self._leaves.clear()
 
     def _shapes(self, number: int, passed: int, fitting: int) -> int:

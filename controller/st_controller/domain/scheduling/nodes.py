@@ -170,6 +170,14 @@ class Node:
         for node in self.ancestry:
             node.due = None
 
+    def look_anew_at_held_back(self) -> None:
+        """The same where nothing but whom somebody holds back changed: it is due all the same."""
+        if self.keeps_room_anywhere:
+            self.look_anew()
+            return
+        for node in self.ancestry:
+            node.startable = None
+
     def allowed(self, mask: int, shapes: Shapes) -> int:
         """The shapes in ``mask`` that its limits would let start if no room was kept there."""
         share = self.share
