@@ -49,6 +49,11 @@ class HeadOfLine:
         preemption = self._preempt(job, number, level, now)
         if preemption is not None or job.id in reservations:
             return preemption
+        if in_the_way := self._in_the_way(job, number, level, now):
+            for kept in in_the_way:
+                attention.given_back.add(kept.job.id)
+                self.release(kept, now)  # and look again, as above
+            return None
         if not self._reserve(job, number, level, now):
             attention.unexamined &= ~self._behind(job, number)
         return None
@@ -169,12 +174,17 @@ class HeadOfLine:
             self.release(reservation, now)
 
     def promise(self, reservation: Reservation, sign: int, now: float) -> None:
-        """Count what is reserved as if it ran, so that the next to be served is somebody else."""
-        price = sum(host.capacity.price for host in reservation.hosts)
-        shape = self._fleet.shapes.known[reservation.shape]
+        """Count what is reserved as if it ran, so that the next to be served is somebody else.
+
+        As much is taken back as was promised, whatever the workers of a gang were exchanged for.
+        """
         leaf = self._tenants.user(reservation.job.tenant.path, now)
-        change = self._tenants.promise if sign > 0 else self._tenants.take_back
-        change(leaf, reservation, price * shape.slots, now)
+        if sign < 0:
+            self._tenants.take_back(leaf, reservation, reservation.rate, now)
+            return
+        price = sum(host.capacity.price for host in reservation.hosts)
+        reservation.rate = price * self._fleet.shapes.known[reservation.shape].slots
+        self._tenants.promise(leaf, reservation, reservation.rate, now)
 
     def _gains(self, number: int, level: int, other: Reservation) -> bool:
         """Whether the head of a line is better off without the reservation of a lower level."""
@@ -226,6 +236,21 @@ class HeadOfLine:
         start = now + self._policy.preemption_grace
         self._keep(Reservation(job, number, level, hosts, start, is_preempting=True), now)
         return Preemption(job.id, victims) if victims else None
+
+    def _in_the_way(
+        self, job: PendingJob, number: int, level: int, now: float
+    ) -> list[Reservation]:
+        """The reservations of lower levels without whose workers a job can preempt nobody."""
+        if job.level < Level.URGENT or not job.may_preempt or self.reservations.lowest >= level:
+            return []
+        lower = {
+            kept.job.id: kept
+            for kept in self.reservations
+            if kept.level < level and kept.job.id not in self._attention.given_back
+        }
+        cleared = self._clearings.cheapest(job, number, now, {None, *lower}) or []
+        keepers = dict.fromkeys(clearing.host.kept_for for clearing in cleared)
+        return [lower[keeper] for keeper in keepers if keeper is not None]
 
     def _reserve(
         self, job: PendingJob, number: int, level: int, now: float, *, at_any_rate: bool = False

@@ -1,7 +1,7 @@
 """Which running jobs yield to an urgent one: the least work is lost first."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -29,11 +29,17 @@ class Clearings:
     def __init__(self, policy: Policy, fleet: Fleet, running: Mapping[str, Running]) -> None:
         self._policy, self._fleet, self._running = policy, fleet, running
 
-    def cheapest(self, job: PendingJob, number: int, now: float) -> list[Clearing] | None:
-        """One worker for each node of ``job``; none where its rank does not clear enough."""
+    def cheapest(
+        self, job: PendingJob, number: int, now: float, kept_for: Container[str | None] = (None,)
+    ) -> list[Clearing] | None:
+        """One worker for each node of ``job``; none where its rank does not clear enough.
+
+        ``kept_for``: workers that are kept for one of these jobs, or (none) for nobody, are looked
+        at.
+        """
         shape = self._fleet.shapes.known[number]
         best: list[Clearing] | None = None
-        for hosts in self._candidates(number):
+        for hosts in self._candidates(number, kept_for):
             found = [
                 clearing
                 for host in hosts
@@ -45,16 +51,16 @@ class Clearings:
                 best = chosen
         return best
 
-    def _candidates(self, number: int) -> Iterable[list[Host]]:
+    def _candidates(self, number: int, kept_for: Container[str | None]) -> Iterable[list[Host]]:
         alike: dict[tuple[SlotKind, ...], list[Host]] = defaultdict(list)
-        for host in islice(self._able(number), MOST_COMPARED):
+        for host in islice(self._able(number, kept_for), MOST_COMPARED):
             alike[host.group.kinds].append(host)
         return alike.values()
 
-    def _able(self, number: int) -> Iterator[Host]:
+    def _able(self, number: int, kept_for: Container[str | None]) -> Iterator[Host]:
         shapes = self._fleet.shapes.known
         for host in self._fleet.hosts():
-            able = host.takes_jobs and host.kept_for is None
+            able = host.takes_jobs and host.kept_for in kept_for
             if able and host.group.fits(host.group.full, shapes) >> number & 1:
                 yield host
 

@@ -32,6 +32,8 @@ class Reservation:
     is_preempting: bool = False
     at_any_rate: bool = False
     """Whether it is for somebody passed by, and leaves the head of the line its own."""
+    rate: float = 0.0
+    """Price of its slots for one second, as it was promised."""
     beside: int = 0
     """The shapes that fit on its workers beside what is reserved there."""
     before: int = 0

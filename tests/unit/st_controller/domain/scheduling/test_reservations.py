@@ -420,3 +420,59 @@ def test_a_gang_of_which_only_a_part_fits_is_cared_for_before_lower_ones_start()
     queue.worker("w2", 2)
     assert queue.preempted() == [("top", ("b",))]
     assert sorted(queue.scheduler.running()) == ["b", "stays"]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_reservation_of_a_lower_level_keeps_nobody_from_preempting(slots: int) -> None:
+    """All workers are kept for it, or those that are not run what yields to nobody."""
+    queue = Queue()
+    queue.worker("other", 4)
+    queue.submit("stays", slots=4, limit=20 * HOUR, preemptible=False)
+    assert queue.placed() == ["stays"]
+    full(queue, level=Level.LOW, limit=10 * HOUR)
+    queue.submit("wide", "o/t/ann", Level.HIGH, slots=4)
+    assert queue.placed() == []
+    (kept,) = queue.scheduler.reservations
+    assert [host.id for host in kept.hosts] == ["w"]
+    queue.submit("urgent", "o/t/ben", Level.URGENT, slots=slots, limit=10 * HOUR)
+
+    ((job, victims),) = queue.preempted()
+    assert job == "urgent"
+    assert len(victims) == slots
+    assert {name.split()[0] for name in victims} == {"small"}
+    queue.finish(*victims, after=20)
+    assert queue.placed() == ["urgent"]
+
+
+def test_a_reservation_that_is_in_nobodys_way_outlasts_a_preemption() -> None:
+    queue = Queue()
+    full(queue, level=Level.LOW, limit=10 * HOUR)
+    queue.submit("wide", "o/t/ann", Level.HIGH, slots=4)
+    assert queue.placed() == []
+    queue.worker("other", 1)
+    queue.submit("yields", limit=20 * HOUR)
+    assert queue.placed() == ["yields"]
+    (kept,) = queue.scheduler.reservations
+    queue.submit("urgent", "o/t/ben", Level.URGENT, limit=10 * HOUR)
+
+    assert queue.preempted() == [("urgent", ("yields",))]
+    assert kept in list(queue.scheduler.reservations)
+
+
+def test_what_was_promised_to_a_gang_is_taken_back_whatever_its_workers_cost() -> None:
+    queue = Queue()
+    for name, price in (("dear 0", 9.0), ("dear 1", 9.0), ("cheap 0", 1.0), ("cheap 1", 1.0)):
+        queue.worker(name, 2, price=price)
+        limit = HOUR * (10 - price)
+        queue.submit(f"on {name}", slots=2, limit=limit)
+        queue.placed()
+    queue.submit("gang", "o/t/ann", slots=2, nodes=2)
+    queue.placed()
+    (kept,) = queue.scheduler.reservations
+    assert [host.id for host in kept.hosts] == ["dear 0", "dear 1"]
+    queue.finish("on cheap 0", after=60)
+    assert queue.placed() == []
+    queue.finish("on cheap 1", after=60)
+    assert queue.placed() == ["gang"]
+
+    assert not any(node.promised for node in queue.scheduler.tenants.nodes())
