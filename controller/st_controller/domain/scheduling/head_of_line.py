@@ -275,4 +275,4 @@ class HeadOfLine:
 
 def _victims(cleared: Iterable[Clearing]) -> Iterator[str]:
     for clearing in cleared:
-        yield from clearing.victims
+        yield from (victim.job_id for victim in clearing.victims)

@@ -131,6 +131,8 @@ class Group:
     """Room for datasets of which any shape asks so much; all of its workers have as much."""
     fitting: list[tuple[int, ...] | None] = field(default_factory=list)
     """For each shape the kinds of slots that it may use, smallest memory first; none: not here."""
+    accelerators: list[tuple[str, ...]] = field(default_factory=list)
+    """The names of these; workers of which they are the same make a gang."""
     able: int = 0
     """The shapes that may use any slot of it."""
     buckets: dict[FreeSlots, dict[str, Host]] = field(default_factory=dict)
@@ -148,6 +150,8 @@ class Group:
         number = len(self.fitting)
         kinds = self._kinds_for(shape)
         self.fitting.append(kinds)
+        names = {self.kinds[place].accelerator for place in kinds or ()}
+        self.accelerators.append(tuple(sorted(names)))
         if kinds:
             self.able |= 1 << number
             for vector in self.bits:

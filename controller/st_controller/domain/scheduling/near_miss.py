@@ -1,5 +1,6 @@
 """Requests that no worker could ever satisfy, and what comes near."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -24,11 +25,14 @@ def near_miss(shape: Shape, fleet: Sequence[WorkerCapacity]) -> Reason | None:
             message="No worker has joined yet.",
             hint="start one with `st-worker join`; the job waits until there is one",
         )
-    able = sum(_room(shape, worker) >= shape.slots for worker in fleet)
-    if able >= shape.nodes:
+    able = [worker for worker in fleet if _room(shape, worker) >= shape.slots]
+    alike = max(Counter(_accelerators(shape, worker) for worker in able).values(), default=0)
+    if alike >= shape.nodes:
         return None
     if able:
-        said = f"{shape.nodes} workers are asked for, and {able} could each run a part"
+        parts = f"{len(able)} could each run a part"
+        unlike = f", {alike} at most with equal accelerators" if len(able) > alike else ""
+        said = f"{shape.nodes} workers are asked for, and {parts}{unlike}"
     else:
         said = "; ".join(_shortages(shape, fleet)) or _never_together(shape, fleet)
     return Reason(code="unsatisfiable", message=f"No worker could ever run it: {said}.", hint=_HINT)
@@ -68,6 +72,11 @@ def _never_together(shape: Shape, fleet: Sequence[WorkerCapacity]) -> str:
     if not best:
         return "each thing asked for exists, but not on one worker"
     return f"{shape.slots} slots are asked for; the best fitting worker has {best} such slots"
+
+
+def _accelerators(shape: Shape, worker: WorkerCapacity) -> frozenset[str]:
+    """Those that the shape may use there; all workers of a gang have the same."""
+    return frozenset(kind.accelerator for kind in worker.slots.values() if kind_suits(kind, shape))
 
 
 def _room(shape: Shape, worker: WorkerCapacity) -> int:

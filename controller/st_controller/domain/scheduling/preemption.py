@@ -4,14 +4,27 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.hosts import Host
-from st_controller.domain.scheduling.model import Level, PendingJob, Policy, SlotKind
+from st_controller.domain.scheduling.model import Level, PendingJob, Policy
 from st_controller.domain.scheduling.running import Running
 
 MOST_COMPARED = 512
 """Workers among which the cheapest to clear is sought."""
+
+
+class Victim(NamedTuple):
+    """A running job that may yield; the least is the first to do so."""
+
+    lost: float
+    """Slot-seconds of work that would have to be done again."""
+    freed: int
+    """Slots on the worker in question that the other job may use."""
+    job_id: str
+    lost_here: float
+    """What of the work is lost on that worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +32,7 @@ class Clearing:
     """A worker that becomes free for one node when these jobs yield."""
 
     host: Host
-    victims: tuple[str, ...]
-    lost: float
+    victims: tuple[Victim, ...]
 
 
 class Clearings:
@@ -45,16 +57,16 @@ class Clearings:
                 for host in hosts
                 if (clearing := self._clear(host, job.level, number, shape.slots, now))
             ]
-            found.sort(key=lambda clearing: (clearing.lost, len(clearing.victims)))
-            chosen = found[: shape.nodes]
-            if len(chosen) == shape.nodes and (best is None or _cost(chosen) < _cost(best)):
-                best = chosen
+            for key in (_cost_alone, _cost_as_part) if shape.nodes > 1 else (_cost_alone,):
+                chosen = sorted(found, key=key)[: shape.nodes]
+                if len(chosen) == shape.nodes and (best is None or _cost(chosen) < _cost(best)):
+                    best = chosen
         return best
 
     def _candidates(self, number: int, kept_for: Container[str | None]) -> Iterable[list[Host]]:
-        alike: dict[tuple[SlotKind, ...], list[Host]] = defaultdict(list)
+        alike: dict[tuple[str, ...], list[Host]] = defaultdict(list)
         for host in islice(self._able(number, kept_for), MOST_COMPARED):
-            alike[host.group.kinds].append(host)
+            alike[host.group.accelerators[number]].append(host)
         return alike.values()
 
     def _able(self, number: int, kept_for: Container[str | None]) -> Iterator[Host]:
@@ -67,31 +79,21 @@ class Clearings:
     def _clear(
         self, host: Host, level: Level, number: int, slots: int, now: float
     ) -> Clearing | None:
-        """The victims on one worker, cheapest first, and none that is not needed."""
+        """The victims on one worker with whom the least work is lost."""
         kinds = host.group.fitting[number] or ()
         room = sum(host.vector[kind] for kind in kinds)
-        victims: list[tuple[float, int, str]] = []
+        victims: list[Victim] = []
         for job_id, hold in host.running.items():
             running = self._running[job_id]
             freed = sum(hold.kinds[kind] for kind in kinds)
             if running.stopping:
                 room += freed  # it was told to yield already, and nothing else waits for it
             elif freed and self._may_yield(running, level):
-                victims.append((running.lost(now), freed, job_id))
-        victims.sort()
-        chosen: list[tuple[float, int, str]] = []
-        for victim in victims:
-            if room >= slots:
-                break
-            chosen.append(victim)
-            room += victim[1]
-        if room < slots:
-            return None
-        for victim in reversed(chosen[:]):
-            if room - victim[1] >= slots:
-                chosen.remove(victim)
-                room -= victim[1]
-        return Clearing(host, tuple(v[2] for v in chosen), sum(v[0] for v in chosen))
+                lost = running.lost(now)
+                here = lost * len(hold.slots) / running.slots
+                victims.append(Victim(lost, freed, job_id, here))
+        chosen = _least_lost(sorted(victims), slots - room)
+        return None if chosen is None else Clearing(host, chosen)
 
     def _may_yield(self, running: Running, level: Level) -> bool:
         job = running.job
@@ -102,6 +104,39 @@ class Clearings:
         )
 
 
+def _least_lost(victims: list[Victim], lacking: int) -> tuple[Victim, ...] | None:
+    """Those who free so many slots at the least loss, then the fewest; none: all free too few.
+
+    ``victims`` are sorted. By how many slots are freed, the best choice among those looked at.
+    """
+    if lacking > 0 and len({victim.freed for victim in victims}) == 1:
+        enough = -(-lacking // victims[0].freed)
+        return tuple(victims[:enough]) if len(victims) >= enough else None
+    best: list[tuple[float, int, tuple[Victim, ...]] | None] = [(0.0, 0, ())]
+    best += [None] * max(0, lacking)
+    for victim in victims:
+        for freed in range(lacking - 1, -1, -1):
+            before = best[freed]
+            if before is None:
+                continue
+            lost, count, chosen = before
+            there = best[reached := min(lacking, freed + victim.freed)]
+            if there is None or (lost + victim.lost, count + 1) < there[:2]:
+                best[reached] = (lost + victim.lost, count + 1, (*chosen, victim))
+    found = best[-1]
+    return found[2] if found else None
+
+
+def _cost_alone(clearing: Clearing) -> tuple[float, int]:
+    return sum(one.lost for one in clearing.victims), len(clearing.victims)
+
+
+def _cost_as_part(clearing: Clearing) -> tuple[float, int]:
+    """What is lost there, where the other workers of the same jobs may be cleared as well."""
+    return sum(one.lost_here for one in clearing.victims), len(clearing.victims)
+
+
 def _cost(clearings: list[Clearing]) -> tuple[float, int]:
     """Work that is lost, then how many yield: who was told to already costs nothing more."""
-    return sum(one.lost for one in clearings), sum(len(one.victims) for one in clearings)
+    lost = {one.job_id: one.lost for clearing in clearings for one in clearing.victims}
+    return sum(lost.values()), len(lost)

@@ -1,10 +1,8 @@
 """Which workers could run what if nothing else ran there, and who competes with whom for them."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 from st_controller.domain.scheduling.hosts import Group
-from st_controller.domain.scheduling.model import SlotKind
 from st_controller.domain.scheduling.shapes import Shapes, numbers
 
 
@@ -16,7 +14,7 @@ class Reach:
         self._satisfiable: int | None = None
         self._rivals: dict[int, int] = {}
         self._able: dict[int, list[Group]] = {}
-        self._by_hardware: dict[int, list[list[Group]]] = {}
+        self._by_accelerators: dict[int, list[list[Group]]] = {}
         self._alike: dict[int, int] = {}
         self._slots_for: dict[int, int] = {}
 
@@ -43,14 +41,14 @@ class Reach:
             self._able[number] = found
         return found
 
-    def by_hardware(self, number: int) -> list[list[Group]]:
-        """The same, those of equal hardware together: all nodes of a gang run on such."""
-        found = self._by_hardware.get(number)
+    def by_accelerators(self, number: int) -> list[list[Group]]:
+        """The same, those of equal accelerators together: all nodes of a gang run on such."""
+        found = self._by_accelerators.get(number)
         if found is None:
-            alike: dict[tuple[SlotKind, ...], list[Group]] = {}
+            alike: dict[tuple[str, ...], list[Group]] = {}
             for group in self.able(number):
-                alike.setdefault(group.kinds, []).append(group)
-            found = self._by_hardware[number] = list(alike.values())
+                alike.setdefault(group.accelerators[number], []).append(group)
+            found = self._by_accelerators[number] = list(alike.values())
         return found
 
     def alike(self, number: int) -> int:
@@ -97,7 +95,8 @@ class Reach:
                 self._rivals[other] |= 1 << number
 
     def grow(self) -> None:
-        """A group has one worker more."""
+        """A group has one worker more, perhaps as many as a gang has nodes."""
+        self._satisfiable = None
         self._slots_for.clear()
 
     def forget(self) -> None:
@@ -105,12 +104,12 @@ class Reach:
         self._satisfiable = None
         self._rivals.clear()
         self._able.clear()
-        self._by_hardware.clear()
+        self._by_accelerators.clear()
         self._alike.clear()
         self._slots_for.clear()
 
     def _could_ever(self, number: int) -> bool:
-        alike: Counter[tuple[SlotKind, ...]] = Counter()
-        for group in self.able(number):
-            alike[group.kinds] += group.size
-        return any(count >= self._shapes.known[number].nodes for count in alike.values())
+        nodes = self._shapes.known[number].nodes
+        return any(
+            sum(group.size for group in alike) >= nodes for alike in self.by_accelerators(number)
+        )

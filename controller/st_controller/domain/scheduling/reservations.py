@@ -11,7 +11,7 @@ from st_controller.domain.scheduling.hosts import FreeSlots, Host
 from st_controller.domain.scheduling.model import Grant, Level, PendingJob
 
 MOST_COMPARED = 16
-"""Workers of equal hardware of which the first to be free is sought; twice for gangs."""
+"""Workers of equal accelerators of which the first to be free is sought; twice for gangs."""
 
 MOST_RESERVED = 2
 """Reservations among jobs that compete for the same workers: the head of the line and the next.
@@ -165,8 +165,8 @@ class Reservations:
         slots = shapes[number].slots
         lacking = [host for host in reservation.hosts if not host.fits(number, shapes)]
         lacking.sort(key=lambda host: -max(now, host.free_at(number, slots)))
-        kinds = reservation.hosts[0].group.kinds
-        found = list(islice(self._fleet.openings.with_room(number, kinds), len(lacking)))
+        with_room = self._fleet.openings.with_room(number, reservation.hosts[0])
+        found = list(islice(with_room, len(lacking)))
         left = lacking[: len(found)]
         for host in left:
             self._fleet.reserve(host, None)
@@ -273,10 +273,10 @@ class Reservations:
         return best
 
     def _alike(self, number: int) -> Iterable[list[Host]]:
-        """Workers of equal hardware that could run one node, the emptiest of them."""
+        """Workers of equal accelerators that could run one node, the emptiest of them."""
         nodes = self._fleet.shapes.known[number].nodes
         most = MOST_COMPARED if nodes == 1 else max(2 * MOST_COMPARED, 4 * nodes)
-        for groups in self._fleet.reach.by_hardware(number):
+        for groups in self._fleet.reach.by_accelerators(number):
             buckets = [
                 (-sum(vector), group.place, bucket)
                 for group in groups

@@ -188,7 +188,7 @@ def wanted(shape: Shape) -> str:
     if shape.provider != "*":
         asked.append(f"provider {shape.provider}")
     if shape.nodes > 1:
-        asked.append(f"on {shape.nodes} workers alike")
+        asked.append(f"on {shape.nodes} workers with equal accelerators")
     return ", ".join(asked)
 
 

@@ -14,6 +14,12 @@ FLEET = [
     worker("w1", 4, "a100-80gb", 80, {"region": "eu-west"}),
     worker("w2", 2, "cpu", 8, {"region": "us-east"}, "ec2"),
 ]
+TWINS = [
+    WorkerCapacity(
+        name, {0: SlotKind("h100", memory), 1: SlotKind(name, 16)}, {"twin": name}, "static"
+    )
+    for name, memory in (("t4", 79.6), ("l4", 79.2))
+]
 
 
 @pytest.mark.parametrize(
@@ -22,12 +28,12 @@ FLEET = [
         Shape(),
         Shape(slots=4, accelerator="h100*|A100*", min_memory_gb=80),
         Shape(labels=(("region", "eu-*"),)),
-        Shape(nodes=2),
+        Shape(nodes=2, labels=(("twin", "*"),), accelerator="h*"),
         Shape(provider="ec2"),
     ],
 )
 def test_what_a_worker_could_run_when_empty_is_no_miss(shape):
-    assert near_miss(shape, FLEET) is None
+    assert near_miss(shape, FLEET + TWINS) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,11 @@ def test_what_a_worker_could_run_when_empty_is_no_miss(shape):
         (Shape(accelerator="cpu", min_memory_gb=80), "exists, but not on one worker"),
         (
             Shape(nodes=2, slots=4),
-            "2 workers are asked for, and 1 could each run a part",
+            "2 workers are asked for, and 1 could each run a part.",
+        ),
+        (
+            Shape(nodes=2),
+            "and 2 could each run a part, 1 at most with equal accelerators",
         ),
     ],
 )

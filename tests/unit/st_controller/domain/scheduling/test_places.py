@@ -1,10 +1,13 @@
 """Where jobs are placed."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from queue_steps import Queue
 
-from st_controller.domain.scheduling.model import SlotKind, WorkerCapacity
+from st_controller.domain.scheduling.model import Grant, RunningJob, SlotKind, WorkerCapacity
 
 
 def test_slot_count_memory_accelerator_labels_and_provider_are_matched() -> None:
@@ -116,6 +119,75 @@ def test_a_gang_is_placed_whole_on_equal_workers_or_not_at_all() -> None:
     queue.worker("c", 2, "NVIDIA H100")
 
     assert queue.where() == {"gang": [("b", (0, 1)), ("c", (0, 1))]}
+
+
+def test_whoever_holds_more_of_what_is_wanted_goes_first() -> None:
+    queue = Queue()
+    queue.worker("base", 2, price=1.0, holds=("base",))
+    queue.worker("data", 2, price=1.0, holds=("data",))
+    queue.worker("both", 2, price=9.0, holds=("base", "data"))
+    queue.submit("a", slots=2, wants=("base", "data"))
+    queue.submit("b", slots=2, wants=("base", "data"))
+    queue.submit("c", slots=2, wants=("base", "data"))
+
+    assert {name: grant[0] for name, (grant,) in queue.where().items()} == {
+        "a": "both",
+        "b": "base",
+        "c": "data",
+    }
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_gang_is_placed_by_the_rules_of_a_single_worker(nodes: int) -> None:
+    """Best fit, then what is held, then price: whatever accelerators, and whoever came first."""
+    for fields in ({"slots": 8}, {}, {"holds": ("data",), "price": 9.0}):
+        queue = Queue()
+        for number in range(nodes):
+            queue.worker(f"dear {number}", 2, "NVIDIA H100", price=5.0)
+        for number in range(nodes):
+            queue.worker(f"other {number}", accelerator="NVIDIA A100", **{"slots": 2} | fields)
+        queue.submit("job", slots=2, nodes=nodes, wants=("data",))
+        chosen = "dear" if "slots" in fields else "other"
+
+        assert [name for name, _ in queue.where()["job"]] == [f"{chosen} {n}" for n in range(nodes)]
+
+
+def test_members_of_a_gang_are_those_that_hold_what_it_wants() -> None:
+    queue = Queue()
+    for number in range(6):
+        queue.worker(f"w{number}", 2, holds=("data",) if number in {2, 5} else (), price=number)
+    queue.worker("tight", 1, holds=("data",))
+    queue.submit("gang", nodes=3, slots=2, wants=("data",))
+
+    assert [name for name, _ in queue.where()["gang"]] == ["w2", "w5", "w0"]
+
+
+def test_workers_of_a_gang_are_equal_in_what_it_may_use() -> None:
+    """What else a worker has is of no account, nor what its driver keeps of the memory."""
+    queue = Queue()
+    for name, memory, other in (("a", 79.65, "NVIDIA T4"), ("b", 79.19, "cpu")):
+        kinds = SlotKind("NVIDIA H100", memory), SlotKind(other, 16)
+        queue.scheduler.put_worker(WorkerCapacity(name, dict(enumerate(kinds))), queue.now)
+    queue.submit("anything", nodes=2)
+    assert queue.placed() == []
+    queue.submit("gang", nodes=2, accelerator="*h100*", min_memory_gb=70.0)
+
+    assert queue.where() == {"gang": [("a", (0,)), ("b", (0,))]}
+
+
+def test_a_worker_that_makes_a_gang_possible_counts_though_nothing_is_free_there() -> None:
+    queue = Queue()
+    queue.worker("a", 2)
+    runs = queue.submit("runs", slots=2)
+    assert queue.placed() == ["runs"]
+    queue.submit("gang", nodes=2, slots=2)
+    assert queue.placed() == []
+    too = replace(runs, id="runs too")
+    queue.scheduler.adopt(RunningJob(too, (Grant("b", (0, 1)),), queue.now), queue.now)
+    queue.worker("b", 2)
+    assert queue.placed() == []
+
+    assert "gang" in queue.scheduler.reservations
 
 
 @given(

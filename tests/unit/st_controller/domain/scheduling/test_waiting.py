@@ -40,6 +40,16 @@ def test_nobody_could_ever() -> None:
     assert "h100*" in found.message
 
 
+def test_a_gang_of_unequal_workers_is_told_that_none_match() -> None:
+    queue = Queue()
+    queue.worker("a", accelerator="a100")
+    queue.worker("h", accelerator="h100")
+    found = reason(queue, queue.submit("gang", nodes=2))
+
+    assert found.code == "no_matching_worker"
+    assert "on 2 workers with equal accelerators" in found.message
+
+
 def test_nobody_has_room_for_its_datasets() -> None:
     queue = Queue()
     queue.worker("small", content_room_gb=50.0)
