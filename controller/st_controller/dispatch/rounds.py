@@ -46,10 +46,15 @@ class Rounds:
         queue: LiveQueue | None = None,
         *,
         credential_age: timedelta = timedelta(days=30),
+        absence: timedelta | None = None,
     ) -> None:
+        """``absence``: whoever does nothing for so long was suspended; none: gaps mean nothing."""
         self._db = db
         self._patience = patience
         self._credential_age = credential_age
+        self._absence = absence
+        self._seen: datetime | None = None
+        """When it was last at work; none: it has not begun."""
         self._queue = queue or LiveQueue()
         self._usage_saved: datetime | None = None
         self._pruned: datetime | None = None
@@ -70,23 +75,35 @@ class Rounds:
         """Take over: forgive the time in which no controller listened, and read the queue."""
         with self._db.write() as tx:
             lead.prove(tx.session)
-            workers.forgive(tx)
-            leases.extend_all(tx, tx.now + grace)
+            self._forgive(tx, grace)
         with self._db.read() as session:
             self._queue.load(session, self._db.clock())
         self._queue.is_led = True
         self._long_lived.begin()
 
+    def _forgive(self, tx: Transaction, grace: timedelta) -> None:
+        workers.forgive(tx)
+        leases.extend_all(tx, tx.now + grace)
+        self._seen = tx.now
+
     def resign(self) -> None:
         """Somebody else decides, or may; what is in memory is worth nothing now."""
+        self._seen = None
         self._queue.forget()
         self._long_lived.end()
 
     def sweep(self, lead: Leadership) -> None:
-        """End offers and leases that ran out; mark workers that fell silent; forget old keys."""
+        """End offers and leases that ran out; mark workers that fell silent; forget old keys.
+
+        Who was suspended forgives the time in which it did not listen.
+        """
         while self._is_any_due():
             with self._db.write() as tx:
                 lead.prove(tx.session)
+                if self._was_away(tx.now):
+                    log.warning("suspended; the silence of workers is forgiven", since=self._seen)
+                    self._forgive(tx, timedelta(seconds=self._patience.lease_ttl))
+                self._seen = tx.now
                 silent = workers.watch_silence(tx, self._patience)
                 worker_orders.press_drains(tx)
                 worker_credentials.rotate_old(tx, tx.now - self._credential_age)
@@ -99,7 +116,14 @@ class Rounds:
     def _is_any_due(self) -> bool:
         now = self._db.clock()
         with self._db.read() as session:
-            return deadlines.any_passed(session, now, self._patience, self._credential_age)
+            due = deadlines.any_passed(session, now, self._patience, self._credential_age)
+        if not due:
+            self._seen = now
+        return due
+
+    def _was_away(self, now: datetime) -> bool:
+        seen, absence = self._seen, self._absence
+        return seen is not None and absence is not None and now - seen >= absence
 
     def _expire_approvals(self, lead: Leadership) -> None:
         """Reject jobs for which nobody decided in time."""
@@ -163,6 +187,8 @@ class Rounds:
         except BaseException:
             self.resign()  # what was decided did not happen
             raise
+        if not self._was_away(tx.now):
+            self._seen = tx.now
         made = {offer.job_id for offer in offered}
         for placement in placements:
             if placement.job_id not in made:

@@ -12,6 +12,7 @@ from st_controller.dispatch.leadership import (
     LeadershipLostError,
 )
 from st_controller.dispatch.rounds import Rounds
+from st_controller.domain.workers import Patience
 from st_controller.events.hub import Inbox
 from st_controller.platform import Platform
 from st_controller.services.live_queue import News
@@ -48,6 +49,7 @@ class Dispatcher:
             platform.patience,
             platform.queue,
             credential_age=timedelta(days=platform.settings.worker_credential_days),
+            absence=_absence(platform.patience),
         )
         self._holder = holder or new_id("ctl")
         self._repaired = float("-inf")
@@ -128,3 +130,8 @@ class Dispatcher:
         if self.leadership is not None:
             self.leadership = None
             await asyncio.to_thread(self._rounds.resign)
+
+
+def _absence(patience: Patience) -> timedelta:
+    """As long as that no step takes, and no worker that was heard before it falls silent in it."""
+    return timedelta(seconds=patience.silent_after - patience.heartbeat)

@@ -10,6 +10,7 @@ from st_controller.domain import use
 from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.gangs import MemberEnd, after_member, deciding, is_excused
 from st_controller.errors import InvalidRequest
+from st_controller.services import topics
 from st_controller.services.worker_events import tell
 from st_controller.store import direct
 from st_controller.store.schema import Attempt, Worker
@@ -89,6 +90,8 @@ def settle(tx: Transaction, ended: Attempt) -> Attempt | None:
             member.stop = "preempt"
             tell(tx, member.worker_id, StopOrder(attempt_id=member.id, reason="preempt"))
     if any(member.state in LIVE for member in everybody):
+        if others != "go on":  # the scheduler may count on their slots
+            topics.wake_queue(tx, [ended.job_id])
         return None
     direct.write_all(tx.session, everybody, {"released_at": use.released(everybody, tx.now)})
     counts = deciding([_end_of(member) for member in everybody])

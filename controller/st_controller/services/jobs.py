@@ -141,8 +141,10 @@ def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> No
     for attempt in leased:
         attempt.stop = "cancel"
         tell(tx, attempt.worker_id, StopOrder(attempt_id=attempt.id, reason="cancel"))
-    if leased:
+    if leased:  # the scheduler may count on its slots
+        job.changed_at = tx.now
         topics.tell_of(tx, job)
+        topics.wake_queue(tx, [job.id])
     for attempt in live:
         if attempt.state == AttemptState.OFFERED:
             endings.end_attempt(tx, attempt, job, Outcome.CANCELLED, actor=actor.signature)

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, Text, cast, select
+from sqlalchemy import Row, Select, Text, cast, or_, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain import use
@@ -66,6 +66,8 @@ class Together(NamedTuple):
 
     grants: tuple[Grant, ...]
     claims: tuple[datetime | None, ...]
+    stopping: bool = False
+    """Whether one of them has ended, or was told to."""
 
 
 def job_columns(*more: Any) -> Select[Any]:
@@ -126,15 +128,22 @@ def gangs(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Together]:
     found: dict[str, Together] = {}
     for start in range(0, len(ids), MOST_IDS):
         query = (
-            select(Attempt.job_id, Attempt.worker_id, Attempt.slots, Attempt.claimed_at)
+            select(
+                Attempt.job_id,
+                Attempt.worker_id,
+                Attempt.slots,
+                Attempt.claimed_at,
+                or_(Attempt.stop.is_not(None), Attempt.state == AttemptState.FINISHED),
+            )
             .join(Job, (Job.id == Attempt.job_id) & (Job.attempts == Attempt.number))
             .where(Job.id.in_(ids[start : start + MOST_IDS]))
             .order_by(Attempt.job_id, Attempt.node)
         )
-        for job_id, worker_id, slots, claimed in session.execute(query):
-            grants, claims = found.get(job_id, Together((), ()))
-            grant = Grant(worker_id, tuple(slots))
-            found[job_id] = Together((*grants, grant), (*claims, claimed))
+        for job_id, worker_id, slots, claimed, stops in session.execute(query):
+            known = found.get(job_id, Together((), ()))
+            grants = (*known.grants, Grant(worker_id, tuple(slots)))
+            claims = (*known.claims, claimed)
+            found[job_id] = Together(grants, claims, known.stopping or bool(stops))
     return found
 
 
@@ -185,7 +194,7 @@ def running(
         gang.grants if gang else (Grant(row.worker_id, tuple(row.attempt_slots)),),
         row.offered_at.timestamp(),
         row.checkpoint_at.timestamp() if row.checkpoint_at else None,
-        stopping=row.stop is not None,
+        stopping=gang.stopping if gang else row.stop is not None,
         price=row.price,
     )
     return JobNow(

@@ -144,6 +144,45 @@ def test_who_follows_keeps_the_queue_that_it_read_for_its_age(steps):
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(("seconds", "kept"), [(9.9, False), (10.0, True), (3600.0, True)])
+def test_who_was_suspended_holds_no_silence_against_workers(steps, running, seconds, kept):
+    """As a laptop that slept, or the only controller of a machine that was paused."""
+    _, attempt_id, job_id = running
+    rounds = Dispatcher(steps.platform, "ctl_test")._rounds
+    lead = rounds.seek("ctl_test", alone=True)
+    rounds.begin(lead, timedelta(seconds=steps.patience.lease_ttl))
+    for _ in range(2):  # it is at work, and hears nobody
+        steps.clock.advance(8)
+        rounds.sweep(lead)
+    steps.clock.advance(seconds)
+    rounds.sweep(lead)
+    assert (steps.job(job_id).state == JobState.RUNNING) is kept
+    if kept:
+        until = steps.clock() + timedelta(seconds=steps.patience.lease_ttl)
+        assert steps.attempt(attempt_id).lease_expires_at == until
+        for _ in range(3):  # and from then on silence counts
+            steps.clock.advance(8)
+            rounds.sweep(lead)
+        assert steps.job(job_id).state == JobState.RUNNING
+        steps.clock.advance(1)
+        rounds.sweep(lead)
+    assert steps.job(job_id).state == JobState.QUEUED
+
+
+def test_a_leader_that_places_for_long_was_not_away(steps, running):
+    _, _, job_id = running
+    rounds = Dispatcher(steps.platform, "ctl_test")._rounds
+    lead = rounds.seek("ctl_test", alone=True)
+    rounds.begin(lead, timedelta(seconds=steps.patience.lease_ttl))
+    for number in range(3):
+        steps.clock.advance(9)
+        steps.join(f"other-{number}")
+        steps.submit(f"other-{number}")
+        assert rounds.place(lead) == 1
+    rounds.sweep(lead)
+    assert steps.job(job_id).state == JobState.QUEUED
+
+
 def jobs_in(steps, state: JobState, *job_ids: str):
     """Whether all of them are in this state; to be asked again and again."""
     return lambda: {steps.job(job_id).state for job_id in job_ids} == {state}

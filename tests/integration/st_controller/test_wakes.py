@@ -360,6 +360,49 @@ def test_what_an_ended_worker_held_goes_to_another_at_once(steps, end):
     assert (steps.job(job_id).attempts, steps.attempt(steps.offered(other)).job_id) == (2, job_id)
 
 
+def started(steps, name: str, **fields) -> tuple[str, str]:
+    """A job on a worker of its own, which has its lease; with the attempt."""
+    worker_id, job_id = steps.join(name), steps.submit(name, **fields)
+    return job_id, steps.claimed(worker_id)
+
+
+def test_what_stops_because_it_was_cancelled_spares_others_an_order_to_yield(steps):
+    cancelled, _ = started(steps, "cancelled")
+    steps.clock.advance(10)
+    _, cheaper = started(steps, "cheaper")  # it would lose less work
+    ear = Ear(steps)
+    ear.whole_round()
+    steps.cancel(cancelled)
+    steps.submit("urgent", priority="urgent")
+    ear.round()
+    assert steps.attempt(cheaper).stop is None
+
+
+@pytest.mark.parametrize("is_read_anew", [False, True])
+def test_a_gang_that_stops_because_a_member_failed_spares_others_an_order_to_yield(
+    steps, is_read_anew
+):
+    members = [steps.join(name) for name in ("one", "two")]
+    steps.submit("gang", resources={"nodes": 2})
+    steps.place()
+    attempts = [(worker_id, steps.offered(worker_id)) for worker_id in members]
+    for worker_id, attempt_id in attempts:
+        steps.claim(worker_id, attempt_id)
+        steps.run(worker_id, attempt_id)
+    steps.clock.advance(10)
+    _, cheaper = started(steps, "cheaper")
+    ear = Ear(steps)
+    ear.whole_round()
+    # The first is the leader, whose row alone the scheduler used to look at.
+    steps.finish(*attempts[0], Outcome.FAILED, failure=FailureKind.CRASHED)
+    if is_read_anew:
+        steps.rounds.resign()
+    steps.submit("urgent", priority="urgent")
+    ear.round()
+    assert steps.attempt(attempts[1][1]).stop == "preempt"
+    assert steps.attempt(cheaper).stop is None
+
+
 class Ear:
     """Hears what the scheduler is told, and lets it look at that alone."""
 
