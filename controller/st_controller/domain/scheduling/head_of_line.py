@@ -168,9 +168,8 @@ class HeadOfLine:
         self._attention.stuck = 0
 
     def release_host(self, worker_id: str, now: float) -> None:
-        """Give up the reservation that keeps a worker, if one does."""
-        reservation = self.reservations.of_host(worker_id)
-        if reservation is not None:
+        """Give up the reservations that keep a worker."""
+        while reservation := self.reservations.of_host(worker_id):
             self.release(reservation, now)
 
     def promise(self, reservation: Reservation, sign: int, now: float) -> None:
@@ -227,6 +226,8 @@ class HeadOfLine:
         if job.level < Level.URGENT or not job.may_preempt:
             return None
         cleared = self._clearings.cheapest(job, number, now)
+        if cleared is None:
+            cleared = self._clearings.beside(job, number, now, self.reservations.cleared())
         if cleared is None:
             return None
         victims = tuple(dict.fromkeys(_victims(cleared)))

@@ -39,6 +39,8 @@ class Host:
     takes_jobs: bool = True
     kept_for: str | None = None
     """Job for which it is reserved."""
+    next_for: list[str] = field(default_factory=list)
+    """Jobs for which others yield here as well, and for which it is reserved after that one."""
     frees: dict[int, float] = field(default_factory=dict)
     """For shapes that were asked about since anything changed here: when one node fits."""
 
@@ -50,6 +52,11 @@ class Host:
         for index in sorted(kind_of):
             free[kind_of[index]].append(index)
         return cls(capacity.id, capacity, group, kind_of, free, tuple(map(len, free)))
+
+    @property
+    def keepers(self) -> list[str]:
+        """All jobs for which it is reserved, the first before those after it."""
+        return [self.kept_for, *self.next_for] if self.kept_for is not None else []
 
     def choose(self, number: int, count: int) -> tuple[int, ...]:
         """Free slots for one node of a shape that fits, those with the least memory first."""

@@ -63,6 +63,28 @@ class Clearings:
                     best = chosen
         return best
 
+    def beside(
+        self, job: PendingJob, number: int, now: float, needed: Mapping[Host, int]
+    ) -> list[Clearing] | None:
+        """One of these workers, of which others need so many slots, that has room for a job, too.
+
+        None for gangs, or where its rank does not clear enough.
+        """
+        shapes = self._fleet.shapes
+        if not shapes.of_one_node >> number & 1:
+            return None
+        found = [
+            clearing
+            for host, slots in needed.items()
+            if host.group.fits(host.group.full, shapes.known) >> number & 1
+            if (
+                clearing := self._clear(
+                    host, job.level, number, slots + shapes.known[number].slots, now
+                )
+            )
+        ]
+        return [min(found, key=_cost_alone)] if found else None
+
     def _candidates(self, number: int, kept_for: Container[str | None]) -> Iterable[list[Host]]:
         alike: dict[tuple[str, ...], list[Host]] = defaultdict(list)
         for host in islice(self._able(number, kept_for), MOST_COMPARED):

@@ -82,7 +82,10 @@ class Reservations:
         self._by_job[reservation.job.id] = reservation
         self._note(reservation, 1)
         for host in reservation.hosts:
-            self._fleet.reserve(host, reservation.job.id)
+            if host.kept_for is None:
+                self._fleet.reserve(host, reservation.job.id)
+            else:
+                host.next_for.append(reservation.job.id)
 
     def remove(self, reservation: Reservation) -> None:
         """Let everybody in again."""
@@ -90,10 +93,36 @@ class Reservations:
         self._note(reservation, -1)
         self.closed &= ~self._fleet.reach.rivals(reservation.shape)
         for host in reservation.hosts:
-            if self._fleet.get(host.id) is host:
-                self._fleet.reserve(host, None)
-            else:
-                host.kept_for = None
+            self._let_go(host, reservation.job.id)
+
+    def _let_go(self, host: Host, job_id: str) -> None:
+        if host.kept_for != job_id:
+            host.next_for.remove(job_id)
+            self.changed(host.kept_for or "")
+            return
+        heir = host.next_for.pop(0) if host.next_for else None
+        if self._fleet.get(host.id) is host:
+            self._fleet.reserve(host, heir)
+        else:
+            host.kept_for = heir
+        self.changed(heir or "")
+
+    def cleared(self) -> dict[Host, int]:
+        """Workers on which others yield to a job, and how many slots all need for which they do.
+
+        Only those whose slots are all alike, so that any of them is as good to whoever needs some.
+        """
+        return {
+            host: self._needed(host)
+            for reservation in self._by_job.values()
+            if reservation.is_preempting
+            for host in reservation.hosts
+            if len(host.vector) == 1
+        }
+
+    def _needed(self, host: Host) -> int:
+        known = self._fleet.shapes.known
+        return sum([known[self._by_job[one].shape].slots for one in host.keepers])
 
     def below(self, number: int, level: int) -> Reservation | None:
         """A reservation among the rivals of a shape that was made at a lower level."""
@@ -209,8 +238,8 @@ class Reservations:
     def taken(self, hosts: Iterable[Host]) -> None:
         """A job began on these workers."""
         for host in hosts:
-            if host.kept_for is not None:
-                self.changed(host.kept_for)
+            for job_id in host.keepers:
+                self.changed(job_id)
 
     def forget_room(self) -> None:
         """A shape is new, so it is in none of the masks."""
@@ -222,8 +251,8 @@ class Reservations:
         shape = self._fleet.shapes.known[number]
         for reservation in self._by_job.values():
             is_short = shape.limit <= reservation.start - now
-            for host in reservation.hosts:
-                vector = host.vector if is_short else self._beside(reservation, host)
+            for host in _kept_first(reservation):
+                vector = host.vector if is_short else self._beside(host)
                 if host.group.fits(vector, self._fleet.shapes.known) >> number & 1:
                     return (Grant(host.id, host.choose(number, shape.slots)),)
         return None
@@ -231,24 +260,22 @@ class Reservations:
     def _look_at(self, reservation: Reservation, now: float) -> None:
         shapes = self._fleet.shapes
         room = beside = 0
-        needed = shapes.known[reservation.shape].slots
-        for host in reservation.hosts:
-            vector = host.vector
-            room |= host.group.fits(vector, shapes.known)
-            if len(vector) == 1 and vector[0] > needed:
-                beside |= host.group.fits((vector[0] - needed,), shapes.known)
+        for host in _kept_first(reservation):
+            room |= host.group.fits(host.vector, shapes.known)
+            left = self._beside(host)
+            if any(left):
+                beside |= host.group.fits(left, shapes.known)
         short, longest = shapes.no_longer(reservation.start - now)
         reservation.beside = beside & shapes.of_one_node
         reservation.before = room & short & shapes.of_one_node & ~beside
         # Time takes shapes away and gives none, so where none is short enough it changes nothing.
         reservation.until = reservation.start - longest if reservation.before else float("inf")
 
-    def _beside(self, reservation: Reservation, host: Host) -> FreeSlots:
-        """Free slots of a worker of equal slots beyond those that the reserved job takes."""
+    def _beside(self, host: Host) -> FreeSlots:
+        """Free slots of a worker of equal slots beyond those that the reserved jobs take."""
         if len(host.vector) > 1:
             return (0,) * len(host.vector)
-        needed = self._fleet.shapes.known[reservation.shape].slots
-        return (max(0, host.vector[0] - needed),)
+        return (max(0, host.vector[0] - self._needed(host)),)
 
     # Where
 
@@ -289,3 +316,8 @@ class Reservations:
                 if len(hosts) >= most:
                     break
             yield hosts
+
+
+def _kept_first(reservation: Reservation) -> Iterator[Host]:
+    """The workers of a reservation but those that are kept for another before it."""
+    return (host for host in reservation.hosts if host.kept_for == reservation.job.id)

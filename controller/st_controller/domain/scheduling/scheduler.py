@@ -136,8 +136,8 @@ class Scheduler:
                     break
         for host in freed:
             if host.kept_for is not None:
-                attention.freed.add(host.kept_for)
-                self.reservations.changed(host.kept_for)
+                attention.freed.update(host.keepers)
+                self.reservations.taken((host,))
             else:
                 attention.stuck &= ~host.group.fits(host.vector, self.fleet.shapes.known)
         self.backlog.array_left(running.job, now)

@@ -422,43 +422,6 @@ def test_a_gang_of_which_only_a_part_fits_is_cared_for_before_lower_ones_start()
     assert sorted(queue.scheduler.running()) == ["b", "stays"]
 
 
-@pytest.mark.parametrize("slots", [1, 2])
-def test_a_reservation_of_a_lower_level_keeps_nobody_from_preempting(slots: int) -> None:
-    """All workers are kept for it, or those that are not run what yields to nobody."""
-    queue = Queue()
-    queue.worker("other", 4)
-    queue.submit("stays", slots=4, limit=20 * HOUR, preemptible=False)
-    assert queue.placed() == ["stays"]
-    full(queue, level=Level.LOW, limit=10 * HOUR)
-    queue.submit("wide", "o/t/ann", Level.HIGH, slots=4)
-    assert queue.placed() == []
-    (kept,) = queue.scheduler.reservations
-    assert [host.id for host in kept.hosts] == ["w"]
-    queue.submit("urgent", "o/t/ben", Level.URGENT, slots=slots, limit=10 * HOUR)
-
-    ((job, victims),) = queue.preempted()
-    assert job == "urgent"
-    assert len(victims) == slots
-    assert {name.split()[0] for name in victims} == {"small"}
-    queue.finish(*victims, after=20)
-    assert queue.placed() == ["urgent"]
-
-
-def test_a_reservation_that_is_in_nobodys_way_outlasts_a_preemption() -> None:
-    queue = Queue()
-    full(queue, level=Level.LOW, limit=10 * HOUR)
-    queue.submit("wide", "o/t/ann", Level.HIGH, slots=4)
-    assert queue.placed() == []
-    queue.worker("other", 1)
-    queue.submit("yields", limit=20 * HOUR)
-    assert queue.placed() == ["yields"]
-    (kept,) = queue.scheduler.reservations
-    queue.submit("urgent", "o/t/ben", Level.URGENT, limit=10 * HOUR)
-
-    assert queue.preempted() == [("urgent", ("yields",))]
-    assert kept in list(queue.scheduler.reservations)
-
-
 def test_what_was_promised_to_a_gang_is_taken_back_whatever_its_workers_cost() -> None:
     queue = Queue()
     for name, price in (("dear 0", 9.0), ("dear 1", 9.0), ("cheap 0", 1.0), ("cheap 1", 1.0)):
@@ -476,50 +439,3 @@ def test_what_was_promised_to_a_gang_is_taken_back_whatever_its_workers_cost() -
     assert queue.placed() == ["gang"]
 
     assert not any(node.promised for node in queue.scheduler.tenants.nodes())
-
-
-def test_the_least_work_is_lost_by_all_victims_together() -> None:
-    queue = Queue()
-    queue.worker("w", 8)
-    for name, slots in (("two", 2), ("two more", 2), ("four", 4)):
-        queue.submit(name, slots=slots)
-    assert len(queue.placed()) == 3
-    queue.pass_time(600)
-    for name, seconds in (("two", 5.0), ("two more", 6.0), ("four", 4.0)):  # 10, 12 and 16 lost
-        queue.scheduler.checkpointed(name, queue.now - seconds)
-    queue.submit("urgent", "o/t/ann", Level.URGENT, slots=4)
-
-    assert queue.preempted() == [("urgent", ("four",))]
-
-
-@pytest.mark.parametrize("slots", [1, 2])
-def test_who_yields_for_five_slots_frees_no_more_than_is_needed(slots: int) -> None:
-    queue = Queue()
-    queue.worker("w", 8)
-    for number in range(8 // slots):
-        queue.submit(f"job {number}", slots=slots)
-    queue.placed()
-    queue.submit("urgent", "o/t/ann", Level.URGENT, slots=5)
-
-    ((_, victims),) = queue.preempted()
-    assert len(victims) == {1: 5, 2: 3}[slots]
-
-
-@pytest.mark.parametrize(("nodes", "victims"), [(2, ["gang"]), (1, ["job 0"])])
-def test_the_work_of_a_gang_is_lost_once(nodes: int, victims: list[str]) -> None:
-    """400 slot-seconds on both its workers together, each other job 240 on its own."""
-    queue = Queue()
-    for number in range(2):
-        queue.worker(f"of the gang {number}", 2)
-    queue.submit("gang", slots=2, nodes=2)
-    assert queue.placed() == ["gang"]
-    for number in range(2):
-        queue.worker(f"other {number}", 2)
-        queue.submit(f"job {number}", slots=2)
-    assert len(queue.placed()) == 2
-    queue.pass_time(600)
-    for name, seconds in (("gang", 100), ("job 0", 120), ("job 1", 120)):
-        queue.scheduler.checkpointed(name, queue.now - seconds)
-    queue.submit("urgent", "o/t/ann", Level.URGENT, slots=2, nodes=nodes)
-
-    assert queue.preempted() == [("urgent", tuple(victims))]
