@@ -104,7 +104,8 @@ def _capacity(row: Any, prices: SlotPrices, faulty: Iterable[FaultySlot]) -> Wor
     labels = {**json.loads(row.own_labels), **json.loads(row.set_labels)}
     provider = labels.get("provider", STATIC)
     slots = {slot["index"]: _shared(SlotKind.told(slot)) for slot in inventory["slots"]}
-    dearest = max(prices.of(kind.accelerator, provider) for kind in slots.values())
+    costs = {index: prices.of(kind.accelerator, provider) for index, kind in slots.items()}
+    dearest = max(costs.values())
     models = map(base_content, inventory.get("cached_models", ()))
     holds = frozenset([*inventory.get("cached", ()), *models])
     taken = {each["index"]: each["message"] for each in _busy(inventory)}
@@ -122,6 +123,7 @@ def _capacity(row: Any, prices: SlotPrices, faulty: Iterable[FaultySlot]) -> Wor
         row.name,
         busy,
         float("inf") if room is None else room,
+        {index: price for index, price in costs.items() if price < dearest},
     )
 
 

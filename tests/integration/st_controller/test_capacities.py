@@ -2,7 +2,7 @@
 
 import pytest
 
-from st_controller.services import capacities
+from st_controller.services import capacities, workers
 from st_controller.services.capacities import Capacities
 from st_controller.services.live_queue import News
 from st_controller.services.slot_prices import SlotPrices
@@ -58,3 +58,21 @@ def test_a_worker_of_which_nobody_told_is_found_within_the_parts_of_a_round(step
     steps.place()
     steps.join()
     assert sum(steps.rounds.place(steps.lead, News(some_workers=True)) for _ in range(2)) == 1
+
+
+def test_slots_that_cost_less_than_the_dearest_of_a_worker_have_their_own_prices(steps):
+    worker_id = steps.join(own={"provider": "cloud-a"})
+    with steps.db.write() as tx:
+        worker = workers.get_worker(tx.session, worker_id, lock=True)
+        names = ("NVIDIA T4", "NVIDIA H100", "NVIDIA L4", "NVIDIA H100")
+        slots = [
+            {"index": index, "accelerator": name, "memory_gb": 16.0}
+            for index, name in enumerate(names)
+        ]
+        worker.inventory = worker.inventory | {"slots": slots}
+    prices = SlotPrices({"*h100*": 10.0, "cloud-b/*": 9.0, "cloud-a/*t4*": 0.5})
+    with steps.db.read() as session:
+        (found,) = Capacities(prices).look(session).changed
+
+    assert found.price_of(range(4)) == 0.5 + 10.0 + 1.0 + 10.0
+    assert found.price == 10.0

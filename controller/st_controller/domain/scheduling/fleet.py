@@ -54,7 +54,7 @@ class Fleet:
         total, slots = 0.0, 0
         for grant in grants:
             host = self._hosts.get(grant.worker)
-            total += len(grant.slots) * (host.capacity.price if host else 1.0)
+            total += host.capacity.price_of(grant.slots) if host else len(grant.slots)
             slots += len(grant.slots)
         return total / slots if slots else 1.0
 
@@ -178,7 +178,7 @@ class Fleet:
     def _enter(self, host: Host) -> None:
         self._hosts[host.id] = host
         host.group.size += 1
-        self.rate += host.capacity.price * len(host.capacity.slots)
+        self.rate += host.capacity.price_of(host.capacity.slots)
         for content in host.capacity.holds:
             self.openings.holders[content][host.id] = host
         self._in(host, host.group.open)
@@ -193,7 +193,7 @@ class Fleet:
         group = host.group
         self.openings.note(group, self._out(host))
         group.size -= 1
-        self.rate -= host.capacity.price * len(host.capacity.slots)
+        self.rate -= host.capacity.price_of(host.capacity.slots)
         self._let_go_of(host, host.capacity.holds)
         if not group.size:
             del self._groups[group.key]

@@ -1,6 +1,6 @@
 """What the scheduler is told and what it decides, as plain values; moments are POSIX seconds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Self
@@ -145,7 +145,7 @@ class WorkerCapacity:
     labels: dict[str, str] = field(default_factory=dict)
     provider: str = "static"
     price: float = 1.0
-    """Weight of a slot-second here."""
+    """Weight of a slot-second here, where slots differ of the dearest."""
     holds: frozenset[str] = frozenset()
     """Contents that it has stored."""
     name: str = ""
@@ -154,6 +154,12 @@ class WorkerCapacity:
     """Slots that are not in ``slots`` because somebody who is no job uses them, and who."""
     content_room_gb: float = float("inf")
     """The most that the datasets of a job may take here, GiB."""
+    prices: dict[int, float] = field(default_factory=dict)
+    """By index the price of slots that cost less than the dearest."""
+
+    def price_of(self, slots: Iterable[int]) -> float:
+        """Weight of a second of these slots together."""
+        return sum([self.prices.get(index, self.price) for index in slots])
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ class Reservations:
         """Slots of a reserved worker for a job that is over before they are needed, or beside."""
         shape = self._fleet.shapes.known[number]
         for reservation in self._by_job.values():
-            is_short = shape.limit <= reservation.start - now
+            is_short = shape.limit <= self._gap(reservation, now)
             for host in _kept_first(reservation):
                 vector = host.vector if is_short else self._beside(host)
                 if host.group.fits(vector, self._fleet.shapes.known) >> number & 1:
@@ -265,11 +265,18 @@ class Reservations:
             left = self._beside(host)
             if any(left):
                 beside |= host.group.fits(left, shapes.known)
-        short, longest = shapes.no_longer(reservation.start - now)
+        short, longest = shapes.no_longer(self._gap(reservation, now))
         reservation.beside = beside & shapes.of_one_node
         reservation.before = room & short & shapes.of_one_node & ~beside
         # Time takes shapes away and gives none, so where none is short enough it changes nothing.
         reservation.until = reservation.start - longest if reservation.before else float("inf")
+
+    def _gap(self, reservation: Reservation, now: float) -> float:
+        """Seconds for which others may use what is kept.
+
+        None where jobs yield: most do so long before the grace is over, by which none ends.
+        """
+        return 0.0 if reservation.is_preempting else reservation.start - now
 
     def _beside(self, host: Host) -> FreeSlots:
         """Free slots of a worker of equal slots beyond those that the reserved jobs take."""

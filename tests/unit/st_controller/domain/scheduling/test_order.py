@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from queue_steps import Queue
 
-from st_controller.domain.scheduling.model import Level
+from st_controller.domain.scheduling.model import Level, SlotKind, WorkerCapacity
 
 HOUR = 3600.0
 
@@ -159,6 +159,25 @@ def test_usage_is_what_was_really_held_and_decays() -> None:
     assert abs(used - 80.0) < 0.2
     queue.pass_time(HOUR)
     assert abs(queue.scheduler.usage(queue.now)["o"][0] - used / 2) < 1e-6
+
+
+def test_each_slot_of_a_mixed_worker_is_charged_by_its_own_price() -> None:
+    queue = Queue(half_life=1e9)
+    kinds = SlotKind("H100", 80), SlotKind("T4", 16), SlotKind("T4", 16)
+    cheap = {1: 1.0, 2: 1.0}
+    mixed = WorkerCapacity("mixed", dict(enumerate(kinds)), price=10.0, prices=cheap)
+    queue.scheduler.put_worker(mixed, queue.now)
+    queue.submit("cheap", "o/t/ann", slots=2, accelerator="t4")
+    queue.submit("dear", "o/t/ben", accelerator="h100")
+    assert len(queue.placed()) == 2
+    queue.finish("cheap", "dear", after=10.0)
+
+    used = queue.scheduler.usage(queue.now)
+    assert used["o/t/ann"][0] == pytest.approx(20.0)
+    assert used["o/t/ben"][0] == pytest.approx(100.0)
+    assert queue.scheduler.tenants.fleet_rate == 12.0
+    queue.scheduler.drop_worker("mixed", queue.now)
+    assert queue.scheduler.tenants.fleet_rate == 0.0
 
 
 def test_an_offer_that_nobody_took_is_not_charged() -> None:

@@ -169,6 +169,20 @@ def test_nobody_is_let_in_beside_one_job_where_others_yield_to_another() -> None
     assert queue.placed() == ["gang"]
 
 
+@pytest.mark.parametrize("wide", [1, 2])
+def test_nobody_however_short_uses_what_others_have_left_to_an_urgent_job(wide: int) -> None:
+    queue = Queue(preemption_grace=300.0)
+    full(queue)
+    queue.submit("urgent", "o/t/ann", Level.URGENT, slots=4)
+    ((_, victims),) = queue.preempted()
+    queue.finish(*victims[:3], after=5)
+    queue.submit("short", "o/t/ben", Level.HIGH, slots=wide, limit=60.0)
+    assert queue.placed() == []
+    queue.finish(victims[3], after=5)
+
+    assert queue.placed() == ["urgent"]
+
+
 def test_what_is_too_large_beside_another_urgent_job_preempts_nobody() -> None:
     queue = Queue()
     cleared(queue, "first")
