@@ -74,7 +74,7 @@ from st_controller.setup_file import forget_setup_token, write_setup_token
 from st_controller.store import migrate
 from st_controller.web import pages
 from st_shared import __version__
-from st_shared.clock import Clock, utc_now
+from st_shared.clock import Clock
 
 log = structlog.get_logger(__name__)
 
@@ -127,7 +127,7 @@ class NotMigratedError(RuntimeError):
 def create_app(
     settings: Settings,
     *,
-    clock: Clock = utc_now,
+    clock: Clock | None = None,
     dispatch: bool = True,
     holds_folder: bool = False,
 ) -> FastAPI:

@@ -21,13 +21,13 @@ def prepare_folder(settings: Settings) -> None:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def open_database(settings: Settings, clock: Clock = utc_now) -> Database:
+def open_database(settings: Settings, clock: Clock | None = None) -> Database:
     """The database in force; nothing connects yet."""
     prepare_folder(settings)
     return Database(settings.sqlalchemy_url, clock=clock)
 
 
-def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
+def open_platform(settings: Settings, clock: Clock | None = None) -> Platform:
     """All parts, the hub deaf until it is attached to an event loop."""
     db = open_database(settings, clock)
     hub = Hub()
@@ -36,7 +36,7 @@ def open_platform(settings: Settings, clock: Clock = utc_now) -> Platform:
         settings=settings,
         db=db,
         hub=hub,
-        objects=open_objects(settings, clock),
+        objects=open_objects(settings, clock or utc_now),
         patience=settings.patience,
         queue=LiveQueue(SlotPrices(settings.slot_prices)),
     )

@@ -34,6 +34,8 @@ PRUNE_SECONDS = 60.0
 """Between two looks for idempotency keys that are too old, where one look removes all of them."""
 USAGE_SECONDS = 60.0
 """Between two records of what tenants have used."""
+SET_BACK = timedelta(seconds=1)
+"""By less a clock is corrected now and then, which nobody notices."""
 
 
 class Rounds:
@@ -81,9 +83,15 @@ class Rounds:
         self._queue.is_led = True
         self._long_lived.begin()
 
+    @property
+    def is_set_back(self) -> bool:
+        """Whether the clock shows less than when this was last at work: begin again."""
+        return self._seen is not None and self._db.clock() < self._seen - SET_BACK
+
     def _forgive(self, tx: Transaction, grace: timedelta) -> None:
         workers.forgive(tx)
         leases.extend_all(tx, tx.now + grace)
+        leases.bound_all(tx, self._patience)
         self._seen = tx.now
 
     def resign(self) -> None:

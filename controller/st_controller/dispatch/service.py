@@ -113,7 +113,7 @@ class Dispatcher:
         )
         if found is None:
             await self._resign()
-        elif found != self.leadership:
+        elif found != self.leadership or self._rounds.is_set_back:
             self.leadership = found
             if self._last:
                 await asyncio.to_thread(self._last.write, found.holder)

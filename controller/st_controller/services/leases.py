@@ -233,6 +233,27 @@ def extend_all(tx: Transaction, until: datetime) -> None:
             attempt.lease_expires_at = until
 
 
+def bound_all(tx: Transaction, patience: Patience) -> None:
+    """Let no offer and no lease last for longer from now than a new one.
+
+    They do where the clock was set back, and whoever has died would be waited for as long.
+    """
+    offer = tx.now + timedelta(seconds=patience.offer_ttl)
+    lease = tx.now + timedelta(seconds=patience.lease_ttl)
+    for attempt in tx.session.scalars(
+        select(Attempt)
+        .where(
+            ((Attempt.state == AttemptState.OFFERED) & (Attempt.offer_expires_at > offer))
+            | (Attempt.state.in_(LEASED) & (Attempt.lease_expires_at > lease))
+        )
+        .order_by(Attempt.job_id, Attempt.id)
+        .with_for_update()
+    ):
+        attempt.offer_expires_at = min(attempt.offer_expires_at, offer)
+        if attempt.lease_expires_at is not None:
+            attempt.lease_expires_at = min(attempt.lease_expires_at, lease)
+
+
 def lose_unknown(tx: Transaction, worker_id: str, holding: list[Lease], since: datetime) -> None:
     """End what the controller thinks that a worker runs, but the worker does not know of.
 

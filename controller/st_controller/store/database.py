@@ -14,6 +14,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from st_controller.store.group_commit import GroupCommit, UnitConnection
 from st_controller.store.places import PlacesLocked, RowOfEvent
+from st_controller.store.server_clock import ServerClock
 from st_controller.store.transaction import Transaction
 from st_shared.clock import Clock, utc_now
 
@@ -48,10 +49,12 @@ PROBES = 3
 class Database:
     """Opens transactions. One object a process."""
 
-    def __init__(self, url: str, *, clock: Clock = utc_now, pool_size: int = 10) -> None:
-        self.engine = _open(url, pool_size)
-        self._lazy = self.engine if self.is_sqlite else _open(url, 1, _LAZY)
-        self.clock = clock
+    def __init__(self, url: str, *, clock: Clock | None = None, pool_size: int = 10) -> None:
+        """Without a ``clock`` it goes by that of PostgreSQL, as all who use the database do."""
+        servers = ServerClock() if clock is None else None
+        self.engine = _open(url, pool_size, servers)
+        self._lazy = self.engine if self.is_sqlite else _open(url, 1, servers, _LAZY)
+        self.clock: Clock = clock or (utc_now if servers is None or self.is_sqlite else servers)
         self.notify: Notify = _nobody
         self.deliver: Deliver = _nowhere
         self._together = GroupCommit(self.engine, self._announce) if self.is_sqlite else None
@@ -129,7 +132,9 @@ def _nowhere(_events: list[RowOfEvent]) -> None:
     """Stands in until somebody keeps events in memory."""
 
 
-def _open(url: str, pool_size: int, on_the_server: Mapping[str, str] = {}) -> Engine:
+def _open(
+    url: str, pool_size: int, clock: ServerClock | None, on_the_server: Mapping[str, str] = {}
+) -> Engine:
     # Errors end in the log, and the values of a statement are hashes of passwords, too.
     if not url.startswith("sqlite"):
         engine = create_engine(
@@ -141,7 +146,7 @@ def _open(url: str, pool_size: int, on_the_server: Mapping[str, str] = {}) -> En
             connect_args=_bounds(make_url(url), on_the_server),
         )
         event.listen(engine, "checkin", _note_use)
-        event.listen(engine, "checkout", _asks_if_idle(engine))
+        event.listen(engine, "checkout", _asks_if_idle(engine, clock))
         return engine
     engine = create_engine(
         url,
@@ -159,15 +164,21 @@ def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
     record.info["used"] = monotonic()
 
 
-def _asks_if_idle(engine: Engine) -> Callable[[Any, ConnectionPoolEntry, object], None]:
-    """Asks a connection that rested for long whether it still stands; if not, another is made."""
+def _asks_if_idle(
+    engine: Engine, clock: ServerClock | None
+) -> Callable[[Any, ConnectionPoolEntry, object], None]:
+    """Asks a connection that rested for long whether it still stands; if not, another is made.
+
+    Some are asked what time it is.
+    """
 
     def ask(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
         used = record.info.get("used")
-        if used is None or monotonic() - used < ASKED_AFTER_SECONDS:
-            return
         try:
-            engine.dialect.do_ping(connection)
+            if used is not None and monotonic() - used >= ASKED_AFTER_SECONDS:
+                engine.dialect.do_ping(connection)
+            if clock is not None:
+                clock.ask(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise DisconnectionError("it broke while nobody used it") from error
 

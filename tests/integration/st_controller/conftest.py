@@ -7,6 +7,7 @@ from time import monotonic
 
 import pytest
 from controller_steps import Steps
+from scheduler_loop import SchedulerLoop
 from sqlalchemy import text
 
 from st_controller.domain.workers import Patience
@@ -30,6 +31,14 @@ def steps(db, clock, tmp_path, monkeypatch) -> Steps:
         patience=Patience(),
     )
     return Steps(platform, clock)
+
+
+@pytest.fixture
+def loop(steps, monkeypatch) -> SchedulerLoop:
+    for name in ("REPAIR_SECONDS", "RENEW_SECONDS"):
+        monkeypatch.setattr(f"st_controller.dispatch.service.{name}", 1e9)
+    monkeypatch.setattr("st_controller.background._BACKOFF", (0.0,))
+    return SchedulerLoop(steps)
 
 
 @pytest.fixture

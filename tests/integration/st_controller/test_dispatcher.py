@@ -7,63 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from st_controller.background import Background
 from st_controller.dispatch.leadership import LEASE_SECONDS
 from st_controller.dispatch.service import Dispatcher
 from st_controller.services import queue_rules
 from st_shared.protocol.queue import ShareRequest
-from st_shared.protocol.states import JobState, WorkerDesired
-
-
-class Loop:
-    """A dispatcher that runs as in the application, and a bell for the end of each round.
-
-    It takes over from ``steps``; the slow sweep, which would hide a lost wake-up, is off.
-    """
-
-    def __init__(self, steps) -> None:
-        self._steps, self.queue = steps, steps.platform.queue
-        self.dispatcher = Dispatcher(steps.platform, "ctl_loop")
-        self._place, self._round_ended = self.dispatcher._rounds.place, asyncio.Event()
-
-    def run(self, story) -> None:
-        """Tell a story once the first round is over."""
-        asyncio.run(self._told(story))
-
-    async def until(self, condition) -> None:
-        """Look after every round, until it is so."""
-        async with asyncio.timeout(120):
-            while True:
-                self._round_ended.clear()
-                if await asyncio.to_thread(condition):
-                    return
-                await self._round_ended.wait()
-
-    async def _told(self, story) -> None:
-        loop = asyncio.get_running_loop()
-        self._steps.platform.hub.attach(loop)
-
-        def place(*arguments):
-            try:
-                return self._place(*arguments)
-            finally:
-                loop.call_soon_threadsafe(self._round_ended.set)
-
-        self.dispatcher._rounds.place = place
-        background = Background()
-        background.keep("dispatcher", self.dispatcher.run)
-        try:
-            await self.until(lambda: self.queue.is_led)
-            await story()
-        finally:
-            await background.stop()
-
-
-@pytest.fixture
-def loop(steps, monkeypatch) -> Loop:
-    monkeypatch.setattr("st_controller.dispatch.service.REPAIR_SECONDS", 1e9)
-    monkeypatch.setattr("st_controller.background._BACKOFF", (0.0,))
-    return Loop(steps)
+from st_shared.protocol.states import JobState, WorkerDesired, WorkerState
 
 
 def test_after_an_error_that_nobody_foresaw_all_is_read_anew_and_scheduling_goes_on(
@@ -103,7 +51,8 @@ class Watched:
         return self._lock.__exit__(*error)
 
 
-def test_the_event_loop_never_asks_for_the_lock_of_the_queue(steps, loop):
+def test_the_event_loop_never_asks_for_the_lock_of_the_queue(steps, loop, monkeypatch):
+    monkeypatch.setattr("st_controller.dispatch.service.RENEW_SECONDS", 0.05)
     lock = loop.queue.lock = Watched(loop.queue.lock)
 
     async def story():
@@ -167,6 +116,34 @@ def test_who_was_suspended_holds_no_silence_against_workers(steps, running, seco
         steps.clock.advance(1)
         rounds.sweep(lead)
     assert steps.job(job_id).state == JobState.QUEUED
+
+
+@pytest.mark.parametrize("back", [1.0, 3600.0])
+def test_after_a_clock_was_set_back_nobody_waits_for_who_is_dead(steps, running, back):
+    worker_id, attempt_id, job_id = running
+    offered_to = steps.join("other")
+    offered = steps.submit("offered")
+    dispatcher = Dispatcher(steps.platform, "ctl_test")
+    asyncio.run(dispatcher._seek())
+    first = steps.platform.queue.scheduler
+    rounds, lead = dispatcher._rounds, dispatcher.leadership
+    rounds.place(lead)
+    assert steps.offered(offered_to)
+    rounds.sweep(lead)
+    steps.clock.advance(-back)
+    asyncio.run(dispatcher._seek())
+    is_noticed = back > 1
+    # Moments never go back for what decides: it is made anew.
+    assert (steps.platform.queue.scheduler is not first) is is_noticed
+    longest = steps.clock() + timedelta(seconds=steps.patience.lease_ttl)
+    assert (steps.attempt(attempt_id).lease_expires_at <= longest) is is_noticed
+    if is_noticed:
+        for _ in range(4):
+            steps.clock.advance(steps.patience.lease_ttl / 4)
+            rounds.sweep(lead)
+        assert {steps.job(each).state for each in (job_id, offered)} == {JobState.QUEUED}
+        for each in (worker_id, offered_to):
+            assert steps.worker(each).observed == WorkerState.GONE
 
 
 def test_a_leader_that_places_for_long_was_not_away(steps, running):

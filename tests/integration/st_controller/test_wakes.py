@@ -3,6 +3,7 @@
 Nothing here waits for the sweep that repairs lost wake-ups.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -10,6 +11,7 @@ from decimal import Decimal
 import pytest
 from controller_steps import Steps, document
 
+from st_controller.dispatch.service import Dispatcher
 from st_controller.domain.policy.roles import Role
 from st_controller.services import (
     faulty_slots,
@@ -18,7 +20,9 @@ from st_controller.services import (
     memberships,
     queue_rules,
     steering,
+    submission,
     tenants,
+    topics,
     users,
     worker_credentials,
     worker_orders,
@@ -97,6 +101,14 @@ def a_quota_is_raised(steps):
 
 
 @story
+def a_limit_above_is_raised(steps):
+    whole = quota(0).model_copy(update={"path": "all"})
+    change(steps, quota_setting.set_quota, whole)
+    yield submitted(steps)
+    change(steps, quota_setting.set_quota, whole.model_copy(update={"amount": Decimal(1)}))
+
+
+@story
 def a_quota_is_removed(steps):
     made = change(steps, quota_setting.set_quota, quota(0))
     yield submitted(steps)
@@ -134,8 +146,8 @@ def a_user_is_taken_into_another_organisation(steps):
     change(steps, memberships.move_to_org, "ann", "labs", "default")
 
 
-@story
-def the_cap_of_an_array_is_raised(steps):
+def waits_for_its_array(steps) -> tuple[str, str]:
+    """An array of which one job is placed, and the one that its cap holds back."""
     asked = {"spec": document("n"), "grid": {"training.steps": [1, 2]}, "max_running": 1}
     request = JobArrayRequest.model_validate(asked)
     batch = job_arrays.check(steps.admin, request, Rules())
@@ -145,8 +157,21 @@ def the_cap_of_an_array_is_raised(steps):
     steps.place()
     with steps.db.read() as session:
         waiting, _ = jobs.list_jobs(session, steps.admin, states=[JobState.QUEUED])
-    yield waiting[0].id
+    return array_id, waiting[0].id
+
+
+@story
+def the_cap_of_an_array_is_raised(steps):
+    array_id, job_id = waits_for_its_array(steps)
+    yield job_id
     change(steps, job_arrays.cap, array_id, 2)
+
+
+@story
+def the_cap_of_an_array_is_lifted(steps):
+    array_id, job_id = waits_for_its_array(steps)
+    yield job_id
+    change(steps, job_arrays.cap, array_id, None)
 
 
 # The order of the line
@@ -422,7 +447,15 @@ class Ear:
         self._steps.place()
 
 
-@pytest.mark.parametrize("name", sorted(STORIES))
+SWEPT = {
+    "a_lease_expires_and_another_worker_has_room",
+    "an_offer_expires",
+    "its_parent_that_failed_is_retried_and_succeeds",
+}
+"""These take a step of the leader, which the test goes in its place."""
+
+
+@pytest.mark.parametrize("name", sorted(SWEPT))
 def test_the_scheduler_is_told(steps, name):
     ear, told = Ear(steps), STORIES[name](steps)
     job_id = next(told)
@@ -435,6 +468,62 @@ def test_the_scheduler_is_told(steps, name):
     ear.round()
     after = steps.job(job_id)
     assert (after.state, after.attempts) == (JobState.ASSIGNED, before.attempts + 1)
+
+
+@pytest.mark.parametrize("name", sorted(STORIES.keys() - SWEPT))
+def test_the_loop_is_woken_at_once(steps, loop, name):
+    """It would look by itself in thirty years."""
+    told = STORIES[name](steps)
+    job_id = next(told)
+    before = steps.job(job_id)
+    attempts = before.attempts + 1
+
+    def has_begun() -> bool:
+        after = steps.job(job_id)
+        return (after.state, after.attempts) == (JobState.ASSIGNED, attempts)
+
+    async def story() -> None:
+        assert steps.job(job_id).version == before.version
+        await asyncio.to_thread(next, told, None)
+        await loop.until(has_begun)
+
+    loop.run(story)
+
+
+def test_the_loop_is_woken_by_more_jobs_than_are_named(steps, loop, monkeypatch):
+    monkeypatch.setattr(topics, "MOST_NAMED", 1)
+    steps.join(slots=2)
+    bodies = [document(name) for name in ("one", "two")]
+
+    async def story() -> None:
+        ids = await asyncio.to_thread(submit_together, steps, bodies)
+        await loop.until(lambda: {steps.job(each).state for each in ids} == {JobState.ASSIGNED})
+
+    loop.run(story)
+
+
+def submit_together(steps, bodies) -> list[str]:
+    batch = submission.check_batch(steps.admin, bodies, Rules())
+    with steps.db.write() as tx:
+        stored, _ = submission.enqueue_batch(tx, steps.admin, batch)
+        return [each.job_id for each in stored]
+
+
+@pytest.mark.parametrize("why", ["not_before", "backoff", "nothing"])
+def test_the_loop_sleeps_until_the_moment_that_lets_a_job_start(steps, why):
+    """Of moments nobody is told."""
+    dispatcher, worker_id = Dispatcher(steps.platform, "ctl_test"), steps.join()
+    if why == "not_before":
+        steps.submit(not_before=(steps.clock() + timedelta(seconds=0.3)).isoformat())
+    elif why == "backoff":
+        steps.submit(retry={"max_attempts": 2, "backoff": 0.3})
+        steps.finish(
+            worker_id, steps.claimed(worker_id), Outcome.FAILED, failure=FailureKind.CRASHED
+        )
+    dispatcher._rounds.place(steps.lead)
+    assert dispatcher._patience() == pytest.approx(1.0 if why == "nothing" else 0.3, abs=1e-5)
+    steps.clock.advance(0.3)
+    assert dispatcher._rounds.place(steps.lead) == (why != "nothing")
 
 
 @pytest.mark.parametrize("early", [0.001, 0.0])
