@@ -111,6 +111,7 @@ class Rounds:
                 if self._was_away(tx.now):
                     log.warning("suspended; the silence of workers is forgiven", since=self._seen)
                     self._forgive(tx, timedelta(seconds=self._patience.lease_ttl))
+                    continue  # what else there is locks jobs, which come before their attempts
                 self._seen = tx.now
                 silent = workers.watch_silence(tx, self._patience)
                 worker_orders.press_drains(tx)

@@ -1,5 +1,8 @@
 """Steering jobs that are in the queue: their class, an admin's override, another try."""
 
+from collections.abc import Sequence
+
+from st_controller.domain.dependencies import Parent
 from st_controller.domain.policy.permissions import CLASS_PERMISSIONS
 from st_controller.errors import Conflict, NotPermitted
 from st_controller.services import dependencies, drafts, topics
@@ -79,13 +82,7 @@ def retry(tx: Transaction, actor: Actor, job_id: str, rules: Rules) -> Job:
     spec = JobSpec.model_validate(job.spec)
     if spec.scripts() or spec.bypass_quota:
         drafts.must_be_allowed(actor, [Draft("", spec, "")], rules)
-    lost = next((parent for parent, _ in parents.values() if parent.is_lost), None)
-    if lost and spec.on_parent_failure == "cancel":
-        raise Conflict(
-            f"{lost.id} must succeed first, and is {lost.state}",
-            code="parent_failed",
-            hint=f"`st retry {lost.id}` first",
-        )
+    _must_have_a_chance(tx, spec, [parent for parent, _ in parents.values() if parent.is_lost])
     job.tries_used = 0
     job.cancel_requested_at = job.finished_at = None
     job.not_before, job.stop_reason = spec.not_before, None
@@ -93,6 +90,20 @@ def retry(tx: Transaction, actor: Actor, job_id: str, rules: Rules) -> Job:
     said = Reason(code="retried", message=f"Queued again by {actor.username}.")
     reopen_job(tx, job, actor.signature, admitted.reason or said, admitted.state)
     return job
+
+
+def _must_have_a_chance(tx: Transaction, spec: JobSpec, lost: Sequence[Parent]) -> None:
+    """Refuse what would be cancelled, or wait for good, because of a parent that is lost."""
+    for parent in lost:
+        is_deleted = tx.session.get_one(Job, parent.id).deleted_at is not None
+        if is_deleted or spec.on_parent_failure == "cancel":
+            raise Conflict(
+                f"{parent.id} must succeed first, and is {parent.state}",
+                code="parent_failed",
+                hint="it was deleted: submit this job anew, without it in `after`"
+                if is_deleted
+                else f"`st retry {parent.id}` first",
+            )
 
 
 def _must_be_over(job: Job) -> None:

@@ -192,6 +192,23 @@ def test_a_cancelled_child_is_not_retried_before_its_parent(steps, end):
     assert end() == child
 
 
+@pytest.mark.parametrize("choice", ["cancel", "hold"])
+def test_a_child_of_a_parent_that_was_deleted_is_not_retried(steps, choice):
+    """Nobody can retry that parent any more: it would wait for good."""
+    parent = steps.submit("parent")
+    child = steps.submit("child", after=[parent], on_parent_failure=choice)
+    steps.cancel(parent)
+    if choice == "hold":
+        steps.cancel(child)
+    delete(steps, parent)
+    with pytest.raises(Conflict) as refused:
+        retry(steps, child)
+    assert refused.value.code == "parent_failed"
+    assert "deleted" in refused.value.hint
+    assert "without it in `after`" in refused.value.hint
+    assert steps.job(child).state == JobState.CANCELLED
+
+
 def test_the_scheduler_is_told_of_what_was_released(steps, end):
     parent = steps.submit("parent")
     child = steps.submit("child", after=[parent])

@@ -251,6 +251,8 @@ class TestFinish:
             steps.finish(worker_id, attempt_id, Outcome.SUCCEEDED)
         with pytest.raises(StaleLease):
             steps.finish(steps.join("other"), attempt_id, Outcome.FAILED)
+        with pytest.raises(StaleLease):
+            steps.finish(worker_id, attempt_id, Outcome.FAILED, epoch=2)
 
     def test_a_job_does_not_end_while_journal_lines_are_missing(self, steps, running):
         worker_id, attempt_id, job_id = running

@@ -502,6 +502,42 @@ def test_the_loop_is_woken_by_more_jobs_than_are_named(steps, loop, monkeypatch)
     loop.run(story)
 
 
+@pytest.mark.parametrize("name", ["a_share_is_raised", "it_is_retried", "a_worker_joins"])
+def test_what_nobody_told_is_found_by_looking(steps, loop, monkeypatch, name):
+    """Rules, jobs and workers: a slow look repairs what was not told."""
+    monkeypatch.setattr("st_controller.dispatch.service.REPAIR_SECONDS", 0.0)
+    monkeypatch.setattr("st_controller.dispatch.service.RENEW_SECONDS", 0.01)
+    told = STORIES[name](steps)
+    job_id = next(told)
+
+    async def story() -> None:
+        monkeypatch.setattr(steps.db, "notify", lambda _: None)
+        await asyncio.to_thread(next, told, None)
+        await loop.until(lambda: steps.job(job_id).state == JobState.ASSIGNED)
+
+    loop.run(story)
+
+
+def test_news_that_come_while_the_lease_is_renewed_are_heard(steps, loop, monkeypatch):
+    monkeypatch.setattr("st_controller.dispatch.service.RENEW_SECONDS", 0.01)
+    steps.join()
+    seek, submitted_then = loop.dispatcher._seek, []
+
+    async def renew() -> bool:
+        if loop.queue.is_led and not submitted_then:
+            submitted_then.append(await asyncio.to_thread(steps.submit))
+        return await seek()
+
+    monkeypatch.setattr(loop.dispatcher, "_seek", renew)
+
+    async def story() -> None:
+        await loop.until(
+            lambda: [steps.job(each).state for each in submitted_then] == [JobState.ASSIGNED]
+        )
+
+    loop.run(story)
+
+
 def submit_together(steps, bodies) -> list[str]:
     batch = submission.check_batch(steps.admin, bodies, Rules())
     with steps.db.write() as tx:
