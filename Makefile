@@ -128,7 +128,7 @@ bench-memory: $(VENV)/made-dev ## measure what plans foretell against what runs 
 	$(BIN)/python benchmarks/memory_plan.py --json benchmarks/results/memory_plan.json
 	$(BIN)/python benchmarks/shared_plan.py --json benchmarks/results/shared_plan.json
 
-QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery
+QUEUE_BENCHMARKS := scheduler_core fairness submit dispatch_latency throughput recovery deep_reads
 .PHONY: bench-queue
 bench-queue: $(VENV)/made-dev ## measure the queue, shorter runs; half an hour
 	@for name in $(QUEUE_BENCHMARKS); do \

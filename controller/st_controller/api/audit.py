@@ -32,7 +32,10 @@ def list_(
     cursor: Annotated[str | None, Query(max_length=40)] = None,
     limit: Limit = 100,
 ) -> Page[AuditEntryView]:
-    """Entries of the audit log, newest first; those of people that the caller's role reaches."""
+    """Entries of the audit log, newest first; those of people that the caller's role reaches.
+
+    A page may be short, or empty, and still have a `next_cursor`: so far nothing more was found.
+    """
     wanted = AuditFilter(actor, action, target, since, until)
     before = decode_number(cursor) if cursor else None
     with platform.db.read() as session:

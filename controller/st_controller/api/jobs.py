@@ -20,7 +20,16 @@ from st_controller.api.submissions import (
 from st_controller.errors import InvalidRequest
 from st_controller.events.job_stream import JobPlace, follow_job
 from st_controller.platform import Platform
-from st_controller.services import artifacts, configs, explaining, jobs, steering, submission, views
+from st_controller.services import (
+    artifacts,
+    configs,
+    explaining,
+    job_lists,
+    jobs,
+    steering,
+    submission,
+    views,
+)
 from st_controller.services.caller import Caller
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.journal_pieces import Wanted
@@ -134,7 +143,7 @@ def list_jobs(
 ) -> Page[JobView]:
     """The jobs that the caller may see, newest first."""
     with platform.db.read() as session:
-        found, following = jobs.list_jobs(
+        found, following = job_lists.list_jobs(
             session,
             caller,
             states=state or (),

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, literal, select, true
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, literal, select, true
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.reach import Reach
@@ -15,6 +15,18 @@ from st_controller.store.schema import AuditEntry, CustomRole, Membership, User
 from st_shared.protocol.audit import AuditEntryView
 
 PAGE = 1000
+LOOK = 20_000
+"""Numbers that are looked at for one page, where no index leads to what is wanted."""
+SLACK = timedelta(hours=1)
+"""So much earlier or later than its neighbours an entry may be: its moment is the beginning of its
+transaction, by the clock of its controller, its number is given at the end."""
+
+_AT = (
+    select(AuditEntry.at)
+    .where(AuditEntry.seq >= bindparam("number"))
+    .order_by(AuditEntry.seq)
+    .limit(1)
+)
 
 
 @dataclass(frozen=True)
@@ -56,15 +68,45 @@ def page(
 ) -> tuple[list[AuditEntryView], int | None]:
     """Entries below number ``before``, newest first, and the number to go on from.
 
+    A page of few that lie among many may have fewer than ``limit``, or none, and say where to go
+    on: each is found at once, however long the log is.
+
     Who reads with the reach of an organisation, or of teams, sees what their people did there; what
     those did whose role reaches all organisations, and what
     workers and the controller itself did stands there for all organisations.
     """
     query = _entries(wanted).where(_visible(actor)).order_by(AuditEntry.seq.desc())
-    if before is not None:
-        query = query.where(AuditEntry.seq < before)
-    found = [view(entry) for entry in session.scalars(query.limit(limit + 1))]
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    first, end = _numbers(session, wanted)
+    end = end if before is None else min(end, before)
+    lowest = first if wanted.target is not None else max(first, end - LOOK)
+    query = query.where(AuditEntry.seq < end, AuditEntry.seq >= lowest).limit(limit + 1)
+    found = [view(entry) for entry in session.scalars(query)]
+    if len(found) > limit:
+        return found[:limit], found[limit - 1].id
+    return found, lowest if lowest > first else None
+
+
+def _numbers(session: Session, wanted: AuditFilter) -> tuple[int, int]:
+    """The first number, and the one after the last, of entries that may be of the time wanted."""
+    ends = session.execute(select(func.min(AuditEntry.seq), func.max(AuditEntry.seq))).one()
+    first, end = (ends[0], ends[1] + 1) if ends[0] is not None else (1, 1)
+    if wanted.until is not None:
+        end = _begin(session, wanted.until, -SLACK, first, end)
+    if wanted.since is not None:
+        first = _begin(session, wanted.since, SLACK, first, end)
+    return first, end
+
+
+def _begin(session: Session, moment: datetime, slack: timedelta, first: int, end: int) -> int:
+    """Where entries begin that are of a moment or later if ``slack`` is added, of some numbers."""
+    while first < end:
+        middle = (first + end) // 2
+        at = session.scalar(_AT, {"number": middle})
+        if at is None or at + slack >= moment:
+            end = middle
+        else:
+            first = middle + 1
+    return first
 
 
 def stream(session: Session, wanted: AuditFilter) -> Iterator[AuditEntryView]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain import sweeps
@@ -16,6 +16,7 @@ from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.paging import decode_cursor, encode_cursor
 from st_controller.services.visibility import owner, within
+from st_controller.store.keyset import earlier
 from st_controller.store.schema import Attempt, Job, JobArray
 from st_controller.store.transaction import QUEUE_RULES, Transaction
 from st_shared.ids import new_id
@@ -112,9 +113,7 @@ def list_arrays(
     query = select(JobArray).order_by(JobArray.submitted_at.desc(), JobArray.id.desc())
     query = query.where(within(actor, "job.view.all", JobArray))
     if cursor:
-        at, after_id = decode_cursor(cursor)
-        earlier = and_(JobArray.submitted_at == at, JobArray.id < after_id)
-        query = query.where(or_(JobArray.submitted_at < at, earlier))
+        query = query.where(earlier(JobArray.submitted_at, JobArray.id, decode_cursor(cursor)))
     found = list(session.scalars(query.limit(limit + 1)))
     if len(found) <= limit:
         return found, None

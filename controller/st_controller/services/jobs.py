@@ -1,8 +1,8 @@
-"""Reading and cancelling jobs."""
+"""Finding, cancelling and deleting jobs."""
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from st_controller.domain.attempts import LEASED, LIVE
@@ -10,15 +10,13 @@ from st_controller.errors import Conflict, NotFound, NotPermitted
 from st_controller.services import dependencies, endings, gangs, topics
 from st_controller.services.actor import Actor
 from st_controller.services.moves import move_job
-from st_controller.services.paging import decode_cursor, encode_cursor
-from st_controller.services.visibility import own, owner, within
+from st_controller.services.visibility import owner
 from st_controller.services.worker_events import tell
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import AttemptState, JobState, Outcome
 from st_shared.protocol.worker import StopOrder
-from st_shared.spec.job import Priority
 
 
 def get_job(session: Session, actor: Actor, job_id: str, *, lock: bool = False) -> Job:
@@ -36,39 +34,6 @@ def find_job(session: Session, actor: Actor, job_id: str, *, lock: bool = False)
     if job is None or job.deleted_at is not None:
         return None
     return job if actor.reaches(owner(job), "job.view.all") else None
-
-
-def list_jobs(
-    session: Session,
-    actor: Actor,
-    *,
-    states: Sequence[JobState] = (),
-    priorities: Sequence[Priority] = (),
-    array_id: str | None = None,
-    mine: bool = False,
-    cursor: str | None = None,
-    limit: int = 50,
-) -> tuple[list[Job], str | None]:
-    """The jobs that the actor may see, newest first, and the cursor of the next page."""
-    query = select(Job).order_by(Job.submitted_at.desc(), Job.id.desc()).limit(limit + 1)
-    seen = own(actor, Job) if mine else within(actor, "job.view.all", Job)
-    query = query.where(seen, Job.deleted_at.is_(None))
-    if states:
-        query = query.where(Job.state.in_(states))
-    if priorities:
-        query = query.where(Job.priority.in_(priorities))
-    if array_id:
-        query = query.where(Job.array_id == array_id)
-    if cursor:
-        at, after_id = decode_cursor(cursor)
-        query = query.where(
-            or_(Job.submitted_at < at, and_(Job.submitted_at == at, Job.id < after_id))
-        )
-    found = list(session.scalars(query))
-    if len(found) <= limit:
-        return found, None
-    last = found[limit - 1]
-    return found[:limit], encode_cursor(last.submitted_at, last.id)
 
 
 def cancel(tx: Transaction, actor: Actor, job_id: str) -> Job:

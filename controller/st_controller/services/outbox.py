@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, update
+from sqlalchemy import BigInteger, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -127,10 +127,16 @@ def all_after(session: Session, position: int, limit: int = BATCH) -> list[RowOf
 
 
 def prune(tx: Transaction, before: datetime) -> int:
-    """Remove delivered events that are older than ``before``; how many."""
-    removed = tx.session.execute(
-        delete(OutboxEvent).where(
-            OutboxEvent.created_at < before, OutboxEvent.position.is_not(None)
-        )
+    """Remove delivered events that are older than ``before``; how many.
+
+    From the oldest place up to the first that is younger: what stays is not looked at.
+    """
+    young = select(OutboxEvent.position).where(
+        OutboxEvent.created_at >= before, OutboxEvent.position.is_not(None)
     )
+    first_young = tx.session.scalar(young.order_by(OutboxEvent.position).limit(1))
+    old = and_(OutboxEvent.created_at < before, OutboxEvent.position.is_not(None))
+    if first_young is not None:
+        old = OutboxEvent.position < first_young
+    removed = tx.session.execute(delete(OutboxEvent).where(old))
     return int(removed.rowcount)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, TextClause, func, select, text
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.reach import Owner, Reach
@@ -21,6 +21,7 @@ from st_controller.services.explaining import (
 )
 from st_controller.services.live_queue import LiveQueue
 from st_controller.store.schema import Job
+from st_controller.store.schema.jobs import DEPENDENT
 from st_shared.protocol.queue import QueueView, ReservationView
 from st_shared.protocol.states import JobState
 
@@ -76,17 +77,15 @@ def _waiting(scheduler: Scheduler, org: str | None) -> int:
 def _held(session: Session, scheduler: Scheduler, org: str | None, now: datetime) -> dict[str, int]:
     found = dict(scheduler.backlog.held_by_reason(now.timestamp(), org))
     counts: Mapping[str, int] = {
-        "dependency": _count(session, org, JobState.QUEUED, Job.open_parents > 0),
-        "approval": _count(session, org, JobState.AWAITING_APPROVAL, Job.open_parents >= 0),
+        "dependency": _count(session, org, text(DEPENDENT)),
+        "approval": _count(session, org, Job.state == JobState.AWAITING_APPROVAL),
     }
     found.update({code: count for code, count in counts.items() if count})
     return found
 
 
-def _count(
-    session: Session, org: str | None, state: JobState, condition: ColumnElement[bool]
-) -> int:
-    query = select(func.count()).select_from(Job).where(Job.state == state, condition)
+def _count(session: Session, org: str | None, condition: ColumnElement[bool] | TextClause) -> int:
+    query = select(func.count()).select_from(Job).where(condition)
     return session.scalar(query if org is None else query.where(Job.org == org)) or 0
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ARRAY, Row, String, and_, bindparam, column, func, or_, select, true
+from sqlalchemy import ARRAY, Row, String, and_, bindparam, column, func, or_, select, text, true
 from sqlalchemy.orm import Session
 
 from st_controller.domain.policy.quotas import Meter
@@ -25,6 +25,7 @@ from st_controller.services.queue_rows import (
     its_attempt,
     job_columns,
 )
+from st_controller.store.keyset import later
 from st_controller.store.parts import parts
 from st_controller.store.schema import (
     Attempt,
@@ -34,6 +35,7 @@ from st_controller.store.schema import (
     QueuePolicy,
     ShareNode,
 )
+from st_controller.store.schema.jobs import DEPENDENT
 from st_shared.protocol.states import AttemptState, JobState
 
 _HAS_SLOTS = or_(Attempt.state != AttemptState.UPLOADING, Attempt.nodes > 1)
@@ -97,10 +99,8 @@ def waiting_after(
     """Up to ``most`` jobs that may be served, in order of submission, after the one of a turn."""
     query = job_columns().where(_may_be_served())
     if turn is not None:
-        at, job_id = datetime.fromtimestamp(turn[0], UTC), turn[1]
-        query = query.where(
-            or_(Job.submitted_at > at, and_(Job.submitted_at == at, Job.id > job_id))
-        )
+        at = datetime.fromtimestamp(turn[0], UTC)
+        query = query.where(later(Job.submitted_at, Job.id, (at, turn[1])))
     rows = session.execute(query.order_by(Job.submitted_at, Job.id).limit(most))
     return _all_pending(session, rows, learned)
 
@@ -112,7 +112,7 @@ def dependents(
 
     Of those they wait for, what runs and is not ``running`` for the scheduler only uploads.
     """
-    query = job_columns().where(Job.state == JobState.QUEUED, Job.open_parents > 0)
+    query = job_columns().where(text(DEPENDENT))
     rows = session.execute(query.order_by(Job.submitted_at, Job.id).limit(most))
     jobs = _all_pending(session, rows, learned)
     after = defaultdict[str, set[str]](set)

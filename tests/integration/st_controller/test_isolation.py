@@ -19,6 +19,7 @@ from st_controller.services import (
     datasets,
     explaining,
     job_arrays,
+    job_lists,
     jobs,
     queue_overview,
     queue_rules,
@@ -75,7 +76,7 @@ class World:
         """Whose jobs this person's list shows."""
         owners = {job_id: owner for owner, job_id in self.jobs.items()}
         with self.steps.db.read() as session:
-            found, _ = jobs.list_jobs(session, self.people[name], limit=100)
+            found, _ = job_lists.list_jobs(session, self.people[name], limit=100)
         return {owners[job.id] for job in found}
 
 
@@ -159,7 +160,7 @@ def test_arrays_are_seen_and_ended_as_jobs_are(world):
         with steps.db.read() as session:
             found, _ = job_arrays.list_arrays(session, actor)
             seen[name] = {array.id for array in found}
-            inside, _ = jobs.list_jobs(session, actor, array_id=made["ann"])
+            inside, _ = job_lists.list_jobs(session, actor, array_id=made["ann"])
             assert len(inside) == (2 if name in {"ann", "lea", "dia", "root"} else 0)
     of_ann, of_ben = {made["ann"]}, {made["ben"]}
     assert seen == {

@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 
 from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
-from st_controller.services import drafts, job_arrays, jobs
+from st_controller.services import drafts, job_arrays, job_lists
 from st_controller.services.drafts import Rules
 from st_controller.store.schema import Job, JobArray
 from st_controller.store.transaction import QUEUE_RULES
@@ -214,7 +214,7 @@ def test_others_arrays_are_not_seen(steps):
     def seen(actor):
         with steps.db.read() as session:
             found, _ = job_arrays.list_arrays(session, actor)
-            listed, _ = jobs.list_jobs(session, actor, array_id=array_id)
+            listed, _ = job_lists.list_jobs(session, actor, array_id=array_id)
             return len(found), len(listed)
 
     assert [seen(actor) for actor in (ann, bob, lea)] == [(1, 6), (0, 0), (1, 6)]
@@ -252,7 +252,7 @@ def test_jobs_are_filtered_by_class_and_by_owner(steps):
 
     def found(**filters):
         with steps.db.read() as session:
-            return {job.id for job in jobs.list_jobs(session, steps.admin, **filters)[0]}
+            return {job.id for job in job_lists.list_jobs(session, steps.admin, **filters)[0]}
 
     assert found() == {hers, low}
     assert found(priorities=["low"]) == {low}

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, InvalidRequest, NotFound, NotPermitted
-from st_controller.services import claims, datasets, idempotency, jobs, leases
+from st_controller.services import claims, datasets, idempotency, job_lists, jobs, leases
 from st_controller.store.schema import IdempotencyKey, Job
 from st_shared.protocol.resources import ArchiveFile, DatasetRequest
 from st_shared.protocol.states import JobState
@@ -162,7 +162,7 @@ def test_pages_have_neither_gaps_nor_doubles(steps, limit):
     found, cursor, pages = [], None, 0
     while cursor or not pages:
         with steps.db.read() as session:
-            page, cursor = jobs.list_jobs(session, steps.admin, cursor=cursor, limit=limit)
+            page, cursor = job_lists.list_jobs(session, steps.admin, cursor=cursor, limit=limit)
         found += [(job.submitted_at, job.id) for job in page]
         pages += 1
         steps.submit("newer")  # what comes in between does not move the rest
@@ -176,8 +176,10 @@ def test_lists_are_filtered_by_state(steps):
     kept, ended = steps.submit(), steps.submit()
     steps.cancel(ended)
     with steps.db.read() as session:
-        queued, _ = jobs.list_jobs(session, steps.admin, states=[JobState.QUEUED])
-        both, _ = jobs.list_jobs(session, steps.admin, states=[JobState.QUEUED, JobState.CANCELLED])
+        queued, _ = job_lists.list_jobs(session, steps.admin, states=[JobState.QUEUED])
+        both, _ = job_lists.list_jobs(
+            session, steps.admin, states=[JobState.QUEUED, JobState.CANCELLED]
+        )
     assert [job.id for job in queued] == [kept]
     assert {job.id for job in both} == {kept, ended}
 
@@ -189,7 +191,7 @@ def test_researchers_see_their_own_jobs_and_leads_those_of_their_teams(steps):
 
     def seen(actor):
         with steps.db.read() as session:
-            return {job.id for job in jobs.list_jobs(session, actor)[0]}
+            return {job.id for job in job_lists.list_jobs(session, actor)[0]}
 
     assert (seen(ann), seen(bob), seen(lead)) == ({hers}, {his}, {hers, his})
     with steps.db.read() as session:

@@ -16,7 +16,7 @@ from st_controller.domain.policy.roles import Role
 from st_controller.services import (
     faulty_slots,
     job_arrays,
-    jobs,
+    job_lists,
     memberships,
     queue_rules,
     steering,
@@ -156,7 +156,7 @@ def waits_for_its_array(steps) -> tuple[str, str]:
     steps.join(slots=2)
     steps.place()
     with steps.db.read() as session:
-        waiting, _ = jobs.list_jobs(session, steps.admin, states=[JobState.QUEUED])
+        waiting, _ = job_lists.list_jobs(session, steps.admin, states=[JobState.QUEUED])
     return array_id, waiting[0].id
 
 
@@ -639,7 +639,7 @@ def an_array_has_a_cap(steps):
     with steps.db.write() as tx:
         array_id = job_arrays.submit(tx, steps.admin, request, batch)[0].id
     with steps.db.read() as session:
-        made, _ = jobs.list_jobs(session, steps.admin, array_id=array_id)
+        made, _ = job_lists.list_jobs(session, steps.admin, array_id=array_id)
     yield max(made, key=lambda job: job.array_index).id
 
 

@@ -78,7 +78,7 @@ class Attempt(Table):
     __table_args__ = (
         UniqueConstraint("job_id", "number", "node"),
         Index("ix_attempts_worker", "worker_id", "state"),
-        Index("ix_attempts_state", "state"),
+        Index("ix_attempts_state", "state", "outcome"),
         Index(
             "ix_attempts_unbooked",
             "job_id",

@@ -31,7 +31,7 @@ class AuditEntry(Table):
     """Place in the chain, from 1 without gaps."""
     code: Mapped[str | None] = mapped_column(Digest)
 
-    __table_args__ = (Index("ix_audit_entries_at", "at"),)
+    __table_args__ = (Index("ix_audit_entries_target", "target", "seq"),)
 
 
 class AuditHead(Table):

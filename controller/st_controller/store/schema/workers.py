@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     ForeignKey,
+    Index,
     String,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -70,6 +71,8 @@ class Worker(Table):
     last_heartbeat_at: Mapped[datetime | None]
     usage: Mapped[dict[str, Any] | None]
     """How busy it was at its last heartbeat."""
+
+    __table_args__ = (Index("ix_workers_name", "name", "id"),)
 
     @property
     def labels(self) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """``GET /v1/audit``: filters, pages, and whose entries are seen."""
 
+from datetime import timedelta
+
 import pytest
 
 from st_controller.domain.policy.reach import Reach
@@ -108,6 +110,37 @@ def test_pages_follow_one_another(get):
     assert ids == sorted(ids, reverse=True)
     assert len(set(ids)) == 4
     assert get(limit=500)["next_cursor"] is None
+
+
+def test_what_is_rare_is_sought_a_stretch_at_a_time(get, monkeypatch):
+    monkeypatch.setattr(audit_reading, "LOOK", 3)
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        page = get(actor="user:anna", **({"cursor": cursor} if cursor else {}))
+        found, cursor, pages = found + page["items"], page["next_cursor"], pages + 1
+    assert [item["target"] for item in found] == ["job_1"]
+    assert pages > 1
+    assert len(get(target="job_1")["items"]) == 3  # an index leads there
+
+
+def test_a_time_is_sought_by_halves_and_nothing_of_it_is_left_out(get, platform_db, clock):
+    for number in range(40):
+        clock.advance(3600)
+        with platform_db.write() as tx:
+            tx.audit("user:dora", "job.held", f"job_{number}")
+    now = clock()
+    late = get(since=f"{now - timedelta(hours=2, minutes=30):%Y-%m-%dT%H:%M:%SZ}")
+    assert [item["target"] for item in late["items"]] == ["job_39", "job_38", "job_37"]
+    begin, end = now - timedelta(hours=20), now - timedelta(hours=18)
+    among = get(
+        actor="user:dora",
+        since=f"{begin:%Y-%m-%dT%H:%M:%SZ}",
+        until=f"{end:%Y-%m-%dT%H:%M:%SZ}",
+    )
+    assert [item["target"] for item in among["items"]] == ["job_20", "job_19"]
+    with platform_db.read() as session:
+        numbers = audit_reading._numbers(session, AuditFilter(since=begin, until=end))
+    assert numbers[1] - numbers[0] == 4  # an hour more at either end
 
 
 @pytest.mark.parametrize("wrong", [{"cursor": "x"}, {"cursor": "9" * 30}, {"since": "today"}])

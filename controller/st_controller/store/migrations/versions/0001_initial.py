@@ -49,7 +49,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_entries")),
         sa.UniqueConstraint("place", name=op.f("uq_audit_entries_place")),
     )
-    op.create_index("ix_audit_entries_at", "audit_entries", ["at"], unique=False)
+    op.create_index("ix_audit_entries_target", "audit_entries", ["target", "seq"], unique=False)
     op.create_table(
         "audit_head",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -73,6 +73,13 @@ def upgrade() -> None:
     op.create_index("ix_charges_day", "charges", ["org", "day"], unique=False)
     op.create_index("ix_charges_utc_day", "charges", ["utc_day"], unique=False)
     op.create_table(
+        "crash_marks",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_crash_marks")),
+        prefixes=["UNLOGGED"] if op.get_bind().dialect.name == "postgresql" else [],
+    )
+    op.create_table(
         "doomed_objects",
         sa.Column("key", sa.String(length=1024), nullable=False),
         sa.Column("doomed_at", sa.DateTime(timezone=True), nullable=False),
@@ -80,13 +87,6 @@ def upgrade() -> None:
     )
     op.create_index(
         op.f("ix_doomed_objects_doomed_at"), "doomed_objects", ["doomed_at"], unique=False
-    )
-    op.create_table(
-        "crash_marks",
-        sa.Column("name", sa.String(length=40), nullable=False),
-        sa.Column("value", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_crash_marks")),
-        prefixes=["UNLOGGED"] if op.get_bind().dialect.name == "postgresql" else [],
     )
     op.create_table(
         "event_order",
@@ -265,6 +265,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("join_key_hash", name=op.f("uq_workers_join_key_hash")),
         sa.UniqueConstraint("next_credential_hash", name=op.f("uq_workers_next_credential_hash")),
     )
+    op.create_index("ix_workers_name", "workers", ["name", "id"], unique=False)
     op.create_table(
         "teams",
         sa.Column("org", sa.String(length=64), nullable=False),
@@ -398,7 +399,12 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_arrays")),
     )
-    op.create_index("ix_job_arrays_org", "job_arrays", ["org", "submitted_at"], unique=False)
+    op.create_index(
+        "ix_job_arrays_org", "job_arrays", ["org", "submitted_at", "id"], unique=False
+    )
+    op.create_index(
+        "ix_job_arrays_submitted_at", "job_arrays", ["submitted_at", "id"], unique=False
+    )
     op.create_index(
         op.f("ix_job_arrays_submitted_by"), "job_arrays", ["submitted_by"], unique=False
     )
@@ -570,12 +576,37 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["submitted_by"], ["users.id"], name=op.f("fk_jobs_submitted_by")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
-    op.create_index(op.f("ix_jobs_array_id"), "jobs", ["array_id"], unique=False)
+    op.create_index(
+        "ix_jobs_array",
+        "jobs",
+        ["array_id", "state", "deleted_at"],
+        unique=False,
+        sqlite_where=sa.text("array_id IS NOT NULL"),
+        postgresql_where=sa.text("array_id IS NOT NULL"),
+    )
     op.create_index(op.f("ix_jobs_changed_at"), "jobs", ["changed_at"], unique=False)
-    op.create_index("ix_jobs_org", "jobs", ["org", "submitted_at"], unique=False)
-    op.create_index("ix_jobs_queue", "jobs", ["state", "level", "submitted_at"], unique=False)
+    op.create_index(
+        "ix_jobs_dependents",
+        "jobs",
+        ["state", "open_parents"],
+        unique=False,
+        sqlite_where=sa.text("state = 'queued' AND open_parents > 0"),
+        postgresql_where=sa.text("state = 'queued' AND open_parents > 0"),
+    )
+    op.create_index("ix_jobs_org", "jobs", ["org", "submitted_at", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_priority",
+        "jobs",
+        ["priority", "submitted_at", "id"],
+        unique=False,
+        sqlite_where=sa.text("priority <> 'normal'"),
+        postgresql_where=sa.text("priority <> 'normal'"),
+    )
+    op.create_index("ix_jobs_state", "jobs", ["state", "submitted_at", "id"], unique=False)
     op.create_index("ix_jobs_submitted_at", "jobs", ["submitted_at", "id"], unique=False)
-    op.create_index(op.f("ix_jobs_submitted_by"), "jobs", ["submitted_by"], unique=False)
+    op.create_index(
+        "ix_jobs_submitted_by", "jobs", ["submitted_by", "submitted_at", "id"], unique=False
+    )
     op.create_index(
         "ix_jobs_unpurged",
         "jobs",
@@ -650,7 +681,7 @@ def upgrade() -> None:
             "job_id", "number", "node", name=op.f("uq_attempts_job_id_number_node")
         ),
     )
-    op.create_index("ix_attempts_state", "attempts", ["state"], unique=False)
+    op.create_index("ix_attempts_state", "attempts", ["state", "outcome"], unique=False)
     op.create_index(
         "ix_attempts_unbooked",
         "attempts",
@@ -853,12 +884,29 @@ def downgrade() -> None:
         sqlite_where=sa.text("deleted_at IS NOT NULL AND purged_at IS NULL"),
         postgresql_where=sa.text("deleted_at IS NOT NULL AND purged_at IS NULL"),
     )
-    op.drop_index(op.f("ix_jobs_submitted_by"), table_name="jobs")
+    op.drop_index("ix_jobs_submitted_by", table_name="jobs")
     op.drop_index("ix_jobs_submitted_at", table_name="jobs")
-    op.drop_index("ix_jobs_queue", table_name="jobs")
+    op.drop_index("ix_jobs_state", table_name="jobs")
+    op.drop_index(
+        "ix_jobs_priority",
+        table_name="jobs",
+        sqlite_where=sa.text("priority <> 'normal'"),
+        postgresql_where=sa.text("priority <> 'normal'"),
+    )
     op.drop_index("ix_jobs_org", table_name="jobs")
+    op.drop_index(
+        "ix_jobs_dependents",
+        table_name="jobs",
+        sqlite_where=sa.text("state = 'queued' AND open_parents > 0"),
+        postgresql_where=sa.text("state = 'queued' AND open_parents > 0"),
+    )
     op.drop_index(op.f("ix_jobs_changed_at"), table_name="jobs")
-    op.drop_index(op.f("ix_jobs_array_id"), table_name="jobs")
+    op.drop_index(
+        "ix_jobs_array",
+        table_name="jobs",
+        sqlite_where=sa.text("array_id IS NOT NULL"),
+        postgresql_where=sa.text("array_id IS NOT NULL"),
+    )
     op.drop_table("jobs")
     op.drop_table("user_grants")
     op.drop_index(op.f("ix_sessions_user_id"), table_name="sessions")
@@ -873,6 +921,7 @@ def downgrade() -> None:
     op.drop_table("memberships")
     op.drop_table("join_tokens")
     op.drop_index(op.f("ix_job_arrays_submitted_by"), table_name="job_arrays")
+    op.drop_index("ix_job_arrays_submitted_at", table_name="job_arrays")
     op.drop_index("ix_job_arrays_org", table_name="job_arrays")
     op.drop_table("job_arrays")
     op.drop_index(op.f("ix_idempotency_keys_created_at"), table_name="idempotency_keys")
@@ -885,6 +934,7 @@ def downgrade() -> None:
     op.drop_index("ix_users_org", table_name="users")
     op.drop_table("users")
     op.drop_table("teams")
+    op.drop_index("ix_workers_name", table_name="workers")
     op.drop_table("workers")
     op.drop_table("tenant_usage")
     op.drop_table("share_nodes")
@@ -903,14 +953,14 @@ def downgrade() -> None:
     op.drop_table("leader_leases")
     op.drop_table("garbage_order_of_all")
     op.drop_table("event_order")
-    op.drop_table("crash_marks")
     op.drop_index(op.f("ix_doomed_objects_doomed_at"), table_name="doomed_objects")
     op.drop_table("doomed_objects")
+    op.drop_table("crash_marks")
     op.drop_index("ix_charges_utc_day", table_name="charges")
     op.drop_index("ix_charges_day", table_name="charges")
     op.drop_table("charges")
     op.drop_table("audit_head")
-    op.drop_index("ix_audit_entries_at", table_name="audit_entries")
+    op.drop_index("ix_audit_entries_target", table_name="audit_entries")
     op.drop_table("audit_entries")
     op.drop_table("audit_archives")
     op.drop_table("artifact_uploads")
