@@ -25,7 +25,7 @@ from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, InvalidRequest
 from st_controller.events.hub import Hub
 from st_controller.platform import Platform
-from st_controller.services import jobs, queue_rules, steering
+from st_controller.services import job_lists, jobs, queue_rules, steering
 from st_controller.settings import Settings
 from st_controller.store.database import Database
 from st_controller.store.schema import Job, JobDependency
@@ -171,7 +171,7 @@ class World:
 
     def _unfinished(self) -> list[tuple[str, str]]:
         with self.db.read() as session:
-            found = jobs.list_jobs(session, self._steps.admin, limit=1000)[0]
+            found = job_lists.list_jobs(session, self._steps.admin, limit=1000)[0]
         return [(job.id, job.state) for job in found if not JobState(job.state).is_final]
 
     # People
