@@ -124,6 +124,10 @@ def _take(
     plain = [beat for beat in beats if _is_plain(known.get(beat.worker_id), beat.told)]
     _note_alive(tx, plain)
     _note_back(tx, plain, known)
+    for beat in beats:  # jobs are locked before attempts
+        worker = known.get(beat.worker_id)
+        if beat.told.leaving and worker is not None and not _is_void(worker):
+            workers.withdraw_offers(tx, worker.id, worker.observed)
     if len(plain) < len(beats):  # the others' leases are renewed one by one, and all in one order
         renewals.lock(tx.session, [beat.told.holding for beat in beats])
     orders = renewals.renew_all(

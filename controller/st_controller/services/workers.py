@@ -11,7 +11,7 @@ from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.domain.workers import Patience, observed_state
 from st_controller.errors import NotFound, NotSignedIn
 from st_controller.services import garbage
-from st_controller.services.leases import lose_unknown
+from st_controller.services.leases import lose_unknown, take_back
 from st_controller.services.renewals import renew, stop_order
 from st_controller.store.moments import Moment
 from st_controller.store.schema import Attempt, JoinToken, Worker
@@ -112,6 +112,8 @@ def heartbeat(
         NotSignedIn: its credential ended while it called.
     """
     _must_be_signed_in(worker)
+    if beat.leaving:
+        withdraw_offers(tx, worker.id, worker.observed)
     observed = WorkerState.GONE if beat.leaving else WorkerState.ONLINE
     if worker.observed != observed:
         worker.observed = observed
@@ -134,6 +136,12 @@ def heartbeat(
         collect_garbage=garbage.is_due(tx.session, worker),
         offers=_open_offers(tx.session, worker.id) if beat.deaf else [],
     )
+
+
+def withdraw_offers(tx: Transaction, worker_id: str, observed: str) -> None:
+    """Take back at once what a worker is offered that says that it leaves: it takes up nothing."""
+    if observed != WorkerState.GONE:
+        take_back(tx, worker_id, f"worker:{worker_id}", states=[AttemptState.OFFERED])
 
 
 def _must_be_signed_in(worker: Worker) -> None:

@@ -97,6 +97,15 @@ def test_each_worker_is_offered_its_part_under_one_number_and_epoch(gang):
     assert gang.steps.job(gang.job_id).attempts == 1
 
 
+def test_a_member_that_only_uploads_gives_no_slots_back_before_the_others(training):
+    steps, member = training.steps, training.members[0]
+    steps.ship(member.worker_id, member.id, state=AttemptState.UPLOADING)
+    assert steps.job(training.job_id).reason is None
+    assert training.members[0].released_at is None
+    steps.submit("next")
+    assert steps.place() == 0
+
+
 def test_nothing_is_offered_while_a_worker_is_missing(steps):
     steps.join("alone")
     job_id = steps.submit(resources={"nodes": 2})

@@ -28,6 +28,7 @@ from st_controller.services import (
     worker_orders,
 )
 from st_controller.services.drafts import Rules
+from st_controller.services.joint_heartbeats import Beat, JointHeartbeats
 from st_controller.services.live_queue import News
 from st_controller.services.policy import approval_rules, approvals, pricing, quota_setting
 from st_shared.protocol.policy_approvals import ApprovalRuleRequest, Decision
@@ -36,7 +37,7 @@ from st_shared.protocol.quotas import PriceRequest, QuotaRequest
 from st_shared.protocol.resources import JobArrayRequest, LabelChange
 from st_shared.protocol.states import AttemptState, FailureKind, JobState, Outcome, WorkerDesired
 from st_shared.protocol.tenancy import OrgRequest, TeamRequest, UserChange, UserRequest
-from st_shared.protocol.worker import BusySlot, Condition
+from st_shared.protocol.worker import BusySlot, Condition, Heartbeat
 from st_shared.spec.job import Priority
 
 Story = Callable[[Steps], Iterator[str]]
@@ -426,6 +427,24 @@ def test_a_gang_that_stops_because_a_member_failed_spares_others_an_order_to_yie
     ear.round()
     assert steps.attempt(attempts[1][1]).stop == "preempt"
     assert steps.attempt(cheaper).stop is None
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_a_worker_is_offered_that_leaves_goes_to_another_at_once(steps, together):
+    worker_id, job_id = steps.join(), steps.submit()
+    steps.place()
+    withdrawn = steps.offered(worker_id)
+    other, ear = steps.join("other"), Ear(steps)
+    ear.whole_round()
+    if together:
+        heartbeats = JointHeartbeats(steps.db, steps.patience)
+        heartbeats._together([Beat(worker_id, Heartbeat(holding=[], leaving=True))])
+    else:
+        steps.beat(worker_id, leaving=True)
+    ear.round()
+    assert (steps.job(job_id).attempts, steps.attempt(steps.offered(other)).job_id) == (2, job_id)
+    assert (steps.offers(worker_id), steps.job(job_id).tries_used) == ([], 0)
+    assert steps.attempt(withdrawn).outcome == Outcome.EXPIRED
 
 
 class Ear:
