@@ -286,6 +286,25 @@ def test_an_old_decision_is_dropped(steps):
     assert steps.job(two).attempts == 0
 
 
+def test_what_may_not_start_yet_is_not_offered_whatever_was_decided(steps):
+    worker_id = steps.join()
+    child = steps.submit("child", after=[steps.submit("parent")])
+    later = steps.submit("later", not_before=(steps.clock() + timedelta(seconds=9)).isoformat())
+    assert offer(steps, to(child, worker_id, 0), to(later, worker_id, 0)) == [False, False]
+    steps.clock.advance(9)
+    assert offer(steps, to(child, worker_id, 0), to(later, worker_id, 0)) == [False, True]
+
+
+def test_of_two_decisions_for_one_slot_the_second_is_dropped(steps):
+    first, second = steps.submit("first"), steps.submit("second")
+    worker_id = steps.join()
+    decided = [Priced(to(job_id, worker_id, 0), 1.0) for job_id in (first, second)]
+    with steps.db.write() as tx:
+        made = offers.offer(tx, decided, steps.patience)
+    assert [each.job_id for each in made] == [first]
+    assert steps.job(second).state == JobState.QUEUED
+
+
 def test_two_that_offer_one_slot_at_once_do_not_book_it_twice(steps, together):
     jobs = [steps.submit(f"job {number}") for number in range(6)]
     worker_id = steps.join(slots=2)
