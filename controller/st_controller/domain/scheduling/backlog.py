@@ -279,11 +279,17 @@ class Backlog:
         return max((self.waiting[one].job for one in array.in_line[shape]), key=array_turn)
 
     def _displace(self, array: Array, job: PendingJob, shape: int, now: float) -> bool:
-        """Let a job in that was raised above others of its array, in place of the last in line."""
-        if not array.in_line[shape] or job.level <= self._highest_held(array, shape):
+        """Let a job in whose turn it is before others of its array, in place of the last in line.
+
+        It was raised above them, or has run before and yielded.
+        """
+        turn = array_turn(job)
+        if self._highest_held(array, shape) >= 0 and array.turns[shape][0] < turn:
+            return False
+        if not array.in_line[shape]:
             return False
         last = self._last_in_line(array, shape)
-        if last.level >= job.level:
+        if array_turn(last) < turn:
             return False
         self._send_out(array, last, shape, now)
         return True

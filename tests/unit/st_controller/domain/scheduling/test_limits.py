@@ -90,6 +90,25 @@ def test_a_job_that_was_raised_takes_the_place_of_another_of_its_array() -> None
     assert list(queue.scheduler.pending()) == []
 
 
+def test_a_job_of_a_capped_array_that_yielded_goes_on_before_the_next() -> None:
+    queue = Queue()
+    queue.worker()
+    queue.scheduler.set_array_cap("array", 1, queue.now)
+    jobs = {name: queue.submit(name, array="array") for name in ("a", "b", "c")}
+    assert queue.placed() == ["a"]
+    queue.submit("urgent", "o/t/ann", Level.URGENT)
+    assert queue.preempted() == [("urgent", ("a",))]
+    queue.finish("a", after=10)
+    again = replace(jobs["a"], waiting_since=queue.now, preemptions=1)
+    queue.scheduler.enqueue(again, queue.now)
+    order = [*queue.placed()]
+    for _ in range(3):
+        queue.finish(order[-1], after=10)
+        order += queue.placed()
+
+    assert order == ["urgent", "a", "b", "c"]
+
+
 def test_a_job_that_was_lowered_again_waits_behind_the_others_of_its_array() -> None:
     queue = Queue()
     queue.scheduler.set_array_cap("sweep", 1, queue.now)

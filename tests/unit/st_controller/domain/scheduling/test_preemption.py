@@ -40,6 +40,19 @@ def test_a_reservation_of_a_lower_level_keeps_nobody_from_preempting(slots: int)
     assert queue.placed() == ["urgent"]
 
 
+def test_who_may_not_preempt_takes_no_reservation_away_to_do_so() -> None:
+    """The next job that ends makes room for it, without the workers that are kept as well."""
+    queue = Queue()
+    full(queue)
+    queue.submit("wide", "o/t/ann", slots=4)
+    assert queue.placed() == []
+    (kept,) = queue.scheduler.reservations
+    queue.submit("high", "o/t/ben", Level.HIGH, limit=10 * HOUR)
+
+    assert queue.decide() == []
+    assert kept in list(queue.scheduler.reservations)
+
+
 def test_a_reservation_that_is_in_nobodys_way_outlasts_a_preemption() -> None:
     queue = Queue()
     full(queue)
