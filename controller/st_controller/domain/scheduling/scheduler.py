@@ -255,6 +255,7 @@ class Scheduler:
             attention.in_vain |= 1 << number
             attention.unexamined |= 1 << number & ~self.reservations.closed  # before lower ones
             return None
+        self.tenants.turns.note_served(line, level)
         self.backlog.take(job.id, now)
         attention.unexamined |= self.fleet.reach.rivals(number) & ~self.reservations.closed
         return self._start(job, line.leaf, grants, level, now)

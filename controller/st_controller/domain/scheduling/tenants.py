@@ -159,6 +159,7 @@ class Tenants:
             self._accrue(node, now)
         forgiven = 1 - exp(-self._decay * max(0.0, now - self._settled_at))
         self._settled_at = now
+        self.turns.note_settled()
         for node in nodes:
             node.due = None
             if self._keep_room:

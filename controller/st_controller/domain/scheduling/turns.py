@@ -4,6 +4,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from st_controller.domain.scheduling.limits import Limits
+from st_controller.domain.scheduling.model import Level
 from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, Node
 
 if TYPE_CHECKING:
@@ -38,7 +39,18 @@ class Turns:
 
     def __init__(self, root: Node, limits: Limits) -> None:
         self._root, self._limits = root, limits
+        self._had_risen: set[Node] = set()
+        """Below which one that had risen was served since usage was settled."""
         self._set_width(SHAPES_AT_FIRST)
+
+    def note_served(self, line: "Line", level: int) -> None:
+        """A job of a line was served at this level, perhaps because it has risen above it."""
+        if line.reached is not None and line.reached > level:
+            self._had_risen.update(line.leaf.ancestry)
+
+    def note_settled(self) -> None:
+        """Usage was settled."""
+        self._had_risen.clear()
 
     # What waits
 
@@ -150,11 +162,20 @@ class Turns:
         return None
 
     def _line_below(self, node: Node, level: int, mask: int) -> "Line":
-        """The line of the least served below a node of which something can start."""
-        wanted = (mask & self._ones) << level * self._width & self._startable(node)
+        """The line of the least served below a node of which something can start.
+
+        Who has had too much competes with others at the levels asked for. Below it levels reached
+        by waiting count for those within their share there, as they do in the whole tree, for one
+        job each time usage is settled: more would cost too much where whole queues have risen.
+        """
+        known = mask & self._ones
+        wanted = known << level * self._width & self._startable(node)
+        lower = known * self._below[level] if level < Level.URGENT else 0
         while node.lines is None:
             # What has risen to this level counts where others ask for such a shape at it.
             mask &= node.masks[BASE] >> level * self._width
+            if node.is_limited:
+                known &= self.permitted(node, level)
             for _, _, child in node.order:
                 there = child.startable
                 if there is None:
@@ -165,9 +186,35 @@ class Turns:
                     break
             else:
                 raise AssertionError(f"nothing below {node.path!r} can start")
+            if lower and node not in self._had_risen and node.masks[BASE] & lower:
+                risen = self._risen_below(node, level, known)
+                if risen is not None:
+                    return risen
         return _earliest(
             node, level, self._allowed(node, level, mask) & ~node.held_back, self._width
         )
+
+    def _risen_below(self, node: Node, level: int, mask: int) -> "Line | None":
+        """The line that comes first by the level reached, among those of lower classes below."""
+        if node.is_within_share:
+            return None  # it would be due
+        width, lower = self._width, 0
+        for each in range(level):
+            lower |= node.masks[BASE] >> each * width
+        mask &= lower  # the others are served at this level in any case
+        shift = (level + 1) * width
+        wanted = (mask * self._every >> shift << shift) & node.masks[AGED]
+        if not wanted or not (wanted := wanted & self._due(node)):
+            return None
+        reached = (wanted.bit_length() - 1) // width
+        leaf = self._least_served_within_share(node, wanted & self._ones << reached * width)
+        if leaf.is_limited_anywhere:
+            for below in leaf.ancestry[: len(leaf.ancestry) - len(node.above)]:
+                mask &= self.permitted(below, reached)
+        mask &= ~leaf.held_back
+        if not leaf.masks[AGED] >> reached * width & mask:
+            return None
+        return _earliest(leaf, reached, mask, width)
 
     def _least_served_within_share(self, node: Node, wanted: int) -> Node:
         while node.lines is None:
@@ -307,6 +354,7 @@ class Turns:
         self._width = width
         self._ones = (1 << width) - 1
         self._every = sum(1 << level * width for level in range(LEVELS))
+        self._below = [self._every & (1 << level * width) - 1 for level in range(LEVELS)]
 
     def _widen(self, shape: int) -> None:
         """Give each level more bits, for shapes that are new."""

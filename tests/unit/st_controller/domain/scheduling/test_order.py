@@ -161,6 +161,60 @@ def test_usage_is_what_was_really_held_and_decays() -> None:
     assert abs(queue.scheduler.usage(queue.now)["o"][0] - used / 2) < 1e-6
 
 
+@pytest.mark.parametrize("user", ["o/t/ann", "o/t/ben"])
+@pytest.mark.parametrize("limit", [HOUR, 2 * HOUR], ids=["like the others", "of its own shape"])
+@pytest.mark.parametrize("light", ["runs", "cannot run"])
+def test_a_job_rises_among_those_of_a_team_that_has_more_than_its_share(
+    user: str, limit: float, light: str
+) -> None:
+    """A team beside it that wants little, or what nobody has, keeps it above the average."""
+    queue = Queue(ageing_interval=HOUR)
+    queue.worker(slots=4)
+    accelerator = "h200" if light == "cannot run" else "cpu"
+    queue.submit("light", "o/u/pat", accelerator=accelerator, limit=999 * HOUR)
+
+    def flood(rounds: int, name: str) -> list[str]:
+        order: list[str] = []
+        for turn in range(rounds):
+            for number in range(4):
+                queue.submit(f"{name} {turn} {number}", "o/t/ben", limit=HOUR)
+            order += queue.placed()
+            running = [each for each in queue.scheduler.running() if each != "light"]
+            queue.finish(*running, after=600.0)
+        return order
+
+    assert len(flood(6, "before")) > 18
+    queue.submit("low", user, Level.LOW, limit=limit)
+    assert not queue.scheduler.tenants.node("o/t", queue.now).is_within_share
+
+    assert "low" in flood(24, "after")
+
+
+def test_a_team_over_its_share_competes_with_others_at_the_levels_asked_for() -> None:
+    queue = Queue(ageing_interval=HOUR)
+    queue.worker()
+    for number in range(6):
+        queue.submit(f"ben {number}", "o/t/ben")
+    served(queue, 3, 600.0)
+    queue.submit("patient", "o/t/ann", Level.LOW, waited=9 * HOUR)
+    for number in range(3):
+        queue.submit(f"pat {number}", "o/u/pat")
+
+    assert served(queue, 4, 600.0) == ["pat 0", "pat 1", "pat 2", "patient"]
+
+
+def test_what_is_told_of_its_use_is_charged_and_no_more() -> None:
+    queue = Queue(half_life=1e9, horizon=0.0)
+    queue.worker(slots=2)
+    queue.submit("job", "o/t/ann", slots=2)
+    queue.placed()
+    began = queue.now
+    queue.pass_time(100.0)
+    queue.scheduler.finish("job", queue.now, used=(began + 20.0, began + 50.0))
+
+    assert queue.scheduler.usage(queue.now)["o/t/ann"][0] == pytest.approx(60.0)
+
+
 def test_each_slot_of_a_mixed_worker_is_charged_by_its_own_price() -> None:
     queue = Queue(half_life=1e9)
     kinds = SlotKind("H100", 80), SlotKind("T4", 16), SlotKind("T4", 16)

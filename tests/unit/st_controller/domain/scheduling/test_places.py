@@ -217,3 +217,43 @@ def test_no_slot_is_given_twice_and_nothing_that_fits_is_left(
     room = max((count for worker, count in left.items() if worker not in kept), default=0)
     waiting = [need for place, need in enumerate(needs) if f"j{place}" not in found]
     assert all(need > room for need in waiting)
+
+
+def test_slots_of_all_workers_that_could_run_a_shape_are_counted_as_they_come_and_go() -> None:
+    queue = Queue()
+    job = queue.submit("job", slots=2, accelerator="a100")
+    fleet = queue.scheduler.fleet
+    number = fleet.number(job.shape)
+    counted = []
+    for name, slots in (("a", 2), ("b", 2), ("c", 4), ("d", 1)):
+        queue.worker(name, slots, "a100")
+        counted.append(fleet.reach.slots_for(number))
+    queue.scheduler.drop_worker("b", queue.now)
+
+    assert [*counted, fleet.reach.slots_for(number)] == [2, 4, 8, 8, 6]
+
+
+def test_other_slots_of_a_worker_are_given_once_somebody_else_uses_those() -> None:
+    """As many as before, so that nothing else about the worker has changed."""
+    queue = Queue()
+    queue.worker("w", 3, busy={0: "a process"})
+    queue.worker("w", 3, busy={2: "a process"})
+    queue.submit("job", slots=2)
+
+    assert queue.where() == {"job": [("w", (0, 1))]}
+
+
+def test_what_runs_on_a_worker_outlasts_slots_that_come_and_go() -> None:
+    queue = Queue()
+    queue.worker("w", 4)
+    queue.submit("runs", slots=2)
+    assert queue.where() == {"runs": [("w", (0, 1))]}
+    queue.worker("w", 4, busy={1: "a process"})
+    queue.submit("beside", slots=2)
+    assert queue.where() == {"beside": [("w", (2, 3))]}
+    queue.finish("runs")
+    queue.submit("next")
+    assert queue.where() == {"next": [("w", (0,))]}
+    queue.worker("w", 6)
+    queue.submit("last", slots=3)
+    assert queue.where() == {"last": [("w", (1, 4, 5))]}

@@ -1,5 +1,8 @@
 """Who yields to urgent jobs, and what becomes of the room."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -246,3 +249,55 @@ def test_who_preempts_gets_what_others_leave_and_no_more_yield_than_are_needed(
         queue.finish(name, after=20)
 
     assert not promised
+
+
+@given(
+    running=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 20)), min_size=1, max_size=6),
+    lacking=st.integers(1, 12),
+)
+def test_no_other_choice_loses_less_or_has_fewer_yield(
+    running: list[tuple[int, int]], lacking: int
+) -> None:
+    """Each job frees so many slots, and loses so many seconds of work on each."""
+    queue = Queue()
+    total = sum(slots for slots, _ in running)
+    queue.worker("w", total)
+    for number, (slots, _) in enumerate(running):
+        queue.submit(f"{number}", slots=slots, limit=10 * HOUR)
+    assert len(queue.placed()) == len(running)
+    queue.pass_time(60)
+    lost = {}
+    for number, (slots, seconds) in enumerate(running):
+        queue.scheduler.checkpointed(f"{number}", queue.now - seconds)
+        lost[f"{number}"] = slots * seconds
+    queue.submit("urgent", "o/t/ann", Level.URGENT, slots=lacking)
+    choices = [
+        (sum(lost[f"{number}"] for number in chosen), count)
+        for count in range(1, len(running) + 1)
+        for chosen in combinations(range(len(running)), count)
+        if sum(running[number][0] for number in chosen) >= lacking
+    ]
+
+    found = [(sum(lost[one] for one in who), len(who)) for _, who in queue.preempted()]
+    assert found == ([min(choices)] if choices else [])
+
+
+def test_who_may_not_preempt_waits_whatever_its_class() -> None:
+    queue = Queue()
+    full(queue)
+    job = queue.submit("urgent", "o/t/ann", Level.CRITICAL)
+    queue.scheduler.enqueue(replace(job, may_preempt=False), queue.now)
+
+    assert queue.decide() == []
+
+
+def test_nobody_yields_on_a_worker_that_takes_no_more_jobs() -> None:
+    queue = Queue()
+    full(queue)
+    queue.scheduler.drop_worker("w", queue.now)
+    queue.worker("other", 1)
+    queue.submit("stays", limit=10 * HOUR, preemptible=False)
+    assert queue.placed() == ["stays"]
+    queue.submit("urgent", "o/t/ann", Level.URGENT)
+
+    assert queue.decide() == []

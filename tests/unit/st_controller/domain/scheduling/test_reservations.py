@@ -439,3 +439,33 @@ def test_what_was_promised_to_a_gang_is_taken_back_whatever_its_workers_cost() -
     assert queue.placed() == ["gang"]
 
     assert not any(node.promised for node in queue.scheduler.tenants.nodes())
+
+
+def test_beside_what_is_kept_on_a_worker_others_run_for_as_long_as_they_like() -> None:
+    queue = Queue()
+    queue.worker("busy", 2)
+    queue.submit("runs", slots=2, limit=HOUR)
+    assert queue.placed() == ["runs"]
+    queue.worker("a", 4)
+    queue.submit("gang", "o/t/ann", nodes=2, slots=2)
+    assert queue.placed() == []
+    for number in range(3):
+        queue.submit(f"long {number}", "o/t/ben", limit=99 * HOUR)
+
+    assert queue.placed() == ["long 0", "long 1"]
+    queue.finish("runs", after=60)
+    assert queue.placed() == ["gang"]
+
+
+def test_how_long_jobs_run_is_learned_from_those_that_ended() -> None:
+    queue = Queue()
+    queue.worker()
+    for number in range(300):
+        queue.submit(f"{number}", limit=HOUR)
+        assert queue.placed() == [f"{number}"]
+        queue.finish(f"{number}", after=0.1 * HOUR)
+    queue.submit("next", limit=10 * HOUR)
+    queue.placed()
+
+    expected = queue.scheduler.held["next"].until - queue.now
+    assert expected == pytest.approx((0.1 + 0.9 * 0.99**300) * 10 * HOUR)

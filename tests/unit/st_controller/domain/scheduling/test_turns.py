@@ -1,5 +1,6 @@
 """What is remembered of who could be served is what a look at everybody would find."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -63,3 +64,34 @@ def test_more_shapes_than_a_mask_had_room_for_change_nothing() -> None:
         for name in placed:
             queue.finish(name)
     assert sorted(started) == names
+
+
+def test_of_jobs_that_came_at_the_same_moment_the_lesser_id_goes_first() -> None:
+    for names in (("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")):
+        queue = Queue()
+        queue.worker(slots=1)
+        for place, name in enumerate(names):
+            job = queue.submit(name, limit=3600.0 * (1 + place))
+            queue.scheduler.enqueue(replace(job, submitted=queue.now), queue.now)
+        order = []
+        for _ in names:
+            order += queue.placed()
+            queue.finish(order[-1])
+
+        assert order == ["a", "b", "c"]
+
+
+def test_somebody_new_in_a_team_over_its_share_starts_where_there_is_room() -> None:
+    queue = Queue()
+    queue.worker("cpu", 2)
+    queue.worker("gpu", 1, "gpu")
+    queue.submit("waits for what nobody has", "o/u/pat", accelerator="tpu")
+    for number in range(9):
+        queue.submit(f"{number}", "o/t/ben", accelerator="cpu")
+    assert len(queue.placed()) == 2
+    queue.finish("0", "1", after=600)
+    assert len(queue.placed()) == 2
+    assert not queue.scheduler.tenants.node("o/t", queue.now).is_within_share
+    queue.submit("new", "o/t/ann", accelerator="gpu")
+
+    assert queue.placed() == ["new"]
