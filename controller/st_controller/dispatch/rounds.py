@@ -109,7 +109,7 @@ class Rounds:
             with self._db.write() as tx:
                 lead.prove(tx.session)
                 if self._was_away(tx.now):
-                    log.warning("suspended; the silence of workers is forgiven", since=self._seen)
+                    log.warning("nobody listened for long; silence is forgiven", since=self._seen)
                     self._forgive(tx, timedelta(seconds=self._patience.lease_ttl))
                     continue  # what else there is locks jobs, which come before their attempts
                 self._seen = tx.now

@@ -5,7 +5,7 @@ import pytest
 from st_controller.domain.policy.roles import Role
 from st_controller.domain.workers import Patience
 from st_controller.errors import Conflict, NotFound, StaleLease
-from st_controller.services import workers
+from st_controller.services import offers, workers
 from st_controller.store.schema import Worker
 from st_shared.protocol.states import (
     JobState,
@@ -82,3 +82,20 @@ def test_one_may_not_cancel_what_one_may_not_see(steps, running):
     with pytest.raises(NotFound):
         steps.cancel(running[2], ann)
     assert steps.job(running[2]).cancel_requested_at is None
+
+
+@pytest.mark.parametrize("why", ["cancel", "preempt"])
+def test_what_stops_already_is_not_told_to_yield(steps, running, why):
+    _, attempt_id, job_id = running
+    steps.clock.advance(1)
+    if why == "cancel":
+        steps.cancel(job_id)
+    else:
+        with steps.db.write() as tx:
+            assert offers.preempt(tx, job_id, "job_urgent")
+        assert steps.job(job_id).changed_at == steps.clock()  # other leaders see that it changed
+    counted = steps.job(job_id).preemptions
+    with steps.db.write() as tx:
+        assert offers.preempt(tx, job_id, "job_other") is None
+    assert steps.attempt(attempt_id).stop == why
+    assert steps.job(job_id).preemptions == counted == (why == "preempt")

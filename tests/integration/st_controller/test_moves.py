@@ -5,7 +5,7 @@ from sqlalchemy import func, select, update
 
 from st_controller.domain.jobs import TRANSITIONS
 from st_controller.errors import Conflict
-from st_controller.services.moves import move_job
+from st_controller.services.moves import Queued, assign_jobs, move_job, succeed_all
 from st_controller.store.schema import AuditEntry, Job, JobTransition, OutboxEvent
 from st_shared.protocol.resources import Reason
 from st_shared.protocol.states import JobState
@@ -81,6 +81,33 @@ def test_what_was_changed_since_it_was_read_is_not_overwritten(steps):
         move_late()
     assert refused.value.code == "version_conflict"
     assert (steps.job(job_id).state, steps.job(job_id).version) == ("queued", 1)
+
+
+@pytest.mark.parametrize("beside", [0, 1], ids=["alone", "among others"])
+def test_what_was_changed_since_it_was_decided_is_not_assigned(steps, beside):
+    ids = [steps.submit(f"job-{number}") for number in range(1 + beside)]
+    read = [_queued(steps.job(job_id)) for job_id in ids]
+    before = [records(steps, job_id) for job_id in ids]
+    stale = read[0]._replace(version=read[0].version + 5)
+    with pytest.raises(Conflict) as refused, steps.db.write() as tx:
+        assign_jobs(tx, [stale, *read[1:]], "scheduler")
+    assert refused.value.code == "version_conflict"
+    assert [records(steps, job_id) for job_id in ids] == before
+    assert {steps.job(job_id).state for job_id in ids} == {JobState.QUEUED}
+
+
+def test_what_was_changed_since_it_was_read_does_not_succeed(steps, running):
+    _, _, job_id = running
+    job = steps.job(job_id)
+    with steps.db.write() as tx:
+        tx.session.execute(update(Job).values(version=job.version + 5))
+    with pytest.raises(Conflict), steps.db.write() as tx:
+        succeed_all(tx, [job], ["root"])
+    assert steps.job(job_id).state == JobState.RUNNING
+
+
+def _queued(job: Job) -> Queued:
+    return Queued(job.id, job.version, job.submitted_by, job.org, job.team)
 
 
 def test_of_eight_that_move_one_job_at_once_one_wins(steps, together):
