@@ -1,6 +1,7 @@
 """The one place where a job's state is written: legal steps only, by one writer, with a record."""
 
 import pytest
+from controller_steps import progress_line
 from sqlalchemy import func, select, update
 
 from st_controller.domain.jobs import TRANSITIONS
@@ -8,7 +9,7 @@ from st_controller.errors import Conflict
 from st_controller.services.moves import Queued, assign_jobs, move_job, succeed_all
 from st_controller.store.schema import AuditEntry, Job, JobTransition, OutboxEvent
 from st_shared.protocol.resources import Reason
-from st_shared.protocol.states import JobState
+from st_shared.protocol.states import JobState, Outcome
 
 WHY = Reason(code="test", message="because")
 
@@ -94,6 +95,15 @@ def test_what_was_changed_since_it_was_decided_is_not_assigned(steps, beside):
     assert refused.value.code == "version_conflict"
     assert [records(steps, job_id) for job_id in ids] == before
     assert {steps.job(job_id).state for job_id in ids} == {JobState.QUEUED}
+
+
+def test_a_new_attempt_begins_without_the_progress_of_the_last(steps, running):
+    worker_id, attempt_id, job_id = running
+    steps.ship(worker_id, attempt_id, [progress_line(1)])
+    steps.finish(worker_id, attempt_id, Outcome.PREEMPTED, last=1)
+    assert steps.job(job_id).progress is not None
+    assert steps.place() == 1
+    assert (steps.job(job_id).progress, steps.job(job_id).reason) == (None, None)
 
 
 def test_what_was_changed_since_it_was_read_does_not_succeed(steps, running):
