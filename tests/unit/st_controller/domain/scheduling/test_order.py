@@ -203,6 +203,43 @@ def test_a_team_over_its_share_competes_with_others_at_the_levels_asked_for() ->
     assert served(queue, 4, 600.0) == ["pat 0", "pat 1", "pat 2", "patient"]
 
 
+def team_over_its_share() -> Queue:
+    """A team of three of whom ben has had the least and cat the most, beside one that waits."""
+    queue = Queue(ageing_interval=HOUR, horizon=0.0)
+    queue.worker()
+    queue.submit("waits for what nobody has", "o/u/pat", accelerator="tpu")
+    had = {"ann": 20_000.0, "ben": 10_000.0, "cat": 60_000.0}
+    used = {f"o/t/{name}": (usage, 0.0) for name, usage in had.items()}
+    queue.scheduler.load_usage(used | {"o/t": (90_000.0, 0.0)}, queue.now)
+    return queue
+
+
+def test_those_of_one_class_go_by_their_share_in_a_team_over_its_own() -> None:
+    queue = team_over_its_share()
+    queue.submit("risen", "o/t/ann", waited=9 * HOUR)
+    queue.submit("fresh", "o/t/ben")
+    queue.submit("low", "o/t/cat", Level.LOW, limit=2 * HOUR)
+
+    assert served(queue, 3) == ["fresh", "risen", "low"]
+
+
+def test_who_has_risen_no_further_than_others_ask_for_goes_after_them() -> None:
+    queue = team_over_its_share()
+    queue.submit("as high", "o/t/ann", Level.LOW, limit=2 * HOUR, waited=1.5 * HOUR)
+    queue.submit("fresh", "o/t/ben")
+
+    assert served(queue, 2) == ["fresh", "as high"]
+
+
+def test_who_has_risen_further_goes_first_in_a_team_over_its_share() -> None:
+    queue = team_over_its_share()
+    for user, hours in (("ann", 9.0), ("ben", 2.5)):
+        queue.submit(user, f"o/t/{user}", Level.LOW, limit=2 * HOUR, waited=hours * HOUR)
+    queue.submit("fresh", "o/t/cat")
+
+    assert queue.placed() == ["ann"]
+
+
 def test_what_is_told_of_its_use_is_charged_and_no_more() -> None:
     queue = Queue(half_life=1e9, horizon=0.0)
     queue.worker(slots=2)

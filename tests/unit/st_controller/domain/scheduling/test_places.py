@@ -152,6 +152,15 @@ def test_a_gang_is_placed_by_the_rules_of_a_single_worker(nodes: int) -> None:
         assert [name for name, _ in queue.where()["job"]] == [f"{chosen} {n}" for n in range(nodes)]
 
 
+def test_members_of_a_gang_are_the_tightest_of_equal_accelerators() -> None:
+    queue = Queue()
+    for name, slots in (("wide", 8), ("tight 0", 2), ("less tight", 3), ("tight 1", 2)):
+        queue.worker(name, slots, price=float(9 - slots))
+    queue.submit("gang", nodes=2, slots=2)
+
+    assert [name for name, _ in queue.where()["gang"]] == ["tight 0", "tight 1"]
+
+
 def test_members_of_a_gang_are_those_that_hold_what_it_wants() -> None:
     queue = Queue()
     for number in range(6):

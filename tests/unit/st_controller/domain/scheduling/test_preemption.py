@@ -56,6 +56,21 @@ def test_who_may_not_preempt_takes_no_reservation_away_to_do_so() -> None:
     assert kept in list(queue.scheduler.reservations)
 
 
+@pytest.mark.parametrize("level", [Level.URGENT, Level.CRITICAL])
+def test_who_has_risen_as_high_as_an_urgent_job_keeps_its_reservation(level: Level) -> None:
+    queue = Queue()
+    full(queue)
+    waited = (level - Level.HIGH + 0.5) * HOUR
+    queue.submit("patient", "o/t/ann", Level.HIGH, slots=4, waited=waited)
+    assert queue.placed() == []
+    (kept,) = queue.scheduler.reservations
+    assert kept.level == level
+    queue.submit("urgent", "o/t/ben", Level.URGENT, limit=10 * HOUR)
+
+    assert queue.decide() == []
+    assert list(queue.scheduler.reservations) == [kept]
+
+
 def test_a_reservation_that_is_in_nobodys_way_outlasts_a_preemption() -> None:
     queue = Queue()
     full(queue)
@@ -165,7 +180,8 @@ def test_a_worker_that_is_cleared_for_several_leaves_all_of_them_in_line() -> No
     assert sorted(queue.placed()) == ["first", "second"]
 
 
-def test_nobody_is_let_in_beside_one_job_where_others_yield_to_another() -> None:
+@pytest.mark.parametrize("withdraws", [False, True])
+def test_nobody_is_let_in_beside_one_job_where_others_yield_to_another(withdraws: bool) -> None:
     queue = Queue()
     full(queue)
     queue.worker("other", 1)
@@ -179,6 +195,10 @@ def test_nobody_is_let_in_beside_one_job_where_others_yield_to_another() -> None
     queue.finish(*wide[:2], after=20)
     queue.submit("intruder", "o/t/ben", Level.HIGH, limit=10 * HOUR)
     assert queue.placed() == []
+    if withdraws:
+        queue.scheduler.withdraw("wide", queue.now)
+        assert queue.placed() == ["intruder"]
+        return
     queue.finish(wide[2], after=20)
     assert queue.placed() == ["wide"]
     queue.finish(*gang, after=20)
