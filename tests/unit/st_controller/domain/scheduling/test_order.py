@@ -240,6 +240,36 @@ def test_who_has_risen_further_goes_first_in_a_team_over_its_share() -> None:
     assert queue.placed() == ["ann"]
 
 
+def test_one_that_has_risen_goes_first_each_time_usage_is_settled() -> None:
+    queue = team_over_its_share()
+    for number in range(3):
+        queue.submit(f"risen {number}", "o/t/ann", Level.LOW, limit=2 * HOUR, waited=9 * HOUR)
+        queue.submit(f"fresh {number}", "o/t/cat")
+
+    assert served(queue, 4, seconds=14.0) == ["risen 0", "fresh 0", "fresh 1", "risen 1"]
+
+
+@pytest.mark.parametrize(("limited", "most"), [("o", 2), ("o/t", 2), ("o/t/ann", 1)])
+@pytest.mark.parametrize("fits_too", [False, True])
+def test_who_has_risen_in_a_team_over_its_share_exceeds_no_limit(
+    limited: str, most: int, fits_too: bool
+) -> None:
+    queue = team_over_its_share()
+    queue.worker("large", 8)
+    queue.share(limited, max_slots=most)
+    queue.submit("runs", "o/t/cat", limit=9 * HOUR)
+    assert queue.placed() == ["runs"]
+    queue.submit("wide", "o/t/ann", Level.LOW, slots=2, waited=9 * HOUR)
+    queue.submit("wide too", "o/t/ben", slots=2)
+    queue.submit("fits", "o/t/ben", limit=9 * HOUR)
+    if fits_too:
+        queue.submit("has risen, too", "o/t/ann", Level.LOW, limit=5 * HOUR, waited=8 * HOUR)
+    queue.placed()
+
+    assert "wide" not in queue.scheduler.held
+    assert ("has risen, too" if fits_too else "fits") in queue.scheduler.held
+
+
 def test_what_is_told_of_its_use_is_charged_and_no_more() -> None:
     queue = Queue(half_life=1e9, horizon=0.0)
     queue.worker(slots=2)

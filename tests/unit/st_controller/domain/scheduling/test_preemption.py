@@ -302,6 +302,17 @@ def test_no_other_choice_loses_less_or_has_fewer_yield(
     assert found == ([min(choices)] if choices else [])
 
 
+def test_where_no_work_is_lost_the_fewest_yield() -> None:
+    queue = Queue()
+    queue.worker("w", 7)
+    for name, slots in (("a", 1), ("b", 1), ("c", 2), ("d", 3)):
+        queue.submit(name, slots=slots)
+    assert len(queue.placed()) == 4
+    queue.submit("urgent", "o/t/ann", Level.URGENT, slots=2)
+
+    assert queue.preempted() == [("urgent", ("c",))]
+
+
 def test_who_may_not_preempt_waits_whatever_its_class() -> None:
     queue = Queue()
     full(queue)
