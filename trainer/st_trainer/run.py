@@ -22,6 +22,7 @@ from st_trainer.data.samples import Samples
 from st_trainer.data.shard import Change
 from st_trainer.errors import BadSpecError, CheckpointError
 from st_trainer.execution.demands import device_type, must_suit
+from st_trainer.execution.determinism import same_each_time
 from st_trainer.families.registry import REGISTRY
 from st_trainer.journal import Journal
 from st_trainer.loop import Ending, train
@@ -72,21 +73,22 @@ def run_training(
         )
     must_suit(spec, device_type())
     journal.progress("loading", 0, spec.steps)
-    session = open_session(spec, sources, folder, journal, stop)
-    tell_what_is_trained(session, journal)
-    if resume != "none":
-        go_on(session, folder, journal, resume)
-        must_agree(session)
-    with place_of(session, folder) as place:
-        validates = session.ranks.is_first or session.strategy.is_spread
-        validator = Validator(session, place, journal, stop) if validates else None
-        if not session.ranks.is_first:
-            return train_and_write(session, validator, place, journal, stop, folder.checkpoints)
-        with accompanied(companions_of(session, place, journal, stop), journal) as ends:
-            code = train_and_write(session, validator, place, journal, stop, folder.checkpoints)
-            ends.how = "succeeded" if code == ExitCode.SUCCEEDED else "stopped"
-    if code == ExitCode.SUCCEEDED:
-        journal.progress("done", session.step, spec.steps)
+    with same_each_time(wanted=spec.speed.deterministic):
+        session = open_session(spec, sources, folder, journal, stop)
+        tell_what_is_trained(session, journal)
+        if resume != "none":
+            go_on(session, folder, journal, resume)
+            must_agree(session)
+        with place_of(session, folder) as place:
+            validates = session.ranks.is_first or session.strategy.is_spread
+            validator = Validator(session, place, journal, stop) if validates else None
+            if not session.ranks.is_first:
+                return train_and_write(session, validator, place, journal, stop, folder.checkpoints)
+            with accompanied(companions_of(session, place, journal, stop), journal) as ends:
+                code = train_and_write(session, validator, place, journal, stop, folder.checkpoints)
+                ends.how = "succeeded" if code == ExitCode.SUCCEEDED else "stopped"
+        if code == ExitCode.SUCCEEDED:
+            journal.progress("done", session.step, spec.steps)
     return code
 
 

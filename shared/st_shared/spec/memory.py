@@ -111,7 +111,7 @@ class MemorySpec(Section):
 
 
 class SpeedSpec(Section):
-    """What makes a step faster and changes its result by rounding alone."""
+    """What makes a step faster or slower and changes its result by rounding alone."""
 
     compile: bool = Field(
         False,
@@ -122,4 +122,9 @@ class SpeedSpec(Section):
         "native",
         description="Code of attention; native: what torch takes by itself. All but native and "
         "native_math need an accelerator, some a package.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="Take kernels that give the same to the bit each time, for runs that are to be "
+        "repeated exactly on a GPU, where the usual ones differ by rounding; slower.",
     )

@@ -1,6 +1,7 @@
 """Gradient checkpointing: activations are computed anew in the backward pass; Chen et al. 2016."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +9,21 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from st_trainer.execution.blocks import repeated_blocks
+
+_contexts: list[Callable[[], AbstractContextManager[Any]]] = []
+
+
+@contextmanager
+def anew_under(context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Blocks that are answered meanwhile are computed anew under ``context``; autograd leaves it.
+
+    Autocast and random numbers are as they were without this.
+    """
+    _contexts.append(context)
+    try:
+        yield
+    finally:
+        _contexts.pop()
 
 
 def recompute(module: Any, interval: int) -> None:
@@ -31,7 +47,7 @@ def _every(interval: int) -> Callable[..., Any]:
         place = places.setdefault(id(block), len(places)) if isinstance(block, nn.Module) else 0
         if place % interval:
             return block(*told)
-        return checkpoint(block, *told, use_reentrant=False)
+        return checkpoint(block, *told, use_reentrant=False, **_under())
 
     return call
 
@@ -50,6 +66,13 @@ def _recomputed(block: nn.Module) -> Callable[..., Any]:
     def call(*told: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return plain(*told, **named)
-        return checkpoint(forward, *told, use_reentrant=False, **named)
+        return checkpoint(forward, *told, use_reentrant=False, **_under(), **named)
 
     return call
+
+
+def _under() -> dict[str, Any]:
+    if not _contexts:
+        return {}
+    context = _contexts[-1]
+    return {"context_fn": lambda: (nullcontext(), context())}

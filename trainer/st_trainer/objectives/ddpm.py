@@ -102,11 +102,11 @@ class Ddpm(Objective):
 
     def step(self, noisy: Tensor, predicted: Tensor, time: Tensor, following: Tensor) -> Tensor:
         """DDIM without noise, Song et al. 2021, equation 12 with sigma 0."""
-        now = time.reshape(1)
+        now, then = (each.reshape(1).to(noisy.device) for each in (time, following))
         clean = self.clean(predicted, noisy, now)
         signal, spread = self._roots(now, noisy)
         noise = signal * predicted + spread * noisy if self.predicts_v else predicted
-        signal, spread = self._roots(following.reshape(1), noisy)
+        signal, spread = self._roots(then, noisy)
         return signal * clean + spread * noise
 
     def _alphas(self, times: Tensor) -> Tensor:

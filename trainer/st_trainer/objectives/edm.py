@@ -115,5 +115,5 @@ class Edm(Objective):
 
     def step(self, noisy: Tensor, predicted: Tensor, time: Tensor, following: Tensor) -> Tensor:
         """Euler's step along ``(x - x_0) / sigma``; algorithm 1 without its correction."""
-        clean = self.clean(predicted, noisy, time.reshape(1).to(noisy.dtype))
+        clean = self.clean(predicted, noisy, time.reshape(1).to(noisy))
         return clean + following / time * (noisy - clean)

@@ -136,4 +136,15 @@ def _made(parameters: list[Any], spec: OptimizerSpec, rate: float) -> torch.opti
         ) from error
     except (TypeError, ValueError) as error:
         raise BadSpecError(f"training.optimizer: {spec.name} refuses: {error}") from error
+    _spare_host(made)
     return made
+
+
+def _spare_host(optimizer: torch.optim.Optimizer) -> None:
+    """No kernels of Triton for weights on the host.
+
+    optimi 0.3.3 has StableAdamW choose before it has looked at its weights, so wherever Triton is.
+    """
+    for group in optimizer.param_groups:
+        if "triton" in group and any(each.device.type == "cpu" for each in group["params"]):
+            group["triton"] = False

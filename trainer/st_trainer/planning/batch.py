@@ -18,12 +18,15 @@ from st_trainer.caching.encodings import Kind
 from st_trainer.caching.prepare import modes_of
 from st_trainer.errors import BadSpecError
 from st_trainer.execution.prepare import prepared
+from st_trainer.execution.recomputation import anew_under
 from st_trainer.families.family import Condition, Denoiser, Encoding
 from st_trainer.families.first_frame import Beginning, FromPicture
 from st_trainer.planning import sharing
 from st_trainer.planning.empty import empty_denoiser, fill
 from st_trainer.planning.imagined import group_of
 from st_trainer.planning.runs import Cost, cost
+from st_trainer.planning.trace import Work
+from st_trainer.planning.wide import WideAsOnGpu
 from st_trainer.quantization.model import text_encoders
 from st_trainer.strategies.context_parallel import share_tokens
 from st_trainer.strategies.strategy import Answering
@@ -40,9 +43,8 @@ class Step:
     """Bytes at the peak of the passes, gradients of what is trained among them."""
     encoding: int
     """Bytes at the peak of encoders, which work before that."""
-    operations: int
-    exchanged: int
-    """Bytes sent to the processes that share the tokens of the batch."""
+    work: Work
+    """What is exchanged goes to the processes that share the tokens of the batch."""
 
 
 def plain(spec: TrainingSpec) -> TrainingSpec:
@@ -110,7 +112,7 @@ def _traced_step(denoiser: Denoiser, spec: TrainingSpec, stay: frozenset[Kind]) 
     count = spec.batch_size
     few = min(count, spec.cache.at_once)
     shown: Condition = {}
-    seeing = pictured = Cost(0, 0)
+    seeing = pictured = Cost(0, Work())
     with torch.no_grad():
         if Kind.LATENTS in stay:
             samples = torch.empty(few, *denoiser.sample_shape)
@@ -126,10 +128,9 @@ def _traced_step(denoiser: Denoiser, spec: TrainingSpec, stay: frozenset[Kind]) 
     return Step(
         passes.peak,
         max(seeing.peak, pictured.peak, few * reading.peak if reads else 0),
-        passes.operations
-        + (seeing.operations + pictured.operations) * -(-count // few)
-        + (reading.operations * count if reads else 0),
-        passes.exchanged,
+        passes.work
+        + (seeing.work + pictured.work) * -(-count // few)
+        + (reading.work * count if reads else Work()),
     )
 
 
@@ -149,10 +150,10 @@ def _shown(
 
     encoder = assets["image_encoder"]
     found = {Kind.IMAGES: cost([encoder], 1, see), Kind.FIRST_FRAMES: cost([], 1, begin)}
-    counted = [each for kind, each in found.items() if kind in stay] or [Cost(0, 0)]
+    counted = [each for kind, each in found.items() if kind in stay] or [Cost(0, Work())]
     told = family.begins(assets, made[Kind.IMAGES], made[Kind.FIRST_FRAMES])
-    peak, operations = (max(c.peak for c in counted), sum(c.operations for c in counted))
-    return told, Cost(peak, operations)
+    work = sum((each.work for each in counted), Work())
+    return told, Cost(max(each.peak for each in counted), work)
 
 
 def _passes(denoiser: Denoiser, spec: TrainingSpec, condition: Condition) -> Cost:
@@ -170,7 +171,11 @@ def _passes(denoiser: Denoiser, spec: TrainingSpec, condition: Condition) -> Cos
         for each in learned if spec.accumulation == 1 else ():
             each.grad = None
         seen = denoiser.encode(["word"] * count) if spec.adapter.text_encoder else condition
-        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        with (
+            torch.autocast("cpu", dtype, enabled=dtype is not torch.float32),
+            anew_under(WideAsOnGpu),
+            WideAsOnGpu(),
+        ):
             answer = answering(noisy, times, seen)
             loss = answer.float().square().mean()
         loss.backward()

@@ -54,6 +54,10 @@ class Estimate:
     """Bytes in the memory of the host, of what is offloaded there."""
     operations: int
     """Floating-point operations of one optimiser step of this process."""
+    touched: int
+    """Bytes that its kernels read and write which have no such operations."""
+    kernels: int
+    """Kernels that the host starts for it."""
     moved: int
     """Bytes that one optimiser step reads and writes of weights and states."""
     transferred: int
@@ -147,14 +151,16 @@ def _summed(denoiser: Denoiser, spec: TrainingSpec, step: Step) -> Estimate:
         image_encoder=encoders.image if Kind.IMAGES in stay else 0,
         vae=encoders.other if stay - {Kind.TEXT, Kind.IMAGES} else 0,
         host=waiting + here.host,
-        operations=step.operations * batches,
+        operations=step.work.operations * batches,
+        touched=step.work.touched * batches,
+        kernels=step.work.kernels * batches,
         moved=passes * batches * (frozen + adapter + 4 * rounded)
         + (3 * state + 4 * adapter) // (processes if spec.distributed.strategy != "ddp" else 1),
         transferred=(passes - 1) * batches * waiting + traffic.transferred,
         buffers=here.buffers,
         start=here.start,
         exchanged=traffic.exchanged,
-        awaited=step.exchanged * batches,
+        awaited=step.work.exchanged * batches,
         processes=processes,
         ranks=_ranks(spec, weights, carried, processes),
     )

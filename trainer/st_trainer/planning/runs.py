@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from st_trainer.execution.blocks import repeated_blocks
-from st_trainer.planning.trace import Mark, Trace
+from st_trainer.planning.trace import Mark, Trace, Work
 
 _PERIODS = (1, 2, 3, 4)
 """Models may take turns between kinds of blocks."""
@@ -45,9 +45,7 @@ class Cost:
 
     peak: int
     """Bytes at its peak."""
-    operations: int
-    exchanged: int = 0
-    """Bytes sent to other processes."""
+    work: Work
 
 
 def runs_of(module: nn.Module, interval: int) -> list[Run]:
@@ -129,7 +127,7 @@ def cost(modules: Iterable[nn.Module], interval: int, compute: Callable[[], Any]
     if found is None:  # a block was called otherwise than once
         with Trace() as trace:
             compute()
-        return Cost(trace.peak, trace.operations, trace.exchanged)
+        return Cost(trace.peak, trace.work)
     return found
 
 
@@ -184,14 +182,13 @@ def _longer(trace: Trace, runs: Sequence[Run]) -> Cost | None:
     if len(marks) != len(trace.marks):
         return None
     shifts: dict[Any, tuple[int, int]] = {}
-    operations, exchanged = trace.operations, trace.exchanged
+    work = trace.work
     for number, run in enumerate(runs):
         found = _added(marks, number, run)
         if found is None:
             return None
-        (more, sent), own = found
-        operations += more
-        exchanged += sent
+        more, own = found
+        work += more
         shifts |= {mark: (number, size) for mark, size in own.items()}
     added, peak = dict.fromkeys(range(len(runs)), 0), 0
     for mark, size in zip(trace.marks, trace.peaks, strict=True):
@@ -199,13 +196,11 @@ def _longer(trace: Trace, runs: Sequence[Run]) -> Cost | None:
             number, added_by = shifts[mark.name]
             added[number] = added_by
         peak = max(peak, size + sum(added.values()))
-    return Cost(peak, operations, exchanged)
+    return Cost(peak, work)
 
 
-def _added(
-    marks: Mapping[Any, Mark], number: int, run: Run
-) -> tuple[tuple[int, int], dict[Any, int]] | None:
-    """Operations and bytes sent by the others of ``run``, and their bytes from some marks on.
+def _added(marks: Mapping[Any, Mark], number: int, run: Run) -> tuple[Work, dict[Any, int]] | None:
+    """What the others of ``run`` do, and their bytes from some marks on.
 
     On the way there the first block is unlike the others, on the way back the last: gradients come
     to it from what follows. None: some of its blocks were called and others were not.
@@ -215,18 +210,16 @@ def _added(
     there = [marks.get((number, place, "forward")) for place in (before, last)]
     back = [marks.get((number, place, "backward")) for place in (last - 1, before - 1)]
     if there + back == [None] * 4:
-        return (0, 0), {}  # nothing called it
+        return Work(), {}  # nothing called it
     if there[0] is None or there[1] is None:
         return None
     grown = there[1].live - there[0].live
-    operations = there[1].operations - there[0].operations
-    exchanged = there[1].exchanged - there[0].exchanged
+    work = there[1].work - there[0].work
     shifts = {(number, before + 1, "forward"): times * grown}
     if back[0] is not None and back[1] is not None:
         left = grown + back[1].live - back[0].live
-        operations += back[1].operations - back[0].operations
-        exchanged += back[1].exchanged - back[0].exchanged
+        work += back[1].work - back[0].work
         shifts[number, before, "backward"] = times * left
     elif back != [None, None]:
         return None
-    return (times * operations, times * exchanged), shifts
+    return work * times, shifts

@@ -17,20 +17,48 @@ _CPU_ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a computation does; what several do is added up."""
+
+    operations: int = 0
+    """Multiplications and additions, as torch's own counter has them."""
+    touched: int = 0
+    """Bytes read and written by kernels without any of those."""
+    kernels: int = 0
+    exchanged: int = 0
+    """Bytes sent to other processes."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return self._by(other, 1)
+
+    def __sub__(self, other: "Work") -> "Work":
+        return self._by(other, -1)
+
+    def __mul__(self, times: int) -> "Work":
+        return Work()._by(self, times)
+
+    def _by(self, other: "Work", times: int) -> "Work":
+        return Work(
+            self.operations + times * other.operations,
+            self.touched + times * other.touched,
+            self.kernels + times * other.kernels,
+            self.exchanged + times * other.exchanged,
+        )
+
+
+@dataclass(frozen=True)
 class Mark:
     """A moment of a computation that has a name."""
 
     name: Any
     live: int
     """Bytes that live then."""
-    operations: int
-    """Operations until then."""
-    exchanged: int
-    """Bytes sent to other processes until then."""
+    work: Work
+    """What was done until then."""
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts bytes of new storages while they live, floating-point operations, and bytes sent.
+    """Counts bytes of new storages while they live, and what is done.
 
     Storages that were there before, such as weights, are not counted, nor are views. What an
     operation holds of its own while it runs is: see ``_WORKSPACES``.
@@ -42,11 +70,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Bytes of what lives now."""
         self.peak = 0
         """Most of it at once."""
-        self.operations = 0
-        """Multiplications and additions, as torch's own counter has them."""
-        self.exchanged = 0
-        """Bytes that this process sends to others."""
-        self.marks = [Mark(None, 0, 0, 0)]
+        self.work = Work()
+        """What was done until now."""
+        self.marks = [Mark(None, 0, self.work)]
         """The beginning, and what ``mark`` was told."""
         self.peaks = [0]
         """Most bytes at once from each mark to the next."""
@@ -69,15 +95,14 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = getattr(func, "_overloadpacket", None)
         if workspace := _WORKSPACES.get(packet):
             self._reach(before + workspace(args, result))
-        if count := _OPERATIONS.get(packet) or flop_registry.get(packet):
-            self.operations += int(count(*args, **kwargs, out_val=result))
-        if packet in _EXCHANGES:
-            self.exchanged += _EXCHANGES[packet](args)
+        exchange = _EXCHANGES.get(packet)
+        if exchange or not _is_free(func):
+            self.work += _work(packet, args, kwargs, result)
         return result
 
     def mark(self, name: Any) -> None:
         """Give this moment a name."""
-        self.marks.append(Mark(name, self.live, self.operations, self.exchanged))
+        self.marks.append(Mark(name, self.live, self.work))
         self.peaks.append(self.live)
 
     def _reach(self, size: int) -> None:
@@ -95,6 +120,27 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _freed(self, size: int) -> None:
         self.live -= size
+
+
+def _is_free(func: Any) -> bool:
+    """Whether nothing is computed: a question, a view of what is there, or room."""
+    space, _, name = func._schema.name.partition("::")  # noqa: SLF001
+    return space != "aten" or func.is_view or name in _ROOM
+
+
+_ROOM = frozenset(
+    {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"}
+)
+
+
+def _work(packet: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Work:
+    """What one kernel does; a product is taken to wait for its operations, others for memory."""
+    exchanged = _EXCHANGES[packet](args) if packet in _EXCHANGES else 0
+    count = _OPERATIONS.get(packet) or flop_registry.get(packet)
+    if count:
+        return Work(int(count(*args, **kwargs, out_val=result)), 0, 1, exchanged)
+    touched = sum(map(_bytes, tree_leaves((args, kwargs, result))))
+    return Work(0, touched, 1, exchanged)
 
 
 def _attention(query: Any, key: Any, *_rest: Any, **_named: Any) -> int:

@@ -36,6 +36,16 @@ def _forgetful(layer: nn.Linear, weight: Tensor) -> nn.Module:
     return made
 
 
+def as_autocast(values: Tensor) -> Tensor:
+    """``values`` in the type that autocast, where it is on, gives to linear layers.
+
+    The libraries answer in the type of their input. What comes from a layer norm is fp32 on GPUs,
+    so all that follows would be twice as large, and computed in fp32.
+    """
+    kind = values.device.type
+    return values.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else values
+
+
 class ForgetfulLinear(nn.Linear):
     """A linear layer whose weight is spread out while it is used, and at no other time.
 
@@ -45,7 +55,8 @@ class ForgetfulLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(..., in)`` to ``(..., out)``."""
-        answer: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        values = as_autocast(input)
+        answer: Tensor = _Product.apply(values, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return answer
 
 
@@ -78,7 +89,7 @@ def by_quanto(kind: str) -> Quantise:
 def nf4_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
     """Blocks of 64 values, their scales in eight bits; Dettmers et al. 2023, section 3."""
     kinds = library("bitsandbytes.nn")
-    made = kinds.Linear4bit(
+    made = _nf4_kind()(
         layer.in_features,
         layer.out_features,
         bias=layer.bias is not None,
@@ -93,6 +104,20 @@ def nf4_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
         layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
     )
     return _finished(made, layer, device)
+
+
+@cache
+def _nf4_kind() -> Any:
+    """A ``Linear4bit`` that heeds autocast."""
+    kind: Any = library("bitsandbytes.nn").Linear4bit
+
+    class Nf4Linear(kind):  # type: ignore[misc]
+        def forward(self, values: Tensor) -> Tensor:
+            """``(..., in)`` to ``(..., out)``."""
+            answer: Tensor = super().forward(as_autocast(values))
+            return answer
+
+    return Nf4Linear
 
 
 def int8_by_bitsandbytes(layer: nn.Linear, device: torch.device) -> nn.Module:
@@ -119,7 +144,8 @@ def _int8_kind() -> Any:
     class Int8Linear(kind):  # type: ignore[misc]
         def forward(self, values: Tensor) -> Tensor:
             """``(..., in)`` to ``(..., out)``."""
-            answer: Tensor = _Answer.apply(values, super().forward, self._spread)  # type: ignore[no-untyped-call]
+            seen = as_autocast(values)
+            answer: Tensor = _Answer.apply(seen, super().forward, self._spread)  # type: ignore[no-untyped-call]
             return answer
 
         def _spread(self, dtype: torch.dtype) -> Tensor:

@@ -34,6 +34,7 @@ class Replicated(Strategy):
             device_placement=not self.spec.memory.offload.level,
             evaluation_mode=True,
         )
+        self._trained = trained(self.module)  # a walk through all layers, which no step repeats
         self._optimizer = accelerator.prepare_optimizer(optimizer)
         denoiser.to(accelerator.device)
         prepared = replace(denoiser, module=self.module)
@@ -50,11 +51,11 @@ class Replicated(Strategy):
     def clip(self, most: float) -> Tensor:
         """Clip them here: each process has all of them, and they are alike."""
         self.accelerator.unscale_gradients()
-        return clip_grad_norm_(self.module.parameters(), most)
+        return clip_grad_norm_(self._trained.values(), most)
 
     def parts(self) -> Named:
         """The parameters themselves."""
-        return dict(trained(self.module))
+        return dict(self._trained)
 
     def span(self, name: str) -> tuple[int, int]:
         """All of it."""
@@ -78,7 +79,7 @@ class Replicated(Strategy):
     @contextmanager
     def showing(self, parts: Mapping[str, Tensor]) -> Iterator[None]:
         """``parts`` are copied into the parameters, and what was there back."""
-        present = trained(self.module)
+        present = self._trained
         before = {name: each.detach().clone() for name, each in present.items()}
         copy_into(present, parts)
         try:
@@ -95,7 +96,7 @@ class Replicated(Strategy):
     @property
     def names(self) -> list[str]:
         """Of the parameters themselves, not of copies that an optimiser works on."""
-        places = {id(each): name for name, each in trained(self.module).items()}
+        places = {id(each): name for name, each in self._trained.items()}
         groups = self._optimizer.param_groups
         return [places[id(each)] for group in groups for each in group["params"]]
 

@@ -1,5 +1,6 @@
 """Runs that give something up for memory: what they learn, keep and go on from."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,20 @@ def test_what_the_device_cannot_do_ends_the_run_before_it_begins(spec_of, tmp_pa
     with pytest.raises(BadSpecError, match=r"training\.optimizer\.offload"):
         carry_out(spec_of(optimizer={"offload": True}), tmp_path / "run")
     assert losses(tmp_path / "run") == []
+
+
+def test_kernels_that_give_the_same_each_time_are_taken_for_that_run_alone(
+    spec_of, tmp_path, monkeypatch
+):
+    seen = []
+
+    def watched(*told):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return step(*told)
+
+    monkeypatch.setattr("st_trainer.loop.step", watched)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    carry_out(spec_of(steps=1, speed={"deterministic": True}), tmp_path / "exact")
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # before the first handle is made
+    carry_out(spec_of(steps=1), tmp_path / "usual")
+    assert seen == [True, False]

@@ -137,6 +137,16 @@ def test_an_oracle_has_no_loss_and_its_sampler_arrives(kind, dimensions):
     torch.testing.assert_close(latents, clean, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["flow", "epsilon", "v", "edm"])
+def test_samplers_work_where_the_latents_are(kind):
+    objective = make(kind, {"name": "l2"})
+    path = objective.path(3, 64)
+    latents = torch.empty(2, 4, 8, 8, device="meta")
+    for time, following in itertools.pairwise(path):
+        latents = objective.step(latents, torch.empty_like(latents), time, following)
+        assert latents.is_meta
+
+
 def _noise_in(objective, clean, latents, times):
     """The noise that makes ``latents`` of ``clean``."""
     nothing, one = (

@@ -134,3 +134,8 @@ def test_the_rate_suits_what_is_trained(model, adapter, optimizer, rate):
         model=model, adapter=adapter, optimizer=optimizer, datasets=[{"path": "folder"}]
     )
     assert peak_rate(spec) == rate
+
+
+def test_weights_on_the_host_are_stepped_without_kernels_of_accelerators():
+    optimizer = optimizer_of(model(), "stableadamw")
+    assert [group["triton"] for group in optimizer.param_groups] == [False]

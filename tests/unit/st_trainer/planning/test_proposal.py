@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from fixtures.tiny import TINY
 
 from st_shared.spec import TrainingSpec
+from st_shared.spec.memory import SpeedSpec
 from st_trainer.cli import st_train
 from st_trainer.errors import BadSpecError
 from st_trainer.planning.accelerators import (
@@ -60,6 +61,8 @@ def estimate(spec):
         vae=0,
         host=waiting,
         operations=10**12,
+        touched=10**9,
+        kernels=1_000,
         moved=10**9,
         transferred=0,
     )
@@ -268,12 +271,18 @@ def test_where_nothing_helps_the_nearest_is_told():
     assert found.estimate.total < estimate(SPEC).total / 2
 
 
-def test_a_step_takes_as_long_as_the_slower_of_arithmetic_and_memory():
-    spec, found = SPEC, replace(estimate(SPEC), transferred=7)
+def test_a_step_takes_as_long_as_the_slowest_of_passes_memory_and_what_starts_them():
+    spec, found = SPEC, replace(estimate(SPEC), transferred=7, touched=0)
     slow = Accelerator("slow", 1, 1e9, 1e6, 1e15)
     assert step_seconds(spec, found, slow) == pytest.approx(found.operations / 0.4e6)
     narrow = Accelerator("narrow", 1, 1e15, 1e15, 1e3)
     assert step_seconds(spec, found, narrow) == pytest.approx(found.moved / 0.7e3)
+    touching = replace(found, touched=5 * found.moved)
+    assert step_seconds(spec, touching, narrow) == pytest.approx(touching.touched / 0.7e3)
+    fast = Accelerator("fast", 1, 1e18, 1e18, 1e18)
+    assert step_seconds(spec, found, fast) == pytest.approx(1_000 * 25e-6, rel=1e-3)
+    compiled = SPEC.model_copy(update={"speed": SpeedSpec(compile=True)})
+    assert step_seconds(compiled, found, fast) < 0.6 * step_seconds(spec, found, fast)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_models_that_take_turns_or_call_a_block_twice_are_foretold(calls):
     with Trace() as whole:
         compute()
     found = cost([model], 1, compute)
-    assert (found.peak, found.operations) == (whole.peak, whole.operations)
+    assert (found.peak, found.work) == (whole.peak, whole.work)
     assert len(model.first) == len(model.second) == 10
     assert not any(each._forward_pre_hooks for each in model.modules())
 

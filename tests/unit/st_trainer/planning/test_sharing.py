@@ -179,8 +179,8 @@ def test_bytes_that_tokens_send_are_counted():
     with group_of(4), Trace() as trace:
         name = distributed.group.WORLD.group_name
         ops.wait_tensor(ops.all_to_all_single(torch.ones(8), [2] * 4, [2] * 4, name))
-        assert trace.exchanged == 24
+        assert trace.work.exchanged == 24
         ops.wait_tensor(ops.all_gather_into_tensor(torch.ones(8), 4, name))
-        assert trace.exchanged == 24 + 96
+        assert trace.work.exchanged == 24 + 96
         ops.wait_tensor(ops.reduce_scatter_tensor(torch.ones(8), "sum", 4, name))
-        assert trace.exchanged == 24 + 96 + 24
+        assert trace.work.exchanged == 24 + 96 + 24

@@ -150,6 +150,17 @@ def test_answers_without_gradients_change_no_weight_whatever_its_width(row):
 
 
 @pytest.mark.parametrize("row", ROWS)
+def test_under_autocast_answers_are_of_its_type_like_those_of_plain_layers(row):
+    layer = row.quantise(nn.Linear(64, 128).bfloat16().requires_grad_(requires_grad=False), CPU)
+    inputs = torch.randn(3, 64, requires_grad=True)  # as layer norms answer on GPUs
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = layer(inputs)
+    assert answer.dtype == torch.bfloat16
+    answer.sum().backward()
+    assert inputs.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_no_layer_keeps_its_input_which_only_a_gradient_of_its_weight_would_need(row):
     torch.manual_seed(0)
     layer = row.quantise(nn.Linear(24, 48).requires_grad_(requires_grad=False), CPU)
