@@ -96,7 +96,6 @@ class Rounds:
 
     def resign(self) -> None:
         """Somebody else decides, or may; what is in memory is worth nothing now."""
-        self._seen = None
         self._queue.forget()
         self._long_lived.end()
 

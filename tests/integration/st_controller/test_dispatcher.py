@@ -146,6 +146,19 @@ def test_after_a_clock_was_set_back_nobody_waits_for_who_is_dead(steps, running,
             assert steps.worker(each).observed == WorkerState.GONE
 
 
+def test_who_was_suspended_and_places_first_was_away_all_the_same(steps, running):
+    _, _, job_id = running
+    rounds = Dispatcher(steps.platform, "ctl_test")._rounds
+    lead = rounds.seek("ctl_test", alone=True)
+    rounds.begin(lead, timedelta(seconds=steps.patience.lease_ttl))
+    steps.clock.advance(60)
+    steps.join("other")
+    steps.submit("other")
+    assert rounds.place(lead) == 1
+    rounds.sweep(lead)
+    assert steps.job(job_id).state == JobState.RUNNING
+
+
 def test_a_leader_that_places_for_long_was_not_away(steps, running):
     _, _, job_id = running
     rounds = Dispatcher(steps.platform, "ctl_test")._rounds
