@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, Text, cast, or_, select
+from sqlalchemy import Row, Select, Text, cast, select
 from sqlalchemy.orm import Session
 
 from st_controller.domain import use
@@ -67,7 +67,7 @@ class Together(NamedTuple):
     grants: tuple[Grant, ...]
     claims: tuple[datetime | None, ...]
     stopping: bool = False
-    """Whether one of them has ended, or was told to."""
+    """Whether one of them was told to stop, as the others are if one fails."""
 
 
 def job_columns(*more: Any) -> Select[Any]:
@@ -133,7 +133,7 @@ def gangs(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Together]:
                 Attempt.worker_id,
                 Attempt.slots,
                 Attempt.claimed_at,
-                or_(Attempt.stop.is_not(None), Attempt.state == AttemptState.FINISHED),
+                Attempt.stop.is_not(None),
             )
             .join(Job, (Job.id == Attempt.job_id) & (Job.attempts == Attempt.number))
             .where(Job.id.in_(ids[start : start + MOST_IDS]))
