@@ -106,6 +106,15 @@ def test_a_new_attempt_begins_without_the_progress_of_the_last(steps, running):
     assert (steps.job(job_id).progress, steps.job(job_id).reason) == (None, None)
 
 
+def test_what_goes_back_waits_from_then_on(steps, running):
+    worker_id, attempt_id, job_id = running
+    submitted = steps.job(job_id).submitted_at
+    steps.clock.advance(7)
+    steps.finish(worker_id, attempt_id, Outcome.PREEMPTED)
+    job = steps.job(job_id)
+    assert (job.queued_at, job.submitted_at) == (steps.clock(), submitted)
+
+
 def test_what_was_changed_since_it_was_read_does_not_succeed(steps, running):
     _, _, job_id = running
     job = steps.job(job_id)
