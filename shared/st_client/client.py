@@ -582,13 +582,14 @@ class Client:
             )
         if len(beginning) == len(prefix) + 27:
             return beginning
-        every = self._items(path, page, limit=_PAGE)
-        found = [item.id for item in every if item.id.startswith(beginning)]
+        first = self._connection.get(path, page, begins=beginning, limit=_PAGE)
+        found = [item.id for item in first.items]
         if len(found) == 1:
             return found[0]
         if found:
+            many = "more than " if first.next_cursor else ""
             raise BadInputError(
-                f"{len(found)} {what}s begin with {beginning}",
+                f"{many}{len(found)} {what}s begin with {beginning}",
                 detail=", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
                 hint="give more of the id",
             )

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 
 from st_controller.api.dependencies import PlatformDep, requires
-from st_controller.api.paging import Cursor, Limit
+from st_controller.api.paging import BeginningOfArray, Cursor, Limit
 from st_controller.api.submissions import WANTED, IdempotencyKey, encoded, rules_of
 from st_controller.services import configs, job_arrays, views
 from st_controller.services.caller import Caller
@@ -42,11 +42,17 @@ def submit(
 
 @router.get("")
 def list_arrays(
-    platform: PlatformDep, caller: Viewer, cursor: Cursor = None, limit: Limit = 50
+    platform: PlatformDep,
+    caller: Viewer,
+    begins: BeginningOfArray = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
 ) -> Page[JobArrayView]:
     """The job arrays that the caller may see, newest first."""
     with platform.db.read() as session:
-        found, following = job_arrays.list_arrays(session, caller, cursor=cursor, limit=limit)
+        found, following = job_arrays.list_arrays(
+            session, caller, beginning=begins, cursor=cursor, limit=limit
+        )
         return Page(items=views.array_views(session, found), next_cursor=following)
 
 

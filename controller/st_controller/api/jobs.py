@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from st_controller.api.dependencies import PlatformDep, requires, requires_any
-from st_controller.api.paging import Cursor, Limit
+from st_controller.api.paging import BeginningOfJob, Cursor, Limit
 from st_controller.api.streams import event_stream
 from st_controller.api.submissions import (
     SMALL,
@@ -138,6 +138,7 @@ def list_jobs(
     priority: Annotated[list[Priority] | None, Query()] = None,
     array: Annotated[str | None, Query(max_length=40, description="Id of a job array")] = None,
     mine: Annotated[bool, Query(description="Only the caller's own")] = False,
+    begins: BeginningOfJob = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[JobView]:
@@ -150,6 +151,7 @@ def list_jobs(
             priorities=priority or (),
             array_id=array,
             mine=mine,
+            beginning=begins,
             cursor=cursor,
             limit=limit,
         )

@@ -94,12 +94,19 @@ def lock_with_descendants(session: Session, job_ids: Sequence[str]) -> None:
 def after_success(tx: Transaction, parents: Sequence[Job]) -> None:
     """Release what waited for jobs that have just succeeded."""
     ids = [parent.id for parent in parents]
+    have_children = that_have_children(tx.session, ids)
+    for parent_id in ids:
+        if parent_id in have_children:
+            _look_again(tx, _waiting_children(tx.session, parent_id))
+
+
+def that_have_children(session: Session, ids: Sequence[str]) -> set[str]:
+    """Those of these jobs that others were to wait for, whatever became of these."""
+    found: set[str] = set()
     for part in parts(ids):
         query = select(JobDependency.parent_id).where(JobDependency.parent_id.in_(part)).distinct()
-        have_children = set(tx.session.scalars(query))
-        for parent_id in part:
-            if parent_id in have_children:
-                _look_again(tx, _waiting_children(tx.session, parent_id))
+        found.update(session.scalars(query))
+    return found
 
 
 def after_end(tx: Transaction, parent: Job) -> list[tuple[Job, Reason]]:

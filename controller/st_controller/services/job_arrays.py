@@ -16,7 +16,7 @@ from st_controller.services.actor import Actor
 from st_controller.services.drafts import Draft, Rules
 from st_controller.services.paging import decode_cursor, encode_cursor
 from st_controller.services.visibility import owner, within
-from st_controller.store.keyset import earlier
+from st_controller.store.keyset import begins, earlier
 from st_controller.store.schema import Attempt, Job, JobArray
 from st_controller.store.transaction import QUEUE_RULES, Transaction
 from st_shared.ids import new_id
@@ -107,11 +107,18 @@ def get_array(session: Session, actor: Actor, array_id: str, *, lock: bool = Fal
 
 
 def list_arrays(
-    session: Session, actor: Actor, *, cursor: str | None = None, limit: int = 50
+    session: Session,
+    actor: Actor,
+    *,
+    beginning: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
 ) -> tuple[list[JobArray], str | None]:
     """The arrays that the actor may see, newest first, and the cursor of the next page."""
     query = select(JobArray).order_by(JobArray.submitted_at.desc(), JobArray.id.desc())
     query = query.where(within(actor, "job.view.all", JobArray))
+    if beginning:
+        query = query.where(begins(JobArray.id, beginning))
     if cursor:
         query = query.where(earlier(JobArray.submitted_at, JobArray.id, decode_cursor(cursor)))
     found = list(session.scalars(query.limit(limit + 1)))
@@ -157,8 +164,10 @@ def cancel(tx: Transaction, actor: Actor, array_id: str) -> JobArray:
         if attempt.state in LIVE:
             live[attempt.job_id].append(attempt)
     stopped = [job for job in waiting if job.cancel_requested_at is None]
+    jobs.stop_waiting(tx, actor, [job for job in stopped if not live[job.id]])
     for job in stopped:
-        jobs.stop(tx, actor, job, live[job.id])
+        if live[job.id]:
+            jobs.stop(tx, actor, job, live[job.id])
     tx.audit(actor.signature, "array.cancelled", array_id, jobs=len(stopped))
     return array
 

@@ -10,7 +10,7 @@ from st_controller.domain.policy.reach import Reach
 from st_controller.services.actor import Actor
 from st_controller.services.paging import decode_cursor, encode_cursor
 from st_controller.services.visibility import own, within
-from st_controller.store.keyset import earlier
+from st_controller.store.keyset import begins, earlier
 from st_controller.store.schema import Job
 from st_controller.store.schema.jobs import UNUSUAL
 from st_shared.protocol.states import JobState
@@ -25,17 +25,26 @@ def list_jobs(
     priorities: Sequence[Priority] = (),
     array_id: str | None = None,
     mine: bool = False,
+    beginning: str | None = None,
     cursor: str | None = None,
     limit: int = 50,
 ) -> tuple[list[Job], str | None]:
-    """The jobs that the actor may see, newest first, and the cursor of the next page."""
+    """The jobs that the actor may see, newest first, and the cursor of the next page.
+
+    Those whose id has a ``beginning`` come by id, the highest first: they are to be told apart.
+    """
     seen = own(actor, Job) if mine else within(actor, "job.view.all", Job)
     conditions = [seen, Job.deleted_at.is_(None)]
     if array_id:
         conditions.append(Job.array_id == array_id)
     if cursor:
-        conditions.append(earlier(Job.submitted_at, Job.id, decode_cursor(cursor)))
-    if array_id:  # has a thousand jobs at most
+        place = decode_cursor(cursor)
+        by_id = Job.id < place[1]
+        conditions.append(by_id if beginning else earlier(Job.submitted_at, Job.id, place))
+    if beginning:
+        conditions.append(begins(Job.id, beginning))
+        query = _filtered(conditions, Job.state, states, priorities).order_by(Job.id.desc())
+    elif array_id:  # has a thousand jobs at most
         query = _sorted(conditions, Job.state, states, priorities)
     elif mine or actor.reach("job.view.all") in {None, Reach.OWN}:
         # SQLite knows nothing of numbers: it would go through all that are in one state, if it
@@ -57,8 +66,18 @@ def _sorted(
     states: Sequence[JobState],
     priorities: Sequence[Priority],
 ) -> Select[Any]:
+    found = _filtered(conditions, state, states, priorities)
+    return found.order_by(*_newest_first())
+
+
+def _filtered(
+    conditions: Sequence[ColumnElement[bool]],
+    state: Any,
+    states: Sequence[JobState],
+    priorities: Sequence[Priority],
+) -> Select[Any]:
     filters = _one_of(state, states), _one_of(Job.priority, priorities)
-    return select(Job).where(*conditions, *filters).order_by(*_newest_first())
+    return select(Job).where(*conditions, *filters)
 
 
 def _one_of(column: Any, values: Collection[str]) -> ColumnElement[bool]:

@@ -9,9 +9,10 @@ from st_controller.domain.attempts import LEASED, LIVE
 from st_controller.errors import Conflict, NotFound, NotPermitted
 from st_controller.services import dependencies, endings, gangs, topics
 from st_controller.services.actor import Actor
-from st_controller.services.moves import move_job
+from st_controller.services.moves import cancel_all
 from st_controller.services.visibility import owner
 from st_controller.services.worker_events import tell
+from st_controller.store import direct
 from st_controller.store.schema import Attempt, Job
 from st_controller.store.transaction import Transaction
 from st_shared.protocol.resources import Reason
@@ -96,12 +97,11 @@ def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> No
 
     ``live`` holds every live member of its attempt.
     """
+    if not live:
+        stop_waiting(tx, actor, [job])
+        return
     job.cancel_requested_at = tx.now
     tx.audit(actor.signature, "job.cancel_requested", job.id)
-    if not live:
-        said = Reason(code="cancelled", message=f"Cancelled by {actor.username}.")
-        move_job(tx, job, JobState.CANCELLED, actor.signature, said)
-        return
     leased = [attempt for attempt in live if attempt.state in LEASED]
     for attempt in leased:
         attempt.stop = "cancel"
@@ -113,6 +113,16 @@ def stop(tx: Transaction, actor: Actor, job: Job, live: Sequence[Attempt]) -> No
     for attempt in live:
         if attempt.state == AttemptState.OFFERED:
             endings.end_attempt(tx, attempt, job, Outcome.CANCELLED, actor=actor.signature)
+
+
+def stop_waiting(tx: Transaction, actor: Actor, jobs: Sequence[Job]) -> None:
+    """End locked jobs that are not over and that no worker has."""
+    if not jobs:
+        return
+    direct.write_all(tx.session, jobs, {"cancel_requested_at": tx.now})
+    tx.audit_all(actor.signature, "job.cancel_requested", ((job.id, {}) for job in jobs))
+    said = Reason(code="cancelled", message=f"Cancelled by {actor.username}.")
+    cancel_all(tx, jobs, actor.signature, said)
 
 
 def _live_attempts(session: Session, job: Job) -> list[Attempt]:

@@ -51,6 +51,19 @@ _SUCCEED = (
 )
 
 
+_CANCEL = (
+    update(Job)
+    .where(Job.id == bindparam("job_id"), Job.version == bindparam("before"))
+    .values(
+        state=JobState.CANCELLED,
+        version=bindparam("after"),
+        changed_at=bindparam("now"),
+        finished_at=bindparam("now"),
+        reason=bindparam("why"),
+    )
+)
+
+
 _OF_THE_QUEUE = frozenset({JobState.QUEUED, JobState.AWAITING_APPROVAL})
 
 
@@ -184,6 +197,50 @@ def succeed_all(tx: Transaction, jobs: Sequence[Job], actors: Sequence[str]) -> 
     dependencies.after_success(tx, jobs)
 
 
+def cancel_all(tx: Transaction, jobs: Sequence[Job], actor: str, reason: Reason) -> None:
+    """As ``move_job`` to cancelled, for locked jobs: of those alone, in a few statements for all.
+
+    Raises:
+        IllegalMove: the transition table has no such step for one of them.
+        Conflict: one of them was changed since it was read.
+    """
+    session = tx.session
+    parents = dependencies.that_have_children(session, [job.id for job in jobs])
+    alone = [job for job in jobs if job.id not in parents and job.state == JobState.QUEUED]
+    if alone:
+        _cancel_alone(tx, alone, actor, reason)
+    for job in jobs:
+        if job.state != JobState.CANCELLED:
+            move_job(tx, job, JobState.CANCELLED, actor, reason)
+
+
+def _cancel_alone(tx: Transaction, jobs: Sequence[Job], actor: str, reason: Reason) -> None:
+    """Cancel jobs that are queued, for which no other waits."""
+    why = reason.model_dump()
+    values = [
+        {
+            "job_id": job.id,
+            "before": job.version,
+            "after": job.version + 1,
+            "now": tx.now,
+            "why": why,
+        }
+        for job in jobs
+    ]
+    _must_hit_all(tx.session.connection().execute(_CANCEL, values).rowcount, jobs)
+    for job in jobs:
+        moved = {"state": JobState.CANCELLED, "version": job.version + 1, "changed_at": tx.now}
+        for name, value in {**moved, "finished_at": tx.now, "reason": why}.items():
+            set_committed_value(job, name, value)
+    ledger.free(tx, jobs)
+    steps = [_Step(job.id, job.version, JobState.QUEUED, JobState.CANCELLED, actor) for job in jobs]
+    _record_all(tx, steps, reason)
+    tx.emit_all(topics.JOBS, "job", (topics.change_of(job) for job in jobs))
+    for job in jobs:
+        tx.wake(topics.job(job.id))
+    topics.wake_queue(tx, [job.id for job in jobs])
+
+
 def move_job(
     tx: Transaction, job: Job, after: JobState, actor: str, reason: Reason | None = None
 ) -> None:
@@ -262,7 +319,8 @@ def _columns_of_success(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _record_all(tx: Transaction, steps: Sequence[_Step]) -> None:
+def _record_all(tx: Transaction, steps: Sequence[_Step], reason: Reason | None = None) -> None:
+    why = reason.model_dump() if reason else None
     insert_all(
         tx.session.connection(),
         _TRANSITIONS,
@@ -272,13 +330,14 @@ def _record_all(tx: Transaction, steps: Sequence[_Step]) -> None:
                 "version": step.version,
                 "state": step.after,
                 "at": tx.now,
-                "reason": None,
+                "reason": why,
             }
             for step in steps
         ],
     )
+    code = reason.code if reason else None
     for step in steps:
-        tx.audit(step.actor, f"job.{step.after}", step.job_id, before=step.before, reason=None)
+        tx.audit(step.actor, f"job.{step.after}", step.job_id, before=step.before, reason=code)
 
 
 def _must_hit_all(hit: int, jobs: Sequence[Any]) -> None:

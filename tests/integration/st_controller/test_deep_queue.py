@@ -1,11 +1,19 @@
 """What is read for a page of a list does not grow with the list: counted, not timed."""
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 
-from st_controller.services import durations, job_lists, queue_overview, queue_reading
+from st_controller.services import (
+    durations,
+    job_arrays,
+    job_lists,
+    queue_overview,
+    queue_reading,
+    submission,
+)
 from st_controller.services.live_queue import LiveQueue
 from st_controller.store.schema import Job
+from st_shared.protocol.resources import JobArrayRequest
 from st_shared.protocol.states import JobState
 from st_shared.spec.job import Priority
 
@@ -180,3 +188,43 @@ def test_the_queue_is_read_in_pages_each_after_the_last(deep):
             rest = queue_reading.waiting_after(session, durations.Durations(), turn, PAGE)
     assert len(rest) == PAGE
     assert looks.rows() <= LOOKED_AT
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id_among_those_one_may_see(deep):
+    with deep.db.read() as session, Looks(deep.db) as looks:
+        found, _ = job_lists.list_jobs(session, deep.admin, beginning=deep.ended[:29], limit=PAGE)
+    assert deep.ended in {job.id for job in found}
+    assert all(job.id.startswith(deep.ended[:29]) for job in found)
+    assert looks.rows() <= LOOKED_AT
+    with deep.db.read() as session:
+        of_ann, _ = job_lists.list_jobs(session, deep.ann, beginning=deep.ended)
+        none, _ = job_lists.list_jobs(session, deep.admin, beginning="job_zzz")
+        first, cursor = job_lists.list_jobs(session, deep.admin, beginning="job_0", limit=2)
+        rest, _ = job_lists.list_jobs(
+            session, deep.admin, beginning="job_0", limit=2, cursor=cursor
+        )
+    assert (of_ann, none) == ([], [])
+    ids = [job.id for job in (*first, *rest)]
+    assert len(set(ids)) == 4
+    assert ids == sorted(ids, reverse=True) or not deep.db.is_sqlite  # by the rules of a language
+
+
+def test_an_array_of_many_is_cancelled_in_as_few_statements_as_one_of_few(steps):
+    said = {}
+    for size in (2, 40):
+        request = JobArrayRequest(spec={"name": "n", "noop": {}}, list=[{}] * size)
+        batch = job_arrays.check(steps.admin, request, submission.NOTHING_MORE)
+        with steps.db.write() as tx:
+            array, _, _ = job_arrays.submit(tx, steps.admin, request, batch)
+        with Looks(steps.db) as looks, steps.db.write() as tx:
+            job_arrays.cancel(tx, steps.admin, array.id)
+        said[size] = len(looks.noted)
+        with steps.db.read() as session:
+            assert job_arrays.counts(session, [array.id])[array.id] == {JobState.CANCELLED: size}
+    assert said[40] == said[2]
+    with steps.db.read() as session:
+        job = session.scalars(select(Job).where(Job.array_id == array.id)).first()
+    assert (job.finished_at, job.cancel_requested_at) == (steps.clock(), steps.clock())
+    assert job.reason["code"] == "cancelled"
+    actions = [entry.action for entry in steps.audit_of(job.id)]
+    assert actions == ["job.submitted", "job.cancel_requested", "job.cancelled"]

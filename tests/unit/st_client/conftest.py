@@ -182,11 +182,14 @@ def add_jobs(app, fake):
         cursor: str | None = None,
         limit: int = 50,
         array: str | None = None,
+        begins: str = "",
     ):
         found = [
             job
             for job in reversed(fake.jobs.values())
-            if state in {None, job.state} and array in {None, job.array}
+            if state in {None, job.state}
+            and array in {None, job.array}
+            and job.id.startswith(begins)
         ]
         return fake.page(found, cursor)
 
@@ -238,8 +241,8 @@ def add_arrays(app, fake):
         return fake.arrays[0]
 
     @app.get("/v1/job-arrays")
-    def arrays():
-        return Page(items=fake.arrays)
+    def arrays(begins: str = ""):
+        return Page(items=[array for array in fake.arrays if array.id.startswith(begins)])
 
     @app.get("/v1/job-arrays/{array}")
     def show(array: str):
