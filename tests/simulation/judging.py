@@ -8,7 +8,14 @@ from simulation.fitting import room, slot_suits, worker_suits
 from simulation.invariants import Broken, allowed, full_arrays, running_by_path
 from simulation.rows import JobRow
 from simulation.tables import Tables
-from st_controller.domain.scheduling.model import Decision, Level, Placement, Policy, Preemption
+from st_controller.domain.scheduling.model import (
+    Decision,
+    Level,
+    Placement,
+    Policy,
+    Preemption,
+    Share,
+)
 from st_shared.protocol.states import JobState
 
 
@@ -24,6 +31,8 @@ class Judge:
         self._started: dict[str, Placement] = {}
         self._stopped: set[str] = set()
         self._freed = self._leaving()
+        self.told: Counter[str] = Counter()
+        """How often what was decided."""
         self._arrays: Counter[str] = Counter()
         for attempt in tables.live.values():
             array = tables.jobs[attempt.job].array
@@ -111,6 +120,33 @@ class Judge:
             for worker_id, row in self._tables.workers.items()
         )
         _demand(able >= job.shape.nodes, f"{preemption} makes too little room for {job.shape}")
+        self._room_under_limits(job, preemption)
+
+    def _room_under_limits(self, job: JobRow, preemption: Preemption) -> None:
+        """Once all have yielded its limits let it start; nobody yields who has no part in it."""
+        shares = self._tables.shares
+        if allowed(job, shares, self._jobs, self._slots):
+            return
+        self.told["preemptions under limits"] += 1
+        leaving = self._stopped | {a.job for a in self._tables.live.values() if a.stop}
+        _demand(self._is_allowed_without(job, leaving), f"{preemption}: a limit is in the way")
+        limited = {path for path in ledger.paths(job.tenant) if _is_limited(shares.get(path))}
+        for victim_id in preemption.victims:
+            attempt = self._tables.attempt_of(victim_id)
+            grants = attempt.grants if attempt else ()
+            workers = (self._tables.workers[grant.worker] for grant in grants)
+            is_there = any(worker_suits(row.capacity, job.shape) for row in workers)
+            is_below = limited.intersection(ledger.paths(self._tables.jobs[victim_id].tenant))
+            _demand(is_there or bool(is_below), f"{preemption}: {victim_id} yields for nothing")
+
+    def _is_allowed_without(self, job: JobRow, gone: set[str]) -> bool:
+        jobs, slots = self._jobs.copy(), self._slots.copy()
+        for other_id in gone:
+            other = self._tables.jobs[other_id]
+            for path in ledger.paths(other.tenant):
+                jobs[path] -= 1
+                slots[path] -= other.shape.total
+        return allowed(job, self._tables.shares, jobs, slots)
 
     def _victim(self, job: JobRow, victim_id: str) -> set[tuple[str, int]]:
         victim = self._tables.jobs[victim_id]
@@ -138,6 +174,10 @@ class Judge:
 
     def _taken(self, worker_id: str) -> list[int]:
         return [slot for worker, slot in self._busy - self._freed if worker == worker_id]
+
+
+def _is_limited(share: Share | None) -> bool:
+    return share is not None and (share.max_jobs, share.max_slots) != (None, None)
 
 
 def _demand(holds: bool, otherwise: str) -> None:

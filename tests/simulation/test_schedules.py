@@ -26,7 +26,7 @@ MUST_HAPPEN = (
     "attempts cancelled", "attempts expired", "attempts failed", "attempts lost",
     "attempts preempted", "attempts succeeded", "decisions while workers are kept", "gangs placed",
     "late reports refused", "late writes refused", "lies refused", "offers that came to nothing",
-    "placements of reserved jobs", "preemptions",
+    "placements of reserved jobs", "preemptions", "preemptions under limits",
 )  # fmt: skip
 
 

@@ -110,6 +110,7 @@ class World:
         judge = Judge(self.tables, self.scenario.policy, reserved, self.now)
         decisions = leader.core.decide(self.now, most)
         judge.judge(decisions)
+        self.told += judge.told
         for decision in decisions:
             is_kept = decision.job_id in reserved
             self.told["preemptions"] += isinstance(decision, Preemption)

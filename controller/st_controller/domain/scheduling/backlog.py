@@ -33,6 +33,10 @@ class Backlog:
         """By shape the highest level that a job came or rose to since somebody emptied this."""
         self.urgent = 0
         """The shapes of which a job came since then that may preempt others."""
+        self.preemptors: dict[Line, None] = {}
+        """Lines of urgent jobs of which the first may preempt others."""
+        self.new_preemptors: set[Line] = set()
+        """Those of which the first is another since somebody emptied this."""
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self._held)
@@ -224,12 +228,23 @@ class Backlog:
         if not line.look(self.waiting):
             return
         line.leaf.note_first(BASE, line.level, line.shape, line.turn[0])
+        if line.level >= Level.URGENT:
+            self._note_preemptor(line)
         if line.turns:
             self._age(line, now)
             return
         self._reach(line, None)
         self._tenants.turns.drop(line.leaf, BASE, line.level, line.shape)
         del (line.leaf.lines or {})[line.level, line.shape]
+
+    def _note_preemptor(self, line: Line) -> None:
+        """Note whether the first of a line of urgent jobs may preempt."""
+        if line.turns and self.waiting[line.turn[1]].job.may_preempt:
+            self.preemptors[line] = None
+            self.new_preemptors.add(line)
+        else:
+            self.preemptors.pop(line, None)
+            self.new_preemptors.discard(line)
 
     def _age(self, line: Line, now: float) -> None:
         """Raise the first job of a line by a class for each interval that it has waited."""

@@ -8,10 +8,12 @@ from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.held_back import HeldBack
 from st_controller.domain.scheduling.lines import Line
 from st_controller.domain.scheduling.model import Grant, Level, PendingJob, Policy, Preemption
+from st_controller.domain.scheduling.own_limits import OwnLimits, outermost_limit
 from st_controller.domain.scheduling.preemption import Clearing, Clearings
 from st_controller.domain.scheduling.reservations import Reservation, Reservations
-from st_controller.domain.scheduling.running import RunningJobs
+from st_controller.domain.scheduling.running import Running, RunningJobs
 from st_controller.domain.scheduling.tenants import Tenants
+from st_controller.domain.scheduling.yielding import Room
 
 MOST_AT_ANY_RATE = 12
 """Reservations beyond which nobody gets one for having been passed by."""
@@ -33,7 +35,10 @@ class HeadOfLine:
         self._backlog, self._running, self._attention = backlog, running, attention
         self.reservations = Reservations(fleet, policy.reserved_part)
         self.held_back = HeldBack(fleet)
-        self._clearings = Clearings(policy, fleet, running.held)
+        self._clearings = clearings = Clearings(policy, fleet, running.held)
+        self.own_limits = OwnLimits(
+            fleet, backlog, tenants.turns, self.reservations, running, clearings
+        )
 
     # Who gets one
 
@@ -115,6 +120,50 @@ class HeadOfLine:
         self._backlog.urgent = 0
         attention.unexamined &= fleet.reach.satisfiable & ~reservations.closed
 
+    # Who is held up by its own limits
+
+    def make_room(self, above: int, now: float) -> tuple[bool, Preemption | None]:
+        """Let lower jobs yield to an urgent one, above a level, that only limits hold up.
+
+        Whether workers are kept for one now, and who is to yield.
+        """
+        found = self.own_limits.make_room(above, now)
+        if found is None:
+            return False, None
+        job, line, level, room = found
+        for outranked in room.outranked:
+            self._attention.given_back.add(outranked)
+            if kept := self.reservations.find(outranked):
+                self.release(kept, now)
+        return True, self._clear(job, line.shape, level, room, now)
+
+    def note_end(self, running: Running) -> None:
+        """A job ended below a limit: those that wait for that may start, or lack others now."""
+        self._look_at_awaiting(outermost_limit(running.leaf).kept)
+        self.own_limits.note_end(running)
+
+    def note_everything(self) -> None:
+        """Limits, workers, or what is known of running jobs may be others."""
+        self.own_limits.note_everything()
+        self._look_at_awaiting(self.reservations)
+
+    def _look_at_awaiting(self, kept: Iterable[Reservation]) -> None:
+        self._attention.freed |= {each.job.id for each in kept if each.awaited}
+
+    def _is_held_up(self, reservation: Reservation, now: float) -> bool:
+        """Whether limits do not let a job start yet; it is given up where nobody stops any more."""
+        held, shapes = self._running.held, self._fleet.shapes
+        leaf, bit = self._tenants.user(reservation.job.tenant.path, now), 1 << reservation.shape
+        fits = all(node.allowed(bit, shapes) for node in leaf.ancestry)
+        if not any(each in held and held[each].stopping for each in reservation.awaited):
+            if not fits:  # somebody of a higher level was faster
+                self.release(reservation, now)
+            return not fits
+        if fits and self._is_allowed(reservation, now):
+            return False
+        self._attention.freed.discard(reservation.job.id)
+        return True
+
     # Who starts on what was kept
 
     def fulfilled(self, now: float) -> tuple[Reservation, tuple[Grant, ...]] | None:
@@ -125,6 +174,8 @@ class HeadOfLine:
             return None
         for reservation in self.reservations:
             shape, grants = reservation.shape, None
+            if reservation.awaited and self._is_held_up(reservation, now):
+                continue
             if reservation.job.id in attention.freed:
                 attention.freed.discard(reservation.job.id)
                 grants = self.reservations.grants(reservation)
@@ -165,6 +216,10 @@ class HeadOfLine:
         self._attention.freed.discard(reservation.job.id)
         self._backlog.add(reservation.job, reservation.shape, now)
         self.promise(reservation, -1, now)
+        leaf = self._tenants.user(reservation.job.tenant.path, now)
+        if leaf.is_limited_anywhere:
+            self._look_at_awaiting(outermost_limit(leaf).kept)
+            self.own_limits.note_opened(leaf)
         self._attention.stuck = 0
 
     def release_host(self, worker_id: str, now: float) -> None:
@@ -215,10 +270,19 @@ class HeadOfLine:
         leaf = self._tenants.user(reservation.job.tenant.path, now)
         if not leaf.is_limited_anywhere:
             return True
-        self.promise(reservation, -1, now)  # which its own slots are no longer kept beside
+        aside = [reservation, *self._later(reservation)]
+        for each in aside:  # its own slots are no longer kept beside
+            self.promise(each, -1, now)
         allowed = self._tenants.turns.permits(leaf, reservation.level, reservation.shape)
-        self.promise(reservation, 1, now)
+        for each in aside:
+            self.promise(each, 1, now)
         return allowed
+
+    def _later(self, reservation: Reservation) -> list[Reservation]:
+        """Those of its level that came after it, and wait for others to make room under limits."""
+        kept = list(self.reservations)
+        after = kept[kept.index(reservation) + 1 :]
+        return [each for each in after if each.awaited and each.level == reservation.level]
 
     # How workers are kept
 
@@ -231,12 +295,21 @@ class HeadOfLine:
         if cleared is None:
             return None
         victims = tuple(dict.fromkeys(_victims(cleared)))
-        for victim in victims:
-            self._running.held[victim].stopping = True
         hosts = tuple(clearing.host for clearing in cleared)
+        return self._clear(job, number, level, Room(hosts, victims), now)
+
+    def _clear(
+        self, job: PendingJob, number: int, level: int, room: Room, now: float
+    ) -> Preemption | None:
+        """Have jobs yield, and keep what they leave."""
+        for victim in room.victims:
+            self._running.held[victim].stopping = True
         start = now + self._policy.preemption_grace
-        self._keep(Reservation(job, number, level, hosts, start, is_preempting=True), now)
-        return Preemption(job.id, victims) if victims else None
+        kept = Reservation(
+            job, number, level, room.hosts, start, is_preempting=True, awaited=room.awaited
+        )
+        self._keep(kept, now)
+        return Preemption(job.id, room.victims) if room.victims else None
 
     def _in_the_way(
         self, job: PendingJob, number: int, level: int, now: float

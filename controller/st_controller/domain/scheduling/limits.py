@@ -61,7 +61,7 @@ class Limits:
             beside = self._within(node, sum(self._shapes.known[each.shape].total for each in kept))
         if node.share.max_slots is None:
             return room & beside  # which time alone does not change: nobody remembers it
-        before = min(each.start for each in kept)
+        before = min(self.now if each.awaited else each.start for each in kept)
         return room & (beside | self._shapes.no_longer(before - self.now)[0])
 
     def _over_before(self, node: Node, blocked: int) -> int:
@@ -80,6 +80,10 @@ class Limits:
         if node.share.max_slots is None:
             return -1
         return self._shapes.no_larger(node.share.max_slots - node.running_slots - slots)
+
+    def could_ever(self, node: Node) -> int:
+        """The shapes that workers could run, and the limits of a node while nothing else does."""
+        return self._could_ever(node) & self.satisfiable if node.share.max_jobs != 0 else 0
 
     def _could_ever(self, node: Node) -> int:
         """The shapes that the limit of slots lets run while nothing else does."""

@@ -11,6 +11,7 @@ from st_controller.domain.scheduling.shapes import Shapes
 if TYPE_CHECKING:
     from st_controller.domain.scheduling.lines import Line
     from st_controller.domain.scheduling.reservations import Reservation
+    from st_controller.domain.scheduling.running import Running
 
 NEGLIGIBLE = 1e-3
 """Usage, in priced slot-seconds, that is not worth remembering."""
@@ -103,6 +104,8 @@ class Node:
     firsts: "tuple[list[array[float]], list[array[float]]]" = field(default_factory=_no_moments)
     """By table, level and shape when the first job of a user was submitted. The same stands in the
     lines, but far apart in memory, and this is read for every shape that fits."""
+    running: "dict[str, Running]" = field(default_factory=dict)
+    """A user's jobs that hold slots."""
 
     def __post_init__(self) -> None:
         self.above = self.parent.ancestry if self.parent else ()

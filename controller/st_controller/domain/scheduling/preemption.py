@@ -42,12 +42,17 @@ class Clearings:
         self._policy, self._fleet, self._running = policy, fleet, running
 
     def cheapest(
-        self, job: PendingJob, number: int, now: float, kept_for: Container[str | None] = (None,)
+        self,
+        job: PendingJob,
+        number: int,
+        now: float,
+        kept_for: Container[str | None] = (None,),
+        gone: Container[str] = (),
     ) -> list[Clearing] | None:
         """One worker for each node of ``job``; none where its rank does not clear enough.
 
         ``kept_for``: workers that are kept for one of these jobs, or (none) for nobody, are looked
-        at.
+        at. ``gone``: jobs that are to yield in any case.
         """
         shape = self._fleet.shapes.known[number]
         best: list[Clearing] | None = None
@@ -55,7 +60,7 @@ class Clearings:
             found = [
                 clearing
                 for host in hosts
-                if (clearing := self._clear(host, job.level, number, shape.slots, now))
+                if (clearing := self._clear(host, job.level, number, shape.slots, now, gone))
             ]
             for key in (_cost_alone, _cost_as_part) if shape.nodes > 1 else (_cost_alone,):
                 chosen = sorted(found, key=key)[: shape.nodes]
@@ -64,7 +69,12 @@ class Clearings:
         return best
 
     def beside(
-        self, job: PendingJob, number: int, now: float, needed: Mapping[Host, int]
+        self,
+        job: PendingJob,
+        number: int,
+        now: float,
+        needed: Mapping[Host, int],
+        gone: Container[str] = (),
     ) -> list[Clearing] | None:
         """One of these workers, of which others need so many slots, that has room for a job, too.
 
@@ -79,7 +89,7 @@ class Clearings:
             if host.group.fits(host.group.full, shapes.known) >> number & 1
             if (
                 clearing := self._clear(
-                    host, job.level, number, slots + shapes.known[number].slots, now
+                    host, job.level, number, slots + shapes.known[number].slots, now, gone
                 )
             )
         ]
@@ -99,7 +109,7 @@ class Clearings:
                 yield host
 
     def _clear(
-        self, host: Host, level: Level, number: int, slots: int, now: float
+        self, host: Host, level: Level, number: int, slots: int, now: float, gone: Container[str]
     ) -> Clearing | None:
         """The victims on one worker with whom the least work is lost."""
         kinds = host.group.fitting[number] or ()
@@ -108,16 +118,26 @@ class Clearings:
         for job_id, hold in host.running.items():
             running = self._running[job_id]
             freed = sum(hold.kinds[kind] for kind in kinds)
-            if running.stopping:
+            if running.stopping or job_id in gone:
                 room += freed  # it was told to yield already, and nothing else waits for it
-            elif freed and self._may_yield(running, level):
+            elif freed and self.may_yield(running, level):
                 lost = running.lost(now)
                 here = lost * len(hold.slots) / running.slots
                 victims.append(Victim(lost, freed, job_id, here))
-        chosen = _least_lost(sorted(victims), slots - room)
+        chosen = least_lost(sorted(victims), slots - room)
         return None if chosen is None else Clearing(host, chosen)
 
-    def _may_yield(self, running: Running, level: Level) -> bool:
+    def room(self, host: Host, number: int, gone: Container[str]) -> int:
+        """Slots of a worker that a shape may use once those who stop, and these, have yielded."""
+        kinds = host.group.fitting[number] or ()
+        return sum(host.vector[kind] for kind in kinds) + sum(
+            sum(hold.kinds[kind] for kind in kinds)
+            for job_id, hold in host.running.items()
+            if job_id in gone or self._running[job_id].stopping
+        )
+
+    def may_yield(self, running: Running, level: Level) -> bool:
+        """Whether a job is one that those who ask for this level preempt."""
         job = running.job
         return (
             job.preemptible
@@ -126,7 +146,7 @@ class Clearings:
         )
 
 
-def _least_lost(victims: list[Victim], lacking: int) -> tuple[Victim, ...] | None:
+def least_lost(victims: list[Victim], lacking: int) -> tuple[Victim, ...] | None:
     """Those who free so many slots at the least loss, then the fewest; none: all free too few.
 
     ``victims`` are sorted. By how many slots are freed, the best choice among those looked at.

@@ -30,6 +30,8 @@ class Reservation:
     start: float
     """When it is expected to fit, by how long what runs there is expected to last."""
     is_preempting: bool = False
+    awaited: tuple[str, ...] = ()
+    """Jobs that stop, and without which the limits of its tenants let it start."""
     at_any_rate: bool = False
     """Whether it is for somebody passed by, and leaves the head of the line its own."""
     rate: float = 0.0

@@ -1,5 +1,6 @@
 """Jobs that hold slots: what they take of the fleet, and whom they are charged to."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from st_controller.domain.scheduling.fleet import Fleet
@@ -82,6 +83,7 @@ class RunningJobs:
             begun, ended = used or (running.started, now)
             part = min(1.0, (ended - begun) / running.job.shape.limit)
             self._used_of_limit += LEARNING * (part - self._used_of_limit)
+        del running.leaf.running[running.job.id]
         self._tenants.stop(running.leaf, running.slots, running.rate, now)
         if not charge or used is not None:
             due = used if charge else None
@@ -92,11 +94,7 @@ class RunningJobs:
     def ends(self, node: Node) -> list[tuple[float, int]]:
         """When jobs below a node are expected to end, and the slots of each, the soonest first."""
         if node.ends is None:
-            node.ends = sorted(
-                (running.until, running.slots)
-                for running in self.held.values()
-                if node in running.leaf.ancestry
-            )
+            node.ends = sorted((each.until, each.slots) for each in below(node))
         return node.ends
 
     def _hold(
@@ -118,12 +116,21 @@ class RunningJobs:
                 hosts.append(host)
         rate = slots * price
         self._tenants.start(leaf, slots, rate, now)
-        self.held[job.id] = Running(
-            job, grants, leaf, slots, rate, started, until, checkpointed, rank
-        )
+        running = Running(job, grants, leaf, slots, rate, started, until, checkpointed, rank)
+        self.held[job.id] = leaf.running[job.id] = running
         return hosts
 
     def _lasts(self, job: PendingJob) -> float:
         """How long a job is expected to run: as declared or learned, or like others of late."""
         limit = job.shape.limit
         return min(limit, limit * self._used_of_limit if job.expected is None else job.expected)
+
+
+def below(node: Node) -> Iterator[Running]:
+    """The jobs of a node and of those below it that hold slots."""
+    nodes = [node]
+    while nodes:
+        each = nodes.pop()
+        if each.running_jobs:
+            yield from each.running.values()
+            nodes += each.children.values()

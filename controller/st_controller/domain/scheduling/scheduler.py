@@ -51,6 +51,7 @@ class Scheduler:
     def set_share(self, path: str, share: Share) -> None:
         """Weight and limits of ``org``, ``org/team`` or ``org/team/user``; empty: everything."""
         self.tenants.set_share(path, share)
+        self._head.note_everything()
         self._attention.unexamined = EVERYTHING
 
     def set_array_cap(self, array: str, most: int | None, now: float) -> None:
@@ -127,6 +128,8 @@ class Scheduler:
             return
         attention = self._attention
         freed = self._running.end(running, now, charge=charge, used=used)
+        if running.leaf.is_limited_anywhere:
+            self._head.note_end(running)
         if not charge:
             attention.unexamined = EVERYTHING
         else:
@@ -228,6 +231,12 @@ class Scheduler:
             before &= ~attention.in_vain
             fitting = (self.fleet.openings.mask & ~attention.stuck) | (beside & ~attention.in_vain)
             found = self.tenants.turns.pick(fitting | attention.unexamined, before)
+            if head.own_limits.is_due:
+                kept_now, preemption = head.make_room(found.level if found else -1, now)
+                if preemption is not None:
+                    return preemption
+                if kept_now:
+                    continue
             if found is None:
                 return None
             line, level, is_within_share = found
@@ -264,8 +273,11 @@ class Scheduler:
         self, job: PendingJob, leaf: Node, grants: tuple[Grant, ...], level: int, now: float
     ) -> Placement:
         self.reservations.taken(self._running.start(job, leaf, grants, level, now))
+        if leaf.is_limited_anywhere:
+            self._head.own_limits.note_start(leaf)
         return Placement(job.id, grants)
 
     def _examine_all(self) -> None:
+        self._head.note_everything()
         self._attention.unexamined = self._attention.each_urgent = EVERYTHING
         self.reservations.closed = 0

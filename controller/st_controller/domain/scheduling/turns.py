@@ -348,6 +348,16 @@ class Turns:
         """Whether no limit is in the way of a job of this user."""
         return bool(self._allowed(leaf, level, 1 << number))
 
+    def is_first(self, node: Node, level: int) -> bool:
+        """Whether nobody below a node waits at a higher level for nothing but its limits."""
+        shift = (level + 1) * self._width
+        waiting = self._due_below(node) | self._startable_below(node)
+        if not waiting >> shift:
+            return True
+        could_ever = (self._limits.could_ever(node) & self._ones) * self._every
+        blocked = waiting & could_ever & ~self._limits.permitted(node, waiting, self._width)
+        return not blocked >> shift
+
     # The bits
 
     def _set_width(self, width: int) -> None:

@@ -101,10 +101,14 @@ def _limited(scheduler: Scheduler, job: PendingJob, now: float) -> Reason | None
         return None
     for node in leaf.ancestry:
         if not node.allowed(1 << number, scheduler.fleet.shapes):
-            return _never_within(node, job.shape) or Reason(
-                code="limit",
-                message=f"{_whose(node)} {_limit_words(node, job.shape)}.",
-                hint="it starts when others of them end, or the limit is raised",
+            return (
+                _yields(scheduler, job, node)
+                or _never_within(node, job.shape)
+                or Reason(
+                    code="limit",
+                    message=f"{_whose(node)} {_limit_words(node, job.shape)}.",
+                    hint="it starts when others of them end, or the limit is raised",
+                )
             )
     if scheduler.reservations.find(job.id):
         return None
@@ -119,6 +123,20 @@ def _limited(scheduler: Scheduler, job: PendingJob, now: float) -> Reason | None
                 "for them, or when the limit is raised",
             )
     return None
+
+
+def _yields(scheduler: Scheduler, job: PendingJob, node: Node) -> Reason | None:
+    """That jobs below a node are being stopped, so that its limit lets this one start."""
+    reservation = scheduler.reservations.find(job.id)
+    awaited = reservation.awaited if reservation else ()
+    held = [scheduler.held[each] for each in awaited if each in scheduler.held]
+    count = sum(each.stopping and node in each.leaf.ancestry for each in held)
+    if not count:
+        return None
+    who = f"{count} of its lower jobs {'are' if count > 1 else 'is'} being stopped for it"
+    return Reason(
+        code="preempting", message=f"{_whose(node)} {_limit_words(node, job.shape)}: {who}."
+    )
 
 
 def _never_within(node: Node, shape: Shape) -> Reason | None:
