@@ -21,6 +21,10 @@ SLACK = timedelta(hours=1)
 """So much earlier or later than its neighbours an entry may be: its moment is the beginning of its
 transaction, by the clock of its controller, its number is given at the end."""
 
+_ENDS = select(  # one at a time: SQLite would read the whole table for both
+    select(func.min(AuditEntry.seq)).scalar_subquery(),
+    select(func.max(AuditEntry.seq)).scalar_subquery(),
+)
 _AT = (
     select(AuditEntry.at)
     .where(AuditEntry.seq >= bindparam("number"))
@@ -88,7 +92,7 @@ def page(
 
 def _numbers(session: Session, wanted: AuditFilter) -> tuple[int, int]:
     """The first number, and the one after the last, of entries that may be of the time wanted."""
-    ends = session.execute(select(func.min(AuditEntry.seq), func.max(AuditEntry.seq))).one()
+    ends = session.execute(_ENDS).one()
     first, end = (ends[0], ends[1] + 1) if ends[0] is not None else (1, 1)
     if wanted.until is not None:
         end = _begin(session, wanted.until, -SLACK, first, end)

@@ -123,6 +123,14 @@ def test_what_is_rare_is_sought_a_stretch_at_a_time(get, monkeypatch):
     assert len(get(target="job_1")["items"]) == 3  # an index leads there
 
 
+def test_the_ends_of_the_log_are_not_sought_in_all_of_it(entries, platform_db):
+    with platform_db.read() as session:
+        asked = f"EXPLAIN QUERY PLAN {audit_reading._ENDS.compile(session.connection())}"
+        plan = [row[3] for row in session.connection().exec_driver_sql(asked)]
+    assert sum(line.startswith("SEARCH audit_entries") for line in plan) == 2
+    assert not [line for line in plan if line.startswith("SCAN audit_entries")]
+
+
 def test_a_time_is_sought_by_halves_and_nothing_of_it_is_left_out(get, platform_db, clock):
     for number in range(40):
         clock.advance(3600)
