@@ -107,9 +107,10 @@ class Database:
             yield session
 
     def close(self) -> None:
-        """Close all connections."""
-        self.engine.dispose()
-        self._lazy.dispose()
+        """Close all connections; those that somebody has, or still takes, once they come back."""
+        for engine in self.engines:
+            event.listen(engine, "checkin", _close_returned)
+            engine.dispose()
 
     def _announce(self, topics: frozenset[str], events: list[RowOfEvent]) -> None:
         if events:
@@ -162,6 +163,10 @@ def _open(
 
 def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
     record.info["used"] = monotonic()
+
+
+def _close_returned(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.invalidate()
 
 
 def _asks_if_idle(
