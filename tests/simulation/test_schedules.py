@@ -63,6 +63,10 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
     assert first.steps == second.steps
 
 
+def test_nobody_yields_whom_the_same_decision_has_started() -> None:
+    play(7_000_945)  # a lower job fills the limit that then holds up an urgent one
+
+
 @pytest.mark.parametrize("seed", range(20_000, 20_010))
 def test_the_reference_keeps_the_same_promises(seed: int) -> None:
     play(seed, Reference)

@@ -25,7 +25,11 @@ class Attention:
     freed: set[str] = field(default_factory=set)
     """Jobs on whose reserved workers slots came free since they were looked at."""
 
+    started: set[str] = field(default_factory=set)
+    """Jobs that this decision started: nobody has offered them yet, so none of them can yield."""
+
     def begin(self) -> None:
         """A new decision may find what the last one did not."""
         self.in_vain = 0
         self.given_back.clear()
+        self.started.clear()

@@ -35,9 +35,9 @@ class HeadOfLine:
         self._backlog, self._running, self._attention = backlog, running, attention
         self.reservations = Reservations(fleet, policy.reserved_part)
         self.held_back = HeldBack(fleet)
-        self._clearings = clearings = Clearings(policy, fleet, running.held)
+        self._clearings = clearings = Clearings(policy, fleet, running.held, attention.started)
         self.own_limits = OwnLimits(
-            fleet, backlog, tenants.turns, self.reservations, running, clearings
+            fleet, backlog, tenants.turns, self.reservations, running, clearings, attention
         )
 
     # Who gets one
@@ -270,19 +270,25 @@ class HeadOfLine:
         leaf = self._tenants.user(reservation.job.tenant.path, now)
         if not leaf.is_limited_anywhere:
             return True
-        aside = [reservation, *self._later(reservation)]
-        for each in aside:  # its own slots are no longer kept beside
-            self.promise(each, -1, now)
+        later = self._later(reservation)
+        self.promise(reservation, -1, now)  # which its own slots are no longer kept beside
+        kept = [node.kept for node in leaf.ancestry]
+        if later:
+            for node in leaf.ancestry:
+                node.kept = [each for each in node.kept if each.job.id not in later]
+            leaf.look_anew()
         allowed = self._tenants.turns.permits(leaf, reservation.level, reservation.shape)
-        for each in aside:
-            self.promise(each, 1, now)
+        for node, before in zip(leaf.ancestry, kept, strict=True):
+            node.kept = before
+        self.promise(reservation, 1, now)
         return allowed
 
-    def _later(self, reservation: Reservation) -> list[Reservation]:
+    def _later(self, reservation: Reservation) -> set[str]:
         """Those of its level that came after it, and wait for others to make room under limits."""
         kept = list(self.reservations)
         after = kept[kept.index(reservation) + 1 :]
-        return [each for each in after if each.awaited and each.level == reservation.level]
+        level = reservation.level
+        return {each.job.id for each in after if each.awaited and each.level == level}
 
     # How workers are kept
 

@@ -7,6 +7,7 @@ remembered apart, and looked at where the answer may be another than before.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from st_controller.domain.scheduling.attention import Attention
 from st_controller.domain.scheduling.backlog import Backlog
 from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.lines import Line
@@ -44,11 +45,15 @@ class OwnLimits:
         reservations: Reservations,
         running: RunningJobs,
         clearings: Clearings,
+        attention: Attention,
     ) -> None:
+        self._attention = attention
         self._fleet, self._backlog, self._turns = fleet, backlog, turns
         self._reservations, self._clearings = reservations, clearings
         self._yielding = Yielding(fleet, running.held, clearings)
         self._changed = _Changed()
+        self._started: set[Node] = set()
+        """Nodes with limits below which this decision started jobs."""
         self._left: list[tuple[Order, Line]] = []
         """Lines that are still to be looked at, once nobody of a higher level is to be served."""
         self._in_vain: set[Line] = set()
@@ -77,7 +82,13 @@ class OwnLimits:
     def note_start(self, leaf: Node) -> None:
         """A job of a limited user started."""
         if self._backlog.preemptors:
-            self._changed.filled.add(outermost_limit(leaf))
+            self._started.add(outermost_limit(leaf))
+
+    def begin(self) -> None:
+        """A new decision: what the last one started may yield now."""
+        if self._started:
+            self._changed.filled |= self._started
+            self._started.clear()
 
     # What it finds
 
@@ -122,7 +133,8 @@ class OwnLimits:
             return None
         lacking = self._yielding.lacking(job, shape, level, limited)
         if lacking is None:
-            self._in_vain.add(line)
+            if not self._attention.started:
+                self._in_vain.add(line)
             return None
         outranked = frozenset(kept.job.id for kept in self._reservations if kept.level < level)
         others = Others(outranked, self._reservations.cleared())

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -38,8 +39,15 @@ class Clearing:
 class Clearings:
     """Looks for workers that can be cleared."""
 
-    def __init__(self, policy: Policy, fleet: Fleet, running: Mapping[str, Running]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        fleet: Fleet,
+        running: Mapping[str, Running],
+        just_started: AbstractSet[str],
+    ) -> None:
         self._policy, self._fleet, self._running = policy, fleet, running
+        self._just_started = just_started
 
     def cheapest(
         self,
@@ -143,6 +151,7 @@ class Clearings:
             job.preemptible
             and max(running.rank, job.level) < level
             and job.preemptions < self._policy.max_preemptions
+            and job.id not in self._just_started
         )
 
 

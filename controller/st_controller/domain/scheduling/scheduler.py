@@ -202,6 +202,7 @@ class Scheduler:
         self.tenants.limits.now = now
         self.tenants.turns.note_satisfiable(self.fleet.reach.satisfiable)
         self._attention.begin()
+        self._head.own_limits.begin()
         self._head.note_arrivals()
         self._head.held_back.let_in()
         decisions: list[Decision] = []
@@ -273,6 +274,7 @@ class Scheduler:
         self, job: PendingJob, leaf: Node, grants: tuple[Grant, ...], level: int, now: float
     ) -> Placement:
         self.reservations.taken(self._running.start(job, leaf, grants, level, now))
+        self._attention.started.add(job.id)
         if leaf.is_limited_anywhere:
             self._head.own_limits.note_start(leaf)
         return Placement(job.id, grants)

@@ -7,7 +7,6 @@ workers either, who has to yield there counts under the limits as well.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import islice
 
 from st_controller.domain.scheduling.fleet import Fleet
 from st_controller.domain.scheduling.hosts import Host
@@ -16,8 +15,8 @@ from st_controller.domain.scheduling.nodes import Node
 from st_controller.domain.scheduling.preemption import Clearing, Clearings
 from st_controller.domain.scheduling.running import Running, below
 
-MOST_COMPARED = 4_096
-"""Jobs below one limit among which those are sought that lose the least."""
+MOST_COMPARED = 512
+"""Jobs below one limit among which those are sought that lose the least, unless more are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class Yielding:
 
     def __init__(self, fleet: Fleet, running: Mapping[str, Running], clearings: Clearings) -> None:
         self._fleet, self._running, self._clearings = fleet, running, clearings
-        self._below: dict[tuple[Node, Level], _Below] = {}
+        self._below: dict[tuple[Node, Level, int, int], _Below] = {}
 
     def begin(self) -> None:
         """Running jobs may be others than before."""
@@ -102,13 +101,14 @@ class Yielding:
         return found
 
     def _lack(self, node: Node, asked: Level, level: int, slots: int) -> Lack:
-        share, here = node.share, self._those_below(node, asked)
+        share = node.share
         kept = [each.job.shape.total for each in node.kept if each.level >= level]
         jobs = slots_over = 0
         if share.max_jobs is not None:
             jobs = node.running_jobs + len(kept) + 1 - share.max_jobs
         if share.max_slots is not None:
             slots_over = node.running_slots + sum(kept) + slots - share.max_slots
+        here = self._those_below(node, asked, max(MOST_COMPARED, jobs), slots_over)
         return Lack(
             node,
             jobs - len(here.stopping),
@@ -118,19 +118,25 @@ class Yielding:
             here.may_yield,
         )
 
-    def _those_below(self, node: Node, asked: Level) -> _Below:
-        found = self._below.get((node, asked))
+    def _those_below(self, node: Node, asked: Level, most: int, slots: int) -> _Below:
+        """Who stops below a node, and who would yield: so many, or as many as free the slots."""
+        found = self._below.get((node, asked, most, slots))
         if found is None:
-            stopping = [each for each in below(node) if each.stopping]
-            able = (
-                each
-                for each in below(node)
-                if not each.stopping and self._clearings.may_yield(each, asked)
-            )
-            found = self._below[node, asked] = _Below(
+            stopping: list[Running] = []
+            able: list[Running] = []
+            freed = 0
+            for each in below(node):
+                if each.stopping:
+                    stopping.append(each)
+                    continue
+                is_wanted = len(able) < most or freed < slots
+                if is_wanted and self._clearings.may_yield(each, asked):
+                    able.append(each)
+                    freed += each.slots
+            found = self._below[node, asked, most, slots] = _Below(
                 tuple(each.job.id for each in stopping),
                 sum(each.slots for each in stopping),
-                tuple(islice(able, MOST_COMPARED)),
+                tuple(able),
             )
         return found
 
