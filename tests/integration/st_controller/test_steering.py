@@ -8,7 +8,7 @@ from st_controller.domain.policy.roles import Role
 from st_controller.errors import Conflict, NotFound, NotPermitted
 from st_controller.services import steering, submission
 from st_controller.services.drafts import Rules
-from st_controller.store.schema import Attempt, JobTransition
+from st_controller.store.schema import Attempt, Job, JobTransition
 from st_controller.store.transaction import QUEUE_JOB
 from st_shared.protocol.states import FailureKind, JobState, Outcome
 from st_shared.spec.job import Priority
@@ -345,6 +345,20 @@ def test_a_moment_that_was_asked_for_is_kept(steps):
     steps.cancel(job_id)
     retry(steps, job_id)
     assert steps.job(job_id).not_before == later
+
+
+def test_a_retried_job_waits_for_no_pause_and_bears_no_reason_of_before(steps):
+    job_id = steps.submit(retry={"max_attempts": 3, "backoff": 600})
+    worker_id = steps.join()
+    attempt_id = steps.claimed(worker_id)
+    steps.finish(worker_id, attempt_id, Outcome.FAILED, failure=FailureKind.CRASHED)
+    steps.cancel(job_id)
+    why = {"code": "quota_exhausted", "message": "it was used up"}
+    with steps.db.write() as tx:
+        tx.session.get_one(Job, job_id).stop_reason = why
+    retry(steps, job_id)
+    assert (steps.job(job_id).not_before, steps.job(job_id).stop_reason) == (None, None)
+    assert steps.place() == 1
 
 
 def test_eight_retries_at_once_make_one(steps, together):
