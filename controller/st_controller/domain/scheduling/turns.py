@@ -1,8 +1,8 @@
 """Whose turn it is: down the tree of tenants to the line that is to be served next."""
 
-from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from st_controller.domain.scheduling.earliest import earliest_line
 from st_controller.domain.scheduling.limits import Limits
 from st_controller.domain.scheduling.model import Level
 from st_controller.domain.scheduling.nodes import AGED, BASE, LEVELS, Node
@@ -130,7 +130,7 @@ class Turns:
         if due & at_level:
             leaf = self._least_served_within_share(root, due & at_level)
             allowed = self._allowed(leaf, level, mask | fillers)
-            return Next(_earliest(leaf, level, allowed, self._width), level, True)
+            return Next(earliest_line(leaf, level, allowed, self._width), level, True)
         return Next(self._line_below(root, level, mask), level, False)
 
     def passed_over(self, leaf: Node, level: int, mask: int) -> "tuple[Line, bool] | None":
@@ -190,7 +190,7 @@ class Turns:
                 risen = self._risen_below(node, level, known)
                 if risen is not None:
                     return risen
-        return _earliest(
+        return earliest_line(
             node, level, self._allowed(node, level, mask) & ~node.held_back, self._width
         )
 
@@ -214,7 +214,7 @@ class Turns:
         mask &= ~leaf.held_back
         if not leaf.masks[AGED] >> reached * width & mask:
             return None
-        return _earliest(leaf, reached, mask, width)
+        return earliest_line(leaf, reached, mask, width)
 
     def _least_served_within_share(self, node: Node, wanted: int) -> Node:
         while node.lines is None:
@@ -381,39 +381,3 @@ class Turns:
                 node.masks[table] = sum(
                     1 << level * width + known for level, known in node.counts[table]
                 )
-
-
-def _earliest(leaf: Node, level: int, mask: int, width: int) -> "Line":
-    """The line of a user whose first job was submitted first, among those at a level.
-
-    These are the lines of that level, and those that have risen to it or above.
-    """
-    earliest, best = inf, (BASE, level, -1)
-    here = leaf.masks[BASE] >> level * width & mask
-    aged = leaf.masks[AGED] >> level * width
-    table, reached = BASE, level
-    while here or aged:
-        moments = leaf.firsts[table][reached]
-        while here:  # as ``numbers`` does; this is the innermost loop of all
-            lowest = here & -here
-            here ^= lowest
-            number = lowest.bit_length() - 1
-            submitted = moments[number]
-            if submitted > earliest:
-                continue
-            place = (table, reached, number)
-            if submitted < earliest or _line(leaf, *place).turn < _line(leaf, *best).turn:
-                earliest, best = submitted, place
-        reached += table == AGED
-        table, here = AGED, aged & mask
-        aged >>= width
-    if earliest == inf:
-        raise AssertionError(f"nothing of {leaf.path} waits at level {level}")
-    return _line(leaf, *best)
-
-
-def _line(leaf: Node, table: int, level: int, number: int) -> "Line":
-    """The line of a user, one at or risen to this level, whose first job is the earliest."""
-    if table == BASE:
-        return (leaf.lines or {})[level, number]
-    return leaf.aged_lines[level][number][0]
