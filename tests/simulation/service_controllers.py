@@ -1,26 +1,12 @@
 """Processes of the controller, as far as they lead."""
 
+from usual_collector import UsualCollector
+
 from st_controller.dispatch.leadership import Leadership
 from st_controller.dispatch.rounds import Rounds
 from st_controller.domain.workers import Patience
 from st_controller.services.live_queue import LiveQueue, News
 from st_controller.store.database import Database
-
-
-class _NoCollector:
-    """Python's collector is one for all controllers here, and no concern of theirs."""
-
-    def begin(self) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-    def sweep(self) -> None:
-        pass
-
-    def note(self, length: int) -> None:
-        pass
 
 
 class Controller:
@@ -30,7 +16,7 @@ class Controller:
         self.name = name
         self.queue = LiveQueue()
         self.rounds = Rounds(db, patience, self.queue)
-        self.rounds._long_lived = _NoCollector()  # type: ignore[assignment]
+        self.rounds._long_lived = UsualCollector()  # type: ignore[assignment]
         self.lead: Leadership | None = None
         self.topics: set[str] = set()
         """What it was told of since it looked."""

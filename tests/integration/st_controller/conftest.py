@@ -9,13 +9,20 @@ import pytest
 from controller_steps import Steps
 from scheduler_loop import SchedulerLoop
 from sqlalchemy import text
+from usual_collector import UsualCollector
 
+from st_controller.dispatch import rounds
 from st_controller.domain.workers import Patience
 from st_controller.events.hub import Hub
 from st_controller.platform import Platform
 from st_controller.services import live_queue
 from st_controller.settings import Settings
 from st_shared.objectstore import LocalStore
+
+
+@pytest.fixture(autouse=True)
+def _usual_collector(monkeypatch) -> None:
+    monkeypatch.setattr(rounds, "LongLived", UsualCollector)
 
 
 @pytest.fixture

@@ -489,6 +489,7 @@ def test_the_scheduler_is_told(steps, name):
     assert (after.state, after.attempts) == (JobState.ASSIGNED, before.attempts + 1)
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("name", sorted(STORIES.keys() - SWEPT))
 def test_the_loop_is_woken_at_once(steps, loop, name):
     """It would look by itself in thirty years."""

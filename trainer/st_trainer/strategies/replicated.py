@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -34,12 +35,16 @@ class Replicated(Strategy):
             device_placement=not self.spec.memory.offload.level,
             evaluation_mode=True,
         )
-        self._trained = trained(self.module)  # a walk through all layers, which no step repeats
         self._optimizer = accelerator.prepare_optimizer(optimizer)
         denoiser.to(accelerator.device)
         prepared = replace(denoiser, module=self.module)
         self._answer = synchronised(prepared, accelerator.num_processes, accelerator.device)
         return Prepared(prepared, self._optimizer, self._answer)
+
+    @cached_property
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """Found once: it takes a walk through all layers, which no step repeats."""
+        return trained(self.module)
 
     def adding_up(self, *, last: bool) -> AbstractContextManager[None]:
         """Averaged with the last."""
