@@ -68,7 +68,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def main() -> int:
-    """Build, foretell, run, print, write; 1 when a goal is missed or a run fails."""
+    """Build, foretell, run, print, write; 1 if a goal is missed, or a run fails or is left out."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gpu", required=True, metavar="NAME", help="as `st-train plan` knows it")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
@@ -77,6 +77,8 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("torch sees no accelerator of CUDA here")
     ends = time.monotonic() + 60 * options.minutes
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,6 +92,7 @@ def main() -> int:
         for case, job in jobs.items():
             if time.monotonic() > ends:
                 progress(f"no time is left for {case}")
+                all_ran = False
                 continue
             progress(case)
             taken = run(job)

@@ -16,6 +16,8 @@ MOST = 64
 """Requests that are answered together, unless it is said otherwise."""
 GIVEN = 16
 """Answers that are handed out in one go: whoever has one works on, and others wait meanwhile."""
+GATHERED = 0.02
+"""Seconds at most for ``gather``, where a call may wait so long."""
 MOST_WAITING = 10_000
 """Requests that may wait at one time."""
 

@@ -12,14 +12,12 @@ from st_controller.domain.workers import Patience
 from st_controller.errors import Refusal, StaleLease
 from st_controller.services import claims, leases, worker_orders
 from st_controller.services.caller import WorkerCaller
-from st_controller.services.combining import Combining
+from st_controller.services.combining import GATHERED, Combining
 from st_controller.store.database import Database, DatabaseError
 from st_controller.store.schema import Attempt, Job
 from st_shared.objectstore import ObjectStore
 from st_shared.protocol.worker import ClaimReply
 
-GATHERED = 0.02
-"""Seconds at most that calls are gathered after several had come at once."""
 MOST = 16
 """Calls in one transaction; each may ask for many attempts."""
 

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 from st_controller.errors import Refusal
 from st_controller.services import finishing
-from st_controller.services.combining import Combining
+from st_controller.services.combining import GATHERED, Combining
 from st_controller.services.finishing import Ending
 from st_controller.store.database import Database, DatabaseError
 
-GATHERED = 0.02
-"""Seconds at most that calls are gathered after several had come at once."""
 MOST = 16
 """Calls in one transaction; each may tell of many attempts."""
 

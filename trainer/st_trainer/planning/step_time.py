@@ -10,10 +10,11 @@ runs have 0.35 to 0.55, such as Chowdhery et al. 2022, section 4.1."""
 _SHARE_OF_BANDWIDTH = 0.7
 """The same of bandwidth."""
 _START = 25e-6
-"""Seconds in which a host starts one kernel, Python, autograd and autocast included; as measured,
-see ``benchmarks/results/on_accelerator.json``."""
+"""Seconds in which a host starts one kernel, Python, autograd and autocast included. Virtual hosts
+of H200s took 28 to 48 us for each that a plan counts: from the seconds of steps in
+``benchmarks/results/on_accelerator.json``, and of a run before it."""
 _COMPILED = 0.5
-"""Part of that where blocks are compiled."""
+"""Part of that where blocks are compiled; a guess, which was not measured."""
 
 
 def step_seconds(spec: TrainingSpec, estimate: Estimate, target: Accelerator) -> float:
